@@ -1,0 +1,217 @@
+"""What a backend is, and how it is found.
+
+A backend is a distribution of its own that registers one `Backend` under the entry-point group
+``msbal.backends``. It knows its framework and no equation: it splits the framework's own loss into
+levels, hands them to a balancer, and lets the framework run backward on what comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from msbal.errors import BackendError, suggest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import Tensor, nn
+
+    from msbal.data.model import DetectionData
+    from msbal.engine import LevelLosses
+    from msbal.records import Recorder, RunDirectory
+    from msbal.spec import RunSpec
+
+ENTRY_POINT_GROUP = "msbal.backends"
+
+
+@dataclass(frozen=True)
+class LevelGroup:
+    """The levels of one head that are balanced against each other.
+
+    Attributes:
+        name: ``all`` for a one-stage head, ``rpn`` or ``roi`` in a two-stage one.
+        head: the class of the head, for people.
+        levels: names, finest first: ``P3`` is the level of stride 8.
+        strides: pixels per cell, one per level.
+        terms: the kinds of loss, in order: ``cls``, ``bbox``, ``centerness``, ...
+    """
+
+    name: str
+    head: str
+    levels: tuple[str, ...]
+    strides: tuple[int, ...]
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SplitLosses:
+    """One forward pass through the seam.
+
+    Attributes:
+        groups: the level losses of each group, attached to the graph.
+        rest: the framework's other losses (a RoI head outside `scope`, masks), scalars, which stay as
+            they are.
+    """
+
+    groups: Mapping[str, LevelLosses]
+    rest: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The state of a backend's installation.
+
+    Attributes:
+        versions: of the packages that matter.
+        problems: what is wrong, each one line; empty if the backend can train.
+        remedies: the command that mends each problem, in the same order.
+        notes: what is missing but not needed.
+    """
+
+    versions: Mapping[str, str]
+    problems: Sequence[str] = ()
+    remedies: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+class Monitor(Protocol):
+    """What watches a run: the live table, plain lines, TensorBoard, or several of them."""
+
+    def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
+        """Training begins after `iteration` (0, or that of the resumed checkpoint) of `total`."""
+
+    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        """An iteration ended.
+
+        Called at the backend's own pace, never with a value that had to be waited for. Known
+        scalars: ``images_per_second``, ``learning_rate``, ``memory_bytes``.
+        """
+
+    def interval(self, record: Any) -> None:
+        """An ``IntervalRecord`` has arrived."""
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        """An evaluation ended, with the content of metrics.json for it."""
+
+    def message(self, text: str) -> None:
+        """Something that a person should read, one line."""
+
+
+@dataclass
+class Job:
+    """One training run as a backend sees it.
+
+    Attributes:
+        spec: complete and validated.
+        train, val: the splits; `val` is None when nothing is evaluated.
+        run: where everything goes.
+        recorder: takes the balancers' interval records; call `recorder.step` once an iteration.
+        monitor: for progress.
+        checkpoint: to resume from, or None.
+        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the figures.
+        stop_requested: asked once an iteration; when True, save a checkpoint and return.
+    """
+
+    spec: RunSpec
+    train: DetectionData
+    val: DetectionData | None
+    run: RunDirectory
+    recorder: Recorder
+    monitor: Monitor
+    checkpoint: Path | None = None
+    evaluate: Callable[[Detector, int], Mapping[str, Any]] | None = None
+    stop_requested: Callable[[], bool] = field(default=lambda: False)
+
+
+class Detector(Protocol):
+    """A framework's model, built from a spec, on its device, with the seam in place.
+
+    Attributes:
+        model: the framework's own module.
+        groups: what is balanced.
+    """
+
+    model: nn.Module
+    groups: tuple[LevelGroup, ...]
+
+    def batch(self, data: DetectionData, indices: Sequence[int]) -> Any:
+        """The framework's own training batch for these images, without random augmentation."""
+
+    def framework_losses(self, batch: Any) -> dict[str, Tensor]:
+        """The losses of the untouched framework in training mode: what it would have summed."""
+
+    def split_losses(self, batch: Any) -> SplitLosses:
+        """The same losses through the seam; targets, matching and sampling computed once.
+
+        Given the same random state as `framework_losses`, the groups and the rest add up to them.
+        """
+
+    def train(self, job: Job) -> None:
+        """Train to the end of the schedule, or until the job asks to stop. Resumes exactly."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Load the weights of one of this backend's checkpoints, safely (no pickled code)."""
+
+    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        """Detections in COCO results format: image_id, category_id, bbox (x, y, w, h), score."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A framework that msbal can train with. Creating one imports no framework.
+
+    Attributes:
+        name: as in the spec's ``backend:``.
+        summary: one line for `msbal backends`.
+        model_spec: pydantic model of the spec's ``model:`` section.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    model_spec: ClassVar[type[BaseModel]]
+
+    def diagnose(self) -> Diagnosis:
+        """Look at what is installed, without failing."""
+
+    def build(self, spec: RunSpec, classes: Sequence[str]) -> Detector:
+        """Build the model.
+
+        Raises:
+            SpecError: where the model has fewer than two levels, or its loss is no sum over levels.
+            BackendError: where the framework is missing or broken.
+        """
+
+
+def installed_backends() -> dict[str, metadata.EntryPoint]:
+    """The entry points by name; none is loaded."""
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def load_backend(name: str) -> Backend:
+    """Find a backend by its name.
+
+    Raises:
+        BackendError: where it is not installed, or its own import fails (the cause is named).
+    """
+    points = installed_backends()
+    if name not in points:
+        raise BackendError(
+            "backend",
+            f"`{name}` is not installed",
+            suggest(name, points),
+            f"run `msbal backends install {name}`",
+        )
+    try:
+        backend = points[name].load()()
+    except Exception as error:
+        raise BackendError(
+            "backend",
+            f"`{name}` fails to load: {type(error).__name__}: {error}",
+            fix=f"run `msbal backends {name}` to see what is wrong",
+        ) from error
+    if not isinstance(backend, Backend):
+        raise BackendError("backend", f"`{name}` is a {type(backend).__name__}", "a msbal.backend.Backend")
+    return backend

@@ -1,0 +1,123 @@
+"""A data set as every other room sees it: images, boxes, classes; no pixels, no framework.
+
+Shapes: N boxes of one image. Boxes are ``(x1, y1, x2, y2)`` in absolute pixels, the right and bottom
+edges exclusive (COCO's ``x + w``); VOC's one-based inclusive corners are converted on reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image and its boxes.
+
+    Attributes:
+        id: COCO image id; for VOC a number given in reading order, from 1.
+        path: the file.
+        width, height: pixels.
+        boxes: ``[N, 4]`` float32.
+        labels: ``[N]`` int64, indices into ``DetectionData.classes``.
+        area: ``[N]`` float32, square pixels: COCO's ``area`` (the mask's where given), else the box's.
+        crowd: ``[N]`` bool, COCO's ``iscrowd``: never trained on, ignored in evaluation.
+        difficult: ``[N]`` bool, VOC's ``difficult``: ignored in evaluation.
+    """
+
+    id: int
+    path: Path
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    area: NDArray[np.float32]
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DroppedBox:
+    """A box that is not used, and why."""
+
+    image: str
+    annotation: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DetectionData:
+    """One split of a data set.
+
+    Attributes:
+        name: what to call it, e.g. ``train2017``.
+        classes: names; index is the label.
+        category_ids: COCO category id of each class.
+        images: in the annotation file's order.
+        dropped: boxes left out on reading.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    images: tuple[ImageRecord, ...]
+    dropped: tuple[DroppedBox, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def box_count(self) -> int:
+        """Boxes over all images, crowds included."""
+        return sum(len(image.boxes) for image in self.images)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The split as a COCO annotation dictionary; ``file_name`` is the absolute path.
+
+        ``difficult`` is written beside ``iscrowd`` (COCO evaluators ignore it, msbal's VOC figures
+        read it).
+        """
+        annotations: list[dict[str, Any]] = []
+        for image in self.images:
+            for box, label, area, crowd, difficult in zip(
+                image.boxes.tolist(),
+                image.labels.tolist(),
+                image.area.tolist(),
+                image.crowd.tolist(),
+                image.difficult.tolist(),
+                strict=True,
+            ):
+                x1, y1, x2, y2 = box
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image.id,
+                        "category_id": self.category_ids[label],
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": area,
+                        "iscrowd": int(crowd),
+                        "difficult": int(difficult),
+                    }
+                )
+        return {
+            "info": {"description": self.name},
+            "images": [
+                {"id": i.id, "file_name": str(i.path), "width": i.width, "height": i.height}
+                for i in self.images
+            ],
+            "annotations": annotations,
+            "categories": [
+                {"id": id_, "name": name} for id_, name in zip(self.category_ids, self.classes, strict=True)
+            ],
+        }
+
+
+def subset(data: DetectionData, indices: Sequence[int]) -> DetectionData:
+    """The images at `indices`, in that order."""
+    images = tuple(data.images[i] for i in indices)
+    return DetectionData(data.name, data.classes, data.category_ids, images, data.dropped)

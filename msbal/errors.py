@@ -1,0 +1,58 @@
+"""The errors that a user sees, each one line, and the exit code that goes with them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MsbalError(Exception):
+    """An error that the command line prints as one line, without a traceback.
+
+    Args:
+        where: the key or file at fault, e.g. ``balance.interval`` or ``annotations/train.json``.
+        found: what stands there.
+        expected: what should.
+        fix: what the user can do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str, found: str, expected: str = "", fix: str = "") -> None:
+        self.where, self.found, self.expected, self.fix = where, found, expected, fix
+        parts = [f"{where}: {found}"]
+        if expected:
+            parts.append(f"expected {expected}")
+        if fix:
+            parts.append(fix)
+        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+
+
+class RunError(MsbalError):
+    """The run failed after it had begun."""
+
+    exit_code = 1
+
+
+class SpecError(MsbalError):
+    """The spec, the data it names or the call itself is wrong."""
+
+    exit_code = 2
+
+
+class DataError(SpecError):
+    """A data set cannot be used as it is."""
+
+
+class BackendError(MsbalError):
+    """A backend is missing or broken."""
+
+    exit_code = 3
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """'did you mean `x`? known: a, b, x', for a name that is not among `known`."""
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`? " if near else ""
+    return f"{hint}known: {', '.join(names) or 'none'}"
