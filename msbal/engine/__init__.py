@@ -1,0 +1,47 @@
+"""The balancing engine: pure torch, knowing of no file, terminal or framework."""
+
+from msbal.engine.balancer import Balancer
+from msbal.engine.group import BalancerSet, GroupNames
+from msbal.engine.losses import LevelLosses, Losses, gather
+from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.engine.report import IntervalReport
+from msbal.engine.statistics import IntervalStatistics
+from msbal.engine.strategies import (
+    AVW,
+    RLO,
+    Equal,
+    Fixed,
+    MaxLoss,
+    MinLoss,
+    State,
+    StepStrategy,
+    Strategy,
+    available,
+    make,
+    register,
+)
+
+__all__ = [
+    "AVW",
+    "RLO",
+    "Balancer",
+    "BalancerSet",
+    "Equal",
+    "Fixed",
+    "GroupNames",
+    "IntervalRecord",
+    "IntervalReport",
+    "IntervalStatistics",
+    "LevelLosses",
+    "Losses",
+    "MaxLoss",
+    "MinLoss",
+    "NonFinite",
+    "State",
+    "StepStrategy",
+    "Strategy",
+    "available",
+    "gather",
+    "make",
+    "register",
+]

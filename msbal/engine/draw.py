@@ -1,0 +1,63 @@
+"""Random numbers as a pure function of (seed, stream, counter).
+
+SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014) used
+as a counter-based generator: the n-th output is a hash of ``key + n * golden gamma``. There is no
+generator state, so nothing has to be saved or kept in step over ranks: every rank, device and resumed
+run draws the same. In integer arithmetic only, so bit-exact everywhere, in a handful of kernels.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+_MULTIPLY_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLY_2 = _signed(0x94D049BB133111EB)
+
+
+def _mix(x: Tensor) -> Tensor:
+    # int64's >> is arithmetic; the mask makes it logical. Products wrap around, as SplitMix64 wants.
+    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MULTIPLY_1
+    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MULTIPLY_2
+    return x ^ ((x >> 31) & ((1 << 33) - 1))
+
+
+def _mix_host(x: int) -> int:
+    x &= _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+class Draw:
+    """The random numbers of one balancer.
+
+    Args:
+        seed: any integer; its lowest 64 bits count.
+        stream: a name; balancers of one run with different names draw independently.
+    """
+
+    def __init__(self, seed: int, stream: str = "") -> None:
+        self.key = _signed(_mix_host(_mix_host(seed) + _GOLDEN * (1 + zlib.crc32(stream.encode()))))
+
+    def uniform(self, counter: Tensor) -> Tensor:
+        """Uniform in [0, 1), float64, one for each element of the int64 `counter`, on its device."""
+        bits = _mix(counter * _signed(_GOLDEN) + self.key)
+        return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
+
+    def normal(self, counter: Tensor) -> Tensor:
+        """Standard normal, float64, one for each element of `counter` (Box and Muller's transform)."""
+        radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(2 * counter)))
+        return radius * torch.cos(2.0 * torch.pi * self.uniform(2 * counter + 1))

@@ -1,0 +1,80 @@
+"""One interval's end: losses and state in, new state out, as one pure function on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msbal.engine.draw import Draw
+from msbal.engine.statistics import IntervalStatistics, interval_moments, variance_reduction
+from msbal.engine.strategies.base import State, Strategy
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an interval leaves to the next.
+
+    Attributes:
+        interval: int64 scalar, intervals ended so far.
+        weights: ``[K]`` float64.
+        previous_loss: ``[K]`` float64; zeros before the first interval.
+        previous_variance: ``[K]`` float64; ones before the first interval (the paper's Var_0).
+        strategy: the strategy's own state.
+    """
+
+    interval: Tensor
+    weights: Tensor
+    previous_loss: Tensor
+    previous_variance: Tensor
+    strategy: State
+
+
+def initial_memory(strategy: Strategy, levels: int) -> Memory:
+    """The memory before the first interval, on the CPU."""
+    return Memory(
+        interval=torch.tensor(0, dtype=torch.int64),
+        weights=strategy.initial_weights(levels).to(torch.float64),
+        previous_loss=torch.zeros(levels, dtype=torch.float64),
+        previous_variance=torch.ones(levels, dtype=torch.float64),
+        strategy=strategy.initial_state(levels),
+    )
+
+
+def end_interval(
+    strategy: Strategy, memory: Memory, losses: Tensor, positives: Tensor, draw: Draw, epsilon: float
+) -> tuple[Memory, IntervalStatistics]:
+    """Decide the next interval's weights.
+
+    With fewer than two finite iterations there is no variance: the interval is counted, reported, and
+    decides nothing.
+
+    Args:
+        losses: ``[R, A, T, K]`` float64, the interval's unweighted losses on all ranks.
+        positives: ``[K]`` float64, over the interval and all ranks.
+    """
+    count, loss, loss_by_term, variance = interval_moments(losses)
+    interval = memory.interval + 1
+    statistics = IntervalStatistics(
+        interval=interval,
+        count=count,
+        loss=loss,
+        loss_by_term=loss_by_term,
+        variance=variance,
+        variance_reduction=variance_reduction(memory.previous_variance, variance, epsilon),
+        previous_loss=memory.previous_loss,
+        positives=positives,
+        weights=memory.weights,
+    )
+    weights, state = strategy.decide(statistics, memory.strategy, draw)
+    # A finite loss can still overflow in a square; then, too, nothing is decided.
+    usable = (count >= 2) & torch.isfinite(variance).all() & torch.isfinite(weights).all()
+    new = Memory(
+        interval=interval,
+        weights=torch.where(usable, weights, memory.weights),
+        previous_loss=torch.where(usable, loss, memory.previous_loss),
+        previous_variance=torch.where(usable, variance, memory.previous_variance),
+        strategy={key: torch.where(usable, state[key], old) for key, old in memory.strategy.items()},
+    )
+    return new, statistics

@@ -1,0 +1,125 @@
+"""From the device to the host, once an interval: one tensor out, one record in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from msbal.engine.interval import Memory
+from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.engine.statistics import IntervalStatistics
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The names that a packed report leaves out."""
+
+    levels: tuple[str, ...]
+    terms: tuple[str, ...]
+    actions: tuple[str, ...]
+    strategy: str
+    group: str
+    alpha: int
+
+
+@dataclass(frozen=True)
+class IntervalReport:
+    """A record, and the losses that it was made from.
+
+    Attributes:
+        losses: ``[A][T][K]`` the interval's unweighted losses, averaged over ranks, in order.
+    """
+
+    record: IntervalRecord
+    losses: list[list[list[float]]]
+
+
+def pack(old: Memory, new: Memory, statistics: IntervalStatistics, losses: Tensor, weights: Tensor) -> Tensor:
+    """Everything that a report needs in one flat float64 tensor, on the device.
+
+    Args:
+        losses: ``[R, A, T, K]``.
+        weights: ``[K]`` that held at the interval's last iteration.
+    """
+    nothing = statistics.count.new_zeros(1)
+    state = new.strategy
+    return torch.cat(
+        [
+            statistics.interval.to(torch.float64).view(1),
+            statistics.count.view(1),
+            state["reward"].view(1) if "reward" in state else nothing,
+            state["action"].to(torch.float64).view(1) if "action" in state else nothing,
+            statistics.loss,
+            statistics.variance,
+            statistics.variance_reduction,
+            new.weights,
+            weights.to(torch.float64),
+            statistics.positives,
+            statistics.loss_by_term.flatten(),
+            state["probabilities"] if "probabilities" in state else nothing[:0],
+            losses.flatten(),
+        ]
+    )
+
+
+def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalReport:
+    """The inverse of `pack`, on the host."""
+    levels, terms, actions = layout.levels, layout.terms, layout.actions
+    k, t = len(levels), len(terms)
+    values = flat.tolist()
+    interval, count, reward, action = int(values[0]), int(values[1]), int(values[2]), int(values[3])
+    at = 4
+
+    def take(n: int) -> tuple[float, ...]:
+        nonlocal at
+        at += n
+        return tuple(values[at - n : at])
+
+    loss, variance, reduction, weights, previous_weights, positives = (take(k) for _ in range(6))
+    by_term = {term: take(k) for term in terms}
+    probabilities = dict(zip(actions, take(len(actions)), strict=True))
+    by_rank = flat[at:].view(-1, layout.alpha, t, k)
+    record = IntervalRecord(
+        interval=interval,
+        iteration=interval * layout.alpha,
+        levels=levels,
+        loss=loss,
+        loss_by_term=by_term,
+        variance=variance,
+        variance_reduction=reduction,
+        weights=weights,
+        reward=reward if actions else None,
+        action=(actions[action] if action >= 0 else "") if actions else layout.strategy,
+        probabilities=probabilities,
+        group=layout.group,
+        count=count,
+        previous_weights=previous_weights,
+        nonfinite=find_nonfinite(by_rank, levels, terms, (interval - 1) * layout.alpha),
+        positives=positives if knows_positives else None,
+    )
+    return IntervalReport(record, by_rank.mean(dim=0).tolist())
+
+
+def find_nonfinite(
+    losses: Tensor, levels: Sequence[str], terms: Sequence[str], before: int, first_rank: int = 0
+) -> tuple[NonFinite, ...]:
+    """Name the NaN and infinite losses in ``[R, A, T, K]``, of which `before` iterations came before."""
+    bad = torch.nonzero(~torch.isfinite(losses)).tolist()
+    return tuple(
+        NonFinite(
+            iteration=before + a + 1,
+            term=terms[t],
+            level=levels[k],
+            rank=first_rank + r,
+            value=_word(float(losses[r, a, t, k])),
+        )
+        for r, a, t, k in bad
+    )
+
+
+def _word(value: float) -> str:
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")

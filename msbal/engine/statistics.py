@@ -1,0 +1,73 @@
+"""The statistics of one interval: equations 2, 3 and 4.
+
+Shapes: A iterations of the interval (alpha), T terms, K levels, R ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-5
+"""Eq 4's epsilon."""
+
+
+@dataclass(frozen=True)
+class IntervalStatistics:
+    """What a strategy may look at when an interval ends. All tensors are float64 on one device.
+
+    Attributes:
+        interval: int64 scalar t, counted from 1.
+        count: scalar, the iterations that entered (all their losses finite, on all ranks).
+        loss: ``[K]`` eq 2, the sum over the interval of each level's loss over all terms.
+        loss_by_term: ``[T, K]``.
+        variance: ``[K]`` eq 3.
+        variance_reduction: ``[K]`` eq 4.
+        previous_loss: ``[K]`` that of interval t - 1; zeros at t = 1.
+        positives: ``[K]`` positive samples over the interval and all ranks; zeros where unknown.
+        weights: ``[K]`` those that held during the interval.
+    """
+
+    interval: Tensor
+    count: Tensor
+    loss: Tensor
+    loss_by_term: Tensor
+    variance: Tensor
+    variance_reduction: Tensor
+    previous_loss: Tensor
+    positives: Tensor
+    weights: Tensor
+
+
+def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Equations 2 and 3 over the losses that are finite.
+
+    An iteration in which any loss of any rank is not finite is left out for all levels, so that the
+    levels stay comparable; the sums are then scaled up to the full interval, so that intervals stay
+    comparable too. Where all are finite the sums are plain.
+
+    Args:
+        losses: ``[R, A, T, K]`` float64 unweighted losses. Ranks are averaged.
+
+    Returns:
+        count (scalar), loss ``[K]``, loss by term ``[T, K]``, variance ``[K]``: unbiased, from centred
+        differences, NaN where count < 2.
+    """
+    finite = torch.isfinite(losses).all(dim=3).all(dim=2).all(dim=0)  # [A]
+    count = finite.sum(dtype=losses.dtype)
+    kept = finite.view(-1, 1, 1)
+    mean_over_ranks = torch.where(kept, losses, 0.0).mean(dim=0)  # [A, T, K]
+    fill = losses.shape[1] / count
+    loss_by_term = mean_over_ranks.sum(dim=0) * fill
+    per_level = mean_over_ranks.sum(dim=1)  # [A, K]
+    loss = per_level.sum(dim=0) * fill
+    centred = torch.where(kept[:, :, 0], per_level - loss / losses.shape[1], 0.0)
+    variance = centred.square().sum(dim=0) / (count - 1)
+    return count, loss, loss_by_term, variance
+
+
+def variance_reduction(previous: Tensor, current: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Eq 4: the rate ``[K]`` at which the variance fell, at most 1."""
+    return (previous - current) / (previous + epsilon)

@@ -1,0 +1,148 @@
+"""What a strategy is: statistics in, weights out, as pure functions.
+
+A strategy is a frozen dataclass of hyperparameters. Whatever it remembers is a dictionary of tensors
+that the balancer holds as buffers and hands back to it, so that devices, checkpoints, compilation and
+graph capture are the balancer's business alone. To add one: write one file with a subclass and put
+``@register`` on it (or name the class in your own package's entry point group ``msbal.strategies``).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import ClassVar, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from msbal.engine.draw import Draw
+from msbal.engine.statistics import IntervalStatistics
+
+ENTRY_POINT_GROUP = "msbal.strategies"
+
+State: TypeAlias = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Decides the weights at the end of every interval.
+
+    No method may wait for the device or branch on a tensor's value.
+    """
+
+    name: ClassVar[str] = ""
+
+    def check(self, levels: int) -> None:  # noqa: B027
+        """Refuse a number of levels that the strategy cannot work with.
+
+        Raises:
+            ValueError: naming the field, what was found and what was expected.
+        """
+
+    def initial_state(self, levels: int) -> dict[str, Tensor]:
+        """What the strategy remembers, before the first interval.
+
+        Three names mean something to the records: ``action`` (int64 scalar, -1 before the first),
+        ``reward`` (float64 scalar) and ``probabilities`` (``[actions]``, float64).
+        """
+        return {}
+
+    def initial_weights(self, levels: int) -> Tensor:
+        """``[K]`` weights of the first interval, float64."""
+        return torch.ones(levels, dtype=torch.float64)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """What ``action`` indexes; empty for a strategy that has no choice."""
+        return ()
+
+    @abstractmethod
+    def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
+        """The ``[K]`` float64 weights of the next interval, and the new state."""
+
+
+@dataclass(frozen=True)
+class StepStrategy(Strategy):
+    """Weighs anew at every iteration, from that iteration's losses."""
+
+    def initial_parameters(self, levels: int) -> dict[str, Tensor]:
+        """Learned tensors; they join the state under their names and the optimizer as parameters."""
+        return {}
+
+    @abstractmethod
+    def weigh(
+        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+    ) -> tuple[Tensor, State, Tensor | None]:
+        """Weights of this iteration.
+
+        Args:
+            losses: ``[K]`` float64, detached, over all terms.
+            positives: ``[K]`` or None.
+            step: int64 scalar, the iterations before this one.
+
+        Returns:
+            ``[K]`` weights; the new state (without the parameters); and a scalar whose gradient the
+            parameters are to receive, or None. Its value never enters the loss.
+        """
+
+    def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
+        return statistics.weights, state
+
+
+_REGISTRY: dict[str, type[Strategy]] = {}
+_S = TypeVar("_S", bound=type[Strategy])
+
+
+def register(strategy: _S) -> _S:
+    """Class decorator: make a strategy known under its ``name``.
+
+    Raises:
+        ValueError: where another class has the name already.
+    """
+    if not strategy.name:
+        raise ValueError(f"{strategy.__name__}.name should be a non-empty string. Found ''.")
+    known = _REGISTRY.setdefault(strategy.name, strategy)
+    if known is not strategy and known.__qualname__ != strategy.__qualname__:
+        raise ValueError(
+            f"Strategy name `{strategy.name}` should be free. Found it taken by {known.__module__}."
+        )
+    _REGISTRY[strategy.name] = strategy
+    return strategy
+
+
+@cache
+def _load_third_party() -> None:
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name not in _REGISTRY:
+            strategy = point.load()
+            if strategy.name != point.name:
+                raise ValueError(
+                    f"Entry point `{point.name}` should name a strategy of that name. Found `{strategy.name}`."
+                )
+            register(strategy)
+
+
+def available() -> dict[str, type[Strategy]]:
+    """All strategies by name, those of other installed packages included."""
+    _load_third_party()
+    return dict(_REGISTRY)
+
+
+def make(name: str, **options: object) -> Strategy:
+    """A strategy from its name and hyperparameters.
+
+    Raises:
+        ValueError: where the name is unknown (listing what exists) or an option does not fit.
+    """
+    known = available()
+    if name not in known:
+        raise ValueError(f"strategy should be one of {', '.join(sorted(known))}. Found `{name}`.")
+    return known[name](**options)
+
+
+def ones(statistics: IntervalStatistics) -> Tensor:
+    """Unit weights, ``[K]``."""
+    return torch.ones_like(statistics.loss)

@@ -1,0 +1,36 @@
+"""Eq 5: from a choice of levels to weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def select_top(score: Tensor, top_k: int) -> Tensor:
+    """The `top_k` levels of the highest score, as a ``[K]`` mask; of equals the finer level wins.
+
+    By counting, not sorting: torch.topk does not say which of two equals it takes.
+    """
+    order = torch.arange(score.numel(), device=score.device)
+    above = score.unsqueeze(0) > score.unsqueeze(1)
+    tied_finer = (score.unsqueeze(0) == score.unsqueeze(1)) & (order.unsqueeze(0) < order.unsqueeze(1))
+    return (above | tied_finer).sum(dim=1) < top_k
+
+
+def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
+    """Eq 5: ``w_j = 1 + lambda * L_j / sum(L)`` for the selected levels, 1 for the others.
+
+    Args:
+        selected: ``[K]`` mask.
+        loss: ``[K]`` interval losses. With a total of zero nothing is amplified. The share is kept
+            within [0, 1], which changes nothing unless a loss is negative.
+        amplification: lambda.
+
+    Returns:
+        ``[K]`` weights within [1, 1 + lambda].
+    """
+    # Divided by the largest first: a sum of losses near the end of float64 would overflow.
+    scaled = loss / loss.abs().amax().clamp_min(torch.finfo(loss.dtype).tiny)
+    total = scaled.sum()
+    share = torch.where(total > 0, scaled / total, 0.0).clamp(0.0, 1.0)
+    return 1.0 + amplification * torch.where(selected, share, 0.0)
