@@ -1,0 +1,263 @@
+"""Predictions in COCO results format, read so that damage is counted and never raises a traceback.
+
+An entry that is no detection (a missing key, a wrong type, NaN, an unknown image or class) is left out and
+counted in words. An entry that is a *bad* detection (a box that lies outside its image) stays: it is a
+false positive, and leaving it out would flatter the detector.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msbal.data.model import DetectionData
+from msbal.errors import DataError
+from msbal.evaluation.columns import Detections
+
+KEYS = ("image_id", "category_id", "bbox", "score")
+_NEVER = np.iinfo(np.int64).min  # stands for an id that no data set has
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What was odd about a set of predictions.
+
+    Attributes:
+        total: entries looked at.
+        dropped: how many were left out, by reason in words.
+        kept: how many are odd and count all the same, by reason in words.
+        damage: what is wrong with the file as a whole, or an empty string.
+    """
+
+    total: int
+    dropped: dict[str, int]
+    kept: dict[str, int]
+    damage: str = ""
+
+    def lines(self) -> list[str]:
+        """One sentence per kind of oddity; empty if there is none."""
+        found = [self.damage] if self.damage else []
+        found += [
+            f"{count:,} of {self.total:,} predictions left out: {reason}"
+            for reason, count in self.dropped.items()
+        ]
+        found += [f"{count:,} of {self.total:,} predictions {reason}" for reason, count in self.kept.items()]
+        return found
+
+
+def read_predictions(path: Path, data: DetectionData) -> tuple[list[dict[str, Any]], Detections, Remarks]:
+    """Read a results file.
+
+    A file that breaks off, or that holds one JSON object a line, gives what is whole in it.
+
+    Returns:
+        the usable entries as they stand in the file, the same as columns, and what was odd.
+
+    Raises:
+        DataError: where the file cannot be read, is no list of predictions, or none of them belongs
+            to `data`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(str(path), error.strerror or str(error), "a predictions file") from error
+    entries, damage = _parse(text, path)
+    detections, keep, remarks = sift(entries, data)
+    remarks = Remarks(remarks.total, remarks.dropped, remarks.kept, damage)
+    if entries and not len(detections):
+        raise DataError(
+            str(path),
+            f"none of its {len(entries):,} predictions can be used ({'; '.join(remarks.dropped)})",
+            f"predictions for the images of `{data.name}`",
+            "check that predictions and annotations belong together",
+        )
+    return [entries[i] for i in keep.tolist()], detections, remarks
+
+
+def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArray[np.int64], Remarks]:
+    """Turn results entries into columns and leave out what is no detection.
+
+    Returns:
+        D detections, the index in `entries` of each (``[D]``), and what was odd.
+    """
+    dropped: dict[str, int] = {}
+    columns = _columns_at_once(entries)
+    index = np.arange(len(entries), dtype=np.int64)
+    if columns is None:
+        index, columns = _columns_one_by_one(entries, dropped)
+    image_id, category_id, box, score = columns
+
+    def leave_out(bad: NDArray[np.bool_], reason: str) -> None:
+        nonlocal index, image_id, category_id, box, score
+        if bad.any():
+            dropped[reason] = dropped.get(reason, 0) + int(bad.sum())
+            keep = ~bad
+            index, image_id, category_id = index[keep], image_id[keep], category_id[keep]
+            box, score = box[keep], score[keep]
+
+    leave_out(~np.isfinite(score), "the score is NaN or infinite")
+    leave_out(np.logical_not(np.isfinite(box).all(axis=1)), "the box is NaN or infinite")
+    leave_out(box[:, 2:].min(axis=1, initial=0.0) < 0, "the box has a negative width or height")
+    leave_out(_lookup(image_id, [image.id for image in data.images]) < 0, "the image is unknown")
+    leave_out(_lookup(category_id, data.category_ids) < 0, "the category is unknown")
+    image = _lookup(image_id, [record.id for record in data.images])
+    kept: dict[str, int] = {}
+    size = np.array([(i.width, i.height) for i in data.images], dtype=np.float64).reshape(-1, 2)[image]
+    # A data set that does not know the size of an image says 0: then nothing can be said.
+    outside = (box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)
+    beyond = (outside & (size > 0)).any(axis=1)
+    if beyond.any():
+        kept["lie outside their image: they count as false positives"] = int(beyond.sum())
+    detections = Detections(image, _lookup(category_id, data.category_ids), box, score)
+    return detections, index, Remarks(len(entries), dropped, kept)
+
+
+Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
+    """The four columns where every entry is of the right form, else None."""
+    try:
+        image_id = np.array([entry["image_id"] for entry in entries])
+        category_id = np.array([entry["category_id"] for entry in entries])
+        box = np.array([entry["bbox"] for entry in entries])
+        score = np.array([entry["score"] for entry in entries])
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
+        return None
+    if len(entries) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
+    whole = image_id.dtype.kind == category_id.dtype.kind == "i"
+    flat = image_id.ndim == category_id.ndim == score.ndim == 1 and box.shape == (len(entries), 4)
+    if not (whole and flat and box.dtype.kind in "if" and score.dtype.kind in "if"):
+        return None
+    return (
+        image_id.astype(np.int64),
+        category_id.astype(np.int64),
+        box.astype(np.float64),
+        score.astype(np.float64),
+    )
+
+
+def _columns_one_by_one(entries: Sequence[Any], dropped: dict[str, int]) -> tuple[NDArray[np.int64], Columns]:
+    """The columns of the entries that have the right form, and where they stand; counts the others."""
+    index: list[int] = []
+    rows: list[tuple[int, int, list[float], float]] = []
+    for position, entry in enumerate(entries):
+        row = _row(entry)
+        if isinstance(row, str):
+            dropped[row] = dropped.get(row, 0) + 1
+        else:
+            index.append(position)
+            rows.append(row)
+    columns = (
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.int64),
+        np.array([row[2] for row in rows], dtype=np.float64).reshape(-1, 4),
+        np.array([row[3] for row in rows], dtype=np.float64),
+    )
+    return np.array(index, dtype=np.int64), columns
+
+
+def _row(entry: Any) -> tuple[int, int, list[float], float] | str:
+    """One entry, or what is wrong with it."""
+    if not isinstance(entry, dict):
+        return "the entry is not an object"
+    for key in KEYS:
+        if key not in entry:
+            return f"`{key}` is missing"
+    box = entry["bbox"]
+    if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
+        return "`bbox` is not a list of four numbers"
+    numbers = [_number(value) for value in box]
+    ids = [_identity(entry[key]) for key in KEYS[:2]]
+    score = _number(entry["score"])
+    for key, value in zip(KEYS[:2], ids, strict=True):
+        if value is None:
+            return f"`{key}` is not a whole number"
+    if any(value is None for value in numbers):
+        return "`bbox` is not a list of four numbers"
+    if score is None:
+        return "`score` is not a number"
+    return ids[0] or 0, ids[1] or 0, [value or 0.0 for value in numbers], score
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
+        return None
+    try:
+        return float(value)
+    except (OverflowError, TypeError):
+        return None
+
+
+def _identity(value: Any) -> int | None:
+    """A whole number that fits in 64 bits; one that does not is no image's id."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        whole = value
+    else:
+        number = _number(value)
+        if number is None or not math.isfinite(number) or number != math.floor(number):
+            return None
+        whole = int(number)
+    return whole if -(2**63) < whole < 2**63 else _NEVER
+
+
+def _lookup(values: NDArray[np.int64], known: Sequence[int]) -> NDArray[np.int64]:
+    """The index in `known` of each value, or -1."""
+    if len(known) == 0:
+        return np.full(len(values), -1, dtype=np.int64)
+    names = np.asarray(known, dtype=np.int64)
+    order = np.argsort(names, kind="stable")
+    place = np.searchsorted(names[order], values).clip(max=len(names) - 1)
+    found = order[place].astype(np.int64)
+    return np.where(names[found] == values, found, -1)
+
+
+def _parse(text: str, path: Path) -> tuple[list[Any], str]:
+    """The entries of a results file, and what is wrong with it as a whole."""
+    expected = "a JSON list of {image_id, category_id, bbox, score}"
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        entries, rest = _salvage(text)
+        if not entries:
+            found = "is empty" if not text.strip() else f"is not JSON ({error})"
+            raise DataError(str(path), found, expected) from error
+        if not rest:
+            return entries, ""
+        return entries, f"{path} is damaged: read up to entry {len(entries):,}, the rest is lost"
+    if isinstance(whole, dict) and set(KEYS) <= set(whole):
+        return [whole], ""  # a file of one object a line that has one line
+    if not isinstance(whole, list):
+        raise DataError(str(path), f"holds a JSON {_kind(whole)}", expected)
+    return whole, ""
+
+
+def _salvage(text: str) -> tuple[list[Any], str]:
+    """The whole objects at the start of a broken list, or of one object a line, and what is left over."""
+    decoder = json.JSONDecoder()
+    listed = text.lstrip().startswith("[")
+    position = text.find("[") + 1 if listed else 0
+    entries: list[Any] = []
+    while True:
+        while position < len(text) and text[position] in " \t\r\n,":
+            position += 1
+        try:
+            entry, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            # A list that closes is not damaged here; one that breaks off after a comma is, with nothing left.
+            return entries, text[position:] or ("]" if listed else "")
+        if not isinstance(entry, dict):
+            return entries, text[position:] or " "
+        entries.append(entry)
+
+
+def _kind(value: Any) -> str:
+    return {dict: "object", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")
