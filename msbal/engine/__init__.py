@@ -3,7 +3,7 @@
 from msbal.engine.balancer import Balancer
 from msbal.engine.group import BalancerSet, GroupNames
 from msbal.engine.losses import LevelLosses, Losses, gather
-from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.report import IntervalReport
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies import (

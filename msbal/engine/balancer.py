@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from msbal.engine.draw import Draw
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import LevelLosses, Losses, gather
-from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, unpack
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import StepStrategy, Strategy, make

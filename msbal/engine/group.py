@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from msbal.engine.balancer import Balancer
 from msbal.engine.losses import LevelLosses
-from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.report import IntervalReport
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import Strategy

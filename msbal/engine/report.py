@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from msbal.engine.interval import Memory
-from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.statistics import IntervalStatistics
 
 

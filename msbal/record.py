@@ -1,4 +1,4 @@
-"""What the engine reports at the end of an interval."""
+"""What the engine reports at the end of an interval. Standard library only: readers need no torch."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""environment.json: what a run ran on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib import metadata
+from typing import Any
+
+from msbal.records.atomic import write_json
+from msbal.records.run_directory import RunDirectory
+
+_PACKAGES = ("msbal", "torch", "numpy", "pydantic")
+
+
+def write_environment(run: RunDirectory, versions: Mapping[str, str], device: str) -> None:
+    """Add this start of the run to environment.json: time, command, versions, machine."""
+    starts: list[Any] = []
+    if run.environment_file.exists():
+        try:
+            starts = list(json.loads(run.environment_file.read_text(encoding="utf-8"))["starts"])
+        except (ValueError, KeyError, TypeError):
+            starts = []
+    starts.append(
+        {
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "command": sys.argv,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": device,
+            "packages": {**{name: _version(name) for name in _PACKAGES}, **versions},
+        }
+    )
+    write_json(run.environment_file, {"starts": starts}, indent=1)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,110 @@
+"""intervals.jsonl: one line an interval and group."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msbal.errors import DataError
+from msbal.record import IntervalRecord, NonFinite
+from msbal.records.atomic import finite, write_text
+
+_LISTS = ("loss", "variance", "variance_reduction", "weights", "previous_weights")
+
+
+def to_json(record: IntervalRecord) -> str:
+    """One line without its newline. NaN becomes null."""
+    return json.dumps(finite(dataclasses.asdict(record)), ensure_ascii=False, allow_nan=False)
+
+
+def from_json(line: str) -> IntervalRecord:
+    """The inverse of `to_json`. Keys that are unknown are passed over.
+
+    Raises:
+        ValueError: where the line is no record.
+    """
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise ValueError(f"a record should be an object. Found {type(raw).__name__}.")
+    try:
+        known: dict[str, Any] = {
+            f.name: raw[f.name] for f in dataclasses.fields(IntervalRecord) if f.name in raw
+        }
+        levels = tuple(str(level) for level in known["levels"])
+        known["levels"] = levels
+        for key in ("interval", "iteration", "count"):
+            if key in known:
+                known[key] = int(known[key])
+        for key in _LISTS:
+            if key in known:
+                known[key] = _floats(known[key], len(levels) if key != "previous_weights" else None)
+        known["loss_by_term"] = {str(t): _floats(v, len(levels)) for t, v in known["loss_by_term"].items()}
+        known["probabilities"] = {str(a): _float(p) for a, p in known.get("probabilities", {}).items()}
+        known["nonfinite"] = tuple(NonFinite(**item) for item in known.get("nonfinite", ()))
+        if known.get("positives") is not None:
+            known["positives"] = _floats(known["positives"], len(levels))
+        if known.get("reward") is not None:
+            known["reward"] = int(known["reward"])
+        known["action"] = str(known.get("action") or "")
+        known["group"] = str(known.get("group") or "all")
+        return IntervalRecord(**known)
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not an interval record: {type(error).__name__}: {error}") from error
+
+
+def parse_intervals(path: Path) -> tuple[list[IntervalRecord], list[str]]:
+    """All whole records of a file, in order, and a word on each line that is none.
+
+    A run that is being written may end in half a line; that is passed over in silence.
+
+    Raises:
+        DataError: where the file cannot be read at all.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(str(path), error.strerror or str(error), "a run's intervals.jsonl") from error
+    records: list[IntervalRecord] = []
+    damaged: list[str] = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(from_json(line))
+        except (ValueError, RecursionError) as error:
+            if number < len(lines):
+                damaged.append(f"{path}:{number}: {str(error)[:120]}")
+    return records, damaged
+
+
+def read_intervals(path: Path) -> list[IntervalRecord]:
+    """The whole records of a file; see `parse_intervals` for what is passed over."""
+    return parse_intervals(path)[0]
+
+
+def rewind(path: Path, iteration: int) -> None:
+    """Keep the records up to `iteration`, those that a resumed run will not write again."""
+    if path.exists():
+        kept = [record for record in read_intervals(path) if record.iteration <= iteration]
+        write_text(path, lines_of(kept))
+
+
+def lines_of(records: Iterable[IntervalRecord]) -> str:
+    """The records as lines, each with its newline."""
+    return "".join(to_json(record) + "\n" for record in records)
+
+
+def _floats(values: Any, length: int | None) -> tuple[float, ...]:
+    numbers = tuple(_float(value) for value in values)
+    if length is not None and len(numbers) != length:
+        raise ValueError(f"a list of {len(numbers)} numbers for {length} levels")
+    return numbers
+
+
+def _float(value: Any) -> float:
+    return math.nan if value is None else float(value)

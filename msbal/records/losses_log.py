@@ -1,0 +1,155 @@
+"""losses.csv: the unweighted loss of every term and level, one row an iteration.
+
+Columns: ``iteration``, then ``P3/cls`` (with several groups ``rpn:P3/cls``). A CSV of recorded losses
+from elsewhere has the level names alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msbal.errors import DataError
+from msbal.records.atomic import write_text
+
+ITERATION = "iteration"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: a loss of one level."""
+
+    level: str
+    term: str = "loss"
+    group: str = "all"
+
+    def header(self, several_groups: bool) -> str:
+        """Its name in the file's first line."""
+        return f"{self.group}:{self.level}/{self.term}" if several_groups else f"{self.level}/{self.term}"
+
+
+def parse_header(name: str) -> Column:
+    """The inverse of `Column.header`; a name without a slash is a level."""
+    group, colon, rest = name.rpartition(":")
+    level, slash, term = rest.partition("/")
+    return Column(level.strip(), term.strip() if slash else "loss", group.strip() if colon else "all")
+
+
+@dataclass(frozen=True)
+class RecordedLosses:
+    """A stream of recorded losses of one group.
+
+    Attributes:
+        levels: in the file's order, which is taken to be finest first.
+        terms: ``("loss",)`` where the file has the level names alone.
+    """
+
+    path: Path
+    group: str
+    levels: tuple[str, ...]
+    terms: tuple[str, ...]
+    columns: tuple[tuple[int, ...], ...]
+
+    def rows(self) -> Iterator[list[list[float]]]:
+        """Each iteration's losses as ``[T][K]``; the file is read as it goes.
+
+        An unfinished last line is passed over.
+
+        Raises:
+            DataError: naming the line, where one cannot be read.
+        """
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
+            reader = csv.reader(file)
+            width = len(next(reader))
+            broken: DataError | None = None
+            try:
+                for row in reader:
+                    if broken is not None:
+                        raise broken
+                    if not row:
+                        continue
+                    try:
+                        if len(row) != width:
+                            raise ValueError(f"{len(row)} values in {width} columns")
+                        yield [[float(row[column]) for column in term] for term in self.columns]
+                    except ValueError as error:
+                        # Only wrong if a line follows: the last may be cut short.
+                        broken = DataError(
+                            f"{self.path}:{reader.line_num}", str(error), "a number in each column"
+                        )
+            except csv.Error as error:
+                raise DataError(
+                    f"{self.path}:{reader.line_num}", str(error), "comma-separated numbers"
+                ) from error
+
+
+def open_losses(path: Path) -> list[RecordedLosses]:
+    """The groups in a CSV of losses.
+
+    Raises:
+        DataError: where the file or its header cannot be used.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(str(path), reason, "a CSV file with one column a level") from error
+    names = [name.strip() for name in header]
+    if not any(names):
+        raise DataError(str(path), "empty", "a header with the level names, one column a level, finest first")
+    if len(set(names)) != len(names) or "" in names:
+        raise DataError(f"{path}:1", f"header {','.join(header)!r}", "different, non-empty column names")
+    try:
+        [float(name) for name in names]
+    except ValueError:
+        pass
+    else:
+        raise DataError(
+            f"{path}:1", "numbers", "a header with the level names", "add a line such as P3,P4,P5,P6,P7"
+        )
+    columns = {i: parse_header(name) for i, name in enumerate(names) if name.lower() != ITERATION}
+    found = []
+    for group in dict.fromkeys(column.group for column in columns.values()):
+        mine = {(c.term, c.level): i for i, c in columns.items() if c.group == group}
+        levels = tuple(dict.fromkeys(level for _, level in mine))
+        terms = tuple(dict.fromkeys(term for term, _ in mine))
+        missing = [f"{level}/{term}" for term in terms for level in levels if (term, level) not in mine]
+        if missing:
+            raise DataError(f"{path}:1", f"no column {missing[0]}", "every term for every level")
+        found.append(
+            RecordedLosses(
+                path, group, levels, terms, tuple(tuple(mine[t, k] for k in levels) for t in terms)
+            )
+        )
+    return found
+
+
+def header_line(columns: Sequence[Column]) -> str:
+    """The first line of a run's losses.csv."""
+    several = len({column.group for column in columns}) > 1
+    return ",".join([ITERATION, *(column.header(several) for column in columns)]) + "\n"
+
+
+def row_line(iteration: int, values: Iterable[float]) -> str:
+    """One iteration's line; floats in full."""
+    return f"{iteration}," + ",".join("nan" if math.isnan(v) else repr(v) for v in values) + "\n"
+
+
+def rewind(path: Path, iteration: int) -> None:
+    """Keep the header and the whole rows up to `iteration`."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    width = lines[0].count(",") if lines else 0
+
+    def whole(line: str) -> bool:
+        first = line.partition(",")[0]
+        return (
+            line.endswith("\n") and line.count(",") == width and first.isdigit() and int(first) <= iteration
+        )
+
+    write_text(path, "".join(lines[:1] + [line for line in lines[1:] if whole(line)]))

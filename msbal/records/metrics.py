@@ -1,0 +1,43 @@
+"""metrics.json: what every evaluation found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from msbal.errors import DataError
+from msbal.records.atomic import write_json
+from msbal.records.run_directory import RunDirectory
+
+
+def read_metrics(run: RunDirectory) -> dict[str, Any]:
+    """The content of metrics.json; without evaluations where there is none yet.
+
+    Raises:
+        DataError: where the file is damaged.
+    """
+    if not run.metrics_file.exists():
+        return {"evaluations": [], "final": None}
+    try:
+        found = json.loads(run.metrics_file.read_text(encoding="utf-8"))
+        if not isinstance(found["evaluations"], list):
+            raise TypeError
+        return {"evaluations": found["evaluations"], "final": found.get("final")}
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise DataError(
+            str(run.metrics_file), "damaged", "a run's metrics.json", "evaluate the run again"
+        ) from error
+
+
+def add_evaluation(
+    run: RunDirectory, iteration: int, figures: Mapping[str, Any], final: bool
+) -> dict[str, Any]:
+    """Add one evaluation; one of the same iteration or a later one is replaced (a resumed run)."""
+    metrics = read_metrics(run)
+    entry = {"iteration": iteration, **figures}
+    metrics["evaluations"] = [e for e in metrics["evaluations"] if e.get("iteration", 0) < iteration]
+    metrics["evaluations"].append(entry)
+    metrics["final"] = entry if final else None
+    write_json(run.metrics_file, metrics, indent=1)
+    return entry

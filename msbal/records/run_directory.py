@@ -1,0 +1,119 @@
+"""The folder of one run: where everything lies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from msbal.errors import SpecError
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run. Nothing is created by making one of these."""
+
+    path: Path
+
+    @property
+    def spec_file(self) -> Path:
+        """The complete spec, reloadable."""
+        return self.path / "spec.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, machine and command of every start."""
+        return self.path / "environment.json"
+
+    @property
+    def intervals_file(self) -> Path:
+        """One line an interval and group."""
+        return self.path / "intervals.jsonl"
+
+    @property
+    def losses_file(self) -> Path:
+        """One row an iteration: every term of every level, unweighted."""
+        return self.path / "losses.csv"
+
+    @property
+    def metrics_file(self) -> Path:
+        """All evaluations, and the final one."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions_file(self) -> Path:
+        """The final detections on the validation split, in COCO results format."""
+        return self.path / "predictions.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def log_file(self) -> Path:
+        """What was printed in plain words."""
+        return self.path / "log.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files, where asked for."""
+        return self.path / "tensorboard"
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.spec_file.exists()
+
+    def prepare(self, resume: bool = False, force: bool = False) -> None:
+        """Make the folder ready for a new run, or check that there is one to resume.
+
+        Args:
+            force: delete an existing run first. A folder that holds something else is never deleted.
+
+        Raises:
+            SpecError: where the folder cannot be used.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise SpecError("output", f"{self.path} is a file", "a folder", "choose another `output`")
+        if resume:
+            if not self.exists():
+                raise SpecError(
+                    "--resume",
+                    f"{self.path} holds no run",
+                    "a folder with a spec.yaml",
+                    "start without --resume",
+                )
+        elif self.exists():
+            if not force:
+                raise SpecError(
+                    "output",
+                    f"{self.path} holds a run already",
+                    "a new folder",
+                    "continue it with --resume, or delete it and start anew with --force",
+                )
+            self._clear()
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise SpecError(
+                "output", f"{self.path} is a folder with something else in it", "a new or empty folder",
+                "choose another `output`",
+            )  # fmt: skip
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(
+                "output", f"{self.path} cannot be written: {error.strerror}", "a writable folder",
+                "choose another `output`",
+            ) from error  # fmt: skip
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise SpecError("output", f"{self.path} cannot be written", "a writable folder")
+
+    def _clear(self) -> None:
+        """Delete what a run leaves, and nothing else."""
+        for folder in (self.checkpoints, self.tensorboard):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (
+            self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
+            self.environment_file, self.spec_file,
+        ):  # fmt: skip
+            file.unlink(missing_ok=True)
