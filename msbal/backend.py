@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from msbal.data.model import DetectionData
-    from msbal.engine import LevelLosses
+    from msbal.engine import BalancerSet, LevelLosses
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import RunSpec
 
@@ -108,10 +108,14 @@ class Job:
         spec: complete and validated.
         train, val: the splits; `val` is None when nothing is evaluated.
         run: where everything goes.
-        recorder: takes the balancers' interval records; call `recorder.step` once an iteration.
+        balancers: one for each group of the detector, made from the spec. They belong into the
+            checkpoint (`state_dict`), and their parameters, if any, into the optimizer.
+        recorder: takes the balancers' interval records; call `recorder.step` once an iteration,
+            `recorder.flush` before a checkpoint is saved and `recorder.rewind` after one is loaded.
         monitor: for progress.
         checkpoint: to resume from, or None.
-        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the figures.
+        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the figures; in a
+            distributed run all ranks call it. The core calls it at the end of the run.
         stop_requested: asked once an iteration; when True, save a checkpoint and return.
     """
 
@@ -119,6 +123,7 @@ class Job:
     train: DetectionData
     val: DetectionData | None
     run: RunDirectory
+    balancers: BalancerSet
     recorder: Recorder
     monitor: Monitor
     checkpoint: Path | None = None
@@ -147,10 +152,15 @@ class Detector(Protocol):
         """The same losses through the seam; targets, matching and sampling computed once.
 
         Given the same random state as `framework_losses`, the groups and the rest add up to them.
+        Neither advances a running average of the framework (detectron2's ``loss_normalizer``), so that
+        calls can be compared.
         """
 
     def train(self, job: Job) -> None:
         """Train to the end of the schedule, or until the job asks to stop. Resumes exactly."""
+
+    def iterations(self, images: int) -> int:
+        """Length of a run over `images` training images, by the spec or the framework's own config."""
 
     def load(self, checkpoint: Path) -> None:
         """Load the weights of one of this backend's checkpoints, safely (no pickled code)."""
@@ -172,6 +182,9 @@ class Backend(Protocol):
     name: ClassVar[str]
     summary: ClassVar[str]
     model_spec: ClassVar[type[BaseModel]]
+
+    # A backend may also have `schedule_defaults: ClassVar[Mapping[str, Any]]`, what the spec's
+    # ``schedule:`` takes where it says nothing; without it the framework's own config decides.
 
     def diagnose(self) -> Diagnosis:
         """Look at what is installed, without failing."""

@@ -1,0 +1,180 @@
+"""The measured proof that a seam changes nothing it should not.
+
+For one batch: the levels' losses add up to the framework's own loss; with unit weights the gradient is
+the framework's own, bit for bit where the framework is deterministic; with other weights it is the
+gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msbal.engine import BalancerSet, Equal, Fixed, GroupNames
+
+if TYPE_CHECKING:
+    from msbal.backend import Detector, LevelGroup, SplitLosses
+
+VALUE_TOLERANCE = 1e-5
+"""Relative: the order in which float32 losses are summed differs."""
+GRADIENT_TOLERANCE = 1e-4
+"""Relative to the largest gradient entry of the parameter: sums of float32 gradients in another order."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was measured.
+
+    Attributes:
+        framework_total, split_total: the two sums of losses.
+        unit_gradient: largest difference of a gradient entry at unit weights, relative to the largest
+            entry of that parameter's gradient; 0.0 is bit for bit.
+        weighted_gradient: the same at `weights` against the slow sum.
+        weights: those that were tried, by group.
+        losses: ``{group: {term: [K]}}`` as measured.
+        rest: the losses that are not balanced.
+        parameters: how many parameters received a gradient.
+    """
+
+    framework_total: float
+    split_total: float
+    unit_gradient: float
+    weighted_gradient: float
+    weights: Mapping[str, tuple[float, ...]]
+    losses: Mapping[str, Mapping[str, tuple[float, ...]]]
+    rest: Mapping[str, float]
+    parameters: int
+
+    @property
+    def value_error(self) -> float:
+        """Difference of the totals, relative to the framework's."""
+        return abs(self.split_total - self.framework_total) / max(abs(self.framework_total), 1e-12)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything is within tolerance."""
+        return (
+            self.parameters > 0
+            and self.value_error <= VALUE_TOLERANCE
+            and self.unit_gradient <= GRADIENT_TOLERANCE
+            and self.weighted_gradient <= GRADIENT_TOLERANCE
+        )
+
+
+def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:
+    """What a `BalancerSet` needs to know of a detector's groups."""
+    return {group.name: GroupNames(group.levels, group.terms) for group in groups}
+
+
+def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:
+    """Measure one batch. The model's gradients are left as they were.
+
+    Args:
+        seed: set before every forward pass, for frameworks that sample.
+    """
+    parameters = [p for p in detector.model.parameters() if p.requires_grad]
+    names = group_names(detector.groups)
+
+    def own() -> Tensor:
+        return total(detector.framework_losses(batch).values())
+
+    def split() -> SplitLosses:
+        return detector.split_losses(batch)
+
+    def balanced(weights: Mapping[str, tuple[float, ...]] | None) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            found = split()
+            result = total(found.rest.values())
+            for group, level_losses in found.groups.items():
+                strategy = Equal() if weights is None else Fixed(weights=weights[group])
+                balancer = BalancerSet({group: names[group]}, strategy, interval=2)
+                result = balancer({group: level_losses}) + result
+            return result
+
+        return forward
+
+    # No level at 1, and no two alike: a mixed-up level shows.
+    weights = {
+        g.name: tuple(0.5 + 0.75 * ((2 * i + 1) % 5) + 0.1 * i for i in range(len(g.levels)))
+        for g in detector.groups
+    }
+
+    framework_total, framework_gradient = _measure(own, parameters, seed)
+    _, unit_gradient = _measure(balanced(None), parameters, seed)
+    _, weighted_gradient = _measure(balanced(weights), parameters, seed)
+
+    _seed(seed)
+    found = split()
+    parts = [(1.0, value) for value in found.rest.values()]
+    for group, level_losses in found.groups.items():
+        parts += [(w, level_losses.values[:, k].sum()) for k, w in enumerate(weights[group])]
+    slow: list[Tensor | None] = [None] * len(parameters)
+    for weight, value in parts:
+        if value.requires_grad:
+            gradient = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+            slow = [_plus(a, b, weight) for a, b in zip(slow, gradient, strict=True)]
+    split_total = float(sum(float(value.detach().double()) for _, value in parts))
+    return Proof(
+        framework_total=framework_total,
+        split_total=split_total,
+        unit_gradient=_difference(framework_gradient, unit_gradient),
+        weighted_gradient=_difference(slow, weighted_gradient),
+        weights=weights,
+        losses={
+            group: dict(zip(names[group].terms, [tuple(row) for row in losses.values.tolist()], strict=True))
+            for group, losses in found.groups.items()
+        },
+        rest={name: float(value.detach()) for name, value in found.rest.items()},
+        parameters=sum(g is not None and bool((g != 0).any()) for g in framework_gradient),
+    )
+
+
+def total(losses: Any) -> Tensor:
+    """The sum of scalars, in order; zero of none."""
+    result = torch.zeros(())
+    for i, loss in enumerate(losses):
+        result = loss if i == 0 else result + loss
+    return result
+
+
+def _measure(
+    forward: Callable[[], Tensor], parameters: list[torch.nn.Parameter], seed: int
+) -> tuple[float, Sequence[Tensor | None]]:
+    _seed(seed)
+    value = forward()
+    return float(value.detach()), torch.autograd.grad(value, parameters, allow_unused=True)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _plus(a: Tensor | None, b: Tensor | None, weight: float) -> Tensor | None:
+    if b is None:
+        return a
+    return weight * b.double() if a is None else a + weight * b.double()
+
+
+def _difference(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> float:
+    """Largest difference of two gradients, each parameter's relative to its largest entry."""
+    worst = 0.0
+    largest = max((float(g.abs().max()) for g in first if g is not None and g.numel()), default=0.0)
+    for a, b in zip(first, second, strict=True):
+        if a is None and b is None:
+            continue
+        left = torch.zeros_like(b) if a is None and b is not None else a
+        right = torch.zeros_like(left) if b is None and left is not None else b
+        assert left is not None and right is not None
+        gap = float((left.double() - right.double()).abs().max())
+        # A parameter whose gradient cancels to nearly nothing is held against the whole model's scale.
+        scale = max(float(left.abs().max()), 1e-3 * largest, 1e-30)
+        worst = max(worst, gap / scale)
+    return worst

@@ -1,0 +1,30 @@
+"""The run spec: frozen pydantic models, loading, overrides, JSON Schema."""
+
+from msbal.spec.balance import BalanceSpec, balance_models
+from msbal.spec.base import SpecModel
+from msbal.spec.data import DataSpec
+from msbal.spec.load import apply_override, dump_spec, load_spec, parse_spec, read_mapping, save_spec
+from msbal.spec.run import EvaluateSpec, LogSpec, RunSpec, check_interval, run_spec_model
+from msbal.spec.schedule import OptimizerSpec, ScheduleSpec
+from msbal.spec.schema import run_schema
+
+__all__ = [
+    "BalanceSpec",
+    "DataSpec",
+    "EvaluateSpec",
+    "LogSpec",
+    "OptimizerSpec",
+    "RunSpec",
+    "ScheduleSpec",
+    "SpecModel",
+    "apply_override",
+    "balance_models",
+    "check_interval",
+    "dump_spec",
+    "load_spec",
+    "parse_spec",
+    "read_mapping",
+    "run_schema",
+    "run_spec_model",
+    "save_spec",
+]

@@ -1,0 +1,102 @@
+"""The spec's ``balance:`` section, one model for each strategy, made from the strategy itself.
+
+A strategy is a frozen dataclass; its fields are the section's keys. A third party's strategy so has a
+validated section, and a place in the JSON Schema, without a line of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+
+from pydantic import Field, create_model, model_validator
+
+from msbal.engine import BalancerSet, GroupNames, Strategy, available
+from msbal.spec.base import SpecModel
+
+
+class BalanceSpec(SpecModel):
+    """What every strategy's section has."""
+
+    strategy_class: ClassVar[type[Strategy]]
+
+    strategy: str = Field(description="How the levels are weighed.")
+    interval: int = Field(100, ge=2, description="alpha: iterations between two decisions.")
+    epsilon: float = Field(
+        1e-5, gt=0, allow_inf_nan=False, description="Of eq 4. Lower it where losses vary by less than 0.01."
+    )
+    per_term: bool = Field(False, description="Balance each term (cls, bbox, ...) on its own.")
+    scope: tuple[str, ...] | None = Field(
+        None,
+        description="Which heads of a two-stage detector are balanced: [rpn], [roi] or both; "
+        "by default the RPN, as in the paper.",
+    )
+    seed: int | None = Field(None, description="Of the strategy's random draws; by default the run's seed.")
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What to do when a level's loss is NaN or infinite: stop the run, or skip the step.",
+    )
+
+    @model_validator(mode="after")
+    def _strategy_agrees(self) -> BalanceSpec:
+        if type(self) is not BalanceSpec:
+            self.make_strategy()
+        return self
+
+    def make_strategy(self) -> Strategy:
+        """The engine's strategy with this section's hyperparameters."""
+        names = [field.name for field in dataclasses.fields(self.strategy_class)]
+        return self.strategy_class(**{name: getattr(self, name) for name in names})
+
+    def make_balancers(self, groups: dict[str, GroupNames], run_seed: int) -> BalancerSet:
+        """The balancers of a model.
+
+        Raises:
+            ValueError: where the levels do not fit the strategy.
+        """
+        return BalancerSet(
+            groups,
+            self.make_strategy(),
+            per_term=self.per_term,
+            interval=self.interval,
+            seed=run_seed if self.seed is None else self.seed,
+            epsilon=self.epsilon,
+        )
+
+
+@cache
+def balance_models() -> dict[str, type[BalanceSpec]]:
+    """The section's model for each strategy that is installed."""
+    return {name: _model_of(strategy) for name, strategy in sorted(available().items())}
+
+
+def _model_of(strategy: type[Strategy]) -> type[BalanceSpec]:
+    hints = get_type_hints(strategy)
+    descriptions = _attribute_texts(strategy)
+    fields: dict[str, Any] = {
+        "strategy": (
+            Literal[strategy.name],
+            Field(strategy.name, description=inspect.getdoc(strategy.__mro__[0]) or strategy.name),
+        )
+    }
+    for field in dataclasses.fields(strategy):
+        default = ... if field.default is dataclasses.MISSING else field.default
+        info = Field(default, description=descriptions.get(field.name))
+        fields[field.name] = (Annotated[hints[field.name], info], default)
+    model = create_model(f"{strategy.__name__}Balance", __base__=BalanceSpec, **fields)
+    model.strategy_class = strategy
+    return model
+
+
+def _attribute_texts(strategy: type[Strategy]) -> dict[str, str]:
+    """The texts of the docstrings' ``Attributes:`` sections, by attribute."""
+    texts: dict[str, str] = {}
+    for cls in reversed(strategy.__mro__):
+        _, _, section = (inspect.cleandoc(cls.__doc__ or "")).partition("Attributes:\n")
+        for match in re.finditer(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
+            for name in match[1].split(","):
+                texts[name.strip()] = " ".join(match[2].split())
+    return texts

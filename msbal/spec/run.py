@@ -1,0 +1,130 @@
+"""The run spec: everything that a training run depends on."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
+
+from msbal.backend import load_backend
+from msbal.errors import SpecError, suggest
+from msbal.spec.balance import BalanceSpec, balance_models
+from msbal.spec.base import SpecModel
+from msbal.spec.data import DataSpec
+from msbal.spec.schedule import ScheduleSpec
+
+
+class EvaluateSpec(SpecModel):
+    """The spec's ``evaluate:`` section."""
+
+    every: int | None = Field(
+        None, gt=0, description="Iterations between evaluations; the end is always evaluated."
+    )
+    enabled: bool = Field(True, description="Whether to evaluate at all.")
+
+
+class LogSpec(SpecModel):
+    """The spec's ``log:`` section."""
+
+    tensorboard: bool = Field(False, description="Also write TensorBoard scalars.")
+    per_iteration: bool = Field(
+        True, description="Also write losses.csv, each level's loss at every iteration."
+    )
+
+
+class RunSpec(SpecModel):
+    """One run. Paths to data are seen from the spec's folder, `output` from the working folder.
+
+    `run_spec_model` gives the class for a backend and a strategy, whose sections it makes precise.
+    """
+
+    backend: str = Field(description="The framework that trains: `msbal backends` lists them.")
+    model: SerializeAsAny[SpecModel] = Field(description="What to train; the keys are the backend's.")
+    data: DataSpec = Field(description="What to train on.")
+    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="How to train.")
+    balance: SerializeAsAny[BalanceSpec] = Field(description="How to balance the levels.")
+    evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="When to evaluate.")
+    log: LogSpec = Field(default_factory=LogSpec, description="What to log.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, data order and augmentation.")
+    device: str = Field("auto", description="cpu, cuda, cuda:N, or auto: the first GPU if there is one.")
+    output: Path = Field(description="The run's folder; by default runs/ and the spec's name.")
+
+    @field_validator("device")
+    @classmethod
+    def _device_form(cls, value: str) -> str:
+        kind, _, index = value.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+            raise ValueError("should be auto, cpu, cuda or cuda:N")
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _interval_fits(self) -> RunSpec:
+        total = self.schedule.iterations
+        if total is not None:
+            check_interval(self.balance.interval, total)
+        return self
+
+
+@cache
+def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
+    """`RunSpec` with the ``model:`` of a backend and the ``balance:`` of a strategy.
+
+    Raises:
+        BackendError: where the backend is not installed or broken.
+        SpecError: where the strategy is unknown.
+    """
+    balances = balance_models()
+    if strategy not in balances:
+        raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=suggest(strategy, balances))
+    found = load_backend(backend)
+    defaults = dict(getattr(found, "schedule_defaults", {}))
+
+    def backends_schedule(cls: type[RunSpec], value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        lengths = {"iterations", "epochs"}
+        own = {k: v for k, v in defaults.items() if not (k in lengths and lengths & set(value))}
+        return {**own, **value}
+
+    fields: dict[str, Any] = {
+        "backend": (Literal[backend], Field(description=RunSpec.model_fields["backend"].description)),
+        "model": (found.model_spec, Field(description=RunSpec.model_fields["model"].description)),
+        "schedule": (
+            ScheduleSpec,
+            Field(default_factory=dict, description=RunSpec.model_fields["schedule"].description),
+        ),
+        "balance": (
+            balances[strategy],
+            Field(default_factory=dict, description=RunSpec.model_fields["balance"].description),
+        ),
+    }
+    return create_model(
+        "RunSpec",
+        __base__=RunSpec,
+        __validators__={
+            "backends_schedule": field_validator("schedule", mode="before")(classmethod(backends_schedule))  # type: ignore[arg-type]
+        },
+        **fields,
+    )
+
+
+def check_interval(interval: int, iterations: int) -> None:
+    """Refuse an interval that no decision would come of.
+
+    Raises:
+        SpecError: where the interval is longer than the run.
+    """
+    if interval > iterations:
+        raise SpecError(
+            "balance.interval",
+            f"{interval} iterations in a run of {iterations}",
+            f"at most {iterations}",
+            "shorten the interval or lengthen the run: the weights change only at an interval's end",
+        )

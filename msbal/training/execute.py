@@ -1,0 +1,147 @@
+"""One run from its plan to its last file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from msbal.backend import Detector, Job, Monitor
+from msbal.data.model import DetectionData, subset
+from msbal.errors import MsbalError
+from msbal.evaluation import evaluate
+from msbal.records import Recorder, RunDirectory, add_evaluation, write_environment
+from msbal.records.atomic import write_json
+from msbal.spec import RunSpec, save_spec
+from msbal.training.distributed import barrier, rank, world_size
+from msbal.training.plan import Plan
+from msbal.training.stop import StopRequest
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        finished: False where it was asked to stop before its end.
+        metrics: the final evaluation, or None.
+    """
+
+    run: RunDirectory
+    finished: bool
+    metrics: Mapping[str, Any] | None
+
+
+def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
+    """Take hold of the run's folder, on the first rank; the others wait.
+
+    Raises:
+        SpecError: where the folder cannot be used.
+    """
+    run = RunDirectory(spec.output)
+    problem: list[MsbalError | None] = [None]
+    if rank() == 0:
+        try:
+            run.prepare(resume=resume, force=force)
+            save_spec(spec, run.spec_file)
+        except MsbalError as error:
+            problem = [error]
+    if world_size() > 1:
+        dist.broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise problem[0]
+    return run
+
+
+def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = False) -> Outcome:
+    """Train, evaluate and write everything down.
+
+    Args:
+        run: claimed for this run.
+        resume: continue from the run's last whole checkpoint.
+
+    Raises:
+        MsbalError: where the run failed.
+    """
+    first = rank() == 0
+    spec = plan.spec
+    if first:
+        write_environment(run, plan.backend.diagnose().versions, spec.device)
+    recorder = Recorder(run if first else None, monitor.interval, spec.log.per_iteration)
+    recorder.attach(plan.balancers)
+
+    def evaluate_now(detector: Detector, iteration: int) -> Mapping[str, Any]:
+        return _evaluate(plan, run, monitor, detector, iteration, final=False)
+
+    with StopRequest() as stop:
+        job = Job(
+            spec=spec,
+            train=plan.train,
+            val=plan.val,
+            run=run,
+            balancers=plan.balancers,
+            recorder=recorder,
+            monitor=monitor,
+            checkpoint=latest_checkpoint(run) if resume else None,
+            evaluate=evaluate_now if plan.val is not None else None,
+            stop_requested=lambda: _agreed(stop()),
+        )
+        plan.detector.train(job)
+        recorder.flush()
+        if stop():
+            return Outcome(run, finished=False, metrics=None)
+    metrics = None
+    if plan.val is not None:
+        metrics = _evaluate(plan, run, monitor, plan.detector, plan.iterations, final=True)
+    barrier()
+    return Outcome(run, finished=True, metrics=metrics)
+
+
+def latest_checkpoint(run: RunDirectory) -> Path | None:
+    """The newest checkpoint by name; the backend falls back on an older one where it is damaged."""
+    found = sorted(run.checkpoints.glob("iteration_*"), key=lambda path: path.name)
+    return found[-1] if found else None
+
+
+def gather_predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:
+    """Predictions on all of `data`, each rank its share; every rank gets them all, in image order."""
+    ranks = world_size()
+    if ranks == 1:
+        return detector.predict(data)
+    mine = detector.predict(subset(data, range(rank(), len(data), ranks)))
+    parts: list[Any] = [None] * ranks
+    dist.all_gather_object(parts, mine)
+    order = {image.id: i for i, image in enumerate(data.images)}
+    return sorted((p for part in parts for p in part), key=lambda p: order.get(p["image_id"], 0))
+
+
+def _evaluate(
+    plan: Plan, run: RunDirectory, monitor: Monitor, detector: Detector, iteration: int, final: bool
+) -> Mapping[str, Any]:
+    assert plan.val is not None
+    predictions = gather_predictions(detector, plan.val)
+    figures: Mapping[str, Any] = {}
+    if rank() == 0:
+        figures = evaluate(plan.val, predictions)
+        if final:
+            write_json(run.predictions_file, predictions)
+        figures = add_evaluation(run, iteration, figures, final)
+        monitor.evaluated(iteration, figures)
+    barrier()
+    return figures
+
+
+def _agreed(requested: bool) -> bool:
+    """Whether any rank was asked to stop: one that stopped alone would leave the others waiting."""
+    if world_size() == 1:
+        return requested
+    import torch
+
+    flag = torch.tensor([int(requested)])
+    if dist.get_backend() == "nccl":
+        flag = flag.cuda()
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)

@@ -1,0 +1,145 @@
+"""What a run will be, before it writes a byte: data read, model built, everything checked."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from msbal.backend import Backend, Detector, load_backend
+from msbal.data import load
+from msbal.data.model import DetectionData
+from msbal.engine import BalancerSet
+from msbal.errors import BackendError, SpecError
+from msbal.proof import group_names
+from msbal.spec import RunSpec, check_interval
+
+FEW_INTERVALS = 20
+
+
+@dataclass
+class Plan:
+    """Everything that a run needs.
+
+    Attributes:
+        iterations: the whole run's length.
+        intervals: decisions in it.
+        warnings: what a person should know before it starts.
+    """
+
+    spec: RunSpec
+    backend: Backend
+    train: DetectionData
+    val: DetectionData | None
+    detector: Detector
+    balancers: BalancerSet
+    iterations: int
+    intervals: int
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_data(spec: RunSpec) -> tuple[DetectionData, DetectionData | None]:
+    """The training split, and the validation split unless nothing is evaluated.
+
+    Raises:
+        DataError: where either cannot be used, or their classes differ.
+    """
+    train = load(spec.data, "train")
+    val = load(spec.data, "val") if spec.evaluate.enabled else None
+    if not train.box_count:
+        raise SpecError("data.train", f"no boxes in {len(train)} images", "at least one box to learn from")
+    if val is not None and val.classes != train.classes:
+        odd = sorted(set(val.classes) ^ set(train.classes))
+        raise SpecError(
+            "data", f"train and val have different classes: {', '.join(odd[:5]) or 'in another order'}",
+            "the same classes", "name them in data.classes",
+        )  # fmt: skip
+    return train, val
+
+
+def ready_backend(name: str) -> Backend:
+    """A backend whose installation is complete.
+
+    Raises:
+        BackendError: with the first problem and the command that mends it.
+    """
+    backend = load_backend(name)
+    diagnosis = backend.diagnose()
+    if diagnosis.problems:
+        remedy = diagnosis.remedies[0] if diagnosis.remedies else ""
+        raise BackendError(f"backend {name}", diagnosis.problems[0], fix=f"run `{remedy}`" if remedy else "")
+    return backend
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators: initial weights follow from it."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def prepare(spec: RunSpec) -> Plan:
+    """Read the data, build the model and check that the spec fits both.
+
+    Raises:
+        SpecError: where something does not fit.
+        BackendError: where the framework is missing or broken.
+    """
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SpecError("device", f"`{spec.device}`, but torch sees no GPU", "cpu or auto")
+    backend = ready_backend(spec.backend)
+    train, val = read_data(spec)
+    seed_everything(spec.seed)
+    detector = backend.build(spec, train.classes)
+    balancers = make_balancers(spec, detector)
+    iterations = detector.iterations(len(train))
+    check_interval(spec.balance.interval, iterations)
+    intervals = iterations // spec.balance.interval
+    return Plan(
+        spec, backend, train, val, detector, balancers, iterations, intervals,
+        _warnings(spec, iterations, intervals, train, balancers),
+    )  # fmt: skip
+
+
+def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
+    """The balancers of a spec for a model's levels.
+
+    Raises:
+        SpecError: where the number of levels does not fit the strategy.
+    """
+    try:
+        return spec.balance.make_balancers(group_names(detector.groups), spec.seed)
+    except ValueError as error:
+        levels = "; ".join(f"{g.name}: {', '.join(g.levels)}" for g in detector.groups)
+        raise SpecError("balance", f"{error} The model has {levels}") from error
+
+
+def _warnings(
+    spec: RunSpec, iterations: int, intervals: int, train: DetectionData, balancers: BalancerSet
+) -> Sequence[str]:
+    found = []
+    decides = spec.balance.strategy not in ("equal", "fixed")
+    if decides and intervals < FEW_INTERVALS:
+        fitting = max(2, iterations // FEW_INTERVALS)
+        found.append(
+            f"only {intervals} intervals of {spec.balance.interval} iterations: the strategy decides "
+            f"{intervals} times; balance.interval={fitting} would give {iterations // fitting}"
+        )
+    unfinished = iterations % spec.balance.interval
+    if decides and unfinished and intervals < FEW_INTERVALS:
+        found.append(f"the last {unfinished} iterations are no whole interval and decide nothing")
+    if train.dropped:
+        first = train.dropped[0]
+        found.append(
+            f"{len(train.dropped)} boxes are left out, the first {first.annotation} of {first.image}: {first.reason}"
+        )
+    return found
+
+
+def estimate_epochs(iterations: int, images: int, batch_size: int | None) -> float:
+    """Passes over the data; NaN where the framework's own config sets the batch."""
+    return math.nan if batch_size is None or not images else iterations * batch_size / images
