@@ -1,0 +1,1 @@
+"""What a person sees in the terminal. Imports rich and the standard library only, never torch."""

@@ -1,0 +1,103 @@
+"""Scalars for TensorBoard, through torch's own writer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msbal.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    from msbal.backend import LevelGroup
+    from msbal.record import IntervalRecord
+    from msbal.ui.state import Outcome
+
+STEP_SECONDS = 1.0  # at most one point a second for speed, learning rate and memory
+
+
+class TensorBoardMonitor:
+    """A monitor that writes event files.
+
+    Tags: ``loss/P3``, ``loss/P3/cls`` (mean per iteration), ``variance/P3``, ``reduction/P3``,
+    ``weight/P3``, ``probability/avw``, ``action`` (index among the actions), ``reward``,
+    ``metrics/AP``, ``train/learning_rate``. Where there are several groups, each tag begins with the
+    group's name: ``rpn/loss/P3``. On a resume, what an earlier process wrote past the checkpoint is
+    hidden by the writer's ``purge_step``.
+
+    Args:
+        folder: for the event files; created when training starts.
+
+    Raises:
+        SpecError: where the package tensorboard is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise SpecError(
+                "log.tensorboard",
+                f"the package tensorboard cannot be imported ({error})",
+                fix="run `pip install 'msbal[tensorboard]'`, or leave TensorBoard out",
+            ) from error
+        self._make: Any = SummaryWriter
+        self._folder = folder
+        self._writer: Any = None
+        self._several = False
+        self._next = 0.0
+
+    def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
+        self._several = len(groups) > 1
+        try:
+            self._writer = self._make(str(self._folder), purge_step=iteration + 1 if iteration else None)
+        except OSError as error:
+            raise RunError(str(self._folder), f"TensorBoard cannot write there: {error}") from error
+
+    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + STEP_SECONDS
+            for name, value in scalars.items():
+                self._add(f"train/{name}", value, iteration)
+
+    def interval(self, record: IntervalRecord) -> None:
+        at = record.iteration
+        prefix = f"{record.group}/" if self._several or record.group != "all" else ""
+        for i, level in enumerate(record.levels):
+            if record.count:
+                self._add(f"{prefix}loss/{level}", record.loss[i] / record.count, at)
+                for term, row in record.loss_by_term.items():
+                    self._add(f"{prefix}loss/{level}/{term}", row[i] / record.count, at)
+            self._add(f"{prefix}variance/{level}", record.variance[i], at)
+            self._add(f"{prefix}reduction/{level}", record.variance_reduction[i], at)
+            self._add(f"{prefix}weight/{level}", record.weights[i], at)
+        for name, probability in record.probabilities.items():
+            self._add(f"{prefix}probability/{name}", probability, at)
+        if record.action in record.probabilities:
+            self._add(f"{prefix}action", list(record.probabilities).index(record.action), at)
+        if record.reward is not None:
+            self._add(f"{prefix}reward", record.reward, at)
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        for name, value in metrics.items():
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    self._add(f"metrics/{name}/{key}", inner, iteration)
+            elif name != "iteration":
+                self._add(f"metrics/{name}", value, iteration)
+        if self._writer is not None:
+            self._writer.flush()
+
+    def message(self, text: str) -> None:
+        pass
+
+    def close(self, outcome: Outcome | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, tag: str, value: Any, iteration: int) -> None:
+        if self._writer is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
+            self._writer.add_scalar(tag, float(value), iteration)
