@@ -1,0 +1,95 @@
+"""SSD: cross-entropy and smooth L1 loss per level.
+
+Stands in for ``SSD.compute_loss`` of torchvision 0.19 to 0.26. Hard negatives are mined over all levels of
+an image together, first; only then are the losses split. Both terms are normalised by the positives of the
+batch.
+
+Shapes: B images, R default boxes of an image, level-major.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection.ssd import SSD
+
+from msbal_torchvision.seams.numerics import level_sums, row_sums, spread
+from msbal_torchvision.seams.part import OneStagePart
+from msbal_torchvision.seams.seam import require_own_loss
+
+
+class SSDPart(OneStagePart):
+    """The seam in one SSD."""
+
+    terms = ("cls", "bbox")
+    keys = ("classification", "bbox_regression")
+
+    @staticmethod
+    def check(model: SSD) -> None:
+        """Refuse a model whose loss is the user's own, as `require_own_loss` says."""
+        require_own_loss(model, SSD, "compute_loss")
+
+    def install(self, model: SSD) -> None:
+        """Stand in for the model's `compute_loss`."""
+        self.model = model
+        self.watch_grids(model.head)
+        self.seam.replace_method(model, "compute_loss", self.compute_loss)
+
+    def compute_loss(
+        self,
+        targets: list[dict[str, Tensor]],
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """``SSD.compute_loss``, split into levels."""
+        model = self.model
+        if not self.seam.active:
+            return type(model).compute_loss(model, targets, head_outputs, anchors, matched_idxs)  # type: ignore[no-any-return]
+        cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+        images, total, classes = cls_logits.shape
+
+        positives_found = 0
+        bbox_rows, cls_targets = [], []
+        for target, deltas, anchor, matched in zip(
+            targets, bbox_regression, anchors, matched_idxs, strict=True
+        ):
+            positive = torch.where(matched >= 0)[0]
+            own = matched[positive]
+            positives_found += positive.numel()
+            wanted = model.box_coder.encode_single(target["boxes"][own], anchor[positive])
+            box = row_sums(F.smooth_l1_loss(deltas[positive], wanted, reduction="none"))
+            bbox_rows.append(spread(box, positive, total))
+            cls_target = torch.zeros(total, dtype=target["labels"].dtype, device=target["labels"].device)
+            cls_target[positive] = target["labels"][own]
+            cls_targets.append(cls_target)
+        cls_target = torch.stack(cls_targets)
+        cls = F.cross_entropy(cls_logits.view(-1, classes), cls_target.view(-1), reduction="none")
+        cls = cls.view(images, total)
+
+        foreground = cls_target > 0
+        wanted_negatives = model.neg_to_pos_ratio * foreground.sum(1, keepdim=True)
+        negative_loss = cls.detach().masked_fill(foreground, -float("inf"))
+        rank = negative_loss.argsort(1, descending=True).argsort(1)
+        background = rank < wanted_negatives
+        # A positive is counted twice where an image runs out of negatives, as in torchvision.
+        cls_rows = torch.where(foreground, cls, 0.0) + torch.where(background, cls, 0.0)
+
+        sizes = self._sizes(total)
+        rows = torch.stack([cls_rows.to(bbox_rows[0].dtype), torch.stack(bbox_rows)])
+        positives = level_sums(foreground.unsqueeze(0).to(torch.float32), sizes)[0]
+        return self.hand_out(level_sums(rows, sizes) / max(1, positives_found), positives)
+
+    def _sizes(self, total: int) -> list[int]:
+        """Default boxes per level: their number in a cell differs between levels."""
+        per_cell = self.model.anchor_generator.num_anchors_per_location()
+        sizes = [height * width * count for (height, width), count in zip(self.grids, per_cell, strict=True)]
+        if sum(sizes) != total:
+            raise RuntimeError(
+                f"SSD's levels should have {total} default boxes together. Found {sizes} from "
+                f"{type(self.model.anchor_generator).__name__}.num_anchors_per_location()"
+            )
+        return sizes
