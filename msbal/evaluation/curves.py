@@ -12,6 +12,7 @@ class that has a hit), B detections inside an area range, C corrections.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,15 +153,23 @@ class Curves:
         gained = self._gain(points.found) * points.precision / np.maximum(points.total, 1)
         return self._gathered(gained)
 
-    def hits(self, weight: NDArray[np.int64], limit: int, area: int) -> NDArray[np.float64]:
-        """True positives among the first `limit` detections of each image and class, ``[T, K]``."""
-        within = (self._rank < limit) & (self._lane // self.thresholds == area)
-        slot = self._lane[within] % self.thresholds * self.classes + (
-            self.segment[self._segment_of_hit[within]] % self.classes
-        )
+    def found(self, points: Points) -> NDArray[np.float64]:
+        """True positives in all, ``[A, T, K]``."""
+        return self._spread(points.found[self._closes].astype(np.float64))
+
+    def found_within(self, limit: int) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+        """Counts the true positives, ``[T, K]``, of the area "all", among the first `limit` detections of
+        each image and class; a function of the weights."""
+        within = (self._rank < limit) & (self._lane < self.thresholds)
+        image = self.image[within]
+        slot = self.segment[self._segment_of_hit[within]]
         size = self.thresholds * self.classes
-        counted = np.bincount(slot, weights=weight[self.image[within]], minlength=size)
-        return counted.astype(np.float64).reshape(self.thresholds, self.classes)
+
+        def count(weight: NDArray[np.int64]) -> NDArray[np.float64]:
+            counted = np.bincount(slot, weights=weight[image], minlength=size)
+            return counted.astype(np.float64).reshape(self.thresholds, self.classes)
+
+        return count
 
     def _gain(self, level: NDArray[np.int64]) -> NDArray[np.int64]:
         """How much a quantity that grows along each segment grows at each hit; it starts from 0."""
@@ -170,7 +179,10 @@ class Curves:
 
     def _gathered(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums over the hits of each segment, ``[A, T, K]``."""
-        sums = np.zeros(self.areas * self.thresholds * self.classes)
-        if len(self._opens):
-            sums[self.segment] = np.add.reduceat(value, self._opens)
-        return sums.reshape(self.areas, self.thresholds, self.classes)
+        return self._spread(np.add.reduceat(value, self._opens) if len(self._opens) else value)
+
+    def _spread(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A value per segment, ``[S]``, at its place in ``[A, T, K]``; 0 elsewhere."""
+        spread = np.zeros(self.areas * self.thresholds * self.classes)
+        spread[self.segment] = value
+        return spread.reshape(self.areas, self.thresholds, self.classes)

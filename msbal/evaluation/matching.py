@@ -105,26 +105,51 @@ def voc_matches(truth: GroundTruth, found: Detections) -> Matches:
     corners and a width of ``xmax - xmin + 1``; with the exclusive corners used here that is ``x2 - x1``.
     """
     kept = _ranked(truth, found, None)
-    image, label, box = found.image[kept], found.label[kept], found.box[kept]
-    difficult = truth.difficult | truth.crowd
-    hit = np.zeros(len(kept), dtype=np.bool_)
-    ignored = np.zeros(len(kept), dtype=np.bool_)
-    detection, candidate, iou = _candidate_pairs(truth, image, label, box, VOC_IOU, crowds_as_regions=False)
-    if len(detection):
-        best = np.lexsort((candidate, -iou, detection))
-        first = np.concatenate([[True], detection[best][1:] != detection[best][:-1]])
-        detection, candidate = detection[best][first], candidate[best][first]
-        ignored[detection[difficult[candidate]]] = True
-        regular = ~difficult[candidate]
-        # Detections of a class stand in descending score, so the first claim of a box is the best-scored.
-        _, claim = np.unique(candidate[regular], return_index=True)
-        hit[detection[regular][claim]] = True
-    rank = _ranks(truth, found, kept)
+    claimed, ignored = voc_claims(truth, found, kept)
     in_range = np.ones((len(kept), 1), dtype=np.bool_)
+    counts = ~(truth.difficult | truth.crowd)
     return Matches(
-        image, label, rank, hit[:, None, None], ignored[:, None, None], in_range,
-        truth.image, truth.label, ~difficult[:, None], truth.class_count, len(truth.image_id),
+        found.image[kept], found.label[kept], _ranks(truth, found, kept),
+        (claimed >= 0)[:, None, None], ignored[:, None, None], in_range,
+        truth.image, truth.label, counts[:, None], truth.class_count, len(truth.image_id),
     )  # fmt: skip
+
+
+def voc_claims(
+    truth: GroundTruth, found: Detections, order: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Which box each detection claims by VOC's rules.
+
+    Args:
+        order: the detections to look at, by class and descending score; all by default.
+
+    Returns:
+        ``[D]`` index of the box, -1 for none; ``[D]`` bool, ignored. In the order of `order`, and in that
+        of `found` by default.
+    """
+    if order is None:
+        order = _ranked(truth, found, None)
+        claimed_by_score, ignored_by_score = voc_claims(truth, found, order)
+        claimed, ignored = np.empty_like(claimed_by_score), np.empty_like(ignored_by_score)
+        claimed[order], ignored[order] = claimed_by_score, ignored_by_score
+        return claimed, ignored
+    claimed = np.full(len(order), -1, dtype=np.int64)
+    ignored = np.zeros(len(order), dtype=np.bool_)
+    detection, candidate, iou = _candidate_pairs(
+        truth, found.image[order], found.label[order], found.box[order], VOC_IOU, crowds_as_regions=False
+    )
+    if not len(detection):
+        return claimed, ignored
+    best = np.lexsort((candidate, -iou, detection))
+    best = best[np.diff(detection[best], prepend=-1) > 0]
+    detection, candidate = detection[best], candidate[best]
+    difficult = (truth.difficult | truth.crowd)[candidate]
+    ignored[detection[difficult]] = True
+    detection, candidate = detection[~difficult], candidate[~difficult]
+    # Detections of a class stand in descending score, so the first claim of a box is the best-scored.
+    box, first = np.unique(candidate, return_index=True)
+    claimed[detection[first]] = box
+    return claimed, ignored
 
 
 def overlaps(

@@ -1,0 +1,263 @@
+"""The paper's Fig. 3: ground truth and the runs' detections side by side, drawn with Pillow.
+
+Ground truth is green, the baseline's boxes are blue, the balanced run's red, as in the paper. A detection
+that finds nothing by VOC's rules at IoU 0.5 is dashed, and so is a box of ground truth that no run finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msbal.data.model import DetectionData
+from msbal.errors import DataError
+from msbal.evaluation.columns import Detections, GroundTruth, ground_truth
+from msbal.evaluation.matching import voc_claims
+from msbal.evaluation.runs import Evaluated
+from msbal.records.atomic import replace_with
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+THRESHOLD = 0.5
+TRUTH = "#2fbf3f"
+RUNS = ("#2f6bff", "#f03030", "#e08a00", "#a040e0")
+PANEL = 640  # pixels, the longer side of one panel
+GAP = 8
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The detections of one run above the threshold, D of them, and what they find."""
+
+    detections: Detections
+    claimed: NDArray[np.int64]
+    ignored: NDArray[np.bool_]
+
+    def of(self, image: int) -> NDArray[np.int64]:
+        """Their indices in one image."""
+        return np.flatnonzero(self.detections.image == image)
+
+    def wrong(self) -> NDArray[np.bool_]:
+        """``[D]`` whether it finds nothing."""
+        return (self.claimed < 0) & ~self.ignored
+
+
+def draw(
+    runs: Sequence[Evaluated], count: int, folder: Path, threshold: float = THRESHOLD
+) -> tuple[list[Path], list[str]]:
+    """Draw the images in which the first two runs differ most.
+
+    Args:
+        runs: evaluated on the same data; one is drawn beside the ground truth, up to four are.
+        count: how many images.
+        folder: where to; made if need be.
+        threshold: the least score that is shown.
+
+    Returns:
+        the files, the most different first, and what could not be drawn.
+
+    Raises:
+        DataError: where there are no predictions, or none of the images can be read.
+    """
+    data = runs[0].data
+    if data is None or any(run.detections is None for run in runs):
+        name = next(run.name for run in runs if run.detections is None)
+        raise DataError(name, "has no predictions", "a predictions.json", "--draw needs the boxes themselves")
+    if len(runs) > len(RUNS):
+        raise ValueError(f"Parameter `runs` should hold at most {len(RUNS)} runs. Found {len(runs)}.")
+    truth = ground_truth(data)
+    shown = [_above(run.detections, truth, threshold) for run in runs if run.detections is not None]
+    written: list[Path] = []
+    failed: list[str] = []
+    for index in most_different(truth, shown).tolist():
+        if len(written) == count:
+            break
+        record = data.images[index]
+        try:
+            photograph = _open(record.path)
+        except (OSError, ValueError, SyntaxError) as error:
+            failed.append(f"{record.path} cannot be drawn: {getattr(error, 'strerror', None) or error}")
+            if len(failed) == 1000 and not written:
+                break
+            continue
+        picture = _picture(photograph, index, data, truth, [run.name for run in runs], shown)
+        path = folder / f"{len(written) + 1:03d}_{record.path.stem}.png"
+        replace_with(path, lambda temporary, picture=picture: picture.save(temporary, format="PNG"))  # type: ignore[misc]
+        written.append(path)
+    if not written and failed:
+        raise DataError(
+            str(data.images[0].path.parent), f"none of the images can be read ({failed[0]})", "the images",
+            "name their folder with --images",
+        )  # fmt: skip
+    return written, failed
+
+
+def most_different(truth: GroundTruth, shown: Sequence[_Shown]) -> NDArray[np.int64]:
+    """The images, those first in which the first two of `shown` differ most.
+
+    They differ by each box that one finds and the other does not, and by each wrong detection that one has
+    more of. Equal images keep their order; with a single run, those with most mistakes come first.
+    """
+    images = len(truth.image_id)
+    found = np.zeros((2, len(truth)), dtype=np.bool_)
+    wrong = np.zeros((2, images), dtype=np.int64)
+    for row, run in enumerate(shown[:2]):
+        found[row, run.claimed[run.claimed >= 0]] = True
+        wrong[row] = np.bincount(run.detections.image[run.wrong()], minlength=images)
+    if len(shown) == 1:
+        found[1] = ~(truth.crowd | truth.difficult)
+    apart = np.bincount(truth.image[found[0] != found[1]], minlength=images) + np.abs(wrong[0] - wrong[1])
+    return np.argsort(-apart, kind="stable")
+
+
+def _above(detections: Detections, truth: GroundTruth, threshold: float) -> _Shown:
+    keep = detections.score >= threshold
+    kept = Detections(
+        detections.image[keep], detections.label[keep], detections.box[keep], detections.score[keep]
+    )
+    return _Shown(kept, *voc_claims(truth, kept))
+
+
+def _open(path: Path) -> Image:
+    """The photograph as it is stored: boxes speak of the stored pixels, whatever EXIF says of rotation."""
+    from PIL import Image as PillowImage
+
+    with PillowImage.open(path) as file:
+        return file.convert("RGB")
+
+
+def _picture(
+    photograph: Image,
+    index: int,
+    data: DetectionData,
+    truth: GroundTruth,
+    names: Sequence[str],
+    shown: Sequence[_Shown],
+) -> Image:
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw
+
+    boxes = np.flatnonzero(truth.image == index)
+    wanted = boxes[~(truth.crowd | truth.difficult)[boxes]]
+    found_by = [set(run.claimed[run.of(index)].tolist()) for run in shown]
+    found_at_all: set[int] = set().union(*found_by)
+    scale = PANEL / max(photograph.size)
+    resized = photograph.resize(
+        (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale))),
+        PillowImage.Resampling.LANCZOS,
+    )
+
+    panels: list[tuple[str, str, Image]] = []
+    panel = resized.copy()
+    drawing = _Panel(ImageDraw.Draw(panel), panel.size, TRUTH)
+    for g in boxes[np.argsort(-truth.area[boxes], kind="stable")].tolist():
+        dashed = g not in found_at_all
+        label = data.classes[truth.label[g]]
+        label += " (crowd)" if truth.crowd[g] else " (difficult)" if truth.difficult[g] else ""
+        drawing.add(truth.box[g] * scale, label, dashed)
+    drawing.finish()
+    panels.append((f"ground truth: {len(wanted)}", TRUTH, panel))
+    for name, run, colour in zip(names, shown, RUNS, strict=False):
+        panel = resized.copy()
+        drawing = _Panel(ImageDraw.Draw(panel), panel.size, colour)
+        wrong, mine = run.wrong(), run.of(index)
+        for d in mine[np.argsort(-run.detections.score[mine], kind="stable")].tolist():
+            label = f"{data.classes[run.detections.label[d]]} {run.detections.score[d]:.2f}"
+            drawing.add(run.detections.box[d] * scale, label, bool(wrong[d]))
+        drawing.finish()
+        right = int((run.claimed[mine] >= 0).sum())
+        panels.append(
+            (f"{name}: {right} of {len(wanted)} found, {int(wrong[mine].sum())} wrong", colour, panel)
+        )
+    return _side_by_side(panels)
+
+
+def _side_by_side(panels: Sequence[tuple[str, str, Image]]) -> Image:
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw
+
+    width, height = panels[0][2].size
+    # A narrow picture still needs room for its caption.
+    column = max(width, 320)
+    head = 30
+    sheet = PillowImage.new("RGB", (len(panels) * (column + GAP) + GAP, height + head + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (caption, colour, panel) in enumerate(panels):
+        left = GAP + number * (column + GAP)
+        pen.rectangle((left, 8, left + 13, 21), fill=colour)
+        pen.text(
+            (left + 20, 15), _fit(pen, caption, column - 24, 16), fill="black", font=_font(16), anchor="lm"
+        )
+        sheet.paste(panel, (left + (column - width) // 2, head))
+    return sheet
+
+
+class _Panel:
+    """Boxes and labels of one panel. Labels give way to each other: those added first are placed first, and
+    one that finds no free place is left out. Boxes are drawn over them, for a small one hides nothing."""
+
+    def __init__(self, pen: ImageDraw, size: tuple[int, int], colour: str) -> None:
+        self._pen, self._size, self._colour = pen, size, colour
+        self._outlines: list[tuple[float, float, float, float, bool]] = []
+        self._labels: list[tuple[float, float, float, float]] = []
+
+    def add(self, box: NDArray[np.float64], label: str, dashed: bool) -> None:
+        """`box` is x, y, width, height in the panel's pixels, and may reach over its edge."""
+        x1, y1 = (float(np.clip(box[i], 0, self._size[i] - 1)) for i in (0, 1))
+        x2, y2 = (float(np.clip(box[i] + box[i + 2], 0, self._size[i] - 1)) for i in (0, 1))
+        self._outlines.append((x1, y1, x2, y2, dashed))
+        font = _font(13)
+        left, top, right, bottom = self._pen.textbbox((0, 0), label, font=font)
+        width, height = right - left + 6, bottom - top + 6
+        x = max(0.0, min(x1, self._size[0] - width))
+        for y in (y1 - height, y2 + 1, y1 + 2, y2 - height):
+            place = (x, y, x + width, y + height)
+            free = all(
+                place[2] < other[0] or other[2] < place[0] or place[3] < other[1] or other[3] < place[1]
+                for other in self._labels
+            )
+            if free and y >= 0 and place[3] <= self._size[1]:
+                self._labels.append(place)
+                self._pen.rectangle(place, fill=self._colour)
+                self._pen.text((x + 3 - left, y + 3 - top), label, fill="white", font=font)
+                return
+
+    def finish(self) -> None:
+        """Draw the boxes."""
+        for x1, y1, x2, y2, dashed in self._outlines:
+            if not dashed:
+                self._pen.rectangle((x1, y1, x2, y2), outline=self._colour, width=3)
+                continue
+            for at in np.arange(x1, x2, 12.0).tolist():
+                for y in (y1, y2):
+                    self._pen.line((at, y, min(at + 7, x2), y), fill=self._colour, width=3)
+            for at in np.arange(y1, y2, 12.0).tolist():
+                for x in (x1, x2):
+                    self._pen.line((x, at, x, min(at + 7, y2)), fill=self._colour, width=3)
+
+
+def _fit(pen: ImageDraw, text: str, width: int, size: int) -> str:
+    """`text`, its middle left out where it is too long."""
+    if pen.textlength(text, font=_font(size)) <= width:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        half = kept // 2
+        short = f"{text[: kept - half]}…{text[len(text) - half :]}"
+        if pen.textlength(short, font=_font(size)) <= width:
+            return short
+    return text[:1]
+
+
+@cache
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

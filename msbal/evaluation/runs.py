@@ -1,0 +1,150 @@
+"""What can be compared: a run's folder, a predictions file, a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msbal.data.model import DetectionData
+from msbal.errors import DataError
+from msbal.evaluation import evaluate
+from msbal.evaluation.columns import Detections, ground_truth
+from msbal.evaluation.predictions import read_predictions, sift
+
+if TYPE_CHECKING:
+    from msbal.records import RunDirectory
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One set of figures and what it came from.
+
+    Attributes:
+        name: what to call it in a table.
+        figures: as `msbal.evaluation.evaluate` gives them; ``per_class`` may be missing.
+        data: the ground truth; None where only recorded figures are left.
+        detections: the predictions as columns; None likewise.
+        remarks: what was odd, each a sentence.
+        entries: the usable predictions in COCO results format.
+    """
+
+    name: str
+    figures: dict[str, Any]
+    data: DetectionData | None = None
+    detections: Detections | None = None
+    remarks: tuple[str, ...] = ()
+    entries: Sequence[dict[str, Any]] = field(default=(), repr=False)
+
+
+def evaluate_predictions(name: str, path: Path, data: DetectionData) -> Evaluated:
+    """Evaluate a predictions file.
+
+    Raises:
+        DataError: where the file cannot be used.
+    """
+    entries, detections, remarks = read_predictions(path, data)
+    return Evaluated(name, evaluate(data, detections), data, detections, tuple(remarks.lines()), entries)
+
+
+def evaluate_entries(name: str, entries: Sequence[dict[str, Any]], data: DetectionData) -> Evaluated:
+    """Evaluate what a detector has just predicted."""
+    detections, keep, remarks = sift(entries, data)
+    kept = [entries[i] for i in keep.tolist()]
+    return Evaluated(name, evaluate(data, detections), data, detections, tuple(remarks.lines()), kept)
+
+
+def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None) -> Evaluated:
+    """Evaluate a run's predictions; where it has none yet, give the last figures that it recorded.
+
+    Args:
+        data: the ground truth; by default the validation split that the run's spec names.
+
+    Raises:
+        DataError: where there is no run, or nothing has been evaluated yet.
+    """
+    if not run.path.is_dir():
+        found = "is a file" if run.path.exists() else "no such folder"
+        raise DataError(str(run.path), found, "a run's folder", "a predictions file goes with --predictions")
+    if run.predictions_file.exists():
+        return evaluate_predictions(name, run.predictions_file, data or run_data(run))
+    recorded = _last_recorded(run)
+    if recorded is None:
+        if not run.exists():
+            raise DataError(str(run.path), "holds no run (no spec.yaml)", "a run's folder")
+        raise DataError(
+            str(run.path),
+            "has no predictions.json and no evaluation in metrics.json",
+            "a run that has been evaluated",
+            "wait for its first evaluation, or evaluate a checkpoint with --checkpoint and --spec",
+        )
+    remark = (
+        f"{run.path} has no predictions.json yet: these are the figures it recorded after iteration "
+        f"{recorded.get('iteration', '?')}"
+    )
+    return Evaluated(name, {k: v for k, v in recorded.items() if k != "iteration"}, remarks=(remark,))
+
+
+def run_data(run: RunDirectory) -> DetectionData:
+    """The validation split of a run, read without the backend that trained it.
+
+    Raises:
+        SpecError: where the run's spec.yaml or the data cannot be used.
+    """
+    from pydantic import ValidationError
+
+    from msbal.data import load
+    from msbal.spec import DataSpec, read_mapping
+    from msbal.spec.explain import explain
+
+    raw = read_mapping(run.spec_file).get("data")
+    try:
+        spec = DataSpec.model_validate(raw, context={"base": run.path})
+    except ValidationError as error:
+        raise explain(error, str(run.spec_file), DataSpec) from error
+    data = load(spec, "val")
+    if data is None:
+        raise DataError(
+            str(run.spec_file),
+            "names no validation data",
+            "data.val",
+            "give the ground truth with --annotations",
+        )
+    return data
+
+
+def same_data(first: Evaluated, second: Evaluated) -> bool:
+    """Whether two were evaluated on the same images and boxes, so that they can be paired."""
+    if first.data is None or second.data is None:
+        return False
+    if first.data is second.data:
+        return True
+    if first.data.classes != second.data.classes:
+        return False
+    one, other = ground_truth(first.data), ground_truth(second.data)
+    return all(
+        np.array_equal(getattr(one, key), getattr(other, key))
+        for key in ("image_id", "image", "label", "box", "area", "crowd", "difficult")
+    )
+
+
+def names_for(paths: Sequence[Path]) -> list[str]:
+    """A short name for each path: as few of its last parts as tell it from the others."""
+    parts = [path.absolute().parts for path in paths]
+    for length in range(1, max((len(p) for p in parts), default=1) + 1):
+        names = ["/".join(p[-length:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(p[-1:])} ({n})" for n, p in enumerate(parts, start=1)]
+
+
+def _last_recorded(run: RunDirectory) -> dict[str, Any] | None:
+    from msbal.records import read_metrics
+
+    metrics = read_metrics(run)
+    evaluations = [entry for entry in metrics["evaluations"] if isinstance(entry, dict)]
+    final = metrics["final"]
+    return final if isinstance(final, dict) else evaluations[-1] if evaluations else None
