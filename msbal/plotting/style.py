@@ -1,0 +1,154 @@
+"""How a figure looks: sizes, type and colours, apart from what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msbal.errors import SpecError, suggest
+
+PALETTES: Mapping[str, tuple[str, ...]] = {
+    # The paper's Fig. 1 from large to small feature maps (blue, green, red, yellow, pink), then five more.
+    # Its yellow and pink are darkened so far that a thin line shows on white.
+    "paper": (
+        "#1f5fd6", "#1f9d3f", "#d62728", "#e0a800", "#f06eb4",
+        "#17becf", "#7b4bb7", "#8c564b", "#7f7f7f", "#1b1b1b",
+    ),
+    # Okabe and Ito (2008) without its yellow, which a thin line on white loses, then three that stay
+    # apart from them and from one another by their lightness.
+    "colorblind": (
+        "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7",
+        "#56b4e9", "#000000", "#8f8f00", "#7a2f6f", "#9c9c9c",
+    ),
+}  # fmt: skip
+
+ACTION_COLORS: Mapping[str, str] = {
+    "avw": "#6a3d9a",
+    "min_loss": "#1b9e9e",
+    "max_loss": "#93003a",
+    "equal": "#666666",
+}
+"""The paper's four actions. None of them is a level's colour: a level and an action are never mixed up."""
+
+_MORE_ACTION_COLORS = ("#3b528b", "#a6761d", "#66a61e", "#e7298a", "#1f78b4", "#b15928")
+
+RUN_DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.4)), (0, (1.2, 1.2)), (0, (6, 1.4, 1.2, 1.4)), (0, (9, 2)))
+"""Line styles of overlaid runs, as matplotlib spells them."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """Sizes in inches and points.
+
+    Attributes:
+        column: the width of a figure with one panel a row.
+        full: the width of a figure with more.
+        row: the height of a panel.
+        least: the least width of one of several panels in a row; the figure grows to hold them.
+        columns: panels a row where there is one run.
+        raw_alpha: how much of the raw curve shows behind a smoothed one.
+    """
+
+    name: str
+    column: float
+    full: float
+    least: float
+    row: float
+    columns: int
+    line: float
+    marker: float
+    raw_alpha: float
+    rc: Mapping[str, Any] = field(repr=False)
+
+    def settings(self) -> Any:
+        """``rc`` for `matplotlib.rc_context` (whose newest stubs want a literal type of every key)."""
+        return dict(self.rc)
+
+
+_COMMON: Mapping[str, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.formatter.useoffset": False,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    # TrueType, not Type 3: what conference PDF checks ask for.
+    "pdf.fonttype": 42,
+    "ps.fonttype": 42,
+    "svg.fonttype": "path",
+    # Two drawings of the same records are the same bytes.
+    "svg.hashsalt": "msbal",
+    "path.simplify": True,
+}
+
+STYLES: Mapping[str, Style] = {
+    "paper": Style(
+        name="paper", column=3.3, full=7.0, least=0.0, row=1.55, columns=2, line=0.8, marker=2.2, raw_alpha=0.22,
+        rc={
+            **_COMMON,
+            # Times-like, and it comes with matplotlib: the same on every machine.
+            "font.family": "STIXGeneral",
+            "mathtext.fontset": "stix",
+            "font.size": 8,
+            "axes.titlesize": 8,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 7,
+            "ytick.labelsize": 7,
+            "legend.fontsize": 7.5,
+            "axes.linewidth": 0.5,
+            "xtick.major.width": 0.5,
+            "ytick.major.width": 0.5,
+            "xtick.major.size": 2.5,
+            "ytick.major.size": 2.5,
+            "ytick.minor.size": 1.2,
+            "ytick.minor.width": 0.4,
+            "grid.linewidth": 0.35,
+            "grid.color": "#e3e3e3",
+            "axes.titlepad": 3,
+            "axes.labelpad": 2,
+            "savefig.dpi": 400,
+        },
+    ),
+    "screen": Style(
+        name="screen", column=8.0, full=15.0, least=4.6, row=2.9, columns=3, line=1.3, marker=3.6, raw_alpha=0.2,
+        rc={
+            **_COMMON,
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.titleweight": "bold",
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 10,
+            "grid.linewidth": 0.6,
+            "grid.color": "#e6e6e6",
+            "axes.edgecolor": "#555555",
+            "savefig.dpi": 120,
+        },
+    ),
+}  # fmt: skip
+
+
+def style_named(name: str) -> Style:
+    if name not in STYLES:
+        raise SpecError("--style", f"found `{name}`", "a style", suggest(name, STYLES))
+    return STYLES[name]
+
+
+def level_colors(levels: Sequence[str], palette: str) -> dict[str, str]:
+    """Level name -> "#rrggbb", the finest first in the palette; it starts over where it ends."""
+    if palette not in PALETTES:
+        raise SpecError("--palette", f"found `{palette}`", "a palette", suggest(palette, PALETTES))
+    colors = PALETTES[palette]
+    return {level: colors[place % len(colors)] for place, level in enumerate(levels)}
+
+
+def action_colors(actions: Sequence[str]) -> dict[str, str]:
+    """Action name -> "#rrggbb"; the paper's four always have the same."""
+    others = [action for action in actions if action not in ACTION_COLORS]
+    more = {action: _MORE_ACTION_COLORS[n % len(_MORE_ACTION_COLORS)] for n, action in enumerate(others)}
+    return {action: ACTION_COLORS.get(action) or more[action] for action in actions}
