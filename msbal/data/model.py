@@ -7,7 +7,7 @@ edges exclusive (COCO's ``x + w``); VOC's one-based inclusive corners are conver
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ class DetectionData:
         classes: names; index is the label.
         category_ids: COCO category id of each class.
         images: in the annotation file's order.
-        dropped: boxes left out on reading.
+        dropped: boxes of these classes left out on reading, and why.
+        skipped: how many boxes belong to classes that were not asked for.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DetectionData:
     category_ids: tuple[int, ...]
     images: tuple[ImageRecord, ...]
     dropped: tuple[DroppedBox, ...] = field(default=())
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -119,5 +121,4 @@ class DetectionData:
 
 def subset(data: DetectionData, indices: Sequence[int]) -> DetectionData:
     """The images at `indices`, in that order."""
-    images = tuple(data.images[i] for i in indices)
-    return DetectionData(data.name, data.classes, data.category_ids, images, data.dropped)
+    return replace(data, images=tuple(data.images[i] for i in indices))

@@ -1,0 +1,50 @@
+"""JSON from anywhere, read so that no content can do worse than a DataError."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from msbal.data.files import named, read_bytes
+from msbal.errors import DataError
+
+_NEVER_READ = ("segmentation", "keypoints")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The content of a JSON file, without the masks and keypoints in it.
+
+    Masks are most of a COCO file; they are let go object by object while parsing, so that train2017
+    needs little more memory than its text.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message.
+
+    Raises:
+        DataError: naming line and column where it is not JSON.
+    """
+    raw = read_bytes(path, what)
+    where = named(path)
+    if not raw.strip():
+        raise DataError(where, "is empty", what)
+    try:
+        text = raw.decode(json.detect_encoding(raw))
+        del raw
+        return json.loads(text, object_hook=_without_masks)
+    except json.JSONDecodeError as error:
+        found = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise DataError(where, found, what) from error
+    except UnicodeDecodeError as error:
+        raise DataError(where, f"is not text: {error.reason} at byte {error.start}", what) from error
+    except RecursionError as error:
+        raise DataError(where, "is nested too deeply", what) from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise DataError(where, f"holds a value that cannot be read: {error}", what) from error
+
+
+def _without_masks(value: dict[str, Any]) -> dict[str, Any]:
+    for key in _NEVER_READ:
+        value.pop(key, None)
+    return value
