@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 TRUTH = "#2fbf3f"
 RUNS = ("#2f6bff", "#f03030", "#e08a00", "#a040e0")
-PANEL = 640  # pixels, the longer side of one panel
+PANEL = 800  # pixels, the longer side of one panel
 GAP = 8
 
 
@@ -202,46 +202,50 @@ def _side_by_side(panels: Sequence[tuple[str, str, Image]]) -> Image:
 
 class _Panel:
     """Boxes and labels of one panel. Labels give way to each other: those added first are placed first, and
-    one that finds no free place is left out. Boxes are drawn over them, for a small one hides nothing."""
+    one that finds no free place is left out; its box stays."""
 
     def __init__(self, pen: ImageDraw, size: tuple[int, int], colour: str) -> None:
         self._pen, self._size, self._colour = pen, size, colour
-        self._outlines: list[tuple[float, float, float, float, bool]] = []
-        self._labels: list[tuple[float, float, float, float]] = []
+        self._labels: list[tuple[tuple[float, float, float, float], tuple[float, float], str]] = []
 
     def add(self, box: NDArray[np.float64], label: str, dashed: bool) -> None:
         """`box` is x, y, width, height in the panel's pixels, and may reach over its edge."""
         x1, y1 = (float(np.clip(box[i], 0, self._size[i] - 1)) for i in (0, 1))
         x2, y2 = (float(np.clip(box[i] + box[i + 2], 0, self._size[i] - 1)) for i in (0, 1))
-        self._outlines.append((x1, y1, x2, y2, dashed))
-        font = _font(13)
-        left, top, right, bottom = self._pen.textbbox((0, 0), label, font=font)
+        self._outline(x1, y1, x2, y2, dashed)
+        left, top, right, bottom = self._pen.textbbox((0, 0), label, font=_font(13))
         width, height = right - left + 6, bottom - top + 6
         x = max(0.0, min(x1, self._size[0] - width))
         for y in (y1 - height, y2 + 1, y1 + 2, y2 - height):
             place = (x, y, x + width, y + height)
-            free = all(
-                place[2] < other[0] or other[2] < place[0] or place[3] < other[1] or other[3] < place[1]
-                for other in self._labels
-            )
-            if free and y >= 0 and place[3] <= self._size[1]:
-                self._labels.append(place)
-                self._pen.rectangle(place, fill=self._colour)
-                self._pen.text((x + 3 - left, y + 3 - top), label, fill="white", font=font)
+            if (
+                y >= 0
+                and place[3] <= self._size[1]
+                and not any(_meet(place, other[0]) for other in self._labels)
+            ):
+                self._labels.append((place, (x + 3 - left, y + 3 - top), label))
                 return
 
     def finish(self) -> None:
-        """Draw the boxes."""
-        for x1, y1, x2, y2, dashed in self._outlines:
-            if not dashed:
-                self._pen.rectangle((x1, y1, x2, y2), outline=self._colour, width=3)
-                continue
-            for at in np.arange(x1, x2, 12.0).tolist():
-                for y in (y1, y2):
-                    self._pen.line((at, y, min(at + 7, x2), y), fill=self._colour, width=3)
-            for at in np.arange(y1, y2, 12.0).tolist():
-                for x in (x1, x2):
-                    self._pen.line((x, at, x, min(at + 7, y2)), fill=self._colour, width=3)
+        """Write the labels, over all boxes."""
+        for place, corner, label in self._labels:
+            self._pen.rectangle(place, fill=self._colour)
+            self._pen.text(corner, label, fill="white", font=_font(13))
+
+    def _outline(self, x1: float, y1: float, x2: float, y2: float, dashed: bool) -> None:
+        if not dashed:
+            self._pen.rectangle((x1, y1, x2, y2), outline=self._colour, width=3)
+            return
+        for at in np.arange(x1, x2, 12.0).tolist():
+            for y in (y1, y2):
+                self._pen.line((at, y, min(at + 7, x2), y), fill=self._colour, width=3)
+        for at in np.arange(y1, y2, 12.0).tolist():
+            for x in (x1, x2):
+                self._pen.line((x, at, x, min(at + 7, y2)), fill=self._colour, width=3)
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
 
 
 def _fit(pen: ImageDraw, text: str, width: int, size: int) -> str:
