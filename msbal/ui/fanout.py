@@ -12,7 +12,7 @@ from msbal.ui.text import one_line
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup, Monitor
     from msbal.record import IntervalRecord
-    from msbal.ui.state import Outcome
+    from msbal.ui.state import Ending
 
 
 class Fanout:
@@ -50,12 +50,12 @@ class Fanout:
     def message(self, text: str) -> None:
         self._each(lambda m: m.message(text))
 
-    def close(self, outcome: Outcome | None = None) -> None:
+    def close(self, ending: Ending | None = None) -> None:
         """Close those monitors that can be closed. Again: no effect."""
         if self._closed:
             return
         self._closed = True
-        self._each(lambda m: _close(m, outcome))
+        self._each(lambda m: _close(m, ending))
 
     def __enter__(self) -> Fanout:
         return self
@@ -66,12 +66,12 @@ class Fanout:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        from msbal.ui.state import Outcome
+        from msbal.ui.state import Ending
 
         if kind is None:
             self.close()
         else:
-            self.close(Outcome("stopped" if issubclass(kind, KeyboardInterrupt) else "failed"))
+            self.close(Ending("stopped" if issubclass(kind, KeyboardInterrupt) else "failed"))
 
     def _each(self, call: Callable[[Monitor], None]) -> None:
         for monitor in list(self._monitors):
@@ -95,7 +95,7 @@ class Fanout:
             print(text, file=sys.stderr)
 
 
-def _close(monitor: Monitor, outcome: Outcome | None) -> None:
+def _close(monitor: Monitor, ending: Ending | None) -> None:
     close = getattr(monitor, "close", None)
     if close is not None:
-        close(outcome)
+        close(ending)

@@ -36,9 +36,9 @@ def progress_line(state: RunState, width: int, look: Look) -> Text:
     counts = Text.assemble(
         (f"{state.iteration:,}", STRONG), f"/{state.total:,}", (f"  {100 * share:.0f} %", "")
     )
-    if state.outcome is not None:
-        end = state.outcome.end
-        ending = Text.assemble("  ", (end, f"bold {END_STYLES[end]}"), f" after {duration(state.elapsed)}")
+    if state.ending is not None:
+        how = state.ending.how
+        ending = Text.assemble("  ", (how, f"bold {END_STYLES[how]}"), f" after {duration(state.elapsed)}")
     else:
         ending = Text.assemble(("  ETA ", QUIET), duration(state.remaining()))
     if width - counts.cell_len - ending.cell_len >= 10:
@@ -46,7 +46,7 @@ def progress_line(state: RunState, width: int, look: Look) -> Text:
     room = width - counts.cell_len - 2
     if room < 6:
         return clipped(counts, width)
-    style = END_STYLES[state.outcome.end] if state.outcome else "cyan"
+    style = END_STYLES[state.ending.how] if state.ending else "cyan"
     return Text.assemble(look.bar(share, room, style), "  ", counts)
 
 
@@ -60,7 +60,7 @@ def pace_line(state: RunState, width: int, look: Look) -> Text:
         parts.append(Text.assemble(("lr ", QUIET), plain_number(scalars["learning_rate"])))
     if "memory_bytes" in scalars:
         parts.append(Text.assemble(("memory ", QUIET), size_of(scalars["memory_bytes"])))
-    if state.outcome is None:
+    if state.ending is None:
         parts.append(Text.assemble(("elapsed ", QUIET), duration(state.elapsed)))
         left = state.header.interval - state.iteration % state.header.interval
         if state.iteration + left <= state.total:

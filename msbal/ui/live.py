@@ -12,7 +12,7 @@ from rich.text import Text
 from msbal.ui.look import QUIET, Look
 from msbal.ui.plain import PlainMonitor
 from msbal.ui.screen import Screen
-from msbal.ui.state import Outcome, RunHeader, RunState
+from msbal.ui.state import Ending, RunHeader, RunState
 from msbal.ui.view import final_frame, frame
 
 if TYPE_CHECKING:
@@ -79,19 +79,19 @@ class LiveMonitor:
         if self._screen is None or self._plain is not None:
             self._console.print(Text(self._state.messages[-1]), highlight=False, soft_wrap=True)
 
-    def close(self, outcome: Outcome | None = None) -> None:
+    def close(self, ending: Ending | None = None) -> None:
         """Leave the last view and a summary on the screen. Again: no effect."""
-        if self._state.outcome is not None:
+        if self._state.ending is not None:
             return
-        self._state.close(outcome)
+        self._state.close(ending)
         if self._plain is not None:
-            self._plain.close(outcome)
+            self._plain.close(ending)
         elif self._screen is not None:
             self._screen.stop(final_frame(self._state, self._console.width, self._look))
-        if self._plain is None and outcome is not None:
+        if self._plain is None and ending is not None:
             # Not part of the view: paths and commands to copy are wrapped by the terminal, never cut.
-            width = max((len(label) for label in outcome.details), default=0)
-            for label, text in outcome.details.items():
+            width = max((len(label) for label in ending.details), default=0)
+            for label, text in ending.details.items():
                 line = Text.assemble((f"{label:<{width}}  ", QUIET), text)
                 self._console.print(line, highlight=False, soft_wrap=True)
 

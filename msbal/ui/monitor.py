@@ -12,7 +12,7 @@ from msbal.ui.fanout import Fanout
 from msbal.ui.live import LiveMonitor
 from msbal.ui.plain import PROGRESS_SECONDS, PlainMonitor
 from msbal.ui.quiet import QuietMonitor
-from msbal.ui.state import Outcome, RunHeader
+from msbal.ui.state import Ending, RunHeader
 
 if TYPE_CHECKING:
     from msbal.backend import Monitor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "live", "plain", "quiet"]
 
-__all__ = ["Fanout", "Mode", "Outcome", "RunHeader", "can_be_live", "make_monitor"]
+__all__ = ["Ending", "Fanout", "Mode", "RunHeader", "can_be_live", "make_monitor"]
 
 
 def can_be_live(console: Console) -> bool:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, STRONG
-from msbal.ui.state import Outcome, RunHeader, RunState, nonfinite_line, shown_metrics
+from msbal.ui.state import Ending, RunHeader, RunState, nonfinite_line, shown_metrics
 from msbal.ui.text import duration, figure, one_line, plain_number, size_of
 
 if TYPE_CHECKING:
@@ -151,17 +151,17 @@ class PlainMonitor:
         self._state.message(text)
         self._print("note", Text(one_line(text)))
 
-    def close(self, outcome: Outcome | None = None) -> None:
+    def close(self, ending: Ending | None = None) -> None:
         """Print how it ended. Again: no effect."""
         state = self._state
-        if state.outcome is not None:
+        if state.ending is not None:
             return
-        state.close(outcome)
-        ended = state.outcome or Outcome()
+        state.close(ending)
+        ended = state.ending or Ending()
         if state.begun is not None:
-            style = {"finished": GOOD, "failed": BAD}.get(ended.end, "yellow")
+            style = {"finished": GOOD, "failed": BAD}.get(ended.how, "yellow")
             self._print(
-                "end", Text(ended.end, style=style), self._position(state.iteration), duration(state.elapsed)
+                "end", Text(ended.how, style=style), self._position(state.iteration), duration(state.elapsed)
             )
         for label, text in ended.details.items():
             self._print("end", f"{label}: {text}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from msbal.ui.state import Outcome, nonfinite_line, shown_metrics
+from msbal.ui.state import Ending, nonfinite_line, shown_metrics
 from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ class QuietMonitor:
     def message(self, text: str) -> None:
         pass
 
-    def close(self, outcome: Outcome | None = None) -> None:
-        """Print the end: the state, the last evaluation, and the outcome's details."""
+    def close(self, ending: Ending | None = None) -> None:
+        """Print the end: the state, the last evaluation, and the ending's details."""
         if self._closed:
             return
         self._closed = True
-        ended = outcome or Outcome()
+        ended = ending or Ending()
         figures = [
             f"{k} {v:.4f}" for k, v in shown_metrics(self._metrics, ("AP", "AP50")).items() if v is not None
         ]
-        self._print(", ".join([ended.end, *figures]))
+        self._print(", ".join([ended.how, *figures]))
         for label, text in ended.details.items():
             self._print(f"{label}: {text}")
 

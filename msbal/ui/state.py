@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HISTORY = 240  # intervals kept for the trends: more than the widest trend shows
 PACE_SECONDS = 60.0
 
-End = Literal["finished", "stopped", "failed"]
+How = Literal["finished", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class RunHeader:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ending:
     """How a run ended.
 
     Attributes:
-        end: ``finished``; ``stopped`` by the user, so that it can be resumed; or ``failed``.
+        how: ``finished``; ``stopped`` by the user, so that it can be resumed; or ``failed``.
         details: what to tell the user, label -> text: where the run lies, what to do next.
     """
 
-    end: End = "finished"
+    how: How = "finished"
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -165,7 +165,7 @@ class RunState:
         self.groups: dict[str, GroupState] = {}
         self.evaluations: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=HISTORY)
         self.messages: deque[str] = deque(maxlen=50)
-        self.outcome: Outcome | None = None
+        self.ending: Ending | None = None
         self.pace = Pace()
         self._history = tuple(history)
 
@@ -213,10 +213,10 @@ class RunState:
         with self.lock:
             self.messages.append(one_line(text))
 
-    def close(self, outcome: Outcome | None) -> None:
+    def close(self, ending: Ending | None) -> None:
         with self.lock:
-            if self.outcome is None:
-                self.outcome = outcome or Outcome()
+            if self.ending is None:
+                self.ending = ending or Ending()
                 self.ended = self.clock()
 
     @property

@@ -12,7 +12,7 @@ from msbal.errors import RunError, SpecError
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
     from msbal.record import IntervalRecord
-    from msbal.ui.state import Outcome
+    from msbal.ui.state import Ending
 
 STEP_SECONDS = 1.0  # at most one point a second for speed, learning rate and memory
 
@@ -93,7 +93,7 @@ class TensorBoardMonitor:
     def message(self, text: str) -> None:
         pass
 
-    def close(self, outcome: Outcome | None = None) -> None:
+    def close(self, ending: Ending | None = None) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
