@@ -1,0 +1,87 @@
+"""RetinaNet: focal loss and box regression over the anchors of P3 to P7.
+
+Shapes: N images, R anchors of an image over all levels, K levels, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import cat
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+from fvcore.nn import sigmoid_focal_loss_jit
+from torch import Tensor
+
+from msbal.backend import LevelGroup
+from msbal.engine.losses import LevelLosses
+from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names, spread, sum_levels
+from msbal_detectron2.seams.boxes import dense_box_losses
+
+
+class RetinaNetSeam(Seam):
+    """Stands in for ``RetinaNet.losses``."""
+
+    def __init__(self, model: RetinaNet) -> None:
+        shapes = model.backbone.output_shape()
+        strides = tuple(int(shapes[name].stride) for name in model.head_in_features)
+        head = type(model).__name__
+        check_levels(head, strides)
+        check_own(model, RetinaNet.losses)
+        group = LevelGroup("all", head, level_names(strides), strides, ("cls", "bbox"))
+        super().__init__([model], group, ("loss_cls", "loss_box_reg"))
+
+    @staticmethod
+    def split(
+        module: RetinaNet,
+        seam: Seam,
+        anchors: Sequence[Boxes],
+        pred_logits: Sequence[Tensor],
+        gt_labels: Sequence[Tensor],
+        pred_anchor_deltas: Sequence[Tensor],
+        gt_boxes: Sequence[Tensor],
+    ) -> LevelLosses:
+        """``[2, K]``; arguments as those of ``RetinaNet.losses``.
+
+        Args:
+            anchors: K ``Boxes``.
+            pred_logits, pred_anchor_deltas: K tensors ``[N, R_k, C]`` and ``[N, R_k, 4]``.
+            gt_labels, gt_boxes: N tensors ``[R]`` and ``[R, 4]``; label C is background, -1 ignored.
+        """
+        labels = torch.stack(list(gt_labels))
+        sizes = [part.shape[1] for part in pred_logits]
+        valid = labels >= 0
+        positive = valid & (labels != module.num_classes)
+        num_positive = positive.sum().item()
+        get_event_storage().put_scalar("num_pos_anchors", num_positive / len(gt_labels))
+        normalizer = module._ema_update("loss_normalizer", max(num_positive, 1), 100)
+
+        # Indexed as in detectron2, so that the element losses are the same to the last bit.
+        kept = valid.nonzero(as_tuple=True)
+        target = F.one_hot(labels[kept], num_classes=module.num_classes + 1)[:, :-1]
+        focal = sigmoid_focal_loss_jit(
+            cat(list(pred_logits), dim=1)[kept],
+            target.to(pred_logits[0].dtype),
+            alpha=module.focal_loss_alpha,
+            gamma=module.focal_loss_gamma,
+            reduction="none",
+        )
+        cls = spread(focal.sum(dim=-1), kept, (len(labels), sum(sizes)))
+
+        where = positive.nonzero(as_tuple=True)
+        bbox = dense_box_losses(
+            module.box2box_transform,
+            anchors,
+            pred_anchor_deltas,
+            gt_boxes,
+            where,
+            module.box_reg_loss_type,
+            module.smooth_l1_beta,
+        )
+        values = torch.stack(
+            [sum_levels(cls, sizes), sum_levels(spread(bbox, where, (len(labels), sum(sizes))), sizes)]
+        )
+        return LevelLosses(values / normalizer, sum_levels(positive, sizes))

@@ -1,0 +1,157 @@
+"""The box heads of Fast, Faster, Mask and Cascade R-CNN, by the level that each RoI was pooled from.
+
+Mask, keypoint and semantic losses stay as they are.
+
+Shapes: P sampled RoIs of the batch, K levels, C classes, B box dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import cat, cross_entropy, nonzero_tuple
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.modeling.roi_heads import fast_rcnn
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
+from torch import Tensor
+
+from msbal.backend import LevelGroup
+from msbal.engine.losses import LevelLosses
+from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names
+from msbal_detectron2.seams.boxes import box_losses
+
+# Later versions add losses of their own beside cross entropy; older ones lack the methods.
+_LOSS_METHODS = tuple(
+    getattr(FastRCNNOutputLayers, name)
+    for name in ("losses", "box_reg_loss", "sigmoid_cross_entropy_loss")
+    if hasattr(FastRCNNOutputLayers, name)
+)
+
+
+class RoISeam(Seam):
+    """Stands in for ``FastRCNNOutputLayers.losses``, once per cascade stage."""
+
+    def __init__(self, heads: StandardROIHeads) -> None:
+        pooler = heads.box_pooler
+        strides = tuple(2**level for level in range(pooler.min_level, pooler.max_level + 1))
+        predictors = heads.box_predictor
+        stages = list(predictors) if isinstance(predictors, torch.nn.ModuleList) else [predictors]
+        head = type(heads).__name__
+        check_levels(head, strides)
+        for stage in stages:
+            check_own(stage, *_LOSS_METHODS)
+        suffixes = [f"_stage{i}" for i in range(len(stages))] if stages != [predictors] else [""]
+        group = LevelGroup(
+            "roi",
+            head,
+            level_names(strides),
+            strides,
+            tuple(term + suffix for suffix in suffixes for term in ("cls", "bbox")),
+        )
+        super().__init__(
+            stages, group, [key + suffix for suffix in suffixes for key in ("loss_cls", "loss_box_reg")]
+        )
+        self.pooler = pooler
+
+    @staticmethod
+    def split(
+        module: FastRCNNOutputLayers,
+        seam: RoISeam,
+        predictions: tuple[Tensor, Tensor],
+        proposals: Sequence[Any],
+    ) -> LevelLosses:
+        """``[2, K]``; arguments as those of ``FastRCNNOutputLayers.losses``.
+
+        Args:
+            predictions: scores ``[P, C + 1]`` and deltas ``[P, B]`` or ``[P, C * B]``.
+            proposals: one ``Instances`` per image, with ``proposal_boxes``, ``gt_classes`` and, where the image
+                has any, ``gt_boxes``.
+        """
+        scores, deltas = predictions
+        classes = cat([p.gt_classes for p in proposals], dim=0)
+        fast_rcnn._log_classification_stats(scores, classes)
+        boxes = cat([p.proposal_boxes.tensor for p in proposals], dim=0)
+        # Without ground truth all RoIs are background, and the target is never read.
+        targets = cat(
+            [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals], dim=0
+        )
+        level = _levels(seam.pooler, proposals)
+        count = classes.numel()
+        # detectron2 returns these zeros, attached, for a batch without RoIs.
+        empty = (scores.sum() + deltas.sum()) * 0.0 if count == 0 else 0.0
+
+        foreground = nonzero_tuple((classes >= 0) & (classes < module.num_classes))[0]
+        chosen = deltas
+        if deltas.shape[1] != boxes.shape[1]:
+            chosen = deltas.view(-1, module.num_classes, boxes.shape[1])
+            chosen = chosen[foreground, classes[foreground]]
+        else:
+            chosen = chosen[foreground]
+        bbox = box_losses(
+            module.box2box_transform,
+            boxes[foreground],
+            chosen,
+            targets[foreground],
+            module.box_reg_loss_type,
+            module.smooth_l1_beta,
+        )
+        levels = len(seam.group.levels)
+        weight = module.loss_weight
+        values = torch.stack(
+            [
+                _sum_by_level(_class_losses(module, scores, classes), level, levels)
+                / max(count, 1)
+                * weight.get("loss_cls", 1.0),
+                _sum_by_level(bbox, level[foreground], levels)
+                / max(count, 1.0)
+                * weight.get("loss_box_reg", 1.0),
+            ]
+        )
+        ones = torch.ones_like(foreground, dtype=values.dtype)
+        return LevelLosses(values + empty, _sum_by_level(ones, level[foreground], levels))
+
+
+def _levels(pooler: ROIPooler, proposals: Sequence[Any]) -> Tensor:
+    """``[P]`` level of each RoI, 0 the finest: the pooler's own rule."""
+    level: Tensor = assign_boxes_to_levels(
+        [p.proposal_boxes for p in proposals],
+        pooler.min_level,
+        pooler.max_level,
+        pooler.canonical_box_size,
+        pooler.canonical_level,
+    )
+    return level
+
+
+def _class_losses(module: FastRCNNOutputLayers, scores: Tensor, classes: Tensor) -> Tensor:
+    """``[P]``: cross entropy, or the sigmoid losses of later versions (federated for LVIS)."""
+    if not getattr(module, "use_sigmoid_ce", False):
+        loss: Tensor = cross_entropy(scores, classes, reduction="none")
+        return loss
+    count, num_classes = scores.shape[0], scores.shape[1] - 1
+    target = scores.new_zeros(count, num_classes + 1)
+    target[torch.arange(count, device=scores.device), classes] = 1
+    losses = F.binary_cross_entropy_with_logits(
+        scores[:, :num_classes], target[:, :num_classes], reduction="none"
+    )
+    if module.use_fed_loss and count:
+        kept = module.get_fed_loss_classes(
+            classes,
+            num_fed_loss_classes=module.fed_loss_num_classes,
+            num_classes=num_classes,
+            weight=module.fed_loss_cls_weights,
+        )
+        mask = kept.new_zeros(num_classes + 1)
+        mask[kept] = 1
+        losses = losses * mask[:num_classes].to(losses.dtype)
+    return losses.sum(dim=1)
+
+
+def _sum_by_level(rows: Tensor, level: Tensor, levels: int) -> Tensor:
+    """``[P]`` rows of mixed levels to ``[K]`` sums, without atomic additions (deterministic on CUDA)."""
+    own = level.unsqueeze(0) == torch.arange(levels, device=level.device).unsqueeze(1)
+    return torch.where(own, rows.unsqueeze(0), 0.0).sum(dim=1)
