@@ -65,48 +65,50 @@ class RunDirectory:
         """Whether a run has been started here."""
         return self.spec_file.exists()
 
-    def prepare(self, resume: bool = False, force: bool = False) -> None:
-        """Make the folder ready for a new run, or check that there is one to resume.
+    def check(self, resume: bool = False, force: bool = False) -> None:
+        """Find out whether a run can start here, or be resumed; writes nothing.
 
         Args:
-            force: delete an existing run first. A folder that holds something else is never deleted.
+            force: an existing run is to be deleted. A folder that holds something else never is.
 
         Raises:
             SpecError: where the folder cannot be used.
         """
+        elsewhere = "choose another `output`"
         if self.path.exists() and not self.path.is_dir():
-            raise SpecError("output", f"{self.path} is a file", "a folder", "choose another `output`")
-        if resume:
-            if not self.exists():
-                raise SpecError(
-                    "--resume",
-                    f"{self.path} holds no run",
-                    "a folder with a spec.yaml",
-                    "start without --resume",
-                )
-        elif self.exists():
-            if not force:
-                raise SpecError(
-                    "output",
-                    f"{self.path} holds a run already",
-                    "a new folder",
-                    "continue it with --resume, or delete it and start anew with --force",
-                )
-            self._clear()
-        elif self.path.exists() and any(self.path.iterdir()):
+            raise SpecError("output", f"{self.path} is a file", "a folder", elsewhere)
+        if resume and not self.exists():
             raise SpecError(
-                "output", f"{self.path} is a folder with something else in it", "a new or empty folder",
-                "choose another `output`",
-            )  # fmt: skip
+                "--resume", f"{self.path} holds no run", "a run's folder", "start without --resume"
+            )
+        if self.exists() and not (resume or force):
+            raise SpecError(
+                "output",
+                f"{self.path} holds a run already",
+                "a new folder",
+                "continue it with --resume, or delete it and start anew with --force",
+            )
+        if self.path.exists() and not self.exists() and any(self.path.iterdir()):
+            raise SpecError(
+                "output", f"{self.path} has something else in it", "a new or empty folder", elsewhere
+            )
+        above = next(folder for folder in (self.path, *self.path.parents) if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise SpecError("output", f"{above} cannot be written", "a writable folder", elsewhere)
+
+    def prepare(self, resume: bool = False, force: bool = False) -> None:
+        """Check, and make the folder ready.
+
+        Raises:
+            SpecError: where the folder cannot be used.
+        """
+        self.check(resume, force)
         try:
+            if force and self.exists():
+                self._clear()
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SpecError(
-                "output", f"{self.path} cannot be written: {error.strerror}", "a writable folder",
-                "choose another `output`",
-            ) from error  # fmt: skip
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise SpecError("output", f"{self.path} cannot be written", "a writable folder")
+            raise SpecError("output", f"{self.path}: {error.strerror}", "a writable folder") from error
 
     def _clear(self) -> None:
         """Delete what a run leaves, and nothing else."""

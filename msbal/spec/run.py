@@ -93,6 +93,9 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
         own = {k: v for k, v in defaults.items() if not (k in lengths and lengths & set(value))}
         return {**own, **value}
 
+    validators: dict[str, Any] = {
+        "backends_schedule": field_validator("schedule", mode="before")(classmethod(backends_schedule))
+    }
     fields: dict[str, Any] = {
         "backend": (Literal[backend], Field(description=RunSpec.model_fields["backend"].description)),
         "model": (found.model_spec, Field(description=RunSpec.model_fields["model"].description)),
@@ -108,9 +111,7 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
     return create_model(
         "RunSpec",
         __base__=RunSpec,
-        __validators__={
-            "backends_schedule": field_validator("schedule", mode="before")(classmethod(backends_schedule))  # type: ignore[arg-type]
-        },
+        __validators__=validators,
         **fields,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
@@ -77,6 +78,7 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
         return _evaluate(plan, run, monitor, detector, iteration, final=False)
 
     with StopRequest() as stop:
+        agreed = _Agreement(stop)
         job = Job(
             spec=spec,
             train=plan.train,
@@ -87,11 +89,11 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
             monitor=monitor,
             checkpoint=latest_checkpoint(run) if resume else None,
             evaluate=evaluate_now if plan.val is not None else None,
-            stop_requested=lambda: _agreed(stop()),
+            stop_requested=agreed,
         )
         plan.detector.train(job)
         recorder.flush()
-        if stop():
+        if agreed.stopped:
             return Outcome(run, finished=False, metrics=None)
     metrics = None
     if plan.val is not None:
@@ -134,14 +136,31 @@ def _evaluate(
     return figures
 
 
-def _agreed(requested: bool) -> bool:
-    """Whether any rank was asked to stop: one that stopped alone would leave the others waiting."""
-    if world_size() == 1:
-        return requested
-    import torch
+class _Agreement:
+    """Whether any rank was asked to stop: one that stopped alone would leave the others waiting.
 
-    flag = torch.tensor([int(requested)])
-    if dist.get_backend() == "nccl":
-        flag = flag.cuda()
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)
+    Asked once an iteration by all ranks alike; they exchange their answers only now and then, as that
+    waits for the device.
+    """
+
+    EVERY = 20
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop, self._calls, self._agreed = stop, 0, False
+
+    @property
+    def stopped(self) -> bool:
+        """What all ranks have agreed on so far."""
+        return self._agreed if world_size() > 1 else self._stop.requested
+
+    def __call__(self) -> bool:
+        if world_size() == 1:
+            return self._stop.requested
+        self._calls += 1
+        if not self._agreed and self._calls % self.EVERY == 0:
+            flag = torch.tensor([int(self._stop.requested)])
+            if dist.get_backend() == "nccl":
+                flag = flag.cuda()
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
+            self._agreed = bool(flag)
+        return self._agreed

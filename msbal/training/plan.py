@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,7 +119,7 @@ def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
 
 def _warnings(
     spec: RunSpec, iterations: int, intervals: int, train: DetectionData, balancers: BalancerSet
-) -> Sequence[str]:
+) -> list[str]:
     found = []
     decides = spec.balance.strategy not in ("equal", "fixed")
     if decides and intervals < FEW_INTERVALS:

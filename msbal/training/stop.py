@@ -15,9 +15,6 @@ class StopRequest:
         self.requested = False
         self._previous: dict[int, Any] = {}
 
-    def __call__(self) -> bool:
-        return self.requested
-
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

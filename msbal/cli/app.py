@@ -1,0 +1,97 @@
+"""All commands under one name, and what becomes of their errors.
+
+Exit codes: 0 done; 1 the run failed; 2 the spec or the call is wrong; 3 the backend is missing or broken.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from msbal import __version__
+from msbal.cli import backends, eval, init, inspect, plot_losses, replay, schema, train
+from msbal.errors import MsbalError
+from msbal.ui.text import error_line
+
+DEBUG = "MSBAL_DEBUG"
+
+app = typer.Typer(
+    name="msbal",
+    help="Balance the losses of a detector's pyramid levels while it trains.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("init")(init.command)
+app.command("train")(train.command)
+app.command("eval")(eval.command)
+app.command("plot-losses")(plot_losses.command)
+app.command("inspect")(inspect.command)
+app.command("replay")(replay.command)
+app.command("schema")(schema.command)
+app.add_typer(backends.app, name="backends")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"msbal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; nothing but a bug escapes as an exception."""
+    try:
+        result = app(list(arguments), standalone_mode=False)
+    except MsbalError as error:
+        return _failed(error, error.exit_code)
+    except click.ClickException as error:
+        # One line, as for every other mistake; click's own form takes three.
+        error_line(typer.BadParameter(_usage(error)) if isinstance(error, click.UsageError) else error)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        error_line(RuntimeError("interrupted"))
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        else:
+            error_line(
+                RuntimeError(f"{type(error).__name__}: {error} (a traceback with `msbal --debug ...`)")
+            )
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.UsageError) -> str:
+    command = f"{error.ctx.command_path}: " if error.ctx else ""
+    hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
+    return f"{command}{error.format_message()}{hint}"
+
+
+def _failed(error: MsbalError, code: int) -> int:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    error_line(error)
+    return code

@@ -1,0 +1,276 @@
+"""What `msbal eval` does once its arguments are read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from msbal.data.model import DetectionData
+from msbal.errors import SpecError
+from msbal.evaluation import tables
+from msbal.evaluation.annotations import read_annotations
+from msbal.evaluation.compare import Comparison, compare
+from msbal.evaluation.complexity import BalancingCost, Complexity, balancing_cost, detector_complexity
+from msbal.evaluation.runs import (
+    Evaluated,
+    evaluate_entries,
+    evaluate_predictions,
+    evaluate_run,
+    names_for,
+    run_data,
+)
+from msbal.records import RunDirectory
+from msbal.records.atomic import write_json, write_text
+
+if TYPE_CHECKING:
+    from msbal.backend import Detector
+    from msbal.spec import RunSpec
+
+Cost = tuple[str, Complexity, BalancingCost | None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of `msbal eval`."""
+
+    runs: tuple[Path, ...] = ()
+    predictions: tuple[Path, ...] = ()
+    annotations: Path | None = None
+    images: Path | None = None
+    checkpoint: Path | None = None
+    spec: Path | None = None
+    save_predictions: Path | None = None
+    per_class: bool = False
+    json_to: str | None = None
+    markdown_to: str | None = None
+    flops: bool = False
+    input_size: str = "1333x800"
+    draw: int = 0
+    pictures: Path = Path("pictures")
+    threshold: float = 0.5
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+def evaluate_call(call: Call) -> None:
+    """Evaluate, compare, print and draw what was asked for.
+
+    Raises:
+        MsbalError: where the call, a run, the data or a backend is at fault.
+    """
+    width, height = _check(call)
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    found = _evaluated(call, stderr)
+    for run in found:
+        for remark in run.remarks:
+            stderr.print(f"[yellow]note:[/] {_plain(run.name)}: {_plain(remark)}")
+    comparison = _compared(call, found, stderr)
+    costs = _costs(call, found, width, height) if call.flops else []
+
+    shown = [tables.overall(comparison)]
+    if call.per_class:
+        shown.append(tables.per_class(comparison))
+    if costs:
+        shown.append(tables.complexity(costs))
+    if call.json_to:
+        _write_json(call.json_to, tables.as_json(comparison, costs))
+    if call.markdown_to:
+        _write_text(call.markdown_to, "\n".join(table.markdown() for table in shown))
+    if "-" not in (call.json_to, call.markdown_to):
+        _print(call, comparison, costs)
+    if call.draw:
+        _draw(call, found, stderr)
+
+
+def _check(call: Call) -> tuple[int, int]:
+    """Refuse what does not go together; gives width and height of --input."""
+    if not (call.runs or call.predictions or call.checkpoint):
+        raise SpecError(
+            "msbal eval", "nothing to evaluate",
+            "a run's folder, --predictions with --annotations, or --checkpoint with --spec",
+        )  # fmt: skip
+    if call.predictions and call.annotations is None:
+        raise SpecError("--predictions", "no ground truth", "--annotations FILE beside it")
+    if call.checkpoint is not None and call.spec is None:
+        raise SpecError("--checkpoint", "no model", "--spec FILE beside it")
+    if call.checkpoint is not None and not call.checkpoint.is_file():
+        raise SpecError("--checkpoint", f"{call.checkpoint}: no such file", "a checkpoint of this backend")
+    for name, value in (("--spec", call.spec), ("--save-predictions", call.save_predictions)):
+        if value is not None and call.checkpoint is None:
+            raise SpecError(name, "nothing to predict with", "--checkpoint FILE beside it")
+    if call.images is not None and call.annotations is None:
+        raise SpecError("--images", "no annotations that they belong to", "--annotations FILE beside it")
+    if call.json_to == call.markdown_to == "-":
+        raise SpecError(
+            "--json", "`-`, and so is --markdown", "one of them to stdout", "write the other to a file"
+        )
+    if not 0 < call.confidence < 1:
+        raise SpecError("--confidence", f"{call.confidence:g}", "a number between 0 and 1, e.g. 0.95")
+    if call.flops and call.predictions and not (call.runs or call.checkpoint):
+        raise SpecError(
+            "--flops", "predictions files have no model", "a run's folder or --checkpoint with --spec"
+        )
+    size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", call.input_size)
+    if not size or not 32 <= min(map(int, size.groups())) <= max(map(int, size.groups())) <= 16384:
+        raise SpecError("--input", f"`{call.input_size}`", "WIDTHxHEIGHT in pixels, e.g. 1333x800")
+    return int(size[1]), int(size[2])
+
+
+def _evaluated(call: Call, stderr: Console) -> list[Evaluated]:
+    """Everything that was named, runs first."""
+    data = None if call.annotations is None else read_annotations(call.annotations, call.images)
+    checkpoint = (call.checkpoint,) if call.checkpoint is not None else ()
+    names = names_for([*call.runs, *call.predictions, *checkpoint])
+    found: list[Evaluated] = []
+    for path in call.runs:
+        found.append(evaluate_run(names[len(found)], RunDirectory(path), data))
+    for path in call.predictions:
+        assert data is not None  # _check
+        found.append(evaluate_predictions(names[len(found)], path, data))
+    if call.checkpoint is not None and call.spec is not None:
+        found.append(_predicted(call, names[len(found)], call.checkpoint, call.spec, data, stderr))
+    return found
+
+
+def _predicted(
+    call: Call, name: str, checkpoint: Path, spec_file: Path, data: DetectionData | None, stderr: Console
+) -> Evaluated:
+    """Evaluate what a checkpoint predicts on the validation split of its spec, or on `data`."""
+    from msbal.data import load
+    from msbal.spec import load_spec
+
+    spec = load_spec(spec_file)
+    if data is None:
+        data = load(spec.data, "val")
+    elif call.images is None:
+        raise SpecError("--annotations", "no images to predict on", "--images FOLDER beside it")
+    detector = _build(spec, data)
+    detector.load(checkpoint)
+    stderr.print(f"predicting on {len(data):,} images of {_plain(data.name)} ...")
+    entries = detector.predict(data)
+    if call.save_predictions is not None:
+        write_json(call.save_predictions, entries)
+    return evaluate_entries(name, entries, data)
+
+
+def _build(spec: RunSpec, data: DetectionData) -> Detector:
+    from msbal.training.plan import ready_backend, seed_everything
+
+    backend = ready_backend(spec.backend)
+    seed_everything(spec.seed)
+    return backend.build(spec, data.classes)
+
+
+def _compared(call: Call, found: list[Evaluated], stderr: Console) -> Comparison:
+    """Compare to the first, with a bar on stderr while the bootstrap takes its time."""
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+        console=stderr, transient=True, disable=len(found) < 2 or not stderr.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("bootstrap over images", total=call.resamples * len(found))
+        return compare(
+            found, call.resamples, call.seed, call.confidence, progress=lambda: progress.advance(task)
+        )
+
+
+def _costs(call: Call, found: list[Evaluated], width: int, height: int) -> list[Cost]:
+    """Build each run's model and count."""
+    from msbal.spec import load_spec
+    from msbal.training.plan import make_balancers
+
+    specs: list[tuple[int, Path]] = [(i, RunDirectory(path).spec_file) for i, path in enumerate(call.runs)]
+    if call.spec is not None:
+        specs.append((len(found) - 1, call.spec))
+    costs: list[Cost] = []
+    for index, path in specs:
+        spec = load_spec(path)
+        data = found[index].data
+        if data is None:
+            data = run_data(RunDirectory(path.parent))
+        detector = _build(spec, data)
+        cost = detector_complexity(detector, data, width, height)
+        balancers = make_balancers(spec, detector)
+        learnable = sum(p.numel() for p in balancers.parameters())
+        with_boxes = next((image for image in data.images if len(image.boxes) and image.path.is_file()), None)
+        added = None
+        if with_boxes is not None:
+            one = DetectionData(data.name, data.classes, data.category_ids, (with_boxes,))
+            device = next(detector.model.parameters()).device
+            added = balancing_cost(detector, balancers.to(device), learnable, one)
+        costs.append((found[index].name, cost, added))
+    return costs
+
+
+def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
+    """The tables; where several runs do not fit side by side, each is shown with the first alone."""
+    console = Console(highlight=False)
+    builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
+    for build in builders:
+        table = build(comparison).rich()
+        needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        parts = [comparison]
+        if not console.is_terminal:
+            # A file or a pipe has no width to fit into.
+            console.width = max(console.width, needed)
+        elif needed > console.width and len(comparison.runs) > 2:
+            parts = [comparison.only(index) for index in range(1, len(comparison.runs))]
+        for part in parts:
+            console.print(build(part).rich())
+    if costs:
+        console.print(tables.complexity(costs).transposed().rich())
+
+
+def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
+    from msbal.evaluation.pictures import RUNS, draw
+    from msbal.evaluation.runs import same_data
+
+    if any(not same_data(found[0], other) for other in found[1:]):
+        raise SpecError("--draw", "the runs were not evaluated on the same images", "runs of one data set")
+    if len(found) > len(RUNS):
+        raise SpecError("--draw", f"{len(found)} runs", f"at most {len(RUNS)} side by side")
+    files, failed = draw(found, call.draw, call.pictures, call.threshold)
+    for line in failed[:5]:
+        stderr.print(f"[yellow]note:[/] {_plain(line)}")
+    if len(failed) > 5:
+        stderr.print(f"[yellow]note:[/] and {len(failed) - 5} more")
+    stderr.print(f"{len(files)} pictures in {_plain(os.fspath(call.pictures))}")
+
+
+def _write_json(target: str, value: dict[str, Any]) -> None:
+    if target == "-":
+        sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    _guarded(target, lambda: write_json(Path(target), value, indent=1))
+
+
+def _write_text(target: str, text: str) -> None:
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    _guarded(target, lambda: write_text(Path(target), text))
+
+
+def _guarded(target: str, write: Any) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise SpecError(target, f"cannot be written: {error.strerror}", "a writable file") from error
+
+
+def _plain(text: str) -> str:
+    """`text` as one line in which rich sees no markup."""
+    from rich.markup import escape
+
+    from msbal.ui.text import one_line
+
+    return escape(one_line(text))

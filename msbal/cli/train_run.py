@@ -1,0 +1,140 @@
+"""What `msbal train` does once its arguments are read; imports torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from msbal.backend import LevelGroup
+from msbal.records import RunDirectory, read_intervals
+from msbal.spec import RunSpec, dump_spec
+from msbal.training import Outcome, Plan, claim, execute, prepare
+from msbal.training.distributed import process_group, rank, resolve_device
+from msbal.ui.monitor import Mode, make_monitor
+from msbal.ui.state import Outcome as Closing
+from msbal.ui.state import RunHeader
+
+
+def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
+    """Train to the end; False where it was stopped before. Raises `MsbalError` where it fails."""
+    console = Console()
+    with process_group(resolve_device(spec.device)):
+        check_free = RunDirectory(spec.output)
+        if rank() == 0:
+            # Before data and model take their time; `claim` repeats it and then writes.
+            check_free.check(resume=resume, force=force)
+        plan = prepare(spec)
+        run = claim(spec, resume, force)
+        first = rank() == 0
+        if first and mode != "quiet":
+            for warning in plan.warnings:
+                console.print(f"[yellow]note:[/] {warning}", highlight=False, soft_wrap=True)
+        monitor = make_monitor(
+            mode if first else "quiet",
+            console if first else Console(file=open(os.devnull, "w")),  # noqa: SIM115, PTH123
+            _header(plan, run),
+            log_file=run.log_file if first else None,
+            tensorboard=run.tensorboard if first and spec.log.tensorboard else None,
+            history=read_intervals(run.intervals_file) if resume and run.intervals_file.exists() else (),
+        )
+        try:
+            outcome = execute(plan, run, monitor, resume)
+        except BaseException:
+            monitor.close(Closing("failed"))
+            raise
+        monitor.close(Closing("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
+    return outcome.finished
+
+
+def _header(plan: Plan, run: RunDirectory) -> RunHeader:
+    spec = plan.spec
+    return RunHeader(
+        name=run.path.name,
+        backend=spec.backend,
+        model=model_name(spec),
+        strategy=spec.balance.strategy,
+        interval=spec.balance.interval,
+        device=str(resolve_device(spec.device)),
+        output=str(run.path),
+    )
+
+
+def model_name(spec: RunSpec) -> str:
+    """What to call a spec's model in a line."""
+    model = spec.model.model_dump()
+    if "config" in model:
+        return str(model["config"]).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return " ".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) or spec.backend
+
+
+def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
+    where = os.path.relpath(outcome.run.path)
+    if not outcome.finished:
+        return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
+    steps = {"run": where, "see": f"msbal plot-losses {where}"}
+    if outcome.metrics is not None:
+        steps["figures"] = f"msbal eval {where}"
+    other = "equal" if spec.balance.strategy != "equal" else "rlo"
+    steps["compare"] = (
+        f"msbal train {where}/spec.yaml --set balance.strategy={other} -o {where}-{other}; "
+        f"msbal eval {where}-{other} {where}"
+    )
+    return steps
+
+
+def print_plan(spec: RunSpec) -> None:
+    """The complete spec as YAML, then the plan as comments: the output is a spec itself."""
+    plan = prepare(spec)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(yaml.safe_dump(dump_spec(spec), sort_keys=False, allow_unicode=True), end="", markup=False)
+    lines = [
+        f"plan: {plan.iterations} iterations, {plan.intervals} intervals of {spec.balance.interval}, "
+        f"strategy {spec.balance.strategy}, on {resolve_device(spec.device)}",
+        _counted("train", len(plan.train), plan.train.box_count),
+        *([_counted("val", len(plan.val), plan.val.box_count)] if plan.val else []),
+        f"classes: {', '.join(plan.train.classes[:20])}{' ...' if len(plan.train.classes) > 20 else ''}",
+        *(describe_group(group) for group in plan.detector.groups),
+        *boxes_per_level(plan),
+        *(f"note: {warning}" for warning in plan.warnings),
+    ]
+    console.print("\n".join(f"# {line}" for line in lines), markup=False)
+
+
+def boxes_per_level(plan: Plan) -> list[str]:
+    """The training boxes on each level by the model's own anchors, where the backend can tell."""
+    count: Any = getattr(plan.detector, "boxes_per_level", None)
+    if count is None:
+        return []
+    levels = {group.name: group.levels for group in plan.detector.groups}
+    return [
+        f"boxes per level, {group}: "
+        + ", ".join(f"{k} {n}" for k, n in zip(levels[group], counts, strict=True))
+        for group, counts in count(plan.train).items()
+    ]
+
+
+def describe_group(group: LevelGroup) -> str:
+    """One line on a group of levels."""
+    levels = ", ".join(
+        f"{level} (1/{stride})" for level, stride in zip(group.levels, group.strides, strict=True)
+    )
+    return f"levels of {group.name} ({group.head}): {levels}; terms {', '.join(group.terms)}"
+
+
+def _counted(split: str, images: int, boxes: int) -> str:
+    return f"{split}: {images} images, {boxes} boxes"
+
+
+def launch_processes(count: int) -> int:
+    """Run this same command line under torchrun, and give its exit code."""
+    arguments = sys.argv[1:]
+    at = next(i for i, a in enumerate(arguments) if a == "--nproc" or a.startswith("--nproc="))
+    del arguments[at : at + (2 if arguments[at] == "--nproc" else 1)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return subprocess.run([*command, "-m", "msbal", *arguments], check=False).returncode

@@ -1,0 +1,1 @@
+"""For the tests of backends, also of those that live elsewhere. Needs pytest."""
