@@ -138,7 +138,7 @@ def interval(
 
     Returns:
         None where the difference is undefined; without an interval where it is undefined on more than
-        half of the draws.
+        one draw in twenty, as for a class that stands in fewer than three images.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"Parameter `confidence` should be between 0 and 1. Found {confidence}.")
@@ -146,7 +146,7 @@ def interval(
         return None
     drawn = second - first
     drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) == 0 or len(drawn) * 2 < len(first):
+    if len(drawn) < 0.95 * max(len(first), 1):
         return Difference(value)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
     return Difference(value, low, high, float(np.mean(drawn > 0) + np.mean(drawn == 0) / 2))

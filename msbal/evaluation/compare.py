@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msbal.evaluation.bootstrap import ALL_FIGURES, Difference, interval, resampled
@@ -33,6 +33,15 @@ class Comparison:
     seed: int = 0
     confidence: float = 0.95
     notes: tuple[str, ...] = field(default=())
+
+    def only(self, index: int) -> Comparison:
+        """The first run and the one at `index` (from 1)."""
+        return replace(
+            self,
+            runs=(self.runs[0], self.runs[index]),
+            differences=(self.differences[index - 1],),
+            class_differences=(self.class_differences[index - 1],),
+        )
 
 
 def compare(

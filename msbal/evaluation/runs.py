@@ -94,18 +94,21 @@ def run_data(run: RunDirectory) -> DetectionData:
     Raises:
         SpecError: where the run's spec.yaml or the data cannot be used.
     """
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError, create_model
 
     from msbal.data import load
     from msbal.spec import DataSpec, read_mapping
     from msbal.spec.explain import explain
 
-    raw = read_mapping(run.spec_file).get("data")
+    # The whole spec can be validated only where its backend is installed; the data section needs none.
+    only_data: type[BaseModel] = create_model("RunData", data=(DataSpec, ...))
     try:
-        spec = DataSpec.model_validate(raw, context={"base": run.path})
+        spec: Any = only_data.model_validate(
+            read_mapping(run.spec_file), context={"base": run.path.absolute()}
+        )
     except ValidationError as error:
-        raise explain(error, str(run.spec_file), DataSpec) from error
-    data = load(spec, "val")
+        raise explain(error, str(run.spec_file), only_data) from error
+    data: DetectionData | None = load(spec.data, "val")
     if data is None:
         raise DataError(
             str(run.spec_file),
@@ -132,13 +135,14 @@ def same_data(first: Evaluated, second: Evaluated) -> bool:
 
 
 def names_for(paths: Sequence[Path]) -> list[str]:
-    """A short name for each path: as few of its last parts as tell it from the others."""
+    """A short name for each path: as few of its last parts as tell it from the others, without ``.json``."""
     parts = [path.absolute().parts for path in paths]
+    parts = [(*p[:-1], p[-1].removesuffix(".json")) if len(p) > 1 else p for p in parts]
     for length in range(1, max((len(p) for p in parts), default=1) + 1):
         names = ["/".join(p[-length:]) for p in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{'/'.join(p[-1:])} ({n})" for n, p in enumerate(parts, start=1)]
+    return [f"{p[-1]} ({n})" for n, p in enumerate(parts, start=1)]
 
 
 def _last_recorded(run: RunDirectory) -> dict[str, Any] | None:

@@ -33,6 +33,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = field(default=())
 
+    def transposed(self) -> Table:
+        """The same with a row for each column."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        return Table(self.title, tuple(columns[0]), tuple(columns[1:]), self.notes)
+
     def markdown(self) -> str:
         """The table in Markdown, pipes and line breaks in names escaped."""
         lines = [f"**{_escape(self.title)}**", "", _line(self.header)]
@@ -47,14 +52,19 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = RichTable(
+            title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
         if self.notes:
             table.caption, table.caption_justify = Text("\n".join(self.notes)), "left"
         for number, name in enumerate(self.header):
-            # Numbers are never broken; names of runs are, where they are long.
             lines = "\n".join(textwrap.wrap(name, 14)) if number else name
             justify: Literal["left", "right"] = "right" if number else "left"
-            table.add_column(Text(lines), justify=justify, no_wrap=number > 0, overflow="fold")
+            # Where it is too wide a cell may break at a space, never within a number.
+            words = [word for text in (lines, *(row[number] for row in self.rows)) for word in text.split()]
+            longest = max((len(word) for word in words), default=0)
+            room = longest if number else min(16, longest)
+            table.add_column(Text(lines), justify=justify, min_width=room, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
         return table
