@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from msbal.plotting.figure import draw_figure, draw_files, save_figure
+from msbal.plotting.html import write_page
 from msbal.plotting.panels import WHAT, choose_panels, parse_what
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, RunSeries
@@ -21,4 +22,5 @@ __all__ = [
     "parse_what",
     "read_runs",
     "save_figure",
+    "write_page",
 ]

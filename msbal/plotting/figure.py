@@ -250,7 +250,8 @@ def draw_files(
     """One file with everything where ``out`` ends with a picture's ending, else one a panel in that folder."""
     panels = choose_panels(runs, what)
     options: dict[str, Any] = {"style": style, "palette": palette, "smooth": smooth, "overlay": overlay}
-    if out.suffix.lstrip(".").lower() in FORMATS or not panels:
+    is_file = out.suffix.lstrip(".").lower() in FORMATS and not out.is_dir()
+    if is_file or not panels:
         return [save_figure(draw_figure(runs, panels, **options), out, style)]
     several_groups = len({panel.group for panel in panels}) > 1
     written = []

@@ -139,10 +139,15 @@ def style_named(name: str) -> Style:
     return STYLES[name]
 
 
+def check_palette(name: str) -> None:
+    """Raises `SpecError` where there is no such palette."""
+    if name not in PALETTES:
+        raise SpecError("--palette", f"found `{name}`", "a palette", suggest(name, PALETTES))
+
+
 def level_colors(levels: Sequence[str], palette: str) -> dict[str, str]:
     """Level name -> "#rrggbb", the finest first in the palette; it starts over where it ends."""
-    if palette not in PALETTES:
-        raise SpecError("--palette", f"found `{palette}`", "a palette", suggest(palette, PALETTES))
+    check_palette(palette)
     colors = PALETTES[palette]
     return {level: colors[place % len(colors)] for place, level in enumerate(levels)}
 

@@ -32,12 +32,14 @@ def panels(group: str, terms: Sequence[str]) -> list[Panel]:
     return [
         Panel(
             what="losses",
+            kind="loss",
             key=f"loss-{term}" if term else "loss",
             group=group,
             title=TERM_TITLES.get(term, f"{term} loss") if term else "Loss",
             ylabel="Mean loss per iteration",
             draw=partial(_draw, term),
             has_data=partial(_has_data, term),
+            term=term,
         )
         for term in names
     ]

@@ -56,6 +56,7 @@ class Panel:
 
     Attributes:
         what: the choice of ``--what`` that asks for it.
+        kind: which drawing of the page it is; ``key`` without the term.
         key: unique among a figure's panels, and its file's stem.
         group: the group of levels that it shows.
         title: without the group.
@@ -65,9 +66,11 @@ class Panel:
         overlays: False where curves of two runs on the same axes would say nothing (stacked areas).
         legend: whether the curves are the levels' and need the legend of their colours.
         height: in rows.
+        term: the loss term that it shows; None for all of them.
     """
 
     what: str
+    kind: str
     key: str
     group: str
     title: str
@@ -77,6 +80,7 @@ class Panel:
     overlays: bool = True
     legend: bool = True
     height: float = 1.0
+    term: str | None = None
 
 
 def draw_curve(ax: Axes, x: Any, y: Floats, color: str, dash: Any, look: Look) -> None:

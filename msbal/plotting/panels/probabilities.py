@@ -22,6 +22,7 @@ def panels(group: str) -> list[Panel]:
     return [
         Panel(
             what="probabilities",
+            kind="probabilities",
             key="probabilities",
             group=group,
             title="Action probabilities and actions taken",

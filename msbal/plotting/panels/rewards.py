@@ -23,6 +23,7 @@ def panels(group: str) -> list[Panel]:
     return [
         Panel(
             what="rewards",
+            kind="rewards",
             key="rewards",
             group=group,
             title="Rewards: +1 where the summed loss fell",

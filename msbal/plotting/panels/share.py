@@ -25,6 +25,7 @@ def panels(group: str, members: Sequence[GroupSeries]) -> list[Panel]:
     return [
         Panel(
             what="share",
+            kind="share",
             key="share-weighted" if weighted else "share",
             group=group,
             title=title,

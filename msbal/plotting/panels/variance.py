@@ -18,6 +18,7 @@ def panels(group: str) -> list[Panel]:
     return [
         Panel(
             what="variance",
+            kind="variance",
             key="variance",
             group=group,
             title="Variance of the loss in an interval",
@@ -26,6 +27,7 @@ def panels(group: str) -> list[Panel]:
         ),
         Panel(
             what="variance",
+            kind="reduction",
             key="variance-reduction",
             group=group,
             title="Rate of variance reduction $r_i$",

@@ -19,6 +19,7 @@ def panels(group: str) -> list[Panel]:
     return [
         Panel(
             what="weights",
+            kind="weights",
             key="weights",
             group=group,
             title="Level weights $w_i$",
