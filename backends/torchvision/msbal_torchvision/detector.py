@@ -1,0 +1,158 @@
+"""The detector of `msbal.backend`, around a torchvision model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.data.model import DetectionData
+from msbal.errors import SpecError
+from msbal.spec import RunSpec
+from msbal.training.distributed import world_size
+from msbal_torchvision import checkpoints
+from msbal_torchvision.assignment import count_boxes
+from msbal_torchvision.pixels import read_image, read_target, to_device
+from msbal_torchvision.seams import Seam
+
+Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+
+
+class TorchvisionDetector:
+    """See `msbal.backend.Detector`.
+
+    Labels are torchvision's: class 0 is the background, the first class of the data set is 1.
+
+    Attributes:
+        average: the averaged weights, which predict where there are any.
+    """
+
+    def __init__(self, model: nn.Module, seam: Seam, spec: RunSpec, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.seam, self.spec, self.device = seam, spec, device
+        self.average: nn.Module | None = None
+
+    @property
+    def groups(self) -> tuple[LevelGroup, ...]:
+        """What is balanced."""
+        return self.seam.groups
+
+    def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
+        """Images and targets on the device, as ``model(images, targets)`` takes them."""
+        samples = [(read_image(data.images[i]), read_target(data.images[i])) for i in indices]
+        return to_device(samples, self.device)
+
+    def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """torchvision's own losses, as if no seam were installed."""
+        with self._measuring(), self.seam.bypassed():
+            losses: dict[str, Tensor] = self.model(*batch)
+            return losses
+
+    def split_losses(self, batch: Batch) -> SplitLosses:
+        """The losses through the seam."""
+        with self._measuring():
+            return self.seam.split(self.model(*batch))
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Training mode, whose running statistics are put back: a measurement is no training."""
+        was_training = self.model.training
+        self.model.train()
+        kept = [
+            (module, name, buffer)
+            for module in self.model.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        # Other tensors for the while, not other values afterwards: a backward may still need them.
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer.clone()
+        try:
+            yield
+        finally:
+            for module, name, buffer in kept:
+                module._buffers[name] = buffer
+            self.model.train(was_training)
+
+    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
+        """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""
+        return count_boxes(self.model, self.groups, data)
+
+    def iterations(self, images: int) -> int:
+        """Length of the run, by the spec."""
+        total = self.spec.schedule.total_iterations(images, world_size())
+        if total is None:
+            raise SpecError("schedule", "no length", "`iterations`, or `epochs` and `batch_size`")
+        return total
+
+    def train(self, job: Job) -> None:
+        """Train; see `msbal_torchvision.training`."""
+        from msbal_torchvision.training import train
+
+        train(self, job)
+
+    def load(self, checkpoint: Path) -> None:
+        """Load a checkpoint's weights, the averaged ones where it has any.
+
+        Raises:
+            SpecError: where they do not fit the model.
+            RunError: where no checkpoint can be read.
+        """
+        state = checkpoints.load_newest(checkpoint, lambda text: warnings.warn(text, stacklevel=3))
+        weights = state["model"]
+        if "average" in state:
+            weights = {
+                name.removeprefix("module."): value
+                for name, value in state["average"].items()
+                if name != "n_averaged"
+            }
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise SpecError(
+                str(checkpoint), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"
+            ) from error
+        self.average = None
+
+    @torch.inference_mode()
+    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        """Detections in COCO results format, the images in order and the best first in each."""
+        model = self.model if self.average is None else self.average
+        was_training = model.training
+        model.eval()
+        size = self.spec.schedule.batch_size or 1
+        found: list[dict[str, Any]] = []
+        try:
+            for start in range(0, len(data), size):
+                records = data.images[start : start + size]
+                images, _ = to_device([(read_image(record), {}) for record in records], self.device)
+                for record, prediction in zip(records, model(images), strict=True):
+                    found += _coco(record.id, prediction, data.category_ids)
+        finally:
+            model.train(was_training)
+        return found
+
+
+def _coco(image_id: int, prediction: dict[str, Tensor], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    results = []
+    for (x1, y1, x2, y2), label, score in zip(
+        prediction["boxes"].tolist(), prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True
+    ):
+        # RetinaNet and FCOS have an output for the background too, which no target ever raises.
+        if label > 0:
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category_ids[label - 1],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+            )
+    return results

@@ -1,0 +1,247 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from msbal.backend import Job, SplitLosses
+from msbal.engine import LevelLosses
+from msbal.errors import SpecError
+from msbal.training.distributed import rank, world_size
+from msbal_torchvision import checkpoints
+from msbal_torchvision.pixels import Positions, Sample, Stream, keep, mix, to_device
+from msbal_torchvision.seams import Seam
+from msbal_torchvision.training.guard import Guard
+from msbal_torchvision.training.optimization import Stepper, make_optimizer, make_scheduler
+from msbal_torchvision.training.pace import Pace
+
+if TYPE_CHECKING:
+    from msbal_torchvision.detector import TorchvisionDetector
+
+DEFAULT_WORKERS = 4  # with a GPU; beside a model that trains on the CPU, other processes only take its cores
+
+
+class _Forward(nn.Module):
+    """The model and its seam as one module, so that `DistributedDataParallel` sees the level losses."""
+
+    def __init__(self, model: nn.Module, seam: Seam) -> None:
+        super().__init__()
+        self.model, self.seam = model, seam
+
+    def forward(
+        self, images: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        split = self.seam.split(self.model(images, targets))
+        values = {name: losses.values for name, losses in split.groups.items()}
+        positives = {
+            name: losses.positives for name, losses in split.groups.items() if losses.positives is not None
+        }
+        return values, positives, dict(split.rest)
+
+
+class Trainer:
+    """One run's state: everything that a checkpoint holds, and the way of one iteration."""
+
+    def __init__(self, detector: TorchvisionDetector, job: Job) -> None:
+        self.detector, self.job = detector, job
+        self.model, self.device = detector.model, detector.device
+        self.schedule, self.seed = job.spec.schedule, job.spec.seed
+        if self.schedule.optimizer is None or self.schedule.batch_size is None:
+            raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
+        if self.schedule.amp == "fp16" and self.device.type == "cpu":
+            raise SpecError("schedule.amp", "`fp16` on the CPU", "none or bf16 there")
+        self.rank, self.processes = rank(), world_size()
+        self.batch = self.schedule.batch_size
+        self.total = detector.iterations(len(job.train))
+        self.iteration = 0
+        self._looked = 0
+
+        self.balancers = job.balancers.to(self.device)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        learned = list(self.balancers.parameters())
+        self.optimizer = make_optimizer(parameters, learned, self.schedule.optimizer, self.device)
+        self.scheduler = make_scheduler(self.optimizer, self.schedule, self.total)
+        self.stepper = Stepper(
+            self.optimizer,
+            [*parameters, *learned],
+            self.schedule.amp,
+            self.device,
+            self.schedule.accumulate,
+            self.schedule.clip_norm,
+        )
+        self.learned = learned
+        self.average: AveragedModel | None = None
+        if self.schedule.ema is not None:
+            self.average = AveragedModel(
+                self.model, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.ema), use_buffers=True
+            )
+        detector.average = None if self.average is None else self.average.module
+        self.guard = Guard(
+            job.spec.balance.on_nonfinite, detector.groups, self.rank, job.monitor.message
+        )
+        self.forward: nn.Module = _Forward(self.model, detector.seam)
+        if self.processes > 1:
+            self.forward = DistributedDataParallel(
+                self.forward, device_ids=[self.device] if self.device.type == "cuda" else None
+            )
+
+    # -- checkpoints -----------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """A checkpoint's content."""
+        state: dict[str, Any] = {
+            "iteration": self.iteration,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
+            "balancers": self.balancers.state_dict(),
+        }
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's content.
+
+        Raises:
+            SpecError: where it belongs to another model or another balance section.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.stepper.scaler.load_state_dict(state["scaler"])
+            self.balancers.load_state_dict(state["balancers"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise SpecError(
+                "--resume",
+                f"the checkpoint does not fit the spec: {str(error)[:300]}",
+                "the spec that the run was started with",
+                "leave the spec as it was, or start anew with --force",
+            ) from error
+        self.iteration = int(state["iteration"])
+
+    def save(self) -> None:
+        """Write a checkpoint, on the first rank, after all records up to it."""
+        self.job.recorder.flush()
+        if self.rank == 0:
+            checkpoints.save(self.job.run.checkpoints, self.state())
+
+    def resume(self) -> None:
+        """Go back to the job's checkpoint, and its records with it."""
+        if self.job.checkpoint is not None:
+            self.restore(checkpoints.load_newest(self.job.checkpoint, self.job.monitor.message))
+        self.job.recorder.rewind(self.iteration)
+
+    # -- iterations ------------------------------------------------------------------------------
+
+    def loader(self) -> DataLoader[Sample]:
+        """The batches from here to the end."""
+        workers = self.schedule.workers
+        if workers is None:
+            workers = DEFAULT_WORKERS if self.device.type == "cuda" else 0
+        flip = 0.5 if self.schedule.flip is None else self.schedule.flip
+        return DataLoader(
+            Stream(self.job.train, self.seed, flip),
+            batch_sampler=Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
+            num_workers=workers,
+            collate_fn=keep,
+            pin_memory=self.device.type == "cuda",
+            # Its draws decide nothing; without one of its own it would draw from the global generator.
+            generator=torch.Generator(),
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether no gradient waits for its step, so that a checkpoint here resumes exactly."""
+        return self.iteration % self.schedule.accumulate == 0 or self.iteration == self.total
+
+    def run_iteration(self, samples: list[Sample]) -> None:
+        """Forward, balance, backward, and a step where one is due."""
+        self.iteration += 1
+        # What samplers and drop-outs draw is a function of (seed, iteration, rank): there is no random
+        # state to save, and runs with other strategies draw the same.
+        torch.manual_seed(mix("step", self.seed, self.iteration, self.rank))
+        images, targets = to_device(samples, self.device)
+        with self._synchronisation():
+            with self.stepper.autocast():
+                values, positives, rest = self.forward(images, targets)
+            losses = {name: LevelLosses(value, positives.get(name)) for name, value in values.items()}
+            total = self.balancers(losses)
+            for loss in rest.values():
+                total = total + loss
+            total = self.guard.protect(self.iteration, total, SplitLosses(losses, rest))
+            self.stepper.backward(total)
+        if self.whole:
+            self._average_learned()
+            self.stepper.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+        self.scheduler.step()
+        self.guard.poll()
+        # On the CPU nothing has to be waited for; on a GPU this asks once an interval.
+        if self.device.type == "cpu" or self.iteration % self.job.spec.balance.interval == 0:
+            self._look_at_gradients()
+
+    def _synchronisation(self) -> AbstractContextManager[Any]:
+        if isinstance(self.forward, DistributedDataParallel) and not self.whole:
+            return self.forward.no_sync()
+        return nullcontext()
+
+    def _average_learned(self) -> None:
+        """Average over ranks the gradients of what a strategy learns, which the wrapper does not see."""
+        if self.processes > 1:
+            for parameter in self.learned:
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= self.processes
+
+    def _look_at_gradients(self) -> None:
+        self.guard.poll(wait=True)
+        looked, self._looked = self._looked, self.iteration
+        if self.stepper.left_out_a_step() and not self.guard.told(looked - self.schedule.accumulate):
+            self.guard.report(self.iteration, "the gradient of a finite loss is not finite")
+
+
+def train(detector: TorchvisionDetector, job: Job) -> None:
+    """Train to the end, or until asked to stop; see `msbal.backend.Detector.train`."""
+    trainer = Trainer(detector, job)
+    trainer.resume()
+    total, recorder, monitor = trainer.total, job.recorder, job.monitor
+    monitor.started(trainer.iteration, total, detector.groups)
+    pace = Pace(monitor, trainer.batch * trainer.processes, total, trainer.device)
+    every = job.spec.schedule.checkpoint_every
+    evaluate_every = job.spec.evaluate.every
+    saved = trainer.iteration
+    trainer.model.train()
+    for samples in trainer.loader():
+        trainer.run_iteration(samples)
+        recorder.step(trainer.iteration)
+        pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
+        at_end = trainer.iteration == total
+        if job.evaluate is not None and evaluate_every and trainer.iteration % evaluate_every == 0 and not at_end:
+            # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
+            recorder.flush()
+            job.evaluate(detector, trainer.iteration)
+            pace.restart()
+        # Asked by all ranks in every iteration, as they have to agree.
+        stop = job.stop_requested()
+        due = every is not None and trainer.iteration // every > saved // every
+        if trainer.whole and (stop or at_end or due):
+            trainer.guard.poll(wait=True)
+            trainer.save()
+            saved = trainer.iteration
+            pace.restart()
+            if stop:
+                return

@@ -1,0 +1,86 @@
+"""Reading weights, never code: every file goes through ``torch.load(weights_only=True)``."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msbal.errors import SpecError
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """A file that torch saved.
+
+    Raises:
+        SpecError: where it is missing, damaged, or holds more than tensors and plain values.
+    """
+    where = str(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
+    except pickle.UnpicklingError as error:
+        raise SpecError(
+            where, "holds pickled code, which is never run", "tensors and plain values only",
+            "save a `state_dict()` instead of a whole module",
+        ) from error  # fmt: skip
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise SpecError(where, f"cannot be read: {reason}", "a .pth file, whole") from error
+    if not isinstance(content, Mapping):
+        raise SpecError(where, f"holds a {type(content).__name__}", "a state dictionary")
+    return dict(content)
+
+
+def load_weights(model: Any, path: Path) -> None:
+    """Start a model from a backbone's, a whole model's or a checkpoint's weights.
+
+    Tensors of another shape (the class list differs) are left as they are, with a warning that names them.
+
+    Raises:
+        SpecError: where the file cannot be read, or has nothing for the model's backbone.
+    """
+    content = read_tensors(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            content = dict(content[key])
+            break
+    tensors = {
+        name.removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)
+    }
+    own = model.state_dict()
+    if not any(name.startswith("backbone.") for name in tensors):
+        tensors = _as_backbone(model, tensors)
+    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    backbone = [name for name, _ in model.backbone.named_parameters()]
+    body = [f"backbone.{name}" for name in backbone if not name.startswith("fpn.")]
+    missing = [name for name in body if name not in fitting]
+    if missing:
+        raise SpecError(
+            "model.weights",
+            f"{path} lacks {len(missing)} of the backbone's {len(body)} parameters, e.g. `{missing[0]}`",
+            "weights of the same backbone",
+            "choose the file or `model.backbone` to match",
+        )
+    model.load_state_dict(fitting, strict=False)
+    others = sorted(name for name in tensors if name in own and name not in fitting)
+    if others:
+        warnings.warn(
+            f"{path}: {len(others)} tensors have another shape and stay random, e.g. `{others[0]}`", stacklevel=2
+        )
+
+
+def _as_backbone(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A classifier's names (``layer1.0...``, ``features.3...``) as the detector's."""
+    named = {}
+    for name, value in tensors.items():
+        stem = name.removeprefix("features.").removeprefix("body.")
+        named[f"backbone.body.{stem}"] = value
+        named[f"backbone.features.{stem}"] = value
+    return named

@@ -1,0 +1,205 @@
+"""Tiny models, images and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchvision", reason="the torchvision backend needs torchvision")
+pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
+
+from PIL import Image  # noqa: E402
+
+from msbal.data.model import DetectionData, ImageRecord  # noqa: E402
+from msbal_torchvision.models import build_model  # noqa: E402
+from msbal_torchvision.spec import TorchvisionModel  # noqa: E402
+
+SIZE = 96
+SMALL: dict[str, Any] = {
+    "backbone": "resnet18", "min_size": SIZE, "max_size": 128, "fpn_channels": 16, "head_convs": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_model() -> Callable[..., Any]:
+    """A detector with a tiny pyramid: ``make_model("retinanet")``; always the same weights."""
+
+    def make(name: str, classes: int = 3, **changes: Any) -> Any:
+        torch.manual_seed(0)
+        return build_model(TorchvisionModel(**{**SMALL, "name": name, **changes}), classes).train()
+
+    return make
+
+
+@pytest.fixture
+def batch() -> tuple[list[Any], list[dict[str, Any]]]:
+    """Three images of different sizes: large and small boxes, none, one."""
+    draw = torch.Generator().manual_seed(1)
+    images = [torch.rand(3, h, w, generator=draw) for h, w in ((96, 110), (100, 96), (96, 96))]
+    boxes = [
+        [[2, 2, 90, 94], [10, 20, 18, 29], [30, 30, 62, 58], [50, 5, 66, 21], [70, 70, 79, 77]],
+        [],
+        [[20.5, 30, 44, 70]],
+    ]
+    targets = [
+        {
+            "boxes": torch.tensor(b, dtype=torch.float32).reshape(-1, 4),
+            "labels": torch.randint(1, 4, (len(b),), generator=draw),
+        }
+        for b in boxes
+    ]
+    return images, targets
+
+
+def make_data(folder: Path, images: int = 6, name: str = "tiny") -> DetectionData:
+    """Grey noise with coloured squares of many sizes; one image has no box."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = np.random.default_rng(0)
+    records = []
+    for number in range(images):
+        height, width = 96, (96, 120)[number % 2]
+        pixels = draw.integers(0, 60, (height, width, 3), dtype=np.uint8)
+        boxes, labels = [], []
+        for _ in range(0 if number == 1 else 3):
+            side = int(draw.integers(6, 80))
+            x, y = int(draw.integers(0, width - side)), int(draw.integers(0, height - side))
+            label = int(draw.integers(3))
+            pixels[y : y + side, x : x + side, label] = 250
+            boxes.append([x, y, x + side, y + side])
+            labels.append(label)
+        path = folder / f"{number}.png"
+        Image.fromarray(pixels).save(path)
+        array = np.array(boxes, np.float32).reshape(-1, 4)
+        records.append(
+            ImageRecord(
+                id=number + 10,
+                path=path,
+                width=width,
+                height=height,
+                boxes=array,
+                labels=np.array(labels, np.int64),
+                area=(array[:, 2:] - array[:, :2]).prod(axis=1),
+                crowd=np.zeros(len(boxes), np.bool_),
+                difficult=np.zeros(len(boxes), np.bool_),
+            )
+        )
+    return DetectionData(name, ("red", "green", "blue"), (5, 7, 9), tuple(records))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DetectionData:
+    """Six images."""
+    return make_data(tmp_path / "images")
+
+
+class Listener:
+    """A monitor that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def started(self, iteration: int, total: int, groups: Any) -> None:
+        self.calls.append(("started", (iteration, total)))
+
+    def stepped(self, iteration: int, scalars: Any) -> None:
+        self.calls.append(("stepped", (iteration, dict(scalars))))
+
+    def interval(self, record: Any) -> None:
+        self.calls.append(("interval", record))
+
+    def evaluated(self, iteration: int, metrics: Any) -> None:
+        self.calls.append(("evaluated", iteration))
+
+    def message(self, text: str) -> None:
+        self.calls.append(("message", text))
+
+    def of(self, kind: str) -> list[Any]:
+        return [value for name, value in self.calls if name == kind]
+
+
+@dataclass
+class Run:
+    """A run of the loop on tiny data."""
+
+    detector: Any
+    job: Any
+    monitor: Listener
+
+    def train(self) -> Run:
+        self.detector.train(self.job)
+        self.job.recorder.flush()
+        return self
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {name: value.clone() for name, value in self.detector.model.state_dict().items()}
+
+    @property
+    def intervals(self) -> bytes:
+        return bytes(self.job.run.intervals_file.read_bytes())
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, data: DetectionData) -> Callable[..., Run]:
+    """A run as the core prepares it: ``make_run("name", schedule={...}, balance={...}, resume=True)``."""
+
+    def make(
+        name: str = "run",
+        model: dict[str, Any] | None = None,
+        schedule: dict[str, Any] | None = None,
+        balance: dict[str, Any] | None = None,
+        resume: bool = False,
+        stop_after: int | None = None,
+        evaluate: Any = None,
+        **sections: Any,
+    ) -> Run:
+        from msbal.backend import Job, load_backend
+        from msbal.records import Recorder, RunDirectory
+        from msbal.spec import parse_spec
+        from msbal.training import latest_checkpoint, make_balancers
+
+        spec = parse_spec(
+            {
+                "backend": "torchvision",
+                "model": {**SMALL, "name": "retinanet", **(model or {})},
+                "data": {"format": "coco", "root": ".", "train": {"annotations": "none.json"}},
+                "schedule": {
+                    "iterations": 6, "batch_size": 2, "checkpoint_every": 2, "warmup": 2,
+                    "optimizer": {"name": "sgd", "lr": 0.01}, **(schedule or {}),
+                },
+                "balance": {"strategy": "rlo", "interval": 2, **(balance or {})},
+                "device": "cpu",
+                "output": str(tmp_path / name),
+                **sections,
+            },
+            base=tmp_path,
+        )  # fmt: skip
+        detector = load_backend("torchvision").build(spec, data.classes)
+        run = RunDirectory(tmp_path / name)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        monitor = Listener()
+        balancers = make_balancers(spec, detector)
+        recorder = Recorder(run, monitor.interval)
+        recorder.attach(balancers)
+        asked = iter(range(1, 10**6))
+        job = Job(
+            spec=spec,
+            train=data,
+            val=data,
+            run=run,
+            balancers=balancers,
+            recorder=recorder,
+            monitor=monitor,
+            checkpoint=latest_checkpoint(run) if resume else None,
+            evaluate=evaluate,
+            stop_requested=lambda: stop_after is not None and next(asked) >= stop_after,
+        )
+        return Run(detector, job, monitor)
+
+    return make
