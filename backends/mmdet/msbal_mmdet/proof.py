@@ -123,6 +123,12 @@ def _forward(model: Any, batch: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return result
 
 
+def framework_loss(model: nn.Module, batch: Mapping[str, Any], seed: int = 0) -> float:
+    """One forward pass of the untouched framework: whether it works at all on this batch."""
+    total, _ = copy.deepcopy(model).parse_losses(_forward(copy.deepcopy(model), batch, seed))
+    return float(total.detach())
+
+
 def _framework(model: Any, batch: Mapping[str, Any], seed: int) -> tuple[Gradients, dict[str, Tensor]]:
     total, logged = model.parse_losses(_forward(model, batch, seed))
     total.backward()
@@ -171,7 +177,7 @@ def _sum_error(attachment: Attachment, losses: Mapping[str, Any], logged: Mappin
     worst = 0.0
     for key, value in losses.items():
         if isinstance(value, LevelTerm):
-            found, expected = float(sum(v.double() for v in value)), float(logged[key])
+            found, expected = float(sum(v.detach().double() for v in value)), float(logged[key].detach())
             worst = max(worst, abs(found - expected) / max(abs(expected), 1e-3))
     return worst
 

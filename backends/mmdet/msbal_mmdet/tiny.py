@@ -48,8 +48,12 @@ def build_small(config: Any) -> Any:
     """
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
+    from mmengine.logging import MessageHub
 
     register_all_modules(init_default_scope=True)
+    # Some heads look at the running loop's counters.
+    for name, value in (("iter", 0), ("epoch", 0), ("max_iters", 1000), ("max_epochs", 12)):
+        MessageHub.get_current_instance().update_info(name, value)
     model = shrink(config.model)
     with quiet():
         built = MODELS.build(model)
@@ -60,19 +64,31 @@ def build_small(config: Any) -> Any:
         backbone = getattr(module, "backbone", None)
         if isinstance(backbone, torch.nn.Module):
             backbone.requires_grad_(False)
-    return built.train()
+        if isinstance(module, torch.nn.BatchNorm2d) and module.eps == 0:
+            module.eps = 1e-5  # caffe-style configs; torch no longer takes 0
+        if "epoch" in vars(module) and module.epoch is None:
+            module.epoch = 0  # SetEpochInfoHook's task in a run
+    built.train()  # returns None in distillers
+    return built
 
 
 def shrink(model: Any) -> Any:
     """Fewer blocks in every backbone, no downloads. In place."""
     for part in walk(model):
         part.pop("pretrained", None)
+        part.pop("batch_augments", None)  # they look for a running training loop
         if "init_cfg" in part and "Pretrained" in str(part["init_cfg"]):
             part["init_cfg"] = None
         for key in ("teacher_ckpt", "checkpoint"):
             if key in part and isinstance(part[key], str):
                 part[key] = None
         kind = str(part.get("type", ""))
+        teacher = part.get("teacher_config")
+        if isinstance(teacher, str) and teacher.startswith("configs/"):
+            part["teacher_config"] = shrink(load_config(zoo() / teacher.removeprefix("configs/")))
+        for key, most in (("num", 64), ("nms_pre", 200), ("max_per_img", 64), ("num_post", 64)):
+            if isinstance(part.get(key), int) and part[key] > most:
+                part[key] = most  # RoIs and proposals: what a proof costs, not what it shows
         if isinstance(part.get("depth"), int) and part["depth"] in (101, 152, 200) and "Net" in kind:
             part["depth"] = 50
         if "SwinTransformer" in kind:
@@ -99,11 +115,35 @@ def class_count(model: Any) -> int:
     return max(1, min([c for c in counts if c > 0] or [80]))
 
 
+def loads_masks(config: Any) -> bool:
+    """Whether a config's training pipeline loads masks."""
+    return "with_mask': True" in str(config.get("train_pipeline", config.get("train_dataloader", "")))
+
+
+def sides_for(model: Any) -> tuple[tuple[int, int], ...]:
+    """(height, width) of two images that this model can take.
+
+    Of different size, so that padding is tried too, except where mmdet itself cannot do that.
+    """
+    heads = {cls.__name__ for m in model.modules() for cls in type(m).__mro__}
+    if "SSDHead" in heads:
+        # Its extra layers are made for one input size.
+        generators = [m.prior_generator for m in model.modules() if hasattr(m, "prior_generator")]
+        side = int(getattr(generators[0], "input_size", 300)) if generators else 300
+        return ((side, side), (side, side))
+    if heads & {"YOLACTHead", "RTMDetInsHead"}:
+        return ((SIDE, SIDE), (SIDE, SIDE))
+    if "SOLOHead" in heads:
+        return ((SIDE // 2, SIDE // 2), (SIDE // 2, SIDE // 2 - 32))
+    return ((SIDE, SIDE), (SIDE - 32, SIDE))
+
+
 def batch(
     classes: int,
     sides: Sequence[tuple[int, int]] = ((SIDE, SIDE), (SIDE - 32, SIDE)),
     boxes: Sequence[Sequence[tuple[int, int, int, int]]] | None = None,
     seed: int = 0,
+    masks: bool = True,
 ) -> dict[str, Any]:
     """A training batch as a data loader gives it: images, boxes of all sizes, masks, semantic maps.
 
@@ -112,6 +152,7 @@ def batch(
         sides: (height, width) of each image, pixels.
         boxes: (x1, y1, x2, y2) of each image; by default one small to one that fills the image.
         seed: of the pixels and labels.
+        masks: whether the pipeline loads them; some assigners behave differently with masks.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.mask import BitmapMasks
@@ -142,10 +183,11 @@ def batch(
         instances.bboxes = torch.tensor(np.array(chosen, dtype=np.float32).reshape(-1, 4))
         labels = rng.integers(0, classes, len(chosen))
         instances.labels = torch.from_numpy(labels.astype(np.int64))
-        masks = np.zeros((len(chosen), height, width), dtype=np.uint8)
-        for mask, (x1, y1, x2, y2) in zip(masks, chosen, strict=True):
-            mask[y1:y2, x1:x2] = 1
-        instances.masks = BitmapMasks(masks, height, width)
+        if masks:
+            bitmaps = np.zeros((len(chosen), height, width), dtype=np.uint8)
+            for bitmap, (x1, y1, x2, y2) in zip(bitmaps, chosen, strict=True):
+                bitmap[y1:y2, x1:x2] = 1
+            instances.masks = BitmapMasks(bitmaps, height, width)
         sample.gt_instances = instances
         ignored = InstanceData()
         ignored.bboxes = torch.zeros(0, 4)

@@ -150,11 +150,12 @@ def strides_of(head: Any) -> list[float]:
 
 
 def level_names(strides: Sequence[float]) -> tuple[str, ...]:
-    """``P{l}`` for stride 2^l, ``S{stride}`` for others; numbered where two levels share a stride."""
+    """``P{l}`` for stride 2^l or nearly, ``S{stride}`` for others; numbered where two levels share a stride."""
     names: list[str] = []
     for stride in strides:
         exponent = math.log2(stride) if stride > 0 else 0.5
-        name = f"P{exponent:.0f}" if exponent.is_integer() else f"S{stride:g}"
+        # YOLACT's strides are input size over map size: 7.97 is level 3.
+        name = f"P{exponent:.0f}" if abs(exponent - round(exponent)) < 0.1 else f"S{stride:g}"
         while name in names:
             name += "'"
         names.append(name)
