@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msbal_detectron2.backend import Detectron2Backend
-    from msbal_detectron2.training.hook import BalanceHook
-    from msbal_detectron2.training.script import balance
+    from msbal_detectron2.data import register_data
+    from msbal_detectron2.hook import BalanceHook
+    from msbal_detectron2.script import balance
 
-__all__ = ["BalanceHook", "Detectron2Backend", "balance"]
+__all__ = ["BalanceHook", "Detectron2Backend", "balance", "register_data"]
 
 _HOMES = {
-    "BalanceHook": "msbal_detectron2.training.hook",
+    "BalanceHook": "msbal_detectron2.hook",
     "Detectron2Backend": "msbal_detectron2.backend",
-    "balance": "msbal_detectron2.training.script",
+    "balance": "msbal_detectron2.script",
+    "register_data": "msbal_detectron2.data",
 }
 
 
@@ -35,4 +37,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name != "Detectron2Backend":
+        from msbal_detectron2 import compat
+
+        compat.prepare()
     return getattr(import_module(_HOMES[name]), name)

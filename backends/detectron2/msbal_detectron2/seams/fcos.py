@@ -20,6 +20,7 @@ from msbal.backend import LevelGroup
 from msbal.engine.losses import LevelLosses
 from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names, spread, sum_levels
 from msbal_detectron2.seams.boxes import dense_box_losses
+from msbal_detectron2.seams.retinanet import settle_focal_loss
 
 
 class FCOSSeam(Seam):
@@ -33,6 +34,7 @@ class FCOSSeam(Seam):
         check_own(model, FCOS.losses)
         group = LevelGroup("all", head, level_names(strides), strides, ("cls", "bbox", "centerness"))
         super().__init__([model], group, ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"))
+        settle_focal_loss(model.device)
 
     @staticmethod
     def split(

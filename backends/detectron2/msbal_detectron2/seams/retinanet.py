@@ -22,6 +22,18 @@ from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_nam
 from msbal_detectron2.seams.boxes import dense_box_losses
 
 
+def settle_focal_loss(device: torch.device) -> None:
+    """Let TorchScript finish with its first call, which it profiles and computes with other kernels.
+
+    Without this the first step of a run differs in its last bits from the same step computed again.
+    """
+    with torch.enable_grad():
+        for reduction in ("sum", "none"):
+            logits = torch.zeros(2, 2, device=device, requires_grad=True)
+            targets = torch.zeros(2, 2, device=device)
+            sigmoid_focal_loss_jit(logits, targets, alpha=0.25, gamma=2.0, reduction=reduction).sum().backward()
+
+
 class RetinaNetSeam(Seam):
     """Stands in for ``RetinaNet.losses``."""
 
@@ -33,6 +45,7 @@ class RetinaNetSeam(Seam):
         check_own(model, RetinaNet.losses)
         group = LevelGroup("all", head, level_names(strides), strides, ("cls", "bbox"))
         super().__init__([model], group, ("loss_cls", "loss_box_reg"))
+        settle_focal_loss(model.device)
 
     @staticmethod
     def split(

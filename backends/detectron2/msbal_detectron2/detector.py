@@ -1,0 +1,327 @@
+"""A detectron2 model as msbal's core sees it: batches, losses, training, predictions."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.data.model import DetectionData
+from msbal.errors import SpecError
+from msbal.record import IntervalRecord
+from msbal.spec import RunSpec
+from msbal.training.distributed import rank, resolve_device, world_size
+from msbal_detectron2 import checkpoints, events
+from msbal_detectron2.balancing import Balancing
+from msbal_detectron2.data import Positions, Stream, map_image
+from msbal_detectron2.recipe import Recipe, read_recipe
+from msbal_detectron2.spec import Detectron2Model
+from msbal_detectron2.trainer import Trainer
+from msbal_detectron2.weights import start_from, start_pretrained
+
+
+class Detectron2Detector:
+    """Built from a spec, on its device.
+
+    Raises:
+        SpecError: where the model has nothing to balance, or needs more than boxes to train on.
+    """
+
+    def __init__(self, spec: RunSpec, classes: Sequence[str]) -> None:
+        assert isinstance(spec.model, Detectron2Model)
+        self.spec, self.classes = spec, tuple(classes)
+        self.recipe: Recipe = read_recipe(spec, len(classes))
+        self.device = resolve_device(spec.device)
+        self.model: nn.Module = self.recipe.build_model(self.device)
+        _check_needs(self.model)
+        scope = ("rpn",) if spec.balance.scope is None else spec.balance.scope
+        self.balancing = Balancing(self.model, scope)
+        self.groups: tuple[LevelGroup, ...] = self.balancing.groups
+        if spec.model.weights is not None:
+            start_from(self.model, spec.model.weights)
+        elif spec.model.pretrained:
+            start_pretrained(self.model, self.recipe.defaults.weights)
+        self._average: dict[str, Tensor] | None = None
+
+    # -- one batch -------------------------------------------------------------------------------
+
+    def batch(self, data: DetectionData, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """Inputs with ``instances``, resized as for inference."""
+        mapper = self.recipe.mapper(training=True, augment=False)
+        return [map_image(mapper, data.images[index]) for index in indices]
+
+    def framework_losses(self, batch: Any) -> dict[str, Tensor]:
+        """detectron2's own loss dict."""
+        with self._probing():
+            return self.balancing.framework_losses(batch)
+
+    def split_losses(self, batch: Any) -> SplitLosses:
+        """The same through the seams."""
+        with self._probing():
+            return self.balancing.split(batch)
+
+    @contextmanager
+    def _probing(self) -> Iterator[None]:
+        """A training forward pass that counts for nothing: the loss normalizer stays where it was."""
+        normalizer, training = self.balancing.loss_normalizer, self.model.training
+        self.model.train()
+        try:
+            with EventStorage():
+                yield
+        finally:
+            self.model.train(training)
+            self.balancing.loss_normalizer = normalizer
+
+    # -- a run -----------------------------------------------------------------------------------
+
+    def batch_size(self) -> int:
+        """Images per iteration and process."""
+        if self.spec.schedule.batch_size is not None:
+            return self.spec.schedule.batch_size
+        return max(1, self.recipe.defaults.images // world_size())
+
+    def iterations(self, images: int) -> int:
+        """The spec's length, or the config's."""
+        schedule = self.spec.schedule
+        if schedule.iterations is not None:
+            return schedule.iterations
+        if schedule.epochs is not None:
+            return schedule.epochs * math.ceil(images / (self.batch_size() * world_size()))
+        return self.recipe.defaults.iterations
+
+    def train(self, job: Job) -> None:
+        """Train with detectron2's trainer and hooks."""
+        schedule = self.spec.schedule
+        total = self.iterations(len(job.train))
+        state = (
+            checkpoints.load_newest(job.checkpoint, job.monitor.message)
+            if job.checkpoint is not None
+            else None
+        )
+        start = 0 if state is None else int(state["iteration"])
+        self.balancing.install(job.balancers)
+        try:
+            optimizer = self.recipe.optimizer(self.model, schedule)
+            learned = list(job.balancers.parameters())
+            if learned:
+                optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+            trainer = Trainer(
+                self._wrapped(),
+                self._loader(job.train, start, total),
+                optimizer,
+                self.balancing,
+                schedule,
+                job.spec.balance.on_nonfinite == "skip",
+                job.spec.seed,
+            )
+            run_hook = RunHook(self, job, trainer)
+            scheduler = self.recipe.scheduler(optimizer, schedule, total)
+            trainer.register_hooks([hooks.LRScheduler(optimizer, scheduler), run_hook])
+            if state is not None:
+                run_hook.restore(state)
+            job.monitor.started(start, total, self.groups)
+            trainer.train(start, total)
+        finally:
+            self.balancing.remove()
+        if trainer.average is not None:
+            self._average = trainer.average.state_dict()
+            if trainer.iter >= total:
+                trainer.average.swap()  # the run is over: the average is what predicts
+
+    def _wrapped(self) -> nn.Module:
+        if world_size() == 1:
+            return self.model
+        device_ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            self.model, device_ids=device_ids, broadcast_buffers=False
+        )
+
+    def _loader(self, data: DetectionData, start: int, total: int) -> DataLoader[Any]:
+        images = data.images
+        if self.recipe.defaults.filter_empty:
+            images = tuple(image for image in images if (~image.crowd).any())
+        workers = self.spec.schedule.workers
+        return DataLoader(
+            Stream(images, self.recipe.mapper(training=True), self.spec.seed),
+            batch_sampler=Positions(start, total, self.batch_size(), rank(), world_size()),
+            num_workers=self.recipe.defaults.workers if workers is None else workers,
+            collate_fn=list,
+        )
+
+    def load(self, checkpoint: Path) -> None:
+        """The weights of a run's checkpoint; the averaged ones where it has them."""
+        state = checkpoints.load(checkpoint)
+        self.model.load_state_dict(state["model"])
+        if state.get("average"):
+            self.model.load_state_dict(state["average"], strict=False)
+
+    # -- inference -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        """One image at a time, as detectron2 does."""
+        mapper = self.recipe.mapper(training=False)
+        training = self.model.training
+        self.model.eval()
+        found: list[dict[str, Any]] = []
+        try:
+            for record in data.images:
+                instances = self.model([map_image(mapper, record)])[0]["instances"].to("cpu")
+                for (x1, y1, x2, y2), score, label in zip(
+                    instances.pred_boxes.tensor.tolist(),
+                    instances.scores.tolist(),
+                    instances.pred_classes.tolist(),
+                    strict=True,
+                ):
+                    found.append(
+                        {
+                            "image_id": record.id,
+                            "category_id": data.category_ids[label],
+                            "bbox": [x1, y1, x2 - x1, y2 - y1],
+                            "score": score,
+                        }
+                    )
+        finally:
+            self.model.train(training)
+        return found
+
+
+class RunHook(HookBase):
+    """What a run does after each iteration: records, progress, checkpoints, evaluations, stopping."""
+
+    def __init__(self, detector: Detectron2Detector, job: Job, trainer: Trainer) -> None:
+        self._detector, self._job, self._trainer = detector, job, trainer
+        self._checkpoint_every = (
+            job.spec.schedule.checkpoint_every or detector.recipe.defaults.checkpoint_every
+        )
+        self._saved = -1
+        self._clock = time.perf_counter()
+        _report_to_storage(job, trainer)
+
+    def after_step(self) -> None:
+        """Called by the trainer."""
+        job, done = self._job, self.trainer.iter + 1
+        job.recorder.step(done)
+        job.monitor.stepped(done, self._progress())
+        last = done == self.trainer.max_iter
+        if job.stop_requested():
+            self._trainer.stop_requested = True
+        if last or self._trainer.stop_requested or done % self._checkpoint_every == 0:
+            self.save(done)
+        every = job.spec.evaluate.every
+        if job.evaluate is not None and every and done % every == 0 and not last:
+            if self._trainer.average is not None:
+                self._trainer.average.swap()
+            try:
+                job.evaluate(self._detector, done)
+            finally:
+                if self._trainer.average is not None:
+                    self._trainer.average.swap()
+            self._clock = time.perf_counter()
+
+    def _progress(self) -> dict[str, float]:
+        now = time.perf_counter()
+        took, self._clock = now - self._clock, now
+        scalars = {
+            "images_per_second": self._detector.batch_size() * world_size() / max(took, 1e-9),
+            "learning_rate": float(self._trainer.optimizer.param_groups[0]["lr"]),
+        }
+        if self._detector.device.type == "cuda":
+            scalars["memory_bytes"] = float(torch.cuda.max_memory_allocated(self._detector.device))
+        return scalars
+
+    def save(self, done: int) -> None:
+        """Write a checkpoint; every process takes part."""
+        if done == self._saved:
+            return
+        self._saved = done
+        self._job.recorder.flush()
+        normalizers: list[Any] = [self._detector.balancing.loss_normalizer]
+        if world_size() > 1:
+            normalizers = [None] * world_size()
+            dist.all_gather_object(normalizers, self._detector.balancing.loss_normalizer)
+        if rank() != 0:
+            return
+        average = self._trainer.average
+        checkpoints.save(
+            self._job.run.checkpoints,
+            {
+                "iteration": done,
+                "model": self._detector.model.state_dict(),
+                "trainer": self._trainer.state_dict(),
+                "balancing": self._detector.balancing.state_dict(),
+                "normalizers": normalizers,
+                "average": {} if average is None else average.state_dict(),
+            },
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        detector = self._detector
+        try:
+            detector.model.load_state_dict(state["model"])
+            self._trainer.load_state_dict(state["trainer"])
+            detector.balancing.load_state_dict(state["balancing"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise SpecError(
+                "--resume", f"the checkpoint does not fit the spec: {reason}", "the spec it was trained with"
+            ) from error
+        normalizers = state["normalizers"]
+        detector.balancing.loss_normalizer = normalizers[rank() % len(normalizers)]
+        if self._trainer.average is not None and state.get("average"):
+            self._trainer.average.load_state_dict(state["average"])
+        self._saved = int(state["iteration"])
+        self._job.recorder.rewind(self._saved)
+
+
+def _report_to_storage(job: Job, trainer: Trainer) -> None:
+    """Let the records reach detectron2's EventStorage too, from where a model's own code may read them."""
+    tell = job.recorder.on_record
+
+    def on_record(record: IntervalRecord) -> None:
+        events.put(trainer.storage, record)
+        if tell is not None:
+            tell(record)
+
+    job.recorder.on_record = on_record
+
+
+def _check_needs(model: nn.Module) -> None:
+    """Refuse a model that learns from more than boxes: msbal reads no more.
+
+    Raises:
+        SpecError: naming what it needs, and how to go without it or how to train it anyway.
+    """
+    heads = getattr(model, "roi_heads", None)
+    script = "or call msbal_detectron2.balance in a training script of your own"
+    if getattr(model, "sem_seg_head", None) is not None:
+        raise SpecError(
+            "model.config", f"{type(model).__name__} learns from segmentations", "a model of boxes", script
+        )
+    if heads is not None and getattr(model, "proposal_generator", None) is None:
+        raise SpecError(
+            "model.config", f"{type(model).__name__} takes precomputed proposals", "a model with an RPN", script
+        )
+    for part, yaml_key, lazy_key in (
+        ("mask", "MODEL.MASK_ON=False", "model.roi_heads.mask_in_features=null"),
+        ("keypoint", "MODEL.KEYPOINT_ON=False", "model.roi_heads.keypoint_in_features=null"),
+    ):
+        if getattr(heads, f"{part}_on", False):
+            raise SpecError(
+                "model.config",
+                f"its {part} head needs {part}s, and msbal reads boxes",
+                "a model of boxes",
+                f"override `{yaml_key}` (in a LazyConfig `{lazy_key}`), {script}",
+            )

@@ -1,0 +1,56 @@
+"""The detectron2 backend keeps the contract."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from msbal.testing.contract import BackendContract
+
+pytest.importorskip("detectron2", reason="the detectron2 backend's framework is not installed")
+
+_SMALL = [
+    "MODEL.RESNETS.STEM_OUT_CHANNELS=8",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS=16",
+    "MODEL.RESNETS.WIDTH_PER_GROUP=4",
+    "MODEL.FPN.OUT_CHANNELS=32",
+    "MODEL.RETINANET.NUM_CONVS=1",
+    "MODEL.ROI_BOX_HEAD.FC_DIM=32",
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN=100",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN=50",
+    "INPUT.MIN_SIZE_TRAIN=(128,)",
+    "INPUT.MIN_SIZE_TEST=128",
+]
+_SMALL_LAZY = [
+    "model.backbone.bottom_up.stages.depth=18",
+    "~model.backbone.bottom_up.stages.stride_in_1x1",
+    "model.backbone.out_channels=64",
+    "model.backbone.top_block.in_channels=64",
+    "model.head.conv_dims=[64]",
+    "model.head.input_shape=${repeat:64}",
+]
+_SCHEDULE = {"batch_size": 2, "optimizer": {"lr": 1e-3}, "workers": 0}
+
+
+def _case(config: str, overrides: list[str], **balance: Any) -> dict[str, Any]:
+    case: dict[str, Any] = {
+        "backend": "detectron2",
+        "model": {"config": config, "overrides": overrides},
+        "schedule": _SCHEDULE,
+    }
+    return case
+
+
+class TestDetectron2(BackendContract):
+    cases: ClassVar[dict[str, dict[str, Any]]] = {
+        "retinanet": _case("COCO-Detection/retinanet_R_50_FPN_1x.yaml", _SMALL),
+        "faster": _case("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", _SMALL),
+    }
+    refused: ClassVar[dict[str, tuple[dict[str, Any], str]]] = {
+        "C4": (_case("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", _SMALL[:3]), "one level"),
+        "DC5": (_case("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", _SMALL[:3]), "one level"),
+        "masks": (_case("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", _SMALL), "masks"),
+        "no config": (_case("COCO-Detection/retinanet_R_50.yaml", []), "did you mean"),
+    }
+    trained = ("retinanet", "faster")
