@@ -38,7 +38,7 @@ def decision_lines(group: GroupState, width: int, look: Look) -> list[Text]:
         shown.align("left", name_width)
         line.append_text(shown)
         line.append(" ")
-        line.append_text(look.bar(probability, bar_width, "cyan" if taken else "blue"))
+        line.append_text(look.bar(probability, bar_width, "cyan" if taken else "grey62"))
         line.append(f" {probability:.3f}", style=STRONG if taken else "")
         if trail_width:
             line.append(" ")

@@ -33,13 +33,7 @@ class Fanout:
         self._each(lambda m: m.started(iteration, total, groups))
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        # Not through _each: this is called every iteration.
-        for monitor in self._monitors:
-            try:
-                monitor.stepped(iteration, scalars)
-            except Exception as error:
-                self._leave_out(monitor, error)
-                return
+        self._each(lambda m: m.stepped(iteration, scalars))
 
     def interval(self, record: IntervalRecord) -> None:
         self._each(lambda m: m.interval(record))

@@ -136,7 +136,7 @@ def closing_lines(state: RunState, width: int, look: Look) -> list[Text]:
         if record is None or not record.count:
             continue
         now = sum(record.loss) / record.count
-        parts = [Text(f"{group.name:<5}", style=STRONG)] if several else []
+        parts = []
         if group.first_loss is not None:
             style = GOOD if now < group.first_loss else BAD
             parts.append(
@@ -151,6 +151,8 @@ def closing_lines(state: RunState, width: int, look: Look) -> list[Text]:
             parts.append(Text.assemble(("chosen ", QUIET), counts))
         if group.nonfinite:
             parts.append(Text(f"{group.nonfinite} non-finite losses left out", style=BAD))
+        if several:
+            parts[0] = Text.assemble((f"{group.name:<4} ", STRONG), parts[0])
         lines += _flow(parts, f"  {look.separator}  ", width)
     if len(state.evaluations) > 1:
         best = max(state.evaluations, key=lambda e: e[1].get("AP") or 0.0)

@@ -23,9 +23,13 @@ def print_table(console: Console, table: Table) -> None:
     """Print a table: as wide as the terminal allows, and never cut where the output is no terminal."""
     if console.is_terminal:
         console.print(table)
-    else:
-        wide = console.measure(table, options=console.options.update(width=10_000)).maximum
-        console.print(table, width=max(console.width, wide), soft_wrap=True)
+        return
+    # Console.print caps the width at the console's own, which without a terminal is a mere guess.
+    wide = console.options.update(width=10_000)
+    options = wide.update(width=console.measure(table, options=wide).maximum)
+    for line in console.render_lines(table, options, pad=False):
+        text = "".join(segment.text for segment in line).rstrip()
+        console.print(Text(text), soft_wrap=True, highlight=False)
 
 
 def key_values(values: Mapping[str, Any] | Any, title: str = "") -> Table:

@@ -19,7 +19,7 @@ def figure(value: float | None) -> str:
     if not math.isfinite(value):
         return str(value)
     size = abs(value)
-    if size == 0:
+    if size < 1e-99:
         return "0"
     if size < 1e-4 or size >= 1e5:
         return f"{value:.1e}"

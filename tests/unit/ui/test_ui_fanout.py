@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from msbal.record import IntervalRecord
+from msbal.ui.fanout import Fanout
+from msbal.ui.live import LiveMonitor
+from msbal.ui.monitor import Ending, RunHeader, make_monitor
+from msbal.ui.plain import PlainMonitor
+from msbal.ui.quiet import QuietMonitor
+
+
+class Spy:
+    """Notes the calls; fails where told."""
+
+    def __init__(self, fails: str = "", error: BaseException | None = None) -> None:
+        self.calls: list[str] = []
+        self.messages: list[str] = []
+        self.ending: Ending | None = None
+        self._fails, self._error = fails, error or RuntimeError("broken\npipe")
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        if name == self._fails:
+            raise self._error
+
+    def started(self, iteration, total, groups) -> None:  # type: ignore[no-untyped-def]
+        self._note("started")
+
+    def stepped(self, iteration, scalars) -> None:  # type: ignore[no-untyped-def]
+        self._note("stepped")
+
+    def interval(self, record) -> None:  # type: ignore[no-untyped-def]
+        self._note("interval")
+
+    def evaluated(self, iteration, metrics) -> None:  # type: ignore[no-untyped-def]
+        self._note("evaluated")
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+        self._note("message")
+
+    def close(self, ending: Ending | None = None) -> None:
+        self.ending = ending
+        self._note("close")
+
+
+CALLS: list[tuple[str, tuple[object, ...]]] = [
+    ("started", (0, 10, ())), ("stepped", (1, {})), ("interval", (None,)), ("evaluated", (1, {})),
+    ("message", ("hello",)),
+]  # fmt: skip
+
+
+def play(fanout: Fanout) -> None:
+    for name, arguments in CALLS:
+        getattr(fanout, name)(*arguments)
+    fanout.close(Ending())
+
+
+@pytest.mark.parametrize("fails", [name for name, _ in CALLS] + ["close"])
+def test_one_failing_monitor_stops_neither_training_nor_the_others(fails: str) -> None:
+    first, bad, last = Spy(), Spy(fails), Spy()
+    play(Fanout([first, bad, last]))
+    for good in (first, last):
+        assert [c for c in good.calls if c != "message"] == [
+            "started",
+            "stepped",
+            "interval",
+            "evaluated",
+            "close",
+        ]
+        assert [m for m in good.messages if m != "hello"] == [
+            "Spy failed and is left out: RuntimeError: broken pipe"
+        ], "told once, on one line"
+    assert bad.calls.count(fails) == 1 + (fails == "close"), "never called again, save to close it"
+
+
+def test_when_all_fail_stderr_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    play(Fanout([Spy("stepped"), Spy("interval")]))
+    assert capsys.readouterr().err == "Spy failed and is left out: RuntimeError: broken pipe\n"
+
+
+def test_interrupts_pass_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        play(Fanout([Spy("stepped", KeyboardInterrupt())]))
+
+
+@pytest.mark.parametrize(
+    ("error", "how"), [(None, None), (KeyboardInterrupt(), "stopped"), (ValueError(), "failed")]
+)
+def test_leaving_the_block_closes_everything(error: BaseException | None, how: str | None) -> None:
+    spy = Spy()
+    try:
+        with Fanout([spy]):
+            if error:
+                raise error
+    except BaseException as caught:
+        assert caught is error
+    assert spy.calls == ["close"]
+    assert (spy.ending.how if spy.ending else None) == how
+
+
+def test_an_own_close_wins() -> None:
+    spy = Spy()
+    with Fanout([spy]) as fanout:
+        fanout.close(Ending("stopped"))
+    assert spy.calls == ["close"] and spy.ending == Ending("stopped")
+
+
+def test_monitors_need_no_close() -> None:
+    class Bare:
+        def message(self, text: str) -> None: ...
+
+    Fanout([Bare()]).close()  # type: ignore[list-item]
+
+
+def terminal(**more: object) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "console", "kind"),
+    [
+        ("auto", terminal(), LiveMonitor),
+        ("live", terminal(), LiveMonitor),
+        ("plain", terminal(), PlainMonitor),
+        ("quiet", terminal(), QuietMonitor),
+        ("auto", Console(file=io.StringIO()), PlainMonitor),
+        ("live", Console(file=io.StringIO()), PlainMonitor),
+        ("auto", terminal(_environ={"TERM": "dumb"}), PlainMonitor),
+    ],
+)
+def test_make_monitor_chooses(mode: str, console: Console, kind: type, header: RunHeader) -> None:
+    fanout = make_monitor(mode, console, header)  # type: ignore[arg-type]
+    assert [type(m) for m in fanout._monitors] == [kind]
+
+
+def test_make_monitor_adds_a_log(
+    tmp_path: Path, header: RunHeader, one_group, make_record: Callable[..., IntervalRecord]
+) -> None:  # type: ignore[no-untyped-def]
+    with make_monitor("quiet", Console(file=io.StringIO()), header, log_file=tmp_path / "log.txt") as monitor:
+        monitor.started(0, 1000, one_group)
+        monitor.interval(make_record(1, one_group[0]))
+    assert "interval t   1" in (tmp_path / "log.txt").read_text()
+
+
+def test_unknown_mode(header: RunHeader) -> None:
+    with pytest.raises(ValueError, match=r"auto, live, plain or quiet\. Found 'fancy'"):
+        make_monitor("fancy", Console(file=io.StringIO()), header)  # type: ignore[arg-type]

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from msbal.record import IntervalRecord
+from msbal.ui.monitor import Ending, RunHeader
+from msbal.ui.plain import PlainMonitor
+from msbal.ui.quiet import QuietMonitor
+
+Make = Callable[..., IntervalRecord]
+
+INTERVAL = re.compile(
+    r"interval +t +(?P<t>\d+)  it +(?P<it>\d+)/(?P<total>\d+)(?:  (?P<group>\w+) *)?  loss (?P<loss>\S+) +"
+    r"(?P<losses>(?:P\d \S+ *)+)  weight (?P<weights>(?:P\d \S+ ?)+)  action (?P<action>\w+) *"
+    r"(?: p (?P<p>\S+))?(?:  reward +(?P<reward>\S+))?$"
+)
+
+
+def pairs(text: str) -> dict[str, float]:
+    words = text.split()
+    return {name: float(value) for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def test_interval_lines_parse_back_to_the_record(
+    header: RunHeader, one_group, make_record: Make, paper: Callable[..., Console]
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper(40)
+    monitor = PlainMonitor(console, header)
+    monitor.started(0, 1000, one_group)
+    records = [make_record(t, one_group[0]) for t in range(1, 6)]
+    for record in records:
+        monitor.interval(record)
+    lines = [line for line in console.file.getvalue().splitlines() if line.startswith("interval")]
+    assert len(lines) == 5, "one line an interval, unwrapped however narrow"
+    for line, record in zip(lines, records, strict=True):
+        found = INTERVAL.match(line)
+        assert found, line
+        assert (int(found["t"]), int(found["it"]), int(found["total"])) == (
+            record.interval,
+            record.iteration,
+            1000,
+        )
+        assert pairs(found["losses"]) == pytest.approx(
+            {level: loss / 100 for level, loss in zip(record.levels, record.loss, strict=True)}, rel=1e-3
+        )
+        assert float(found["loss"]) == pytest.approx(sum(record.loss) / 100, rel=1e-3)
+        assert pairs(found["weights"]) == pytest.approx(
+            dict(zip(record.levels, record.weights, strict=True)), abs=5e-4
+        )
+        assert found["action"] == record.action
+        assert float(found["p"]) == pytest.approx(record.probabilities[record.action], abs=5e-4)
+        assert int(found["reward"]) == record.reward
+
+
+def test_groups_and_strategies_without_choice(
+    header: RunHeader, two_groups, make_record: Make, paper: Callable[..., Console]
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = PlainMonitor(console, header)
+    monitor.started(0, 1000, two_groups)
+    for group in two_groups:
+        monitor.interval(make_record(1, group, "avw"))
+    lines = [x for x in console.file.getvalue().splitlines() if x.startswith("interval")]
+    found = [INTERVAL.match(line) for line in lines]
+    assert [m["group"] for m in found if m] == ["rpn", "roi"]
+    assert all(m and m["action"] == "avw" and m["p"] is None and m["reward"] is None for m in found)
+
+
+def test_progress_lines_come_by_the_clock(header: RunHeader, clock, one_group, paper) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = PlainMonitor(console, header, progress_seconds=10, clock=clock)
+    monitor.started(100, 1100, one_group)
+    for i in range(101, 201):
+        clock.now += 0.5
+        monitor.stepped(i, {"images_per_second": 12.34, "learning_rate": 0.002, "memory_bytes": 2**30})
+    lines = [x for x in console.file.getvalue().splitlines() if x.startswith("train")]
+    assert len(lines) == 5, "fifty seconds"
+    assert lines[0].split("  ")[1:] != []
+    assert "it  120/1100" in lines[0] and "12.3 img/s  lr 0.002  memory 1.0 GiB" in lines[0]
+    assert lines[-1].endswith("elapsed 0:00:50  eta 0:07:30"), "900 iterations at 2 a second"
+
+
+def test_no_escape_codes_without_a_terminal(
+    header: RunHeader, one_group, make_record: Make, metrics, paper
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = PlainMonitor(console, header)
+    monitor.started(0, 1000, one_group)
+    monitor.interval(make_record(1, one_group[0], bad=2))
+    monitor.evaluated(500, metrics)
+    monitor.message("[red]two\nlines\x1b[2J")
+    monitor.close(Ending("stopped", {"resume": "msbal train spec.yaml --resume"}))
+    text = console.file.getvalue()
+    assert text.isascii() and "\x1b" not in text
+    lines = text.splitlines()
+    assert "levels   all  RetinaNetHead  level/stride P3/8 P4/16 P5/32 P6/64 P7/128  terms cls bbox" in lines
+    assert (
+        "note     cls loss of P3 was nan in iteration 100 (rank 0), and 1 more in interval 1: left out of "
+        in text
+    )
+    assert "note     [red]two lines[2J" in lines
+    assert any(
+        line.startswith("eval ") and "AP 0.2314  AP50 0.4012" in line and "AP_S -  " in line for line in lines
+    )
+    assert lines[-2].startswith("end      stopped  it    0/1000")
+    assert lines[-1] == "end      resume: msbal train spec.yaml --resume"
+
+
+def test_no_color_is_honoured_on_a_terminal(
+    header: RunHeader, one_group, make_record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    colour = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38)[;m]")
+    for value, expected in (("1", False), ("", True)):
+        monkeypatch.setenv("NO_COLOR", value)
+        console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
+        PlainMonitor(console, header).interval(make_record(2, one_group[0]))
+        assert bool(colour.search(console.file.getvalue())) == expected
+
+
+def test_log_file_is_appended_to(tmp_path: Path, header: RunHeader, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "log.txt"
+    for t in (1, 2):
+        monitor = PlainMonitor.to_file(path, header)
+        monitor.started(100 * (t - 1), 1000, one_group)
+        monitor.interval(make_record(t, one_group[0]))
+        assert f"interval t   {t}" in path.read_text(), "written at once, not at the end"
+        monitor.close()
+    text = path.read_text()
+    assert text.count("start ") == 2 and text.count("interval ") == 4
+    assert "\x1b" not in text
+
+
+def test_quiet_says_only_what_went_wrong_and_the_end(
+    header: RunHeader, one_group, make_record: Make, metrics, paper
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = QuietMonitor(console)
+    monitor.started(0, 1000, one_group)
+    monitor.stepped(1, {})
+    monitor.message("chatter")
+    monitor.interval(make_record(1, one_group[0]))
+    assert console.file.getvalue() == ""
+    for t in (2, 3):
+        monitor.interval(make_record(t, one_group[0], bad=1))
+    monitor.evaluated(500, metrics)
+    monitor.close(Ending("finished", {"run": "runs/shapes"}))
+    monitor.close()
+    assert console.file.getvalue().splitlines() == [
+        "note: cls loss of P3 was nan in iteration 200 (rank 0): left out of the statistics",
+        "finished, AP 0.2314, AP50 0.4012, VOC mAP 0.4444",
+        "run: runs/shapes",
+    ]
