@@ -48,10 +48,10 @@ def installed(evaluator: str) -> str:
 
 
 SCENES = [
-    dict(seed=1),
-    dict(seed=2, ties=False, crowds=0.4),
-    dict(seed=3, images=12, classes=2, boxes=12, detections=60, flood=4),
-    dict(seed=4, images=60, classes=9, boxes=2, detections=5, flood=0),
+    {"seed": 1},
+    {"seed": 2, "ties": False, "crowds": 0.4},
+    {"seed": 3, "images": 12, "classes": 2, "boxes": 12, "detections": 60, "flood": 4},
+    {"seed": 4, "images": 60, "classes": 9, "boxes": 2, "detections": 5, "flood": 0},
 ]
 
 
