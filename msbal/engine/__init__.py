@@ -3,7 +3,6 @@
 from msbal.engine.balancer import Balancer
 from msbal.engine.group import BalancerSet, GroupNames
 from msbal.engine.losses import LevelLosses, Losses, gather
-from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.report import IntervalReport
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies import (
@@ -16,10 +15,12 @@ from msbal.engine.strategies import (
     State,
     StepStrategy,
     Strategy,
+    Weighing,
     available,
     make,
     register,
 )
+from msbal.record import IntervalRecord, NonFinite
 
 __all__ = [
     "AVW",
@@ -40,6 +41,7 @@ __all__ = [
     "State",
     "StepStrategy",
     "Strategy",
+    "Weighing",
     "available",
     "gather",
     "make",

@@ -6,7 +6,7 @@ Shapes: A iterations of an interval (alpha), T terms, K levels, R ranks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,18 +15,48 @@ from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
 from msbal.engine.interval import Memory, end_interval, initial_memory
-from msbal.engine.losses import LevelLosses, Losses, gather
-from msbal.record import IntervalRecord, NonFinite
+from msbal.engine.losses import Losses, gather
 from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, unpack
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import StepStrategy, Strategy, make
+from msbal.record import IntervalRecord, NonFinite
 
-# Marks the rows of the buffer that no iteration has filled yet: the position within the interval is
-# then part of the buffer, and a checkpoint, a captured graph and the host cannot disagree about it. No
+# Marks the iterations of the interval that have not happened yet: the position within the interval is
+# then part of the losses, and a checkpoint, a captured graph and the host cannot disagree about it. No
 # float32 loss can have this value.
 _EMPTY = torch.finfo(torch.float64).min
 
 _STATE_PREFIX = "strategy_"
+
+
+class _HostView:
+    """What the host knows of a balancer; all of it can be had from the balancer's state again.
+
+    Apart from the module, whose attributes are slow to read and to write.
+
+    Attributes:
+        position: iterations of this interval so far, where `counts`.
+        counts: False once a compiled or captured step has counted on the device alone.
+        scale: ``[K]`` the weights as a constant of the losses' dtype and device, or None where they
+            have to be made. A copy: the backward of a step that is past needs that step's weights.
+        rows: one view ``[T, K]`` of the balancer's losses for each iteration of the interval.
+        last: ``[T, K]`` the losses of the last iteration.
+        knows_positives: the losses came with counts of positives.
+        pending: reports on their way to the host, each with its CUDA event.
+        drained: the last interval that was handed out.
+        gathered: all ranks' unfinished interval, as `Balancer.synchronize` found it.
+    """
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.counts = True
+        self.scale: Tensor | None = None
+        self.rows: tuple[Tensor, ...] = ()
+        self.last: Tensor | None = None
+        self.knows_positives = False
+        self.pending: deque[tuple[Tensor, Any]] = deque()
+        self.drained = 0
+        self.gathered: tuple[Tensor, Tensor] | None = None
 
 
 class Balancer(nn.Module):
@@ -34,15 +64,17 @@ class Balancer(nn.Module):
 
     Call it once an iteration. The scalar is the sum of all terms of all levels, each level times its
     weight. After every `interval` calls the strategy decides the weights that hold from the next call
-    on; gradients of earlier calls keep the weights that they were made with.
+    on; gradients of earlier calls keep the weights that they were made with. In evaluation mode
+    (`eval()`) it weighs, but neither counts nor decides.
 
     An iteration waits for nothing on the device: the losses' device holds the whole state, the record
     of an interval leaves it in one asynchronous copy. In a process group the losses of all ranks are
-    gathered once an interval, and every rank decides the same.
+    gathered once an interval (by a `StepStrategy` averaged at every iteration), and every rank decides
+    the same; all ranks have to call it equally often.
 
     Inside `torch.compile` and while a CUDA graph is captured, counting and deciding happen on the device
-    too, so that a replayed graph goes on balancing; call ``drain(wait=True)`` at least once an interval
-    then, if every record is wanted.
+    too, so that a replayed graph goes on balancing; move it to the losses' device before. Call `drain`
+    every few iterations then: only the last interval's record is kept.
 
     Args:
         levels: names, finest first.
@@ -58,8 +90,6 @@ class Balancer(nn.Module):
     """
 
     weights: Tensor
-    buffer: Tensor
-    positives: Tensor
     intervals: Tensor
     previous_loss: Tensor
     previous_variance: Tensor
@@ -76,17 +106,19 @@ class Balancer(nn.Module):
         epsilon: float = EPSILON,
     ) -> None:
         super().__init__()
-        self.levels, self.terms, self.group = tuple(levels), tuple(terms), group
         self.strategy = make(strategy) if isinstance(strategy, str) else strategy
-        self.interval, self.seed, self.epsilon = interval, seed, epsilon
-        if isinstance(levels, str) or len(self.levels) < 2 or len(set(self.levels)) != len(self.levels):
+        if not isinstance(self.strategy, Strategy):
+            raise ValueError(f"strategy should be a Strategy or the name of one. Found {strategy!r}.")
+        if isinstance(levels, str) or len(levels) < 2 or len(set(levels)) != len(levels):
             raise ValueError(f"levels should be at least two different names. Found {levels!r}.")
-        if isinstance(terms, str) or not self.terms or len(set(self.terms)) != len(self.terms):
+        if isinstance(terms, str) or not terms or len(set(terms)) != len(terms):
             raise ValueError(f"terms should be different names, at least one. Found {terms!r}.")
         if interval < 2:
             raise ValueError(f"interval should be at least 2 (one loss has no variance). Found {interval}.")
         if not epsilon > 0:
             raise ValueError(f"epsilon should be above 0. Found {epsilon}.")
+        self.levels, self.terms, self.group = tuple(levels), tuple(terms), group
+        self.interval, self.seed, self.epsilon = interval, seed, epsilon
         k = len(self.levels)
         self.strategy.check(k)
 
@@ -95,10 +127,6 @@ class Balancer(nn.Module):
         self.register_buffer("intervals", memory.interval)
         self.register_buffer("previous_loss", memory.previous_loss)
         self.register_buffer("previous_variance", memory.previous_variance)
-        self.register_buffer(
-            "buffer", torch.full((interval, len(self.terms), k), _EMPTY, dtype=torch.float64)
-        )
-        self.register_buffer("positives", torch.zeros(k, dtype=torch.float64))
         self._state_keys = tuple(memory.strategy)
         for key, value in memory.strategy.items():
             self.register_buffer(_STATE_PREFIX + key, value)
@@ -108,18 +136,18 @@ class Balancer(nn.Module):
             self._parameter_keys = tuple(parameters)
             for key, value in parameters.items():
                 self.register_parameter(_STATE_PREFIX + key, nn.Parameter(value))
+        # What differs from rank to rank is no buffer: DistributedDataParallel overwrites the buffers of
+        # all ranks by those of rank 0 at every forward pass.
+        self._losses = torch.full((interval, len(self.terms), k), _EMPTY, dtype=torch.float64)
+        self._positives = torch.zeros(k, dtype=torch.float64)
 
         self._draw = Draw(seed, group)
         self._layout = Layout(
             self.levels, self.terms, self.strategy.action_names, self.strategy.name, group, interval
         )
-        self._position = 0  # filled rows, as the host counts them
-        self._host_counts = True  # False once a compiled or captured step has filled rows by itself
-        self._knows_positives = False
-        self._scale: Tensor | None = None  # the weights in the losses' dtype
-        self._last: Tensor | None = None  # this iteration's losses, detached
-        self._pending: deque[tuple[Tensor, Any]] = deque()
-        self._drained = 0
+        # The last report of a compiled or captured step.
+        self._report = torch.zeros(self._layout.size(ranks=1), dtype=torch.float64)
+        self._host = _HostView()
 
     def forward(self, losses: Losses) -> Tensor:
         """Weigh one iteration's losses.
@@ -129,129 +157,129 @@ class Balancer(nn.Module):
 
         Returns:
             scalar, in float32 or better, whose gradient for each loss is its level's weight.
+
+        Raises:
+            ValueError: where names or shapes do not fit, or the strategy lacks something.
         """
         gathered = gather(losses, self.terms, self.levels)
-        compiling = torch.compiler.is_compiling()
-        if compiling or (gathered.values.is_cuda and torch.cuda.is_current_stream_capturing()):
-            return self._device_step(gathered)
-        if gathered.values.device != self.weights.device:
-            self.to(gathered.values.device)
-        return self._host_step(gathered)
+        values, positives = gathered.values, gathered.positives
+        if not self.training:
+            return (values * self.weights.to(values, copy=True)).sum()
+        if torch.compiler.is_compiling() or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return self._device_step(values, positives)
+        return self._host_step(values, positives)
 
     # -- one iteration ---------------------------------------------------------------------------
 
-    def _host_step(self, losses: LevelLosses) -> Tensor:
+    def _host_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration whose place in the interval the host knows: two kernels more than a sum."""
-        if not self._host_counts:
-            self._position = int(self._filled())
-            self._host_counts, self._scale = True, None
-        values = losses.values
+        host = self._host
+        scale = host.scale
+        if scale is None or scale.dtype != values.dtype or scale.device != values.device:
+            scale = self._prepare(values)
         detached = values.detach()
         if isinstance(self.strategy, StepStrategy):
-            total, state = self._weigh_step(losses, self.strategy, self._position)
-            self._set_state(state)
+            total = self._weigh_step(self.strategy, values, positives, host.position)
         else:
-            if self._scale is None or self._scale.dtype != values.dtype:
-                self._scale = self.weights.to(values.dtype, copy=True)
-            total = (values * self._scale).sum()
-        self.buffer[self._position].copy_(detached)
-        if losses.positives is not None:
-            self._knows_positives = True
-            self.positives += losses.positives
-        self._last = detached
-        self._position += 1
-        if self._position == self.interval:
+            total = (values * scale).sum()
+        host.last = detached
+        host.rows[host.position].copy_(detached)
+        if positives is not None:
+            host.knows_positives = True
+            self._positives += positives
+        host.position += 1
+        if host.position == self.interval:
             self._end_interval()
         return total
 
+    def _prepare(self, values: Tensor) -> Tensor:
+        """Bring the host's view up to date."""
+        if values.device != self.weights.device:
+            self.to(values.device)
+        host = self._host
+        if not host.counts:
+            host.position, host.counts = int(self._filled()), True
+        host.rows = self._losses.unbind(0)
+        host.scale = self.weights.to(values.dtype, copy=True)
+        return host.scale
+
     @torch.no_grad()
     def _end_interval(self) -> None:
-        losses, positives = self.buffer.unsqueeze(0), self.positives
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            losses, positives = _gather_ranks(losses, positives)
+        losses, positives, intervals = self._losses.unsqueeze(0), self._positives, self.intervals
+        if _ranks() > 1:
+            losses, positives, intervals = _gather_ranks(losses, positives, intervals)
         old = self._memory()
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
-        self._send(pack(old, new, statistics, losses, self.weights))
-        # New tensors, not new values: a backward that is still to come needs the old weights.
-        self.weights, self.intervals = new.weights, new.interval
-        self.previous_loss, self.previous_variance = new.previous_loss, new.previous_variance
-        self._set_state(new.strategy)
-        self._scale = None
-        self.buffer.fill_(_EMPTY)
-        self.positives.zero_()
-        self._position = 0
+        self._send(pack(old, new, statistics, losses, self.weights, intervals))
+        for current, next_ in self._pairs(new):
+            current.copy_(next_)
+        self._losses.fill_(_EMPTY)
+        self._positives.zero_()
+        self._host.position, self._host.scale = 0, None
 
-    def _device_step(self, losses: LevelLosses) -> Tensor:
+    def _device_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration of which the host knows nothing: the end of the interval is a `where`."""
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if _ranks() > 1:
             raise RuntimeError(
                 "Balancer: a compiled or captured step cannot gather losses over processes; "
-                "call the balancer outside torch.compile, or on the model's level losses after it"
+                "call the balancer outside of torch.compile, on the level losses that come out of it"
             )
-        self._host_counts = False
-        values = losses.values
+        host = self._host
+        host.counts, host.scale = False, None
+        host.last = values.detach()
         filled = self._filled()
         if isinstance(self.strategy, StepStrategy):
-            total, state = self._weigh_step(losses, self.strategy, filled)
-            with torch.no_grad():
-                for key, value in state.items():
-                    getattr(self, _STATE_PREFIX + key).copy_(value)
+            total = self._weigh_step(self.strategy, values, positives, filled)
         else:
             # A copy even where the dtype is the same: the weights change in place below, and the
             # backward of this step needs those of this step.
             total = (values * self.weights.to(values.dtype, copy=True)).sum()
         with torch.no_grad():
-            self.buffer.index_copy_(0, filled.view(1), values.detach().to(torch.float64).unsqueeze(0))
-            if losses.positives is not None:
-                self._knows_positives = True
-                self.positives.add_(losses.positives)
+            row = values.detach().to(torch.float64).unsqueeze(0)
+            self._losses.index_copy_(0, filled.view(1), row)
+            if positives is not None:
+                host.knows_positives = True
+                self._positives.add_(positives)
             due = filled + 1 == self.interval
-            old = self._memory()
+            losses, old = self._losses.unsqueeze(0), self._memory()
             new, statistics = end_interval(
-                self.strategy, old, self.buffer.unsqueeze(0), self.positives, self._draw, self.epsilon
+                self.strategy, old, losses, self._positives, self._draw, self.epsilon
             )
-            report = pack(old, new, statistics, self.buffer.unsqueeze(0), self.weights)
-            self._keep_report(report, due)
+            report = pack(old, new, statistics, losses, self.weights, self.intervals)
             for current, next_ in (
-                (self.weights, new.weights),
-                (self.intervals, new.interval),
-                (self.previous_loss, new.previous_loss),
-                (self.previous_variance, new.previous_variance),
-                *((getattr(self, _STATE_PREFIX + key), new.strategy[key]) for key in self._state_keys),
-                (self.buffer, torch.full_like(self.buffer, _EMPTY)),
-                (self.positives, torch.zeros_like(self.positives)),
+                (self._report, report),
+                *self._pairs(new),
+                (self._losses, torch.full_like(self._losses, _EMPTY)),
+                (self._positives, torch.zeros_like(self._positives)),
             ):
                 current.copy_(torch.where(due, next_, current))
         return total
 
     def _weigh_step(
-        self, losses: LevelLosses, strategy: StepStrategy, filled: Tensor | int
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        values = losses.values
-        state = {
-            key: getattr(self, _STATE_PREFIX + key) for key in (*self._state_keys, *self._parameter_keys)
-        }
-        level_losses = values.detach().to(torch.float64).sum(dim=0)
-        finite = torch.isfinite(level_losses).all()
-        weights, new_state, objective = strategy.weigh(
-            torch.where(finite, level_losses, 1.0),
-            losses.positives,
-            self.intervals * self.interval + filled,
-            state,
-            self._draw,
+        self, strategy: StepStrategy, values: Tensor, positives: Tensor | None, position: Tensor | int
+    ) -> Tensor:
+        losses = values.detach().to(torch.float64).sum(dim=0)
+        if _ranks() > 1:
+            losses, positives = _average_ranks(losses, positives)
+        state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
+        parameters = {key: getattr(self, _STATE_PREFIX + key) for key in self._parameter_keys}
+        finite = torch.isfinite(losses).all()
+        step = self.intervals * self.interval + position
+        weighed = strategy.weigh(
+            torch.where(finite, losses, 1.0), positives, step, {**state, **parameters}, self._draw
         )
-        detached = weights.detach()
-        total = (values * detached.to(values.dtype)).sum()
-        if objective is not None:
+        # A copy, for the same reason as in `_device_step`.
+        weights = torch.where(finite, weighed.weights.detach(), self.weights)
+        total = (values * weights.to(values.dtype)).sum()
+        if weighed.objective is not None:
+            # Its gradient without its value.
+            objective = torch.where(finite, weighed.objective, 0.0)
             total = total + (objective - objective.detach()).to(total.dtype)
         with torch.no_grad():
-            kept = {key: torch.where(finite, new_state[key], state[key]) for key in self._state_keys}
-            used = torch.where(finite, detached, self.weights)
-            if torch.compiler.is_compiling() or not self._host_counts:
-                self.weights.copy_(used)
-            else:
-                self.weights = used
-        return total, kept
+            for key, value in state.items():
+                value.copy_(torch.where(finite, weighed.state[key], value))
+            self.weights.copy_(weights)
+        return total
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -259,22 +287,82 @@ class Balancer(nn.Module):
         state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
         return Memory(self.intervals, self.weights, self.previous_loss, self.previous_variance, state)
 
-    def _set_state(self, state: Mapping[str, Tensor]) -> None:
-        for key in self._state_keys:
-            setattr(self, _STATE_PREFIX + key, state[key])
+    def _pairs(self, new: Memory) -> list[tuple[Tensor, Tensor]]:
+        """What changes in place, with what it becomes. In place: a captured graph knows addresses."""
+        old = self._memory()
+        return [
+            (old.weights, new.weights),
+            (old.interval, new.interval),
+            (old.previous_loss, new.previous_loss),
+            (old.previous_variance, new.previous_variance),
+            *((old.strategy[key], new.strategy[key]) for key in self._state_keys),
+        ]
 
     def _filled(self) -> Tensor:
-        """Rows of the buffer in use, int64 scalar on the device."""
-        return (self.buffer[:, 0, 0] != _EMPTY).sum()
+        """Iterations of this interval so far, int64 scalar on the device."""
+        return (self._losses[:, 0, 0] != _EMPTY).sum()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kw: Any) -> None:
-        # In place would reach into a graph that still needs the old weights.
-        for name, buffer in self._buffers.items():
-            if buffer is not None:
-                self._buffers[name] = buffer.clone()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kw)
-        self._host_counts, self._scale = False, None
-        self._pending.clear()
+    def synchronize(self) -> None:
+        """Gather every rank's part of the unfinished interval, for the next `state_dict`.
+
+        A collective: all ranks call it before rank 0 saves a checkpoint. Without it a checkpoint has
+        only the losses that rank 0 saw since the last interval's end. Does nothing without a process
+        group, or with one process.
+        """
+        if _ranks() > 1:
+            losses, positives = self._losses, self._positives
+            flat = torch.cat([losses.flatten(), positives])
+            rows = _all_gather(flat)
+            self._host.gathered = (
+                rows[:, : losses.numel()].reshape(-1, *losses.shape),
+                rows[:, losses.numel() :].clone(),
+            )
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        losses, positives = self._losses.unsqueeze(0), self._positives.unsqueeze(0)
+        gathered = self._host.gathered
+        # Compared as bits, for NaN: losses that came since make it outdated.
+        if gathered is not None and torch.equal(_bits(gathered[0][dist.get_rank()]), _bits(self._losses)):
+            losses, positives = gathered
+        destination[prefix + "losses"] = losses
+        destination[prefix + "positives"] = positives
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        for name, own in (("losses", self._losses), ("positives", self._positives)):
+            saved = state_dict.pop(prefix + name, None)
+            if saved is None:
+                if strict:
+                    missing_keys.append(prefix + name)
+            elif tuple(saved.shape[1:]) != tuple(own.shape):
+                error_msgs.append(
+                    f"{prefix}{name} should have the shape [ranks, {', '.join(map(str, own.shape))}] of this "
+                    f"interval, terms and levels. Found {list(saved.shape)}."
+                )
+            else:
+                with torch.no_grad():
+                    own.copy_(_part_of_rank(saved, summed=name == "positives"))
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._report.zero_()
+        self._host = _HostView()
+        self._host.counts = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy starts with the state alone: reports on their way belong to the original.
+        host = _HostView()
+        host.counts = False
+        return {**self.__dict__, "_host": host}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Balancer:
         # `model.half()` must not take the statistics with it: only the device may change.
@@ -282,8 +370,11 @@ class Balancer(nn.Module):
             moved: Tensor = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        self._scale = None
         super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
+        self._losses = keep_dtype(self._losses)
+        self._positives = keep_dtype(self._positives)
+        self._report = keep_dtype(self._report)
+        self._host.scale = self._host.gathered = None
         return self
 
     def extra_repr(self) -> str:
@@ -299,44 +390,39 @@ class Balancer(nn.Module):
     def _send(self, report: Tensor) -> None:
         """Start the copy to the host; on CUDA into pinned memory, without waiting."""
         if not report.is_cuda:
-            self._pending.append((report.cpu(), None))
+            self._host.pending.append((report.cpu(), None))
             return
         host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
-        host.copy_(report, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        self._pending.append((host, event))
-
-    def _keep_report(self, report: Tensor, due: Tensor) -> None:
-        """Keep the last report on the device, for a step of which the host knows nothing."""
-        kept = self._buffers.get("report")
-        if kept is None:
-            kept = torch.zeros_like(report)
-            self.register_buffer("report", kept, persistent=False)
-        kept.copy_(torch.where(due, report, kept))
+        with torch.cuda.device(report.device):
+            host.copy_(report, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._host.pending.append((host, event))
 
     def reports(self, wait: bool = False) -> list[IntervalReport]:
         """The reports that have arrived since the last call, oldest first.
 
         Args:
-            wait: wait for those still on their way (a synchronisation), and ask the device for the
-                last one of a compiled or captured step.
+            wait: wait for those still on their way (a synchronisation).
+
+        Raises:
+            RuntimeError: where the ranks have not counted the same intervals.
         """
+        host = self._host
+        if not host.counts and (wait or not host.pending):
+            # A compiled or captured step does not say when an interval ends: ask for what it has left.
+            self._send(self._report.clone())
         finished: list[IntervalReport] = []
-        while self._pending:
-            host, event = self._pending[0]
+        while host.pending:
+            flat, event = host.pending[0]
             if event is not None and not event.query():
                 if not wait:
                     break
                 event.synchronize()
-            self._pending.popleft()
-            finished.append(unpack(host, self._layout, self._knows_positives))
-        if wait and not self._host_counts and self._buffers.get("report") is not None:
-            last = unpack(self._buffers["report"].cpu(), self._layout, self._knows_positives)  # type: ignore[union-attr]
-            if last.record.interval > self._drained:
-                finished.append(last)
-        if finished:
-            self._drained = finished[-1].record.interval
+            host.pending.popleft()
+            if int(flat[0]) > host.drained:
+                host.drained = int(flat[0])
+                finished.append(unpack(flat, self._layout, host.knows_positives))
         return finished
 
     def drain(self, wait: bool = False) -> list[IntervalRecord]:
@@ -345,22 +431,56 @@ class Balancer(nn.Module):
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
         """Name this process's NaN and infinite losses of the last iteration. Waits for the device."""
-        if self._last is None:
+        if self._host.last is None:
             return ()
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        losses = self._last.view(1, 1, len(self.terms), len(self.levels))
+        rank = dist.get_rank() if _ranks() > 1 else 0
+        losses = self._host.last.view(1, 1, len(self.terms), len(self.levels))
         return find_nonfinite(losses, self.levels, self.terms, self.iteration - 1, rank)
 
 
-def _gather_ranks(losses: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """All ranks' losses as ``[R, A, T, K]`` and the sum of their positives, in one collective.
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _all_gather(flat: Tensor) -> Tensor:
+    """``[N]`` of every rank as ``[R, N]``."""
+    gathered = flat.new_empty(_ranks() * flat.numel())
+    dist.all_gather_into_tensor(gathered, flat)
+    return gathered.view(-1, flat.numel())
+
+
+def _gather_ranks(losses: Tensor, positives: Tensor, intervals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All ranks' losses ``[R, A, T, K]``, the sum of their positives, and their intervals ``[R]``.
 
     Gathered, not reduced: every rank then averages in the same order, and a NaN keeps its rank.
     """
-    ranks = dist.get_world_size()
-    flat = torch.cat([losses.flatten(), positives])
-    gathered = flat.new_empty(ranks * flat.numel())
-    dist.all_gather_into_tensor(gathered, flat)
-    rows = gathered.view(ranks, -1)
-    split = losses.numel()
-    return rows[:, :split].reshape(ranks, *losses.shape[1:]), rows[:, split:].sum(dim=0)
+    rows = _all_gather(torch.cat([losses.flatten(), positives, intervals.to(losses.dtype).view(1)]))
+    end = losses.numel()
+    return rows[:, :end].reshape(-1, *losses.shape[1:]), rows[:, end:-1].sum(dim=0), rows[:, -1]
+
+
+def _average_ranks(losses: Tensor, positives: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """One iteration's level losses, averaged, and positives, summed over ranks: the same on all of them."""
+    if positives is None:
+        return _all_gather(losses).mean(dim=0), None
+    rows = _all_gather(torch.cat([losses, positives.to(losses.dtype)]))
+    k = losses.numel()
+    return rows[:, :k].mean(dim=0), rows[:, k:].sum(dim=0)
+
+
+def _part_of_rank(saved: Tensor, summed: bool) -> Tensor:
+    """This rank's part of what R ranks saved; of another number of ranks, an equal part.
+
+    Args:
+        summed: whether ranks are summed, not averaged, at the interval's end.
+    """
+    ranks = _ranks()
+    if saved.shape[0] == ranks:
+        return saved[dist.get_rank() if ranks > 1 else 0]
+    if summed:
+        return saved.sum(dim=0) / ranks
+    return torch.where(saved[0] == _EMPTY, _EMPTY, saved.mean(dim=0))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(torch.int64)

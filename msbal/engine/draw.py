@@ -44,6 +44,10 @@ def _mix_host(x: int) -> int:
 class Draw:
     """The random numbers of one balancer.
 
+    Number n is output n of SplitMix64 seeded with ``key = mix(mix(seed) + (1 + crc32(stream)) * golden
+    gamma)``, where mix is SplitMix64's output function: so neither neighbouring seeds nor streams share
+    numbers.
+
     Args:
         seed: any integer; its lowest 64 bits count.
         stream: a name; balancers of one run with different names draw independently.

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from msbal.engine.balancer import Balancer
 from msbal.engine.losses import LevelLosses
-from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.report import IntervalReport
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import Strategy
+from msbal.record import IntervalRecord, NonFinite
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,14 @@ class BalancerSet(nn.Module):
     """One balancer for each group of levels; with `per_term` one for each term of each group.
 
     Args:
-        groups: by name.
-        strategy: for all of them; `strategies` overrides it by group.
+        groups: by name, at least one.
+        strategy: for all of them.
         per_term: balance every term on its own; the balancers are then named ``cls``, or ``rpn:cls``
             where there are several groups.
         interval, seed, epsilon: see `Balancer`.
+
+    Raises:
+        ValueError: see `Balancer`.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class BalancerSet(nn.Module):
         epsilon: float = EPSILON,
     ) -> None:
         super().__init__()
+        if not groups:
+            raise ValueError("groups should have at least one group of levels. Found none.")
         self.groups, self.per_term = dict(groups), per_term
         self.balancers: dict[str, Balancer] = {}
         for group, names in groups.items():
@@ -53,7 +58,8 @@ class BalancerSet(nn.Module):
                     names.levels, strategy, terms=terms, interval=interval, seed=seed, group=name,
                     epsilon=epsilon,
                 )  # fmt: skip
-        self._modules_list = nn.ModuleList(self.balancers.values())
+                # Part of the checkpoint's keys, in which a dot would separate modules.
+                self.add_module(f"balancer:{name}".replace(".", "/"), self.balancers[name])
 
     def _split(self, group: str, terms: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
         if not self.per_term:
@@ -92,6 +98,11 @@ class BalancerSet(nn.Module):
     def drain(self, wait: bool = False) -> list[IntervalRecord]:
         """See `Balancer.drain`."""
         return [report.record for report in self.reports(wait)]
+
+    def synchronize(self) -> None:
+        """See `Balancer.synchronize`."""
+        for balancer in self.balancers.values():
+            balancer.synchronize()
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
         """See `Balancer.nonfinite`."""

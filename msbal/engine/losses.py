@@ -20,8 +20,9 @@ class LevelLosses:
     Attributes:
         values: ``[T, K]``, each the scalar loss that the framework would have summed, with the
             framework's own normalisers and term weights applied.
-        positives: ``[K]`` number of positive samples (anchors, points, RoIs) per level, or None where
-            the seam cannot tell. Only strategies that count positives or mask empty levels read it.
+        positives: ``[K]`` number of positive samples (anchors, points, RoIs) per level, on the losses'
+            device, or None where the seam cannot tell. Only strategies that count positives or mask
+            empty levels read it.
     """
 
     values: Tensor
@@ -45,34 +46,51 @@ def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> Level
     Raises:
         ValueError: where names or shapes do not fit.
     """
+    shape = (len(terms), len(levels))
     positives = None
-    if isinstance(losses, LevelLosses):
-        values, positives = losses.values, losses.positives
-    elif isinstance(losses, Tensor):
+    if isinstance(losses, Tensor):
         values = losses
+    elif isinstance(losses, LevelLosses):
+        values, positives = losses.values, losses.positives
     elif isinstance(losses, Mapping):
-        if set(losses) != set(terms):
-            raise ValueError(f"Losses should have the terms {sorted(terms)}. Found {sorted(losses)}.")
-        rows = [losses[term] for term in terms]
-        if all(isinstance(row, Tensor) for row in rows):
-            values = torch.stack([row for row in rows if isinstance(row, Tensor)])
-        else:
-            # One stack for all scalars: a stack per term would cost a kernel each.
-            scalars = [scalar for row in rows for scalar in row]
-            if len(scalars) != len(terms) * len(levels):
-                raise ValueError(
-                    f"Each term should have {len(levels)} losses, one per level {list(levels)}. "
-                    f"Found {[len(row) for row in rows]} for {list(terms)}."
-                )
-            values = torch.stack(scalars).view(len(terms), len(levels))
+        values = _stack_terms(losses, terms, shape)
     else:
-        values = torch.stack(list(losses))
-    if values.dim() == 1:
+        values = _stack(losses)
+    if values.shape != shape:
+        if values.shape != shape[1:] or shape[0] != 1:
+            raise ValueError(
+                f"losses should have shape {list(shape)}, terms {list(terms)} by levels {list(levels)}. "
+                f"Found {list(values.shape)}."
+            )
         values = values.unsqueeze(0)
-    if values.shape != (len(terms), len(levels)):
-        raise ValueError(
-            f"Losses should have shape [{len(terms)} terms, {len(levels)} levels]. Found {list(values.shape)}."
-        )
-    if values.dtype in (torch.float16, torch.bfloat16):
+    if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
     return LevelLosses(values, positives)
+
+
+def _stack_terms(
+    losses: Mapping[str, Tensor] | Mapping[str, Sequence[Tensor]],
+    terms: Sequence[str],
+    shape: tuple[int, int],
+) -> Tensor:
+    if losses.keys() != set(terms):
+        raise ValueError(f"losses should have the terms {sorted(terms)}. Found {sorted(losses)}.")
+    rows = [losses[term] for term in terms]
+    if all(isinstance(row, Tensor) for row in rows):
+        return _stack(rows)
+    for term, row in zip(terms, rows, strict=True):
+        if len(row) != shape[1]:
+            raise ValueError(
+                f"losses[{term!r}] should have {shape[1]} losses, one a level. Found {len(row)}."
+            )
+    # One stack of all scalars: a stack for each term would cost a kernel each.
+    stacked = _stack([scalar for row in rows for scalar in row])
+    return stacked.view(shape) if stacked.dim() == 1 else stacked
+
+
+def _stack(tensors: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
+    try:
+        return torch.stack(tensors)  # type: ignore[arg-type]
+    except (TypeError, RuntimeError) as error:
+        found = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in tensors]
+        raise ValueError(f"losses should be tensors of one shape. Found {found}.") from error

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from msbal.engine.interval import Memory
-from msbal.record import IntervalRecord, NonFinite
 from msbal.engine.statistics import IntervalStatistics
+from msbal.record import IntervalRecord, NonFinite
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,11 @@ class Layout:
     strategy: str
     group: str
     alpha: int
+
+    def size(self, ranks: int) -> int:
+        """Numbers in a packed report."""
+        k, t = len(self.levels), len(self.terms)
+        return 5 + 6 * k + t * k + len(self.actions) + ranks * self.alpha * t * k
 
 
 @dataclass(frozen=True)
@@ -38,21 +43,33 @@ class IntervalReport:
     losses: list[list[list[float]]]
 
 
-def pack(old: Memory, new: Memory, statistics: IntervalStatistics, losses: Tensor, weights: Tensor) -> Tensor:
+def pack(
+    old: Memory,
+    new: Memory,
+    statistics: IntervalStatistics,
+    losses: Tensor,
+    weights: Tensor,
+    intervals: Tensor | None = None,
+) -> Tensor:
     """Everything that a report needs in one flat float64 tensor, on the device.
 
     Args:
         losses: ``[R, A, T, K]``.
         weights: ``[K]`` that held at the interval's last iteration.
+        intervals: ``[R]`` that each rank had counted, where there are several.
     """
     nothing = statistics.count.new_zeros(1)
     state = new.strategy
+    apart = nothing
+    if intervals is not None and intervals.numel() > 1:
+        apart = (intervals != old.interval).any().to(torch.float64).view(1)
     return torch.cat(
         [
             statistics.interval.to(torch.float64).view(1),
             statistics.count.view(1),
             state["reward"].view(1) if "reward" in state else nothing,
             state["action"].to(torch.float64).view(1) if "action" in state else nothing,
+            apart,
             statistics.loss,
             statistics.variance,
             statistics.variance_reduction,
@@ -67,12 +84,21 @@ def pack(old: Memory, new: Memory, statistics: IntervalStatistics, losses: Tenso
 
 
 def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalReport:
-    """The inverse of `pack`, on the host."""
+    """The inverse of `pack`, on the host.
+
+    Raises:
+        RuntimeError: where the ranks had not counted the same intervals.
+    """
     levels, terms, actions = layout.levels, layout.terms, layout.actions
     k, t = len(levels), len(terms)
     values = flat.tolist()
     interval, count, reward, action = int(values[0]), int(values[1]), int(values[2]), int(values[3])
-    at = 4
+    if values[4]:
+        raise RuntimeError(
+            f"Balancer `{layout.group}`: the processes have counted different numbers of intervals. Load the "
+            f"same checkpoint on all of them, and call the balancer equally often."
+        )
+    at = 5
 
     def take(n: int) -> tuple[float, ...]:
         nonlocal at

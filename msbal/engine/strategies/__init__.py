@@ -1,7 +1,7 @@
 """Statistics in, weights out: one idea a file."""
 
 from msbal.engine.strategies.avw import AVW
-from msbal.engine.strategies.base import State, StepStrategy, Strategy, available, make, register
+from msbal.engine.strategies.base import State, StepStrategy, Strategy, Weighing, available, make, register
 from msbal.engine.strategies.equal import Equal
 from msbal.engine.strategies.fixed import Fixed
 from msbal.engine.strategies.max_loss import MaxLoss
@@ -18,6 +18,7 @@ __all__ = [
     "State",
     "StepStrategy",
     "Strategy",
+    "Weighing",
     "available",
     "make",
     "register",

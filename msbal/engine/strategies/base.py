@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from importlib import metadata
 from typing import ClassVar, TypeAlias, TypeVar
@@ -65,27 +65,39 @@ class Strategy(ABC):
 
 
 @dataclass(frozen=True)
+class Weighing:
+    """What a `StepStrategy` makes of one iteration.
+
+    Attributes:
+        weights: ``[K]`` float64.
+        state: the new state, without the parameters.
+        objective: a scalar whose gradient the parameters receive; its value never enters the loss.
+    """
+
+    weights: Tensor
+    state: State = field(default_factory=dict)
+    objective: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class StepStrategy(Strategy):
     """Weighs anew at every iteration, from that iteration's losses."""
 
     def initial_parameters(self, levels: int) -> dict[str, Tensor]:
-        """Learned tensors; they join the state under their names and the optimizer as parameters."""
+        """Learned tensors: parameters of the balancer, which the optimizer has to be given."""
         return {}
 
     @abstractmethod
     def weigh(
         self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
-    ) -> tuple[Tensor, State, Tensor | None]:
-        """Weights of this iteration.
+    ) -> Weighing:
+        """Weights of this iteration. An iteration with a loss that is not finite leaves no trace.
 
         Args:
-            losses: ``[K]`` float64, detached, over all terms.
-            positives: ``[K]`` or None.
+            losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
+            positives: ``[K]``, summed over ranks, or None where the seam cannot tell.
             step: int64 scalar, the iterations before this one.
-
-        Returns:
-            ``[K]`` weights; the new state (without the parameters); and a scalar whose gradient the
-            parameters are to receive, or None. Its value never enters the loss.
+            state: the strategy's state, and its parameters.
         """
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
@@ -102,10 +114,13 @@ def register(strategy: _S) -> _S:
     Raises:
         ValueError: where another class has the name already.
     """
+    if not (isinstance(strategy, type) and issubclass(strategy, Strategy) and is_dataclass(strategy)):
+        raise ValueError(f"A strategy should be a dataclass and a subclass of Strategy. Found {strategy!r}.")
     if not strategy.name:
         raise ValueError(f"{strategy.__name__}.name should be a non-empty string. Found ''.")
     known = _REGISTRY.setdefault(strategy.name, strategy)
-    if known is not strategy and known.__qualname__ != strategy.__qualname__:
+    # A module that is loaded again registers its strategy again.
+    if (known.__module__, known.__qualname__) != (strategy.__module__, strategy.__qualname__):
         raise ValueError(
             f"Strategy name `{strategy.name}` should be free. Found it taken by {known.__module__}."
         )
@@ -114,20 +129,28 @@ def register(strategy: _S) -> _S:
 
 
 @cache
-def _load_third_party() -> None:
+def _broken_entry_points() -> dict[str, str]:
+    """Load other packages' strategies; why each of those that cannot be used fails, by name.
+
+    One broken package is no reason to refuse the strategies of all others.
+    """
+    broken = {}
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name not in _REGISTRY:
+        if point.name in _REGISTRY:
+            continue
+        try:
             strategy = point.load()
-            if strategy.name != point.name:
-                raise ValueError(
-                    f"Entry point `{point.name}` should name a strategy of that name. Found `{strategy.name}`."
-                )
+            if getattr(strategy, "name", None) != point.name:
+                raise ValueError(f"{point.value} is no strategy of the name `{point.name}`")
             register(strategy)
+        except Exception as error:
+            broken[point.name] = f"{type(error).__name__}: {error}"
+    return broken
 
 
 def available() -> dict[str, type[Strategy]]:
     """All strategies by name, those of other installed packages included."""
-    _load_third_party()
+    _broken_entry_points()
     return dict(_REGISTRY)
 
 
@@ -138,6 +161,8 @@ def make(name: str, **options: object) -> Strategy:
         ValueError: where the name is unknown (listing what exists) or an option does not fit.
     """
     known = available()
+    if name in _broken_entry_points():
+        raise ValueError(f"strategy `{name}` fails to load: {_broken_entry_points()[name]}")
     if name not in known:
         raise ValueError(f"strategy should be one of {', '.join(sorted(known))}. Found `{name}`.")
     return known[name](**options)

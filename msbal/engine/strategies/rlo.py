@@ -10,10 +10,13 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.statistics import IntervalStatistics
-from msbal.engine.strategies.base import State, Strategy, available, register
+from msbal.engine.strategies.base import State, Strategy, available, ones, register
 from msbal.engine.strategies.selection import SelectionStrategy
+from msbal.engine.weighting import amplify, select_top
 
-ACTIONS = ("avw", "min_loss", "max_loss", "equal")
+EQUAL = "equal"
+
+ACTIONS = ("avw", "min_loss", "max_loss", EQUAL)
 """The paper's a0 to a3."""
 
 
@@ -28,7 +31,8 @@ def reinforce(
     """Eq 7: raise the probability of a rewarded action, lower that of any other outcome.
 
     Only the action's own probability is kept within [p_min, p_max]; the others are rescaled so that
-    the sum stays 1, and may leave it.
+    the sum stays 1, and may leave it. They are divided by their own sum, not by the ``1 - p`` of the
+    paper, which it equals: over thousands of intervals the rounding of ``1 - p`` would grow.
 
     Args:
         probabilities: ``[A]``.
@@ -39,9 +43,9 @@ def reinforce(
     chosen = torch.arange(probabilities.numel(), device=probabilities.device) == action
     sign = torch.where(reward > 0, 1.0, -1.0).to(probabilities.dtype)
     moved = (probabilities + step * sign).clamp(p_min, p_max)
-    old_of_chosen = torch.where(chosen, probabilities, 0.0).sum()
+    others = torch.where(chosen, 0.0, probabilities)
     new_of_chosen = torch.where(chosen, moved, 0.0).sum()
-    rescaled = probabilities * ((1.0 - new_of_chosen) / (1.0 - old_of_chosen))
+    rescaled = others * ((1.0 - new_of_chosen) / others.sum())
     return torch.where(action < 0, probabilities, torch.where(chosen, moved, rescaled))
 
 
@@ -97,8 +101,8 @@ class RLO(Strategy):
         made = []
         for name in self.actions:
             cls = known.get(name)
-            if cls is None or not (name == "equal" or issubclass(cls, SelectionStrategy)):
-                fit = [n for n, c in known.items() if n == "equal" or issubclass(c, SelectionStrategy)]
+            if cls is None or not (name == EQUAL or issubclass(cls, SelectionStrategy)):
+                fit = [n for n, c in known.items() if n == EQUAL or issubclass(c, SelectionStrategy)]
                 raise ValueError(f"actions should be from {', '.join(sorted(fit))}. Found `{name}`.")
             made.append(
                 cls(amplification=self.amplification, top_k=self.top_k)
@@ -131,6 +135,18 @@ class RLO(Strategy):
         # Inverse of the cumulative distribution; the clamp is for a last sum that rounds below u.
         below = torch.cumsum(probabilities, 0) <= draw.uniform(statistics.interval)
         action = below.sum().clamp_max(len(self.actions) - 1)
-        weights = torch.stack([s.decide(statistics, {}, draw)[0] for s in self._strategies])
-        chosen = weights.index_select(0, action.view(1)).squeeze(0)
-        return chosen, {"probabilities": probabilities, "action": action, "reward": earned}
+        return self._weights_of(action, statistics), {
+            "probabilities": probabilities,
+            "action": action,
+            "reward": earned,
+        }
+
+    def _weights_of(self, action: Tensor, statistics: IntervalStatistics) -> Tensor:
+        """The weights ``[K]`` that an action leads to. Its score is chosen first: eq 5 is then run once."""
+        unit = ones(statistics)
+        scores = [s.score(statistics) if isinstance(s, SelectionStrategy) else unit for s in self._strategies]
+        score = torch.stack(scores).index_select(0, action.view(1)).squeeze(0)
+        weights = amplify(select_top(score, self.top_k), statistics.loss, self.amplification)
+        if EQUAL not in self.actions:
+            return weights
+        return torch.where(action == self.actions.index(EQUAL), unit, weights)
