@@ -40,8 +40,8 @@ class Recipe:
     """
 
     seed: int = 0
-    train: int = 400
-    val: int = 100
+    train: int = 256
+    val: int = 64
     size: int = 160
 
     def __post_init__(self) -> None:
@@ -72,8 +72,8 @@ def default_root() -> Path:
 def generate(
     root: Path | None = None,
     seed: int = 0,
-    train: int = 400,
-    val: int = 100,
+    train: int = 256,
+    val: int = 64,
     size: int = 160,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:

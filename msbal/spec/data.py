@@ -1,76 +1,129 @@
-"""The spec's ``data:`` section, discriminated by ``format``."""
+"""The spec's ``data:`` section: where the images and boxes are.
+
+A relative ``root`` is taken from the spec file's folder, which the validation context names:
+``TypeAdapter(DataSpec).validate_python(section, context={"base": folder})``.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from msbal.spec.base import SpecModel, resolve
 
-_CLASSES = "Class names to use, in label order; by default all."
+
+def _from_spec(path: Path | None, info: ValidationInfo) -> Path | None:
+    try:
+        return None if path is None else resolve(path, info)
+    except RuntimeError as error:
+        raise ValueError(f"{path} names a home folder that does not exist") from error
+
+
+_Root = Annotated[Path, AfterValidator(_from_spec)]
+_Classes = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+_CLASSES_HELP = "Names of the classes to train on, in the order of their labels; all of them if left out."
+_HOLDOUT_HELP = (
+    "Without a `val` of its own: the share of the training images, chosen by a hash of their names, that "
+    "is held out for evaluation."
+)
+_ROOT_HELP = "The folder that the other paths are relative to; itself relative to the spec file's folder."
 
 
 class CocoSplit(SpecModel):
-    """One split in COCO's layout; paths are seen from `root`."""
+    """One annotation file and its images."""
 
-    annotations: Path = Field(description="The annotation file, JSON.")
-    images: Path = Field(Path(), description="The folder that the annotation's file names start from.")
-
-
-class CocoData(SpecModel):
-    """A data set in COCO's layout."""
-
-    format: Literal["coco"] = Field(description="COCO's layout.")
-    root: Path = Field(Path(), description="The data set's folder, seen from the spec's.")
-    train: CocoSplit = Field(description="What to train on.")
-    val: CocoSplit | None = Field(None, description="What to evaluate on.")
-    classes: tuple[str, ...] | None = Field(None, min_length=1, description=_CLASSES)
-
-    @field_validator("root")
-    @classmethod
-    def _from_spec(cls, value: Path, info: ValidationInfo) -> Path:
-        return resolve(value, info)
-
-
-class VocSplit(SpecModel):
-    """One split in VOC's layout."""
-
-    sets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        min_length=1, description="Image sets, e.g. VOC2007/trainval; several are merged."
+    annotations: Path = Field(description="A COCO annotation file (JSON), relative to `root`.")
+    images: Path = Field(
+        default=Path(),
+        description="The folder that its `file_name` entries are relative to; relative to `root`.",
     )
 
 
-class VocData(SpecModel):
-    """A data set in VOC's layout."""
+class VocSplit(SpecModel):
+    """The image sets of one split."""
 
-    format: Literal["voc"] = Field(description="VOC's layout.")
-    root: Path = Field(description="The folder that holds VOC2007 and so on (VOCdevkit), seen from the spec's.")
+    sets: tuple[Annotated[str, Field(pattern=r"[^/]$")], ...] = Field(
+        min_length=1,
+        description="Image sets as FOLDER/SET, e.g. VOC2007/trainval, read from "
+        "FOLDER/ImageSets/Main/SET.txt under `root`; SET alone where `root` is such a folder; `*` as SET "
+        "is every annotated image.",
+    )
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """``(folder, set)`` of each, as `msbal.data.read_voc` takes them."""
+        split = [entry.rpartition("/") for entry in self.sets]
+        return [(folder or ".", set_) for folder, _, set_ in split]
+
+
+class _WithSplits(SpecModel):
+    root: _Root = Field(default=Path(), description=_ROOT_HELP)
+    holdout: float | None = Field(default=None, gt=0, lt=1, description=_HOLDOUT_HELP)
+    classes: _Classes | None = Field(default=None, description=_CLASSES_HELP)
+
+    @model_validator(mode="after")
+    def _one_source_of_val(self) -> _WithSplits:
+        if self.holdout is not None and self.has_val_split:
+            raise ValueError("`val` and `holdout` exclude each other: remove one of them")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError("`classes` names one class twice")
+        return self
+
+    @property
+    def has_val_split(self) -> bool:
+        """Whether `val` is given."""
+        return getattr(self, "val", None) is not None
+
+    @property
+    def has_val(self) -> bool:
+        """Whether there is anything to evaluate on."""
+        return self.has_val_split or self.holdout is not None
+
+
+class CocoData(_WithSplits):
+    """Images with COCO annotation files."""
+
+    format: Literal["coco"] = Field(description="COCO annotation files (JSON).")
+    train: CocoSplit = Field(description="What to train on.")
+    val: CocoSplit | None = Field(
+        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
+    )
+
+
+class VocData(_WithSplits):
+    """Images in Pascal VOC folders."""
+
+    format: Literal["voc"] = Field(description="Pascal VOC folders (XML annotations).")
     train: VocSplit = Field(description="What to train on.")
-    val: VocSplit | None = Field(None, description="What to evaluate on.")
-    classes: tuple[str, ...] | None = Field(None, min_length=1, description=_CLASSES)
-
-    @field_validator("root")
-    @classmethod
-    def _from_spec(cls, value: Path, info: ValidationInfo) -> Path:
-        return resolve(value, info)
+    val: VocSplit | None = Field(
+        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
+    )
 
 
 class GeneratedData(SpecModel):
-    """A data set that is made on first use, from a seed, without downloads."""
+    """Pictures of shapes, drawn on first use from a seed."""
 
-    format: Literal["generated"] = Field(description="Made on first use.")
-    root: Path | None = Field(None, description="Where to keep it; by default the user's cache folder.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Other seeds make other pictures.")
-    train_images: int = Field(256, ge=1, le=100_000, description="Images to train on.")
-    val_images: int = Field(64, ge=1, le=100_000, description="Images to evaluate on.")
-    size: int = Field(160, ge=64, le=2048, description="Width and height of the images, pixels.")
+    format: Literal["generated"] = Field(description="A data set of shapes, made on first use.")
+    root: Annotated[Path | None, AfterValidator(_from_spec)] = Field(
+        default=None,
+        description="The folder to keep it in; the user's cache folder (or $MSBAL_CACHE) if left out.",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same pictures.")
+    train_images: int = Field(default=256, ge=1, le=10**6, description="Pictures to train on.")
+    val_images: int = Field(default=64, ge=1, le=10**6, description="Pictures to evaluate on.")
+    size: int = Field(default=160, ge=64, le=2048, description="Width and height of a picture, in pixels.")
 
-    @field_validator("root")
-    @classmethod
-    def _from_spec(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return None if value is None else resolve(value, info)
+    @property
+    def has_val(self) -> bool:
+        """Whether there is anything to evaluate on."""
+        return True
+
+    @property
+    def classes(self) -> None:
+        """None: all of its classes, as in the other formats without a list."""
+        return None
 
 
 DataSpec = Annotated[CocoData | VocData | GeneratedData, Field(discriminator="format")]

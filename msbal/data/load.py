@@ -1,0 +1,131 @@
+"""From a spec's ``data:`` section to its splits, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
+
+from msbal.data.check import require_boxes, require_readable_images
+from msbal.data.coco import read_categories, read_coco
+from msbal.data.generated import generate, read_generated
+from msbal.data.model import DetectionData
+from msbal.data.split import hold_out
+from msbal.data.voc import found_classes, read_voc
+
+if TYPE_CHECKING:
+    from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData
+
+Progress = Callable[[int, int], None]
+
+
+@overload
+def load(
+    spec: DataSpec,
+    split: Literal["train"],
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> DetectionData: ...
+
+
+@overload
+def load(
+    spec: DataSpec,
+    split: Literal["val"],
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> DetectionData | None: ...
+
+
+def load(
+    spec: DataSpec,
+    split: Literal["train", "val"],
+    classes: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> DetectionData | None:
+    """Read and check one split.
+
+    Args:
+        spec: the ``data:`` section.
+        split: ``train`` or ``val``.
+        classes: of the training split, for ``val`` where the spec has none. It saves finding out how
+            the training split numbers its labels; a training split that this process has read is
+            remembered anyhow.
+        progress: called with pictures done and to do where the data set is generated now.
+
+    Returns:
+        The split; None for a ``val`` that the spec does not have.
+
+    Raises:
+        DataError: where anything is wrong with it.
+    """
+    if split == "val" and not spec.has_val:
+        return None
+    data = _read(spec, split, spec.classes or classes, progress)
+    require_boxes(data, f"data.{split}")
+    if spec.format != "generated":
+        require_readable_images(data, f"data.{split}")
+    return data
+
+
+def _read(
+    spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None, progress: Progress | None
+) -> DetectionData:
+    if spec.format == "generated":
+        return _read_generated(spec, split, progress)
+    if split == "train" or spec.holdout is not None:
+        whole = _read_train(spec)
+        return whole if spec.holdout is None else hold_out(whole, spec.holdout)[split == "val"]
+    return _read_val(spec, classes)
+
+
+def _read_train(spec: CocoData | VocData) -> DetectionData:
+    if spec.format == "voc":
+        return read_voc(spec.root, spec.train.pairs, spec.classes)
+    annotations = spec.root / spec.train.annotations
+    data = read_coco(annotations, spec.root / spec.train.images, spec.classes)
+    if spec.classes is None:
+        _remember(annotations, data.classes)
+    return data
+
+
+def _read_val(spec: CocoData | VocData, classes: Sequence[str] | None) -> DetectionData:
+    """The labels are those of the training split; not all of its classes need occur here."""
+    assert spec.val is not None
+    if spec.format == "voc":
+        classes = classes or found_classes(spec.root, spec.train.pairs)
+        return read_voc(spec.root, spec.val.pairs, classes, partial=True)
+    classes = classes or _classes_of(spec.root / spec.train.annotations)
+    annotations = spec.root / spec.val.annotations
+    return read_coco(annotations, spec.root / spec.val.images, classes, partial=True)
+
+
+# Reading train2017 takes seconds, and most processes that ask for its classes have just read it.
+_classes_by_file: dict[tuple[Path, int, int], tuple[str, ...]] = {}
+
+
+def _stamp(path: Path) -> tuple[Path, int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return path, status.st_mtime_ns, status.st_size
+
+
+def _remember(annotations: Path, classes: tuple[str, ...]) -> None:
+    stamp = _stamp(annotations)
+    if stamp is not None:
+        _classes_by_file[stamp] = classes
+
+
+def _classes_of(annotations: Path) -> tuple[str, ...]:
+    stamp = _stamp(annotations)
+    known = _classes_by_file.get(stamp) if stamp is not None else None
+    return known if known is not None else read_categories(annotations)
+
+
+def _read_generated(
+    spec: GeneratedData, split: Literal["train", "val"], progress: Progress | None
+) -> DetectionData:
+    folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size, progress)
+    return read_generated(folder, split)
