@@ -12,7 +12,7 @@ def command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Folders of runs, also of runs still going, or the records of `msbal replay`.",
             show_default=False,
         ),

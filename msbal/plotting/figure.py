@@ -59,7 +59,8 @@ def draw_figure(
     overlaid (stacked areas, actions) stand once for each run.
 
     Raises:
-        SpecError: nothing to draw, or an unknown style or palette.
+        SpecError: an unknown style or palette.
+        ValueError: no run can fill a panel; `choose_panels` chooses those that one can.
         BackendError: matplotlib is missing.
     """
     need("matplotlib")
@@ -70,12 +71,7 @@ def draw_figure(
     look = make_look(runs, chosen, palette, smooth)
     rows = _rows(runs, panels, overlay=overlay, columns=chosen.columns)
     if not rows:
-        raise SpecError(
-            "--what",
-            "these runs have nothing of it",
-            "panels that a run can fill",
-            "probabilities and rewards come from strategies that choose, such as rlo",
-        )
+        raise ValueError("`panels` should have one that a run can fill. Found none.")
     across = max(len(row) for row in rows)
     heights = [max(cell.panel.height for cell in row) for row in rows]
     width = chosen.column if across == 1 else max(chosen.full, chosen.least * across)
@@ -251,7 +247,7 @@ def draw_files(
     panels = choose_panels(runs, what)
     options: dict[str, Any] = {"style": style, "palette": palette, "smooth": smooth, "overlay": overlay}
     is_file = out.suffix.lstrip(".").lower() in FORMATS and not out.is_dir()
-    if is_file or not panels:
+    if is_file:
         return [save_figure(draw_figure(runs, panels, **options), out, style)]
     several_groups = len({panel.group for panel in panels}) > 1
     written = []

@@ -152,20 +152,19 @@ def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...
 
 def _to_group(name: str, records: Sequence[IntervalRecord]) -> tuple[GroupSeries | None, list[str]]:
     whole = [record for record in records if _is_whole(record)]
+    where = "" if name == "all" else f"{name}: "
     if not whole:
-        return None, [f"group {name}: none of its {len(records)} records is whole"]
+        return None, [f"{where}none of its {len(records)} records is whole"]
     levels = Counter(record.levels for record in whole).most_common(1)[0][0]
     fitting = [record for record in whole if record.levels == levels]
     latest = {record.interval: record for record in fitting}
     notes = []
     if len(whole) < len(records):
-        notes.append(f"group {name}: {len(records) - len(whole)} records skipped, lists of unequal length")
+        notes.append(f"{where}{len(records) - len(whole)} records skipped, lists of unequal length")
     if len(fitting) < len(whole):
-        notes.append(f"group {name}: {len(whole) - len(fitting)} records skipped, not of {', '.join(levels)}")
+        notes.append(f"{where}{len(whole) - len(fitting)} records skipped, not of {', '.join(levels)}")
     if len(latest) < len(fitting):
-        notes.append(
-            f"group {name}: {len(fitting) - len(latest)} intervals are there twice, the later counts"
-        )
+        notes.append(f"{where}{len(fitting) - len(latest)} intervals are there twice, the later counts")
     ordered = [latest[interval] for interval in sorted(latest)]
     terms = tuple(dict.fromkeys(term for record in ordered for term in record.loss_by_term))
     actions = tuple(dict.fromkeys(action for record in ordered for action in record.probabilities))
@@ -179,7 +178,7 @@ def _to_group(name: str, records: Sequence[IntervalRecord]) -> tuple[GroupSeries
     length = _length(ordered[0])
     missing_intervals = int(np.sum(np.diff(interval) - 1))
     if missing_intervals:
-        notes.append(f"group {name}: {missing_intervals} intervals are missing, the curves break there")
+        notes.append(f"{where}{missing_intervals} intervals are missing, the curves break there")
 
     def column(rows: Sequence[Sequence[float]]) -> Floats:
         values = np.array(rows, dtype=np.float64)

@@ -23,7 +23,11 @@ def parse_what(text: str) -> tuple[str, ...]:
 
 
 def choose_panels(runs: Sequence[RunSeries], what: Sequence[str]) -> list[Panel]:
-    """The panels that at least one of the runs can fill, group by group, in the order of :data:`WHAT`."""
+    """The panels that at least one of the runs can fill, group by group, in the order of :data:`WHAT`.
+
+    Raises:
+        SpecError: there are none.
+    """
     chosen = []
     for group in dict.fromkeys(group.name for run in runs for group in run.groups):
         members = [member for run in runs if (member := run.group(group)) is not None]
@@ -41,6 +45,11 @@ def choose_panels(runs: Sequence[RunSeries], what: Sequence[str]) -> list[Panel]
             for panel in candidates
             if panel.what in what and any(panel.has_data(member) for member in members)
         ]
+    if not chosen:
+        raise SpecError(
+            "--what", f"found nothing of {', '.join(what)} in these runs", "panels that a run can fill",
+            "probabilities and rewards come from strategies that choose, such as rlo",
+        )  # fmt: skip
     return chosen
 
 
