@@ -96,7 +96,7 @@ class Curves:
 
     def _tally(self, matches: Matches, lane: NDArray[np.int64], place: NDArray[np.int64]) -> list[_Ranked]:
         """What counts at a hit: the detections in range, and the few whose match says otherwise."""
-        ignored = matches.ignored.reshape(len(matches.label), -1).T
+        ignored = matches.ignored.reshape(len(matches.label), self.areas * self.thresholds).T
         first = np.searchsorted(matches.label, np.arange(self.classes))
         area = lane // self.thresholds
         label = matches.label[place]

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,10 @@ def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
     whole = image_id.dtype.kind == category_id.dtype.kind == "i"
     flat = image_id.ndim == category_id.ndim == score.ndim == 1 and box.shape == (len(entries), 4)
     if not (whole and flat and box.dtype.kind in "if" and score.dtype.kind in "if"):
+        return None
+    # NumPy takes True for 1.
+    scalars = chain(*([entry[key] for entry in entries] for key in ("image_id", "category_id", "score")))
+    if not {bool, np.bool_}.isdisjoint(map(type, chain(scalars, *(entry["bbox"] for entry in entries)))):
         return None
     return (
         image_id.astype(np.int64),
