@@ -13,6 +13,14 @@ from msbal.record import IntervalRecord, NonFinite
 from msbal.ui.monitor import RunHeader
 
 
+@pytest.fixture(autouse=True)
+def ordinary_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rich reads from the environment, the same on every machine."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 class Clock:
     """Seconds that pass when told."""
 

@@ -54,7 +54,7 @@ def run_child(tmp_path: Path, *more: str) -> tuple[str, list[object]]:
     parent, child = pty.openpty()
     termios.tcsetwinsize(child, (30, 90)) if hasattr(termios, "tcsetwinsize") else _resize(child)
     before = termios.tcgetattr(child)
-    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
     environment |= {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, str(script), str(ready), *more],
