@@ -15,7 +15,7 @@ from torchvision.models import detection
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FasterRCNN
-from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.fcos import FCOS, FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
@@ -189,11 +189,11 @@ def _retinanet(spec: TorchvisionModel, classes: int) -> nn.Module:
 def _fcos(spec: TorchvisionModel, classes: int) -> nn.Module:
     sizes = anchor_sizes(spec, (8, 16, 32, 64, 128), 1)
     anchors = AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
-    head = FCOSHead(spec.fpn_channels, 1, classes, num_convs=spec.head_convs)
-    for branch in (head.classification_head, head.regression_head):
-        for index, layer in enumerate(branch.conv):
-            if isinstance(layer, nn.GroupNorm):
-                branch.conv[index] = group_norm(spec.fpn_channels)
+    # FCOSHead fixes 32 groups, which few channels cannot have; its branches take any norm.
+    head = FCOSHead(32, 1, classes, num_convs=1)
+    channels, convs = spec.fpn_channels, spec.head_convs
+    head.classification_head = FCOSClassificationHead(channels, 1, classes, convs, norm_layer=group_norm)
+    head.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=group_norm)
     return FCOS(  # type: ignore[no-any-return]
         _pyramid(spec, 8, "p6p7"),
         classes,
@@ -226,8 +226,11 @@ def _fasterrcnn(spec: TorchvisionModel, classes: int) -> nn.Module:
 def _ssd(spec: TorchvisionModel, classes: int) -> nn.Module:
     """SSD's boxes and loss over a feature pyramid, at `min_size` pixels squared."""
     size = max(spec.min_size)
-    scales = [side / size for side in anchor_sizes(spec, (8, 16, 32, 64, 128), 4)]
-    boxes = DefaultBoxGenerator([[2, 3]] * len(scales), scales=[*scales, min(1.05, 2 * scales[-1])])
+    strides = (8, 16, 32, 64, 128)
+    scales = [side / size for side in anchor_sizes(spec, strides, 4)]
+    boxes = DefaultBoxGenerator(
+        [[2, 3]] * len(scales), scales=[*scales, min(1.05, 2 * scales[-1])], steps=list(strides)
+    )
     backbone = _pyramid(spec, 8, "p6p7")
     # SSD wants the channels of each level; a pyramid has one number.
     backbone.out_channels = [spec.fpn_channels] * len(scales)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("torchvision", reason="the torchvision backend needs torchvision")
+torchvision = pytest.importorskip("torchvision", reason="the torchvision backend needs torchvision")
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 from PIL import Image  # noqa: E402
+from torch import nn  # noqa: E402
 
 from msbal.data.model import DetectionData, ImageRecord  # noqa: E402
 from msbal_torchvision.models import build_model  # noqa: E402
@@ -24,6 +25,35 @@ SIZE = 96
 SMALL: dict[str, Any] = {
     "backbone": "resnet18", "min_size": SIZE, "max_size": 128, "fpn_channels": 16, "head_convs": 1,
 }  # fmt: skip
+
+
+class TinyResNet(nn.Module):
+    """A ResNet's outside, as the pyramid's builder sees it, with hardly an inside."""
+
+    def __init__(self, weights: Any = None, norm_layer: Any = nn.BatchNorm2d) -> None:
+        super().__init__()
+
+        def stage(inside: int, outside: int, stride: int = 2) -> nn.Module:
+            conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+            return nn.Sequential(conv, norm_layer(outside), nn.ReLU(inplace=True))
+
+        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.bn1 = norm_layer(8)
+        self.layer1, self.layer2 = stage(8, 8), stage(8, 16)
+        self.layer3, self.layer4 = stage(16, 32), stage(32, 64)
+        self.inplanes = 64
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Every resnet18 here is tiny, unless the test takes the fixture `real_backbone`."""
+    if "real_backbone" not in request.fixturenames:
+        monkeypatch.setattr(torchvision.models, "resnet18", TinyResNet)
+
+
+@pytest.fixture
+def real_backbone() -> None:
+    """Asks for torchvision's own resnet18."""
 
 
 @pytest.fixture
