@@ -27,6 +27,7 @@ from msbal.evaluation.runs import (
     evaluate_run,
     names_for,
     run_data,
+    validation_split,
 )
 from msbal.records import RunDirectory
 from msbal.records.atomic import write_json, write_text
@@ -146,12 +147,11 @@ def _predicted(
     call: Call, name: str, checkpoint: Path, spec_file: Path, data: DetectionData | None, stderr: Console
 ) -> Evaluated:
     """Evaluate what a checkpoint predicts on the validation split of its spec, or on `data`."""
-    from msbal.data import load
     from msbal.spec import load_spec
 
     spec = load_spec(spec_file)
     if data is None:
-        data = load(spec.data, "val")
+        data = validation_split(spec.data, str(spec_file))
     elif call.images is None:
         raise SpecError("--annotations", "no images to predict on", "--images FOLDER beside it")
     detector = _build(spec, data)

@@ -139,8 +139,9 @@ def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
     if not (whole and flat and box.dtype.kind in "if" and score.dtype.kind in "if"):
         return None
     # NumPy takes True for 1.
-    scalars = chain(*([entry[key] for entry in entries] for key in ("image_id", "category_id", "score")))
-    if not {bool, np.bool_}.isdisjoint(map(type, chain(scalars, *(entry["bbox"] for entry in entries)))):
+    scalars = ([entry[key] for entry in entries] for key in ("image_id", "category_id", "score"))
+    values = chain.from_iterable(chain(scalars, (entry["bbox"] for entry in entries)))
+    if not {bool, np.bool_}.isdisjoint(map(type, values)):
         return None
     return (
         image_id.astype(np.int64),

@@ -17,6 +17,7 @@ from msbal.evaluation.predictions import read_predictions, sift
 
 if TYPE_CHECKING:
     from msbal.records import RunDirectory
+    from msbal.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,6 @@ def run_data(run: RunDirectory) -> DetectionData:
     """
     from pydantic import BaseModel, ValidationError, create_model
 
-    from msbal.data import load
     from msbal.spec import DataSpec, read_mapping
     from msbal.spec.explain import explain
 
@@ -108,14 +108,24 @@ def run_data(run: RunDirectory) -> DetectionData:
         )
     except ValidationError as error:
         raise explain(error, str(run.spec_file), only_data) from error
-    data: DetectionData | None = load(spec.data, "val")
+    return validation_split(spec.data, str(run.spec_file))
+
+
+def validation_split(spec: DataSpec, where: str) -> DetectionData:
+    """The validation split of a spec's ``data:`` section.
+
+    Args:
+        where: the file that the section stands in.
+
+    Raises:
+        DataError: where it has none, or it cannot be used.
+    """
+    from msbal.data import load
+
+    data = load(spec, "val")
     if data is None:
-        raise DataError(
-            str(run.spec_file),
-            "names no validation data",
-            "data.val",
-            "give the ground truth with --annotations",
-        )
+        fix = "give the ground truth with --annotations"
+        raise DataError(where, "names no validation data", "data.val", fix)
     return data
 
 

@@ -90,7 +90,7 @@ def test_the_draw_depends_on_seed_and_images_alone() -> None:
 
 def test_draws_are_with_replacement_and_as_many_as_there_are_images() -> None:
     """The recall of a class that every image has once, found in image 0 only, is the share of image 0."""
-    data, predictions = make_scenes(25, images=4, boxes=3)
+    data, _ = make_scenes(25, images=4, boxes=3)
     one = data.images[1]
     images = tuple(replace(one, id=n + 1) for n in range(10))
     label = int(one.labels[0])
