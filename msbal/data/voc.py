@@ -28,6 +28,7 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 WHAT = "a VOC annotation file (XML with size and objects)"
+ANNOTATION_FOLDERS = ("Annotations", "annotations")
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
 EVERYTHING = "*"
 _LARGEST_SIDE = 2**20
@@ -117,37 +118,52 @@ class _Folder:
     @classmethod
     def at(cls, path: Path) -> _Folder:
         require_folder(path, "a VOC folder (with Annotations and JPEGImages)")
-        require_folder(path / "Annotations", "the folder of the XML annotations")
         folder = cls(path)
-        for file in sorted(file_names(path / "Annotations")):
-            if Path(file).suffix.lower() == ".xml" and not file.startswith("."):
-                folder.annotations[Path(file).stem] = path / "Annotations" / file
-        images = image_folder(path)
+        annotations, images = annotation_folder(path), image_folder(path)
+        for file in sorted(file_names(annotations)):
+            if _is_visible(file, {".xml"}):
+                folder.annotations[Path(file).stem] = annotations / file
         # Reversed, so that of two files of one stem the first by name counts (.jpg before .png).
         for file in sorted(file_names(images), reverse=True):
-            if Path(file).suffix.lower() in IMAGE_SUFFIXES:
+            if _is_visible(file, IMAGE_SUFFIXES):
                 folder.images[Path(file).stem] = images / file
         return folder
 
 
-def image_folder(folder: Path) -> Path:
-    """Where a VOC folder keeps its images.
+def annotation_folder(folder: Path) -> Path:
+    """Where a VOC folder keeps its XML files; the folder itself where they lie in it.
 
     Raises:
-        DataError: where there is none of ``JPEGImages``, ``images`` or ``Images``.
+        DataError: where there are none.
     """
-    for candidate in IMAGE_FOLDERS:
-        if (folder / candidate).is_dir():
-            return folder / candidate
-    raise DataError(named(folder), "has no folder of images", f"one of {', '.join(IMAGE_FOLDERS)}")
+    return _part(folder, ANNOTATION_FOLDERS, {".xml"}, "XML annotations")
+
+
+def image_folder(folder: Path) -> Path:
+    """Where a VOC folder keeps its images; the folder itself where they lie in it.
+
+    Raises:
+        DataError: where there are none.
+    """
+    return _part(folder, IMAGE_FOLDERS, IMAGE_SUFFIXES, "images")
+
+
+def _part(folder: Path, names: Sequence[str], suffixes: Container[str], what: str) -> Path:
+    for candidate in (*(folder / name for name in names), folder):
+        if any(_is_visible(file, suffixes) for file in file_names(candidate)):
+            return candidate
+    raise DataError(named(folder), f"has no {what}", f"a folder {names[0]} with at least one")
+
+
+def _is_visible(file: str, suffixes: Container[str]) -> bool:
+    # macOS leaves "._name.jpg" beside "name.jpg" on foreign disks.
+    return not file.startswith(".") and Path(file).suffix.lower() in suffixes
 
 
 def _entries(root: Path, folder_name: str, set_: str) -> Iterator[_Entry]:
     folder = _Folder.at(root / folder_name)
     if set_ == EVERYTHING:
-        if not folder.annotations:
-            raise DataError(named(folder.path / "Annotations"), "holds zero XML files", "at least one")
-        stems, source = list(folder.annotations), named(folder.path / "Annotations")
+        stems, source = list(folder.annotations), named(folder.path)
     else:
         path = folder.path / "ImageSets" / "Main" / f"{set_}.txt"
         stems, source = read_set(path, folder.annotations), named(path)

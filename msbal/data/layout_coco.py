@@ -1,0 +1,188 @@
+"""Finding COCO annotation files and the images that they speak of."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import re
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from msbal.data.coco import WHAT
+from msbal.data.files import kind_of, listed, locate, named, printable
+from msbal.data.jsonfile import read_json
+from msbal.data.tree import entries_of, folders_below, role_of
+from msbal.errors import DataError
+
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+# COCO's other files have images and annotations too, but not boxes of all classes.
+_OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
+_MOST_FILES = 100
+
+
+@dataclass(frozen=True)
+class _File:
+    """An annotation file.
+
+    Attributes:
+        role: ``train``, ``val``, ``test``, ``trainval``, or empty where no name says so.
+        family: its path with the role left out; the splits of one data set share it.
+        samples: a few of its file names.
+    """
+
+    path: Path
+    role: str
+    family: str
+    samples: tuple[str, ...]
+
+
+def find_coco(root: Path) -> tuple[dict[str, Any], str] | None:
+    """The ``data:`` section for the COCO files below `root`, and what was found in words.
+
+    Returns:
+        None where there are none.
+
+    Raises:
+        DataError: where there are some, but not their images, or it is unclear which is which.
+    """
+    files = _files(root)
+    if not files:
+        return None
+    train, val = _choose(root, files)
+    section: dict[str, Any] = {"format": "coco", "root": str(root), "train": _split(root, train)}
+    if val is not None:
+        section["val"] = _split(root, val)
+    classes = _without_project_name(train.path)
+    if classes is not None:
+        section["classes"] = classes
+    words = [f"{key}: {section[key]['annotations']} with images in {section[key]['images']}/"
+             for key in ("train", "val") if key in section]  # fmt: skip
+    return section, "COCO annotations, " + ", ".join(words)
+
+
+def _files(root: Path) -> list[_File]:
+    paths = [
+        folder / entry.name
+        for folder in folders_below(root, 2)
+        for entry in entries_of(folder)
+        if entry.name.lower().endswith(".json")
+    ]
+    boxes = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
+    files = []
+    for path in (boxes or paths)[:_MOST_FILES]:
+        samples = _samples(path)
+        if samples is not None:
+            role, family = _role(path.relative_to(root))
+            files.append(_File(path, role, family, samples))
+    return files
+
+
+def _samples(path: Path) -> tuple[str, ...] | None:
+    """Some file names in an annotation file; None where it does not look like one.
+
+    Searches the text, because parsing train2017 to look at three names takes ten seconds.
+    """
+    try:
+        if kind_of(path) != "file":
+            return None
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if any(text.find(key) < 0 for key in _KEYS):
+                return None
+            found = [match.group(1) for match in islice(_FILE_NAME.finditer(text), 3)]
+        return tuple(str(json.loads(name)) for name in found)
+    except (OSError, ValueError, DataError):  # an empty file cannot be mapped
+        return None
+
+
+def _role(path: Path) -> tuple[str, str]:
+    own = role_of(path.stem)
+    if own is not None:
+        return own[0], (path.parent / own[1]).as_posix()
+    above = role_of(path.parent.name)
+    if above is not None:
+        return above[0], (path.parent.parent / above[1] / path.name).as_posix()
+    return "", path.as_posix()
+
+
+def _choose(root: Path, files: list[_File]) -> tuple[_File, _File | None]:
+    """Which file to train on and which to evaluate on."""
+    families: dict[str, dict[str, _File]] = {}
+    for file in files:
+        families.setdefault(file.family, {}).setdefault(file.role, file)
+
+    def pair(roles: dict[str, _File]) -> tuple[_File | None, _File | None]:
+        if "train" in roles:
+            return roles["train"], roles.get("val") or roles.get("test")
+        return roles.get("trainval"), roles.get("test")
+
+    pairs = [(*pair(roles), family) for family, roles in families.items()]
+    # Both splits before one; instances_* before others; then the last by name: 2017 before 2014.
+    pairs.sort(key=lambda p: (p[0] is not None, p[1] is not None, "instances" in p[2], p[2]))
+    train, val, _ = pairs[-1]
+    if train is not None:
+        return train, val
+    if len(files) > 1:
+        names = [file.path.relative_to(root).as_posix() for file in files]
+        raise DataError(
+            named(root),
+            f"holds {len(files)} annotation files, none of them named for training: "
+            f"{listed(names, len(names), 5)}",
+            "`train` and `val` in the names of files or folders",
+            "rename them, or name them in a spec of your own",
+        )
+    return files[0], None
+
+
+def _split(root: Path, file: _File) -> dict[str, str]:
+    images = _images(root, file)
+    return {
+        "annotations": file.path.relative_to(root).as_posix(),
+        "images": images.relative_to(root).as_posix(),
+    }
+
+
+def _images(root: Path, file: _File) -> Path:
+    """The folder that most of a file's images are in; of several, the one named most like its split."""
+    if not file.samples:
+        raise DataError(named(file.path), "lists zero images", WHAT)
+
+    def rank(folder: Path) -> tuple[int, int, bool, int]:
+        hits = sum(path is not None for path in locate(folder, file.samples))
+        relative = folder.relative_to(root)
+        own = [role_of(part) for part in relative.parts]
+        roles = {role[0] for role in own if role is not None}
+        likeness = 0 if not roles else 1 if file.role in roles else -1
+        return hits, likeness, folder == file.path.parent, -len(relative.parts)
+
+    best = max(folders_below(root, 3), key=rank)
+    if rank(best)[0] == 0:
+        raise DataError(
+            named(root),
+            f"no folder in it holds {printable(file.samples[0])}, the first image that "
+            f"{named(file.path.relative_to(root))} lists",
+            "the images of every annotation file",
+        )
+    return best
+
+
+def _without_project_name(path: Path) -> list[str] | None:
+    """The classes of a Roboflow export, without the project's name that it lists as an unused category.
+
+    None where there is no such thing, or the file cannot be read (which its reader will explain).
+    """
+    if path.name != "_annotations.coco.json":
+        return None
+    try:
+        document = read_json(path, WHAT)
+        categories, annotations = document["categories"], document["annotations"]
+        used = {entry["category_id"] for entry in annotations}
+        first, others = categories[0], categories[1:]
+        above = {entry["supercategory"] for entry in others}
+        if others and first["id"] not in used and above == {first["name"]}:
+            return [str(entry["name"]) for entry in others]
+    except (DataError, KeyError, IndexError, TypeError):
+        pass
+    return None

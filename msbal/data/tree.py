@@ -1,0 +1,59 @@
+"""Walking a folder of data without getting lost in it, and reading split names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_MOST_FOLDERS = 500
+_ROLES = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "minival": "val",
+    "test": "test", "testing": "test",
+    "trainval": "trainval",
+}  # fmt: skip
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, hidden things left out, by name; empty where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError:
+        return []
+
+
+def folders_below(root: Path, depth: int) -> Iterator[Path]:
+    """`root` and the folders down to `depth` below it, nearest first; at most 500."""
+    level, seen = [root], 0
+    for _ in range(depth + 1):
+        following: list[Path] = []
+        for folder in level:
+            yield folder
+            seen += 1
+            if seen >= _MOST_FOLDERS:
+                return
+            following += [folder / entry.name for entry in entries_of(folder) if _is_folder(entry)]
+        level = following
+
+
+def role_of(name: str) -> tuple[str, str] | None:
+    """The split that a name speaks of (``train``, ``val``, ``test``, ``trainval``), and the name without it.
+
+    ``instances_train2017`` gives ``("train", "instances_*2017")``.
+    """
+    for word in _WORD.finditer(name):
+        role = _ROLES.get(word.group().lower())
+        if role is not None:
+            return role, f"{name[: word.start()]}*{name[word.end() :]}"
+    return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
