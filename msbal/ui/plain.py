@@ -169,8 +169,7 @@ class PlainMonitor:
             self._file.close()
 
     def _print(self, kind: str, *parts: str | Text) -> None:
-        line = Text(f"{kind:<9}", style=QUIET if kind in ("train", "note") else "", no_wrap=True)
-        line = Text.assemble(line)
+        line = Text.assemble((f"{kind:<9}", QUIET if kind in ("train", "note") else ""))
         for i, part in enumerate(p for p in parts if str(p)):
             if i:
                 line.append("  ")
