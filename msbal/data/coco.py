@@ -105,16 +105,16 @@ class _Classes:
 def _entries(document: Any, key: str, where: str) -> list[dict[str, Any]]:
     """The list under `key`, of which every element is an object."""
     if not isinstance(document, dict):
-        raise DataError(where, f"holds a {_kind(document)}", WHAT)
+        raise DataError(where, f"holds {_kind(document)}", WHAT)
     if key not in document:
         found = f"has no `{key}` (it has {listed(map(str, document), len(document), 6) or 'nothing'})"
         raise DataError(where, found, WHAT)
     entries = document[key]
     if not isinstance(entries, list):
-        raise DataError(where, f"`{key}` is a {_kind(entries)}", "a list of objects")
+        raise DataError(where, f"`{key}` is {_kind(entries)}", "a list of objects")
     for index, entry in enumerate(entries):
         if type(entry) is not dict:
-            raise DataError(where, f"{key}[{index}] is a {_kind(entry)}: {shown(entry)}", "an object")
+            raise DataError(where, f"{key}[{index}] is {_kind(entry)}: {shown(entry)}", "an object")
     return entries
 
 
@@ -384,5 +384,5 @@ def _unique(ids: list[int], where: str, group: str, expected: str) -> None:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "truth value", type(None): "null"}
-    return names.get(type(value), "number")
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -20,10 +20,10 @@ Array = NDArray[np.float64]
 CLASSES = ("disc", "square", "triangle", "star", "ring", "cross")
 SMALLEST = 8.0  # pixels, the least extent of an object
 _LARGEST_SHARE = 0.9  # of the picture's side
-_MOST_OBJECTS = 8
+_MOST_OBJECTS = 9
 _LEAST_VISIBLE = 0.6  # of an object's pixels, after all others are drawn
-_HUE_SPREAD = 0.1  # of the colour circle, either way: neighbouring classes share colours
-_ODD_COLOUR = 0.25  # of the objects have any colour at all
+_HUE_SPREAD = 0.06  # of the colour circle, either way: neighbouring classes nearly meet
+_ODD_COLOUR = 0.15  # of the objects have any colour at all
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def draw_picture(seed: tuple[int, ...], size: int) -> Picture:
     """
     draw = _Draw(seed)
     canvas = _background(draw, size)
-    for _ in range(4 + draw.below(9)):
+    for _ in range(3 + draw.below(6)):
         _distractor(draw, canvas)
     owner, labels, extents = _objects(draw, canvas)
     for _ in range(draw.below(4)):
@@ -100,7 +100,7 @@ def _objects(
     Returns the index of the topmost object at each pixel (-1 for none), the labels and the extents.
     """
     size = canvas.shape[0]
-    count = 1 + int(_MOST_OBJECTS * draw.uniform() ** 1.5)
+    count = 1 + int(_MOST_OBJECTS * draw.uniform())
     # Log-uniform: every doubling of the extent, so every pyramid level, gets the same number.
     extents = sorted((draw.log_uniform(SMALLEST, _LARGEST_SHARE * size) for _ in range(count)), reverse=True)
     owner = np.full((size, size), -1, dtype=np.int64)
@@ -139,7 +139,7 @@ def _objects(
             hue = label / len(CLASSES) + draw.uniform(-_HUE_SPREAD, _HUE_SPREAD)
             if draw.chance(_ODD_COLOUR):
                 hue = draw.uniform()
-            _paint(draw, canvas, shape, _colour(draw, hue, 0.45, 0.95))
+            _paint(draw, canvas, shape, _colour(draw, hue, 0.55, 1.0))
             break
     return owner, labels, boxes
 
@@ -321,7 +321,7 @@ def _distractor(draw: _Draw, canvas: Array) -> None:
     softness = 1.0 if draw.chance(0.6) else draw.uniform(2, 6)
     coverage = np.clip(0.5 - distance / softness, 0, 1) * draw.uniform(0.5, 1.0)
     shape = _Shape(window, local / (extent / 2), coverage, 0.0, extent)
-    _paint(draw, canvas, shape, _colour(draw, draw.uniform(), 0.1, 0.8))
+    _paint(draw, canvas, shape, _colour(draw, draw.uniform(), 0.1, 0.6))
 
 
 def _line(draw: _Draw, canvas: Array) -> None:
