@@ -106,7 +106,9 @@ class Attachment:
 
         names: OrderedDict[str, Tensor] = OrderedDict(loss=objective)
         for key, value in losses.items():
-            names[key] = torch.stack(list(value)).detach().sum() if isinstance(value, LevelTerm) else logged[key]
+            names[key] = (
+                torch.stack(list(value)).detach().sum() if isinstance(value, LevelTerm) else logged[key]
+            )
         return objective, names
 
     def split(self, losses: Mapping[str, Any]) -> SplitLosses:

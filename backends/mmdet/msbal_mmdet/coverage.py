@@ -91,7 +91,7 @@ def _prove(config: Any, detector: str, outcome: Any) -> Outcome:
     from msbal.errors import SpecError
     from msbal_mmdet import tiny
     from msbal_mmdet.attach import find
-    from msbal_mmdet.proof import framework_loss, prove, seed_all
+    from msbal_mmdet.proof import FrameworkError, prove, seed_all
 
     masks = tiny.loads_masks(config)
     try:
@@ -116,12 +116,10 @@ def _prove(config: Any, detector: str, outcome: Any) -> Outcome:
         sides = tiny.sides_for(model) if side is None else ((side, side), (side, side))
         batch = tiny.batch(tiny.class_count(model), sides, seed=attempt, masks=masks)
         try:
-            framework_loss(model, batch, attempt)
-        except Exception as error:
+            proof = prove(model, batch, scope, seed=attempt)
+        except FrameworkError as error:
             last = error
             continue
-        try:
-            proof = prove(model, batch, scope, seed=attempt)
         except (Exception, torch.OutOfMemoryError) as error:
             return outcome(FAILED, f"{type(error).__name__}: {error}", detector=detector)
         heads = {g.name: {"head": g.head, "levels": g.levels, "terms": g.terms} for g in proof.groups}
@@ -133,8 +131,10 @@ def _prove(config: Any, detector: str, outcome: Any) -> Outcome:
             "leaks": proof.leaks,
         }
         status = SUPPORTED if proof.holds else FAILED
-        return outcome(status, "" if proof.holds else str(figures), detector=detector, heads=heads, figures=figures)
-    return outcome(UNUSABLE, f"step: {type(last).__name__}: {last}", detector=detector)
+        return outcome(
+            status, "" if proof.holds else str(figures), detector=detector, heads=heads, figures=figures
+        )
+    return outcome(UNUSABLE, f"step: {last}", detector=detector)
 
 
 # -- many configs ----------------------------------------------------------------------------------
@@ -149,7 +149,12 @@ class Worker:
         self._lines: Queue[str | None] = Queue()
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "msbal_mmdet.coverage", "--worker"],
             stdin=subprocess.PIPE,
@@ -220,7 +225,8 @@ def run(names: Sequence[str], output: Path, workers: int, timeout: float) -> lis
                 key = name  # the worker will say what is wrong
             waiting[key].append(name)
     jobs: Queue[list[str]] = Queue()
-    for group in waiting.values():
+    # The largest groups first: a run that is stopped early has then said most.
+    for group in sorted(waiting.values(), key=len, reverse=True):
         jobs.put(group)
     lock, total, finished = threading.Lock(), sum(map(len, waiting.values())), 0
 
@@ -236,13 +242,17 @@ def run(names: Sequence[str], output: Path, workers: int, timeout: float) -> lis
             first = worker.ask(group[0])
             outcomes = [first]
             for other in group[1:]:
-                outcomes.append(Outcome(**{**asdict(first), "config": other, "same_as": group[0], "seconds": 0.0}))
+                outcomes.append(
+                    Outcome(**{**asdict(first), "config": other, "same_as": group[0], "seconds": 0.0})
+                )
             with lock, output.open("a", encoding="utf-8") as file:
                 for outcome in outcomes:
                     file.write(json.dumps(asdict(outcome)) + "\n")
                     done[outcome.config] = outcome
                 finished += len(outcomes)
-                print(f"[{finished}/{total}] {first.status:9} {first.config} {first.reason[:100]}", flush=True)
+                print(
+                    f"[{finished}/{total}] {first.status:9} {first.config} {first.reason[:100]}", flush=True
+                )
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
@@ -286,12 +296,16 @@ def table(outcomes: Sequence[Outcome]) -> str:
                 continue
             if status == SUPPORTED:
                 for group, head in outcome.heads.items():
-                    rows[f"{head['head']} ({group}): {', '.join(head['levels'])}; {', '.join(head['terms'])}"] += 1
+                    rows[
+                        f"{head['head']} ({group}): {', '.join(head['levels'])}; {', '.join(head['terms'])}"
+                    ] += 1
             else:
                 rows[f"{outcome.detector or outcome.config}: {outcome.reason[:160]}"] += 1
         if rows:
             lines += ["", status]
-            lines += [f"{count:4}  {row}" for row, count in sorted(rows.items(), key=lambda kv: (-kv[1], kv[0]))]
+            lines += [
+                f"{count:4}  {row}" for row, count in sorted(rows.items(), key=lambda kv: (-kv[1], kv[0]))
+            ]
     return "\n".join(lines)
 
 

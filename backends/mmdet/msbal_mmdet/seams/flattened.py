@@ -212,5 +212,3 @@ class PAASeam(AnchorRowsSeam):
         labels = args[1]
         self._positive = (labels >= 0) & (labels < self.head.num_classes)
         return layout.sum_all
-
-

@@ -46,4 +46,3 @@ def _sum_tokens(values: Tensor, layout: RowLayout, tokens: Tensor) -> Tensor:
     position = torch.arange(values.shape[0], device=values.device)
     level = torch.bucketize(position, ends, right=True) % len(layout.sizes)
     return sum_by_level(values, level, len(layout.sizes))
-

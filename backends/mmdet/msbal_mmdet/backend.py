@@ -1,0 +1,86 @@
+"""The entry point of the group ``msbal.backends``. Importing it imports neither torch nor mmdet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from msbal.backend import Diagnosis
+from msbal.errors import SpecError
+from msbal_mmdet.spec import MMDetModel
+
+if TYPE_CHECKING:
+    from msbal.spec import RunSpec
+    from msbal_mmdet.detector import MMDetDetector
+
+
+class MMDetBackend:
+    """See `msbal.backend.Backend`. The schedule is the config's own where the spec says nothing."""
+
+    name: ClassVar[str] = "mmdet"
+    summary: ClassVar[str] = (
+        "the model zoo of MMDetection, by its own configs; its operators may need a compiler"
+    )
+    model_spec: ClassVar[type[MMDetModel]] = MMDetModel
+
+    def diagnose(self) -> Diagnosis:
+        """Look at mmengine, mmcv with its operators, and mmdet."""
+        from msbal_mmdet.diagnosis import diagnose
+
+        return diagnose()
+
+    def build(self, spec: RunSpec, classes: Sequence[str]) -> MMDetDetector:
+        """Build the model on its device, its initial weights decided by the spec's seed.
+
+        Raises:
+            SpecError: where the config cannot be built, or balanced by level; the reason is named.
+        """
+        import torch
+        from mmdet.registry import MODELS
+        from mmdet.utils import register_all_modules
+        from mmengine.model import revert_sync_batchnorm
+
+        from msbal.training.distributed import resolve_device, world_size
+        from msbal_mmdet.attach import attach
+        from msbal_mmdet.config import lay_model, needs_masks, read_config
+        from msbal_mmdet.detector import MMDetDetector
+        from msbal_mmdet.loops import seed_generators
+        from msbal_mmdet.settings import scope_of
+        from msbal_mmdet.tiny import quiet
+
+        assert isinstance(spec.model, MMDetModel)
+        register_all_modules(init_default_scope=True)
+        config = read_config(spec.model)
+        if needs_masks(config):
+            raise SpecError(
+                "model.config", f"{spec.model.config} trains on masks", "a config that trains on boxes alone",
+                "a spec's data has boxes only; in mmdet's own tools/train.py the hook balances this config too",
+            )  # fmt: skip
+        lay_model(config, spec, classes)
+        device = resolve_device(spec.device)
+        if spec.schedule.amp != "none" and device.type == "cpu":
+            raise SpecError(
+                "schedule.amp", f"`{spec.schedule.amp}` on the CPU", "none: mmengine has it on GPUs only"
+            )
+        with torch.random.fork_rng(devices=[]):
+            seed_generators(spec.seed)
+            try:
+                with quiet():
+                    model = MODELS.build(config.model)
+                    model.init_weights()
+            except Exception as error:
+                raise SpecError(
+                    "model", f"mmdet cannot build it: {type(error).__name__}: {str(error)[:300]}",
+                    fix="where weights cannot be downloaded, set model.pretrained to false",
+                ) from error  # fmt: skip
+        if world_size() == 1:
+            model = revert_sync_batchnorm(model)
+        attachment = attach(model, scope_of(spec.balance))
+        has_rpn = any(group.name in ("rpn", "roi") for group in attachment.groups)
+        if spec.balance.scope is not None and not has_rpn:
+            attachment.close()
+            raise SpecError(
+                "balance.scope", f"[{', '.join(spec.balance.scope)}] for {type(model).__name__}", "no scope",
+                "leave it out: the model has one head",
+            )  # fmt: skip
+        return MMDetDetector(model, attachment, config, spec, device)

@@ -1,0 +1,85 @@
+"""Checkpoints of mmengine, read without running anybody's code.
+
+torch 2.6 and later load with ``weights_only=True`` by default: pickled code is refused. mmengine's own
+checkpoints hold its ``HistoryBuffer`` under ``message_hub``, which that refuses too; original mmengine
+0.10 then fails to resume, and onedl-mmengine loads again with pickled code allowed. What msbal saves
+therefore holds tensors, numbers and strings alone, and `read` lets nothing else in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msbal.errors import RunError
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, on the CPU.
+
+    Raises:
+        RunError: where it cannot be read, or holds more than plain data.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise RunError(
+            str(path), f"cannot be read: {type(error).__name__}: {text}", "a checkpoint of a run"
+        ) from error
+    if not isinstance(state, dict):
+        raise RunError(str(path), f"holds a {type(state).__name__}", "a checkpoint")
+    return state
+
+
+def newest_readable(path: Path, report: Any) -> Path:
+    """`path`, or the newest older checkpoint beside it that can be read.
+
+    Args:
+        report: called with a line about each that cannot.
+    """
+    candidates = sorted((p for p in path.parent.glob("iteration_*") if p.name <= path.name), reverse=True)
+    problem: RunError | None = None
+    for candidate in candidates or [path]:
+        try:
+            read(candidate)
+            return candidate
+        except RunError as error:
+            report(str(error))
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def make_plain(checkpoint: dict[str, Any]) -> None:
+    """Leave nothing in a checkpoint that `read` would refuse. In place.
+
+    The history of logged values goes; it only smooths what is printed.
+    """
+    hub = checkpoint.get("message_hub", {})
+    infos = {k: v for k, v in hub.get("runtime_info", {}).items() if isinstance(v, int | float | str | bool)}
+    checkpoint["message_hub"] = {
+        "log_scalars": OrderedDict(),
+        "runtime_info": OrderedDict(infos),
+        "resumed_keys": OrderedDict((key, True) for key in infos),
+    }
+    meta = checkpoint.get("meta", {})
+    checkpoint["meta"] = {k: v for k, v in meta.items() if isinstance(v, int | float | str | bool | None)}
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load a checkpoint's weights into `model`.
+
+    Raises:
+        RunError: where they do not fit.
+    """
+    state = read(path)
+    weights = state.get("state_dict", state)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:300]
+        raise RunError(str(path), f"does not fit the model: {text}", "a checkpoint of this spec") from error

@@ -1,0 +1,155 @@
+"""The detector of `msbal.backend`, around a model of mmdet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.data.model import DetectionData
+from msbal.spec import RunSpec
+from msbal.training.distributed import world_size
+from msbal_mmdet import checkpoints, pipeline
+from msbal_mmdet.attach import Attachment
+from msbal_mmdet.config import lay_schedule
+from msbal_mmdet.seams.base import as_scalar
+
+Batch = dict[str, Any]
+
+
+class MMDetDetector:
+    """See `msbal.backend.Detector`.
+
+    Attributes:
+        config: the spec's config, its model as built.
+        attachment: the open seams.
+    """
+
+    def __init__(
+        self, model: nn.Module, attachment: Attachment, config: Config, spec: RunSpec, device: torch.device
+    ) -> None:
+        self.model: Any = model.to(device)
+        self.attachment, self.config, self.spec, self.device = attachment, config, spec, device
+
+    @property
+    def groups(self) -> tuple[LevelGroup, ...]:
+        """What is balanced."""
+        return self.attachment.groups
+
+    def config_copy(self) -> Config:
+        """The config, to be laid over."""
+        return Config(self.config._cfg_dict.copy(), filename=self.config.filename)
+
+    def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
+        """As a data loader gives it; images as the config resizes them for evaluation."""
+        transform = pipeline.measuring(self.config)
+        return pipeline.collate([transform(pipeline.info(data.images[i])) for i in indices])
+
+    def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses as mmdet's own ``parse_losses`` would add them up."""
+        self.attachment.close()
+        try:
+            losses = self._forward(batch)
+        finally:
+            self.attachment.open()
+        return {key: _total(value) for key, value in losses.items() if "loss" in key}
+
+    def split_losses(self, batch: Batch) -> SplitLosses:
+        """The losses through the seams."""
+        return self.attachment.split(self._forward(batch))
+
+    def _forward(self, batch: Batch) -> dict[str, Any]:
+        with self._measuring():
+            # The preprocessor pads boxes and images in place.
+            data = self.model.data_preprocessor(_copied(batch), True)
+            losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
+            return losses
+
+    @contextmanager
+    def _measuring(self) -> Iterator[None]:
+        """Training mode, whose running statistics are put back: a measurement is no training."""
+        was_training = self.model.training
+        self.model.train()
+        kept = [
+            (module, name, buffer)
+            for module in self.model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        # Other tensors for the while, not other values afterwards: a backward may still need them.
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer.clone()
+        try:
+            yield
+        finally:
+            for module, name, buffer in kept:
+                module._buffers[name] = buffer
+            self.model.train(was_training)
+
+    def iterations(self, images: int) -> int:
+        """Length of the run, by the spec, else by the config."""
+        config = self.config_copy()
+        lay_schedule(config, self.spec)
+        if "max_iters" in config.train_cfg:
+            return int(config.train_cfg.max_iters)
+        batch = self.spec.schedule.batch_size or int(config.train_dataloader.batch_size)
+        share = math.ceil(images / world_size())
+        return int(config.train_cfg.max_epochs) * math.ceil(share / batch)
+
+    def train(self, job: Job) -> None:
+        """Train; see `msbal_mmdet.training`."""
+        from msbal_mmdet.training import train
+
+        train(self, job)
+
+    def adopt(self, runner: Any) -> None:
+        """Take over the model that mmengine trained, its averaged weights where it has any."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for hook in runner.hooks:
+            if type(hook).__name__ == "EMAHook":
+                hook._swap_ema_parameters()
+        self.model = self.attachment.model = model
+        self.attachment.open()
+
+    def load(self, checkpoint: Path) -> None:
+        """Load a checkpoint's weights, the averaged ones where it has any."""
+        checkpoints.load_weights(self.model, checkpoint)
+
+    @torch.inference_mode()
+    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        """Detections in COCO results format, the images in order."""
+        transform = pipeline.predicting(self.config)
+        size = self.spec.schedule.batch_size or 1
+        was_training = self.model.training
+        self.model.eval()
+        found: list[dict[str, Any]] = []
+        try:
+            for start in range(0, len(data), size):
+                records = data.images[start : start + size]
+                batch = pipeline.collate([transform(pipeline.info(record)) for record in records])
+                found += pipeline.coco_results(data, self.model.test_step(batch))
+        finally:
+            self.model.train(was_training)
+        return found
+
+
+def _copied(batch: Batch) -> Batch:
+    return {
+        "inputs": [image.clone() for image in batch["inputs"]],
+        "data_samples": [sample.clone() for sample in batch["data_samples"]],
+    }
+
+
+def _total(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return as_scalar(value)
+    total: Any = sum(as_scalar(part) for part in value)
+    return total  # type: ignore[no-any-return]

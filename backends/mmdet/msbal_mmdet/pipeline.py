@@ -1,0 +1,86 @@
+"""Images and boxes through mmdet's own transforms, without a data set class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmcv.transforms import Compose
+from mmengine.config import Config
+
+from msbal.data.model import DetectionData, ImageRecord
+from msbal_mmdet.tiny import walk
+
+_META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
+
+
+def test_transforms(config: Config) -> list[dict[str, Any]]:
+    """The config's own transforms for evaluation."""
+    for key in ("val_dataloader", "test_dataloader", "train_dataloader"):
+        loader = config.get(key)
+        if loader:
+            for part in walk(loader):
+                if part.get("pipeline"):
+                    return [dict(step) for step in part["pipeline"]]
+    return list(config.test_pipeline)
+
+
+def _without(steps: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[dict[str, Any]]:
+    return [step for step in steps if not any(kind in str(step["type"]) for kind in kinds)]
+
+
+def predicting(config: Config) -> Compose:
+    """Image to input, as in evaluation."""
+    steps = _without(test_transforms(config), ("LoadAnnotations", "Pack"))
+    return Compose([*steps, {"type": "PackDetInputs", "meta_keys": _META}])
+
+
+def measuring(config: Config) -> Compose:
+    """Image and boxes to a training sample, as in evaluation: nothing random."""
+    steps = _without(test_transforms(config), ("LoadAnnotations", "Pack"))
+    # Before everything else: mmdet's evaluation loads boxes after resizing, as its metrics want the originals.
+    load = {"type": "LoadAnnotations", "with_bbox": True}
+    return Compose([steps[0], load, *steps[1:], {"type": "PackDetInputs", "meta_keys": _META}])
+
+
+def info(record: ImageRecord) -> dict[str, Any]:
+    """An image as mmdet's data sets describe it."""
+    return {
+        "img_id": record.id,
+        "img_path": str(record.path),
+        "height": record.height,
+        "width": record.width,
+        "instances": [
+            {"bbox": box, "bbox_label": label, "ignore_flag": int(crowd)}
+            for box, label, crowd in zip(
+                record.boxes.tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
+            )
+        ],
+    }
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """As mmengine's ``pseudo_collate``: lists, not yet stacked."""
+    return {
+        "inputs": [sample["inputs"] for sample in samples],
+        "data_samples": [sample["data_samples"] for sample in samples],
+    }
+
+
+def coco_results(data: DetectionData, samples: Sequence[Any]) -> list[dict[str, Any]]:
+    """Predictions of `samples` in COCO results format, the best first in each image."""
+    results = []
+    for sample in samples:
+        found = sample.pred_instances
+        for (x1, y1, x2, y2), label, score in zip(
+            found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+        ):
+            results.append(
+                {
+                    "image_id": int(sample.img_id),
+                    "category_id": data.category_ids[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": score,
+                }
+            )
+    return results

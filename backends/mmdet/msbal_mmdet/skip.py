@@ -1,0 +1,54 @@
+"""Leaves out optimizer steps whose loss was not finite (``on_nonfinite: skip``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class SkipNonFinite:
+    """Stands between an ``OptimWrapper`` and its ``step``.
+
+    The backward pass still runs: DistributedDataParallel waits for it on every rank. Whether to step is
+    asked of the device once a step, which is a wait that training without this does not have.
+
+    Args:
+        wrapper: mmengine's.
+
+    Attributes:
+        skipped: steps left out.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        self.wrapper, self.skipped = wrapper, 0
+        self._bad: Tensor | None = None
+        self._scale, self._step = wrapper.scale_loss, wrapper.step
+        vars(wrapper)["scale_loss"] = self.scale_loss
+        vars(wrapper)["step"] = self.step
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """Note whether a loss of this step is finite."""
+        bad = ~torch.isfinite(loss.detach())
+        self._bad = bad if self._bad is None else self._bad | bad
+        result: Tensor = self._scale(loss)
+        return result
+
+    def step(self, **kwargs: Any) -> None:
+        """Step unless a loss since the last step was not finite, on any rank."""
+        bad, self._bad = self._bad, None
+        if bad is not None:
+            flag = bad.to(torch.float32)
+            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                dist.all_reduce(flag, dist.ReduceOp.MAX)
+            if bool(flag):
+                self.skipped += 1
+                return
+        self._step(**kwargs)
+
+    def remove(self) -> None:
+        """Give the wrapper its own methods back."""
+        for name in ("scale_loss", "step"):
+            vars(self.wrapper).pop(name, None)

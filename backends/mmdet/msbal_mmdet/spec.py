@@ -1,0 +1,43 @@
+"""The spec's ``model:`` section for the mmdet backend. Importing it imports no mmdet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from msbal.spec.base import SpecModel, resolve
+
+
+class MMDetModel(SpecModel):
+    """A detector of MMDetection, by its config."""
+
+    config: str = Field(
+        description="A config of mmdet's own model zoo (retinanet/retinanet_r50_fpn_1x_coco.py), or a path, "
+        "seen from the spec's folder."
+    )
+    cfg_options: dict[str, Any] | tuple[str, ...] = Field(
+        default_factory=dict,
+        description="Overrides in the spelling of mmdet's --cfg-options: a mapping from dotted keys, or a list "
+        "of key=value.",
+    )
+    pretrained: bool = Field(
+        True, description="Start from the weights that the config names (downloaded once); false: at random."
+    )
+    weights: Path | None = Field(
+        None, description="Start from this checkpoint of mmdet; tensors that do not fit are left out."
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _from_spec(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        return None if value is None else resolve(value, info)
+
+    @field_validator("config")
+    @classmethod
+    def _config_from_spec(cls, value: str, info: ValidationInfo) -> str:
+        # A file of the spec's folder is made absolute, so that the saved spec finds it again; everything
+        # else is a name in the zoo.
+        path = resolve(Path(value), info)
+        return str(path) if path.is_file() else value

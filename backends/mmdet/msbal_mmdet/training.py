@@ -1,0 +1,234 @@
+"""One run of `msbal train` by mmengine's Runner."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from msbal.backend import Job
+from msbal.engine import BalancerSet
+from msbal.errors import RunError
+from msbal.record import IntervalRecord
+from msbal.records import Recorder
+from msbal.training.distributed import rank, world_size
+from msbal_mmdet import checkpoints, loops
+from msbal_mmdet.attach import Attachment
+from msbal_mmdet.config import lay_data, lay_run, lay_schedule
+from msbal_mmdet.hooks import MultiScaleBalanceHook
+
+if TYPE_CHECKING:
+    from msbal_mmdet.detector import MMDetDetector
+
+CONFIG_FILE = "config.py"
+"""In the run's folder: the whole config, as mmdet's own tools/train.py takes it."""
+
+_EXACT = {
+    "EpochBasedTrainLoop": loops.ExactEpochTrainLoop.__name__,
+    "IterBasedTrainLoop": loops.ExactIterTrainLoop.__name__,
+}
+_NEVER = 10**9
+
+
+class Stopped(Exception):
+    """Ends mmengine's loop after a checkpoint."""
+
+
+class JobBalanceHook(MultiScaleBalanceHook):
+    """The hook with the balancers and the recorder of a job."""
+
+    def __init__(self, job: Job) -> None:
+        self.spec = job.spec.balance
+        self.job = job
+        self.unbalanced = False
+        self.records = True
+        self.attachment = None
+        self.balancers = None
+        self.recorder = None
+        self._restored = None
+        self._skip = None
+
+    def make_balancers(self, attachment: Attachment, runner: Any) -> BalancerSet:
+        return self.job.balancers
+
+    def make_recorder(self, runner: Any) -> Recorder:
+        return self.job.recorder
+
+    def _publish(self, record: IntervalRecord) -> None:  # the recorder tells the monitor
+        pass
+
+
+class JobHook(Hook):
+    """Checkpoints, evaluation, progress and the end of a job."""
+
+    # After everything that changes state in an iteration.
+    priority = "LOWEST"
+
+    def __init__(self, detector: MMDetDetector, job: Job) -> None:
+        self.detector, self.job = detector, job
+        self.saved = 0
+        self._mark = (0, 0.0)
+
+    def before_train(self, runner: Any) -> None:
+        self.saved = runner.iter
+        self._mark = (runner.iter, time.monotonic())
+        self.job.monitor.started(runner.iter, runner.max_iters, self.detector.groups)
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        job, done = self.job, runner.iter + 1
+        self._tell(runner, done)
+        at_end = done >= runner.max_iters
+        every = job.spec.evaluate.every
+        if job.evaluate is not None and every and done % every == 0 and not at_end:
+            job.recorder.flush()
+            self._evaluate(runner, done)
+        stop = job.stop_requested()
+        period = job.spec.schedule.checkpoint_every or 1000
+        # Gradients that wait for their step are in no checkpoint.
+        whole = done % job.spec.schedule.accumulate == 0 or at_end
+        if whole and (stop or at_end or done // period > self.saved // period):
+            self.save(runner, done)
+            if stop and not at_end:
+                raise Stopped
+
+    def save(self, runner: Any, done: int) -> None:
+        """Write a checkpoint; its name appears when it is whole."""
+        self.saved = done
+        folder, name = self.job.run.checkpoints, f"iteration_{done:08d}.pth"
+        # mmengine saves on the first rank alone.
+        runner.save_checkpoint(str(folder), f".partial_{name}", by_epoch=False, backend_args=None)
+        if rank() == 0:
+            os.replace(folder / f".partial_{name}", folder / name)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoints.make_plain(checkpoint)
+
+    def _evaluate(self, runner: Any, done: int) -> None:
+        ema = next((hook for hook in runner.hooks if type(hook).__name__ == "EMAHook"), None)
+        assert self.job.evaluate is not None
+        if ema is not None:
+            ema._swap_ema_parameters()
+        try:
+            self.job.evaluate(self.detector, done)
+        finally:
+            if ema is not None:
+                ema._swap_ema_parameters()
+            runner.model.train()
+
+    def _tell(self, runner: Any, done: int) -> None:
+        """Progress, at most four times a second."""
+        first, since = self._mark
+        now = time.monotonic()
+        if now - since < 0.25 and done != runner.max_iters:
+            return
+        self._mark = (done, now)
+        images = (done - first) * runner.train_dataloader.batch_sampler.batch_size * world_size()
+        scalars = {
+            "images_per_second": images / max(now - since, 1e-9),
+            "learning_rate": float(runner.optim_wrapper.get_lr()["lr"][0]),
+        }
+        if torch.cuda.is_available() and self.detector.device.type == "cuda":
+            scalars["memory_bytes"] = float(torch.cuda.max_memory_allocated(self.detector.device))
+        self.job.monitor.stepped(done, scalars)
+
+
+def full_config(detector: MMDetDetector, job: Job) -> Config:
+    """The config with everything laid over it; the first rank writes its data and itself to the run's folder."""
+    config: Config = detector.config_copy()
+    first = rank() == 0
+    lay_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first)
+    lay_schedule(config, job.spec)
+    lay_run(config, job.spec, job.run.path / "mmengine")
+    if first:
+        config.dump(str(job.run.path / CONFIG_FILE))
+    return config
+
+
+def train(detector: MMDetDetector, job: Job) -> None:
+    """Train to the end, or until asked to stop."""
+    config = full_config(detector, job)
+    runner = make_runner(detector, job, config)
+    if job.checkpoint is not None:
+        path = checkpoints.newest_readable(job.checkpoint, job.monitor.message)
+        runner._resume, runner._load_from = True, str(path)
+    # The runner's own hook attaches, on the model as mmengine may have changed it.
+    detector.attachment.close()
+    try:
+        runner.train()
+    except Stopped:
+        pass
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            "training",
+            "out of memory",
+            fix="lower schedule.batch_size, or the image size by model.cfg_options",
+        ) from error
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, JobBalanceHook) and hook.attachment is not None:
+                hook.attachment.close()
+        detector.adopt(runner)
+
+
+def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
+    """A Runner around the detector's model, quiet, with msbal's loops and hooks in the place of the config's."""
+    config = Config(config._cfg_dict.copy(), filename=None)
+    config.train_cfg.type = _EXACT.get(str(config.train_cfg.get("type")), config.train_cfg.get("type"))
+    if "type" not in config.train_cfg or config.train_cfg.type is None:
+        by_epoch = config.train_cfg.pop("by_epoch", True)
+        config.train_cfg.type = _EXACT["EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"]
+    # The job evaluates and saves; val_interval would start mmengine's own evaluation.
+    config.train_cfg.val_interval = _NEVER
+    config.train_cfg.pop("dynamic_intervals", None)
+    for part in ("val", "test"):
+        for key in (f"{part}_dataloader", f"{part}_evaluator", f"{part}_cfg"):
+            config[key] = None
+    config.default_hooks.checkpoint = None
+    config.default_hooks.logger = None
+    config.custom_hooks = [h for h in config.custom_hooks if h.get("type") != "MultiScaleBalanceHook"]
+    config.visualizer = ConfigDict(type="Visualizer", vis_backends=None)
+    config.log_level = "WARNING"
+    if world_size() > 1:
+        config.launcher = "pytorch"
+        wrapper: dict[str, Any] = {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
+        wrapper["find_unused_parameters"] = bool(config.get("find_unused_parameters", False))
+        if detector.device.type == "cpu":
+            wrapper["device_ids"] = None
+        config.model_wrapper_cfg = ConfigDict(wrapper)
+    config["model"] = detector.model
+    config.experiment_name = f"msbal_{os.getpid()}_{time.monotonic_ns()}"
+    logging.getLogger("mmengine").setLevel(logging.WARNING)
+    runner = _build_runner(config, detector)
+    runner.register_hook(JobBalanceHook(job))
+    runner.register_hook(JobHook(detector, job))
+    return runner
+
+
+def _build_runner(config: Config, detector: MMDetDetector) -> Runner:
+    if detector.device.type == "cuda":
+        torch.cuda.set_device(detector.device)
+    cfg = config._cfg_dict
+    plain = {k: v for k, v in cfg.items() if k != "model"}
+    keys = (
+        "train_dataloader", "val_dataloader", "test_dataloader", "train_cfg", "val_cfg", "test_cfg",
+        "auto_scale_lr", "optim_wrapper", "param_scheduler", "val_evaluator", "test_evaluator", "default_hooks",
+        "custom_hooks", "load_from", "launcher", "env_cfg", "log_processor", "log_level", "visualizer",
+        "randomness", "experiment_name",
+    )  # fmt: skip
+    arguments = {key: cfg[key] for key in keys if key in cfg and cfg[key] is not None}
+    return Runner(
+        model=detector.model,
+        work_dir=str(Path(cfg["work_dir"])),
+        default_scope="mmdet",
+        cfg=Config({**plain, "model": {}}),
+        **arguments,
+    )
