@@ -231,9 +231,7 @@ class Balancer(nn.Module):
         if isinstance(self.strategy, StepStrategy):
             total = self._weigh_step(self.strategy, values, positives, filled)
         else:
-            # A copy even where the dtype is the same: the weights change in place below, and the
-            # backward of this step needs those of this step.
-            total = (values * self.weights.to(values.dtype, copy=True)).sum()
+            total = (values * _constant(self.weights, values.dtype)).sum()
         with torch.no_grad():
             row = values.detach().to(torch.float64).unsqueeze(0)
             self._losses.index_copy_(0, filled.view(1), row)
@@ -268,9 +266,8 @@ class Balancer(nn.Module):
         weighed = strategy.weigh(
             torch.where(finite, losses, 1.0), positives, step, {**state, **parameters}, self._draw
         )
-        # A copy, for the same reason as in `_device_step`.
         weights = torch.where(finite, weighed.weights.detach(), self.weights)
-        total = (values * weights.to(values.dtype)).sum()
+        total = (values * _constant(weights, values.dtype)).sum()
         if weighed.objective is not None:
             # Its gradient without its value.
             objective = torch.where(finite, weighed.objective, 0.0)
@@ -436,6 +433,27 @@ class Balancer(nn.Module):
         rank = dist.get_rank() if _ranks() > 1 else 0
         losses = self._host.last.view(1, 1, len(self.terms), len(self.levels))
         return find_nonfinite(losses, self.levels, self.terms, self.iteration - 1, rank)
+
+
+@torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")
+def _opaque_copy(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@_opaque_copy.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _constant(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weights as the backward of this step needs them, whatever becomes of the balancer's own.
+
+    A compiler may save the source of a copy for the backward and copy again there, when the source has
+    been changed in place long since. It knows nothing of an operator of ours, so it saves the result.
+    """
+    if torch.compiler.is_compiling():
+        weights = _opaque_copy(weights)
+    return weights.to(dtype, copy=True)
 
 
 def _ranks() -> int:
