@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from msbal import __version__
 from msbal.cli import backends, eval, init, inspect, plot_losses, replay, schema, train
-from msbal.errors import MsbalError
+from msbal.errors import MsbalError, SpecError
 from msbal.ui.text import error_line
 
 DEBUG = "MSBAL_DEBUG"
+
+# Newer versions of typer carry a click of their own: the installed one's classes would not match.
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="msbal",
@@ -62,11 +64,11 @@ def run(arguments: Sequence[str]) -> int:
         result = app(list(arguments), standalone_mode=False)
     except MsbalError as error:
         return _failed(error, error.exit_code)
-    except click.ClickException as error:
+    except _ClickException as error:
         # One line, as for every other mistake; click's own form takes three.
-        error_line(typer.BadParameter(_usage(error)) if isinstance(error, click.UsageError) else error)
+        error_line(SpecError("call", _usage(error)))
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         error_line(RuntimeError("interrupted"))
         return 130
     except BrokenPipeError:
@@ -84,10 +86,10 @@ def run(arguments: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _usage(error: click.UsageError) -> str:
-    command = f"{error.ctx.command_path}: " if error.ctx else ""
-    hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx else ""
-    return f"{command}{error.format_message()}{hint}"
+def _usage(error: Exception) -> str:
+    context: Any = getattr(error, "ctx", None)
+    message: str = getattr(error, "format_message", error.__str__)()
+    return f"{message} (see `{context.command_path} --help`)" if context else message
 
 
 def _failed(error: MsbalError, code: int) -> int:

@@ -17,8 +17,7 @@ from msbal.spec import RunSpec, dump_spec
 from msbal.training import Outcome, Plan, claim, execute, prepare
 from msbal.training.distributed import process_group, rank, resolve_device
 from msbal.ui.monitor import Mode, make_monitor
-from msbal.ui.state import Outcome as Closing
-from msbal.ui.state import RunHeader
+from msbal.ui.state import Ending, RunHeader
 
 
 def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
@@ -46,9 +45,9 @@ def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
         try:
             outcome = execute(plan, run, monitor, resume)
         except BaseException:
-            monitor.close(Closing("failed"))
+            monitor.close(Ending("failed"))
             raise
-        monitor.close(Closing("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
+        monitor.close(Ending("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
     return outcome.finished
 
 

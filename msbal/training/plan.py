@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from msbal.backend import Backend, Detector, load_backend
-from msbal.data import load
+from msbal.data.load import load
 from msbal.data.model import DetectionData
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
