@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msbal.data.files import listed, named, require_folder
 from msbal.data.layout_coco import find_coco
 from msbal.data.layout_voc import find_voc
-from msbal.data.tree import entries_of
+from msbal.data.tree import entries_of, is_folder
 from msbal.errors import DataError
 
 HOLDOUT = 0.2  # of the images, where there is one split only
@@ -81,7 +81,7 @@ def recognise(folder: Path, prefer: Literal["coco", "voc"] | None = None) -> Lay
 
 
 def _content(root: Path) -> str:
-    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries_of(root))
+    names = sorted(entry.name + ("/" if is_folder(entry) else "") for entry in entries_of(root))
     return f"it holds {listed(names, len(names), 6)}" if names else "it is empty"
 
 

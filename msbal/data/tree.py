@@ -27,16 +27,21 @@ def entries_of(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def folders_below(root: Path, depth: int) -> Iterator[Path]:
-    """`root` and the folders down to `depth` below it, nearest first; at most 500."""
-    level, seen = [root], 0
+    """`root` and the folders down to `depth` below it, nearest first, each once; at most 500."""
+    level = [root]
+    seen: set[str] = set()
     for _ in range(depth + 1):
         following: list[Path] = []
         for folder in level:
-            yield folder
-            seen += 1
-            if seen >= _MOST_FOLDERS:
+            # A link may lead back up.
+            real = os.path.realpath(folder)
+            if real in seen:
+                continue
+            if len(seen) >= _MOST_FOLDERS:
                 return
-            following += [folder / entry.name for entry in entries_of(folder) if _is_folder(entry)]
+            seen.add(real)
+            yield folder
+            following += [folder / entry.name for entry in entries_of(folder) if is_folder(entry)]
         level = following
 
 
@@ -52,8 +57,9 @@ def role_of(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError:  # a loop of links
         return False

@@ -20,7 +20,8 @@ def coco_document(names: Sequence[str] = ("a.png", "b.png"), first_id: int = 1) 
     ids = range(first_id, first_id + len(names))
     return {
         "images": [
-            {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in zip(ids, names, strict=True)
+            {"id": i, "file_name": name, "width": 40, "height": 30}
+            for i, name in zip(ids, names, strict=True)
         ],
         "annotations": [
             {
