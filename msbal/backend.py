@@ -184,7 +184,9 @@ class Backend(Protocol):
     model_spec: ClassVar[type[BaseModel]]
 
     # A backend may also have `schedule_defaults: ClassVar[Mapping[str, Any]]`, what the spec's
-    # ``schedule:`` takes where it says nothing; without it the framework's own config decides.
+    # ``schedule:`` takes where it says nothing; without it the framework's own config decides. And a
+    # `starter(data: DetectionData) -> str`, commented YAML of ``model:`` and ``schedule:`` for
+    # `msbal init`. A detector may have `boxes_per_level(data) -> dict[str, list[int]]`, by group.
 
     def diagnose(self) -> Diagnosis:
         """Look at what is installed, without failing."""

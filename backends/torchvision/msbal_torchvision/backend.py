@@ -11,6 +11,7 @@ from msbal.errors import SpecError
 from msbal_torchvision.spec import TorchvisionModel
 
 if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_torchvision.detector import TorchvisionDetector
 
@@ -57,7 +58,9 @@ class TorchvisionBackend:
                 raise ImportError("its compiled operators do not load")
         except Exception as error:
             problem = f"torchvision does not load beside this torch: {str(error).partition(chr(10))[0]}"
-            return Diagnosis(versions, [problem], ["pip install --upgrade --force-reinstall torch torchvision"])
+            return Diagnosis(
+                versions, [problem], ["pip install --upgrade --force-reinstall torch torchvision"]
+            )
         import torch
 
         notes = [] if torch.cuda.is_available() else ["torch sees no GPU; training runs on the CPU"]
@@ -94,3 +97,9 @@ class TorchvisionBackend:
         except ValueError as error:
             raise SpecError("balance.scope", str(error)) from error
         return TorchvisionDetector(model, seam, spec, resolve_device(spec.device))
+
+    def starter(self, data: DetectionData) -> str:
+        """The ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
+        from msbal_torchvision.starter import starter
+
+        return starter(data)

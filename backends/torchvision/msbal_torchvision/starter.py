@@ -1,0 +1,66 @@
+"""What `msbal init` proposes for a data set."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
+
+_GPU = """\
+model:
+  name: retinanet          # or fcos, fasterrcnn, ssd
+  backbone: resnet50
+  # pretrained: true       # start from ImageNet weights: far better on small data; downloads them once
+  min_size: {side}
+schedule:
+  epochs: {epochs}
+  batch_size: {batch}
+  optimizer: {{name: sgd, lr: {sgd_lr}}}
+  warmup: {warmup}
+  clip_norm: 10.0
+"""
+
+_CPU = """\
+model:
+  name: retinanet          # or fcos, fasterrcnn, ssd
+  backbone: resnet18       # small, as there is no GPU here; resnet50 is the usual choice
+  # pretrained: true       # start from ImageNet weights: far better on small data; downloads them once
+  min_size: {side}
+  max_size: {longest}
+  fpn_channels: 64
+schedule:
+  epochs: {epochs}
+  batch_size: {batch}
+  optimizer: {{name: adamw, lr: 0.0005, weight_decay: 0.01}}
+  scheduler: cosine
+  warmup: {warmup}
+  clip_norm: 5.0
+"""
+
+
+def starter(data: DetectionData) -> str:
+    """Commented ``model:`` and ``schedule:`` sections, sized for the data and for whether there is a GPU.
+
+    At least about 400 iterations: fewer give a model from scratch, and a strategy, nothing to work with.
+    """
+    import torch
+
+    shorter = round(statistics.median(min(image.width, image.height) for image in data.images))
+    gpu = torch.cuda.is_available()
+    batch = min(8 if gpu else 4, len(data))
+    per_epoch = -(-len(data) // batch)
+    epochs = max(12, -(-400 // per_epoch))
+    side = min(800, max(320, shorter)) if gpu else min(320, max(128, shorter))
+    longest = max(side, round(side * 5 / 3))
+    warmup = min(500, per_epoch * epochs // 10)
+    # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
+    return (_GPU if gpu else _CPU).format(
+        side=side,
+        longest=longest,
+        epochs=epochs,
+        batch=batch,
+        warmup=warmup,
+        sgd_lr=f"{0.01 * batch / 16:.3g}",
+    )
