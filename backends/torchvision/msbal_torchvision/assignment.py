@@ -80,7 +80,7 @@ def _anchor_levels(
 def _cell(
     generator: AnchorGenerator | DefaultBoxGenerator, level: int, stride: int, images: Tensor
 ) -> tuple[Tensor, float, Tensor]:
-    """One cell's anchors ``[N or 1, A, 4]`` around the origin, where in its cell a grid point lies, the stride ``[N, 2]``."""
+    """A cell's anchors ``[1, A, 4]`` around the origin, where in it the grid point lies, strides ``[N, 2]``."""
     if isinstance(generator, DefaultBoxGenerator):
         wh = generator._wh_pairs[level]
         wh = wh.clamp(0, 1) if generator.clip else wh
@@ -105,7 +105,9 @@ def _best_iou(boxes: Tensor, images: Tensor, shapes: Tensor, offset: float, grid
     upper = torch.maximum(anchors[..., :2], boxes[:, None, :2])
     lower = torch.minimum(anchors[..., 2:], boxes[:, None, 2:])
     overlap = (lower - upper).clamp(min=0).prod(dim=2)
-    areas = (anchors[..., 2:] - anchors[..., :2]).prod(dim=2) + (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
+    areas = (anchors[..., 2:] - anchors[..., :2]).prod(dim=2) + (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[
+        :, None
+    ]
     return (overlap / (areas - overlap)).amax(dim=1)
 
 

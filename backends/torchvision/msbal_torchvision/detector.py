@@ -36,12 +36,8 @@ class TorchvisionDetector:
     def __init__(self, model: nn.Module, seam: Seam, spec: RunSpec, device: torch.device) -> None:
         self.model = model.to(device)
         self.seam, self.spec, self.device = seam, spec, device
+        self.groups: tuple[LevelGroup, ...] = seam.groups
         self.average: nn.Module | None = None
-
-    @property
-    def groups(self) -> tuple[LevelGroup, ...]:
-        """What is balanced."""
-        return self.seam.groups
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
         """Images and targets on the device, as ``model(images, targets)`` takes them."""
@@ -143,7 +139,10 @@ class TorchvisionDetector:
 def _coco(image_id: int, prediction: dict[str, Tensor], category_ids: Sequence[int]) -> list[dict[str, Any]]:
     results = []
     for (x1, y1, x2, y2), label, score in zip(
-        prediction["boxes"].tolist(), prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True
+        prediction["boxes"].tolist(),
+        prediction["labels"].tolist(),
+        prediction["scores"].tolist(),
+        strict=True,
     ):
         # RetinaNet and FCOS have an output for the background too, which no target ever raises.
         if label > 0:

@@ -40,10 +40,9 @@ def build_model(spec: TorchvisionModel, classes: int) -> nn.Module:
         SpecError: where weights cannot be found, downloaded or used.
     """
     model: nn.Module
-    if spec.own_size:
-        model = _ssd_of_torchvision(spec, classes + 1)
-    else:
-        model = _BUILDERS[spec.name](spec, classes + 1)
+    model = (
+        _ssd_of_torchvision(spec, classes + 1) if spec.own_size else _BUILDERS[spec.name](spec, classes + 1)
+    )
     if spec.weights is not None:
         load_weights(model, spec.weights)
     return model
@@ -70,7 +69,9 @@ def _shrink(spec: TorchvisionModel) -> float:
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm as in torchvision's RetinaNet v2, with fewer groups where there are few channels."""
-    groups = next(groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0 and channels >= 2 * groups)
+    groups = next(
+        groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0 and channels >= 2 * groups
+    )
     return nn.GroupNorm(groups, channels)
 
 
@@ -119,7 +120,7 @@ def _pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWithFPN
     channels = spec.fpn_channels
     extra_block = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
     make = getattr(torchvision.models, spec.backbone)
-    body = _imagenet(spec, make, norm_layer=_norm(spec))
+    body: Any = _imagenet(spec, make, norm_layer=_norm(spec))
     if spec.backbone.startswith("resnet"):
         stages = ["layer4", "layer3", "layer2", "layer1", "conv1"]
         layers = _layers_to_train(spec, len(stages), 3)
@@ -134,7 +135,9 @@ def _pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWithFPN
         # Unlike torchvision's own builder, which takes the last two stages (both of stride 32), one stage
         # of each stride, so that the levels are octaves.
         body = body.features
-        strided = [0] + [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)] + [len(body) - 1]
+        strided = (
+            [0] + [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)] + [len(body) - 1]
+        )
         layers = _layers_to_train(spec, len(strided), 3)
         frozen = len(body) if layers == 0 else strided[len(strided) - layers]
         for block in body[:frozen]:

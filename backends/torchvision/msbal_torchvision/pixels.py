@@ -130,7 +130,9 @@ class Positions(Sampler[list[int]]):
         return self.total - self.first
 
 
-def to_device(samples: Sequence[Sample], device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def to_device(
+    samples: Sequence[Sample], device: torch.device
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """What a model's forward pass takes: float images in 0..1, and targets."""
     images = [image.to(device, non_blocking=True).float() / 255 for image, _ in samples]
     targets: list[dict[str, Any]] = [

@@ -58,7 +58,9 @@ class TorchvisionModel(SpecModel):
         "torchvision's for images of 640 pixels and more, and in proportion below.",
     )
     score_threshold: float = Field(0.05, ge=0, lt=1, description="Detections below it are dropped.")
-    nms_threshold: float = Field(0.5, gt=0, le=1, description="IoU above which the weaker of two detections goes.")
+    nms_threshold: float = Field(
+        0.5, gt=0, le=1, description="IoU above which the weaker of two detections goes."
+    )
     detections_per_image: int = Field(100, gt=0, description="At most so many, the best ones.")
 
     @field_validator("weights")
@@ -85,9 +87,13 @@ class TorchvisionModel(SpecModel):
         if self.pretrained and self.weights is not None:
             raise ValueError("`pretrained` and `weights` should not both be given; leave one out")
         if self.norm == "frozen_bn" and not self.starts_trained:
-            raise ValueError("`norm: frozen_bn` needs `weights` or `pretrained`: frozen at random it never learns")
+            raise ValueError(
+                "`norm: frozen_bn` needs `weights` or `pretrained`: frozen at random it never learns"
+            )
         if self.own_size and self.anchor_sizes is not None:
-            raise ValueError("`anchor_sizes` does not apply: SSD300 and SSDlite320 have their own default boxes")
+            raise ValueError(
+                "`anchor_sizes` does not apply: SSD300 and SSDlite320 have their own default boxes"
+            )
         if self.anchor_sizes is not None and len(self.anchor_sizes) != LEVELS:
             raise ValueError(
                 f"`anchor_sizes` should have {LEVELS} sizes, one per level. Found {len(self.anchor_sizes)}"

@@ -57,7 +57,9 @@ def load_weights(model: Any, path: Path) -> None:
     own = model.state_dict()
     if not any(name.startswith("backbone.") for name in tensors):
         tensors = _as_backbone(model, tensors)
-    fitting = {name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape}
+    fitting = {
+        name: value for name, value in tensors.items() if name in own and own[name].shape == value.shape
+    }
     backbone = [name for name, _ in model.backbone.named_parameters()]
     body = [f"backbone.{name}" for name in backbone if not name.startswith("fpn.")]
     missing = [name for name in body if name not in fitting]
@@ -72,7 +74,8 @@ def load_weights(model: Any, path: Path) -> None:
     others = sorted(name for name in tensors if name in own and name not in fitting)
     if others:
         warnings.warn(
-            f"{path}: {len(others)} tensors have another shape and stay random, e.g. `{others[0]}`", stacklevel=2
+            f"{path}: {len(others)} tensors have another shape and stay random, e.g. `{others[0]}`",
+            stacklevel=2,
         )
 
 

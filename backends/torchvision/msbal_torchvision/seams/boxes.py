@@ -40,5 +40,6 @@ def box_losses(kind: str, coder: Any, anchors: Tensor, boxes: Tensor, deltas: Te
     if kind == "smooth_l1":
         return row_sums(F.smooth_l1_loss(deltas, coder.encode_single(boxes, anchors), reduction="none"))
     if kind in _IOU_LOSSES:
-        return _IOU_LOSSES[kind](coder.decode_single(deltas, anchors), boxes, reduction="none")
+        losses: Tensor = _IOU_LOSSES[kind](coder.decode_single(deltas, anchors), boxes, reduction="none")
+        return losses
     raise ValueError(f"The box loss should be l1, smooth_l1, ciou, diou or giou. Found {kind!r}.")

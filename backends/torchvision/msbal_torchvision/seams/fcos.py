@@ -8,8 +8,6 @@ Shapes: B images, R points of an image, level-major; n positives of the batch.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -73,7 +71,8 @@ class FCOSPart(OneStagePart):
         distances = self.head.box_coder.encode(anchor, boxes)
         left_right, top_bottom = distances[:, [0, 2]], distances[:, [1, 3]]
         centerness_target = torch.sqrt(
-            (left_right.amin(dim=1) / left_right.amax(dim=1)) * (top_bottom.amin(dim=1) / top_bottom.amax(dim=1))
+            (left_right.amin(dim=1) / left_right.amax(dim=1))
+            * (top_bottom.amin(dim=1) / top_bottom.amax(dim=1))
         )
         logits = head_outputs["bbox_ctrness"].squeeze(dim=2)[image, point]
         centerness = F.binary_cross_entropy_with_logits(logits, centerness_target, reduction="none")

@@ -27,7 +27,7 @@ _ONE_STAGE: tuple[tuple[type[nn.Module], Any], ...] = (
     (FCOS, FCOSPart),
     (SSD, SSDPart),
 )
-_TWO_STAGE = {"rpn": RPNPart, "roi": RoIPart}
+_TWO_STAGE: dict[str, Any] = {"rpn": RPNPart, "roi": RoIPart}
 
 
 def install(model: nn.Module, scope: Sequence[str] = ("rpn",)) -> Seam:
@@ -53,7 +53,9 @@ def install(model: nn.Module, scope: Sequence[str] = ("rpn",)) -> Seam:
     elif isinstance(model, GeneralizedRCNN):
         unknown = [name for name in scope if name not in _TWO_STAGE]
         if unknown or not scope or len(set(scope)) != len(tuple(scope)):
-            raise ValueError(f"scope should be of {list(_TWO_STAGE)}, each at most once. Found {list(scope)}.")
+            raise ValueError(
+                f"scope should be of {list(_TWO_STAGE)}, each at most once. Found {list(scope)}."
+            )
         # The RPN's loss is computed first, whatever the order in the scope.
         for name in (name for name in _TWO_STAGE if name in scope):
             _TWO_STAGE[name].check(model)

@@ -56,7 +56,7 @@ def level_sums(rows: Tensor, sizes: Sequence[int]) -> Tensor:
     Returns:
         ``[T, K]``.
     """
-    return torch.stack([level.sum(dim=(1, 2)) for level in rows.split(list(sizes), dim=2)], dim=1)
+    return torch.stack([level.sum(dim=(1, 2)) for level in torch.split(rows, list(sizes), dim=2)], dim=1)
 
 
 class _RowSums(torch.autograd.Function):

@@ -9,8 +9,6 @@ Shapes: B images, R anchors of an image, level-major; n positives of one image.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torchvision.models.detection.retinanet import (

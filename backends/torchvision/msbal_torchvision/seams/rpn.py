@@ -45,7 +45,11 @@ class RPNPart(Part):
         self.sizes = [level.shape[1] * level.shape[2] * level.shape[3] for level in outputs[0]]
 
     def compute_loss(
-        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """``RegionProposalNetwork.compute_loss``, split into levels."""
         if not self.seam.active:
@@ -60,9 +64,7 @@ class RPNPart(Part):
         count = sampled.numel()
 
         targets = torch.cat(regression_targets)[positive]
-        box = row_sums(
-            F.smooth_l1_loss(pred_bbox_deltas[positive], targets, beta=1 / 9, reduction="none")
-        )
+        box = row_sums(F.smooth_l1_loss(pred_bbox_deltas[positive], targets, beta=1 / 9, reduction="none"))
         # torchvision's mean divides the gradient after the sigmoid's derivative, not before it.
         logits = divide_gradient(objectness.flatten()[sampled], count)
         cls = F.binary_cross_entropy_with_logits(logits, torch.cat(labels)[sampled], reduction="none")

@@ -9,8 +9,6 @@ Shapes: B images, R default boxes of an image, level-major.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

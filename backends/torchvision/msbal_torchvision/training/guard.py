@@ -64,7 +64,7 @@ class Guard:
         if finite.is_cuda:
             host = torch.empty((), dtype=torch.bool, pin_memory=True)
             host.copy_(finite, non_blocking=True)
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
         self._suspects.append(
             _Suspect(

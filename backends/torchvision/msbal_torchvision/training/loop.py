@@ -80,13 +80,10 @@ class Trainer:
         self.learned = learned
         self.average: AveragedModel | None = None
         if self.schedule.ema is not None:
-            self.average = AveragedModel(
-                self.model, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.ema), use_buffers=True
-            )
+            ema = get_ema_multi_avg_fn(self.schedule.ema)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True)
         detector.average = None if self.average is None else self.average.module
-        self.guard = Guard(
-            job.spec.balance.on_nonfinite, detector.groups, self.rank, job.monitor.message
-        )
+        self.guard = Guard(job.spec.balance.on_nonfinite, detector.groups, self.rank, job.monitor.message)
         self.forward: nn.Module = _Forward(self.model, detector.seam)
         if self.processes > 1:
             self.forward = DistributedDataParallel(
@@ -230,7 +227,12 @@ def train(detector: TorchvisionDetector, job: Job) -> None:
         recorder.step(trainer.iteration)
         pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
         at_end = trainer.iteration == total
-        if job.evaluate is not None and evaluate_every and trainer.iteration % evaluate_every == 0 and not at_end:
+        if (
+            job.evaluate is not None
+            and evaluate_every
+            and trainer.iteration % evaluate_every == 0
+            and not at_end
+        ):
             # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
             recorder.flush()
             job.evaluate(detector, trainer.iteration)

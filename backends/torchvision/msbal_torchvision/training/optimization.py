@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -19,7 +20,10 @@ _NEVER = 2**31 - 1
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], balancers: Iterable[nn.Parameter], spec: OptimizerSpec, device: torch.device
+    parameters: Iterable[nn.Parameter],
+    balancers: Iterable[nn.Parameter],
+    spec: OptimizerSpec,
+    device: torch.device,
 ) -> Optimizer:
     """The spec's optimizer.
 
@@ -35,7 +39,8 @@ def make_optimizer(
     fused = True if device.type == "cuda" else None
     if spec.name == "sgd":
         return SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=fused)
-    return {"adam": Adam, "adamw": AdamW}[spec.name](groups, lr=spec.lr, fused=fused)
+    adam = Adam if spec.name == "adam" else AdamW
+    return adam(groups, lr=spec.lr, fused=fused)
 
 
 class LearningRate:
@@ -89,7 +94,7 @@ class Stepper:
         self.optimizer, self.parameters = optimizer, parameters
         self.amp, self.device, self.accumulate, self.clip_norm = amp, device, accumulate, clip_norm
         self.scales = amp == "fp16"
-        self.scaler = torch.amp.GradScaler(
+        self.scaler = GradScaler(
             device.type,
             init_scale=2.0**16 if self.scales else 1.0,
             growth_interval=2000 if self.scales else _NEVER,
@@ -106,7 +111,7 @@ class Stepper:
         """Add one iteration's gradient."""
         if self.accumulate > 1:
             total = total / self.accumulate
-        self.scaler.scale(total).backward()
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
         """Step with the gradients gathered, and clear them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,61 +176,65 @@ class Run:
         return bytes(self.job.run.intervals_file.read_bytes())
 
 
+def run_in(
+    folder: Path,
+    data: DetectionData,
+    name: str = "run",
+    model: dict[str, Any] | None = None,
+    schedule: dict[str, Any] | None = None,
+    balance: dict[str, Any] | None = None,
+    resume: bool = False,
+    stop_after: int | None = None,
+    evaluate: Any = None,
+    **sections: Any,
+) -> Run:
+    """A run as the core prepares it, on `data`."""
+    from msbal.backend import Job, load_backend
+    from msbal.records import Recorder, RunDirectory
+    from msbal.spec import parse_spec
+    from msbal.training import latest_checkpoint, make_balancers
+    from msbal.training.distributed import rank
+
+    spec = parse_spec(
+        {
+            "backend": "torchvision",
+            "model": {**SMALL, "name": "retinanet", **(model or {})},
+            "data": {"format": "coco", "root": ".", "train": {"annotations": "none.json"}},
+            "schedule": {
+                "iterations": 6, "batch_size": 2, "checkpoint_every": 2, "warmup": 2,
+                "optimizer": {"name": "sgd", "lr": 0.01}, **(schedule or {}),
+            },
+            "balance": {"strategy": "rlo", "interval": 2, **(balance or {})},
+            "device": "cpu",
+            "output": str(folder / name),
+            **sections,
+        },
+        base=folder,
+    )  # fmt: skip
+    detector = load_backend("torchvision").build(spec, data.classes)
+    run = RunDirectory(folder / name)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    monitor = Listener()
+    balancers = make_balancers(spec, detector)
+    recorder = Recorder(run if rank() == 0 else None, monitor.interval)
+    recorder.attach(balancers)
+    asked = iter(range(1, 10**6))
+    job = Job(
+        spec=spec,
+        train=data,
+        val=data,
+        run=run,
+        balancers=balancers,
+        recorder=recorder,
+        monitor=monitor,
+        checkpoint=latest_checkpoint(run) if resume else None,
+        evaluate=evaluate,
+        stop_requested=lambda: stop_after is not None and next(asked) >= stop_after,
+    )
+    return Run(detector, job, monitor)
+
+
 @pytest.fixture
 def make_run(tmp_path: Path, data: DetectionData) -> Callable[..., Run]:
-    """A run as the core prepares it: ``make_run("name", schedule={...}, balance={...}, resume=True)``."""
-
-    def make(
-        name: str = "run",
-        model: dict[str, Any] | None = None,
-        schedule: dict[str, Any] | None = None,
-        balance: dict[str, Any] | None = None,
-        resume: bool = False,
-        stop_after: int | None = None,
-        evaluate: Any = None,
-        **sections: Any,
-    ) -> Run:
-        from msbal.backend import Job, load_backend
-        from msbal.records import Recorder, RunDirectory
-        from msbal.spec import parse_spec
-        from msbal.training import latest_checkpoint, make_balancers
-
-        spec = parse_spec(
-            {
-                "backend": "torchvision",
-                "model": {**SMALL, "name": "retinanet", **(model or {})},
-                "data": {"format": "coco", "root": ".", "train": {"annotations": "none.json"}},
-                "schedule": {
-                    "iterations": 6, "batch_size": 2, "checkpoint_every": 2, "warmup": 2,
-                    "optimizer": {"name": "sgd", "lr": 0.01}, **(schedule or {}),
-                },
-                "balance": {"strategy": "rlo", "interval": 2, **(balance or {})},
-                "device": "cpu",
-                "output": str(tmp_path / name),
-                **sections,
-            },
-            base=tmp_path,
-        )  # fmt: skip
-        detector = load_backend("torchvision").build(spec, data.classes)
-        run = RunDirectory(tmp_path / name)
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        monitor = Listener()
-        balancers = make_balancers(spec, detector)
-        recorder = Recorder(run, monitor.interval)
-        recorder.attach(balancers)
-        asked = iter(range(1, 10**6))
-        job = Job(
-            spec=spec,
-            train=data,
-            val=data,
-            run=run,
-            balancers=balancers,
-            recorder=recorder,
-            monitor=monitor,
-            checkpoint=latest_checkpoint(run) if resume else None,
-            evaluate=evaluate,
-            stop_requested=lambda: stop_after is not None and next(asked) >= stop_after,
-        )
-        return Run(detector, job, monitor)
-
-    return make
+    """A run on six images: ``make_run("name", schedule={...}, balance={...}, resume=True)``."""
+    return partial(run_in, tmp_path, data)

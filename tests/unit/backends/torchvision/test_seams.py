@@ -306,9 +306,13 @@ def test_too_few_levels_are_refused_with_the_reason(make_model):
         install(model)
 
     # torchvision's MobileNet pyramid pools its RoIs from two maps of one stride: all are of one level.
-    mobile = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=3)
+    mobile = detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3
+    )
     assert install(mobile).groups[0].levels == ("P5a", "P5b", "P6")
-    mobile = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=3)
+    mobile = detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=3
+    )
     with pytest.raises(UnsplittableModelError, match="leave `roi` out"):
         install(mobile, ("rpn", "roi"))
     assert "compute_loss" not in vars(mobile.rpn)
