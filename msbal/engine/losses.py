@@ -54,8 +54,12 @@ def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> Level
         values, positives = losses.values, losses.positives
     elif isinstance(losses, Mapping):
         values = _stack_terms(losses, terms, shape)
-    else:
+    elif isinstance(losses, Sequence):
         values = _stack(losses)
+    else:
+        raise ValueError(
+            f"losses should be a tensor, a mapping or a sequence. Found {type(losses).__name__}."
+        )
     if values.shape != shape:
         if values.shape != shape[1:] or shape[0] != 1:
             raise ValueError(
@@ -79,10 +83,9 @@ def _stack_terms(
     if all(isinstance(row, Tensor) for row in rows):
         return _stack(rows)
     for term, row in zip(terms, rows, strict=True):
-        if len(row) != shape[1]:
-            raise ValueError(
-                f"losses[{term!r}] should have {shape[1]} losses, one a level. Found {len(row)}."
-            )
+        if not isinstance(row, Tensor | Sequence) or len(row) != shape[1]:
+            found = len(row) if isinstance(row, Tensor | Sequence) else type(row).__name__
+            raise ValueError(f"losses[{term!r}] should have {shape[1]} losses, one a level. Found {found}.")
     # One stack of all scalars: a stack for each term would cost a kernel each.
     stacked = _stack([scalar for row in rows for scalar in row])
     return stacked.view(shape) if stacked.dim() == 1 else stacked

@@ -34,3 +34,35 @@ def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
     total = scaled.sum()
     share = torch.where(total > 0, scaled / total, 0.0).clamp(0.0, 1.0)
     return 1.0 + amplification * torch.where(selected, share, 0.0)
+
+
+def active_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
+    """The levels that a ratio of losses says something about, as a ``[K]`` mask.
+
+    A level without positive samples has a loss of zero, or one of background alone, of which a
+    logarithm, an inverse or a ratio makes anything.
+
+    Args:
+        losses: ``[K]``.
+        positives: ``[K]``, or None where they are unknown.
+    """
+    return losses > 0 if positives is None else (losses > 0) & (positives > 0)
+
+
+def rescale(raw: Tensor, active: Tensor) -> Tensor:
+    """Weights proportional to `raw` among the active levels, 1 for the others; their sum is K.
+
+    Args:
+        raw: ``[K]``, at least 0; anything at all where not active.
+        active: ``[K]`` mask.
+    """
+    kept = torch.where(active, raw, 0.0)
+    share = kept / kept.sum()
+    return torch.where(active & torch.isfinite(share), share * active.sum(), 1.0)
+
+
+def rescale_softmax(logits: Tensor, active: Tensor) -> Tensor:
+    """`rescale` of ``exp(logits)``, without overflow."""
+    # Bounded, since two logits of infinity would be NaN.
+    kept = torch.where(active, logits.clamp(-1e300, 1e300), -torch.inf)
+    return rescale(torch.softmax(kept, dim=0), active)

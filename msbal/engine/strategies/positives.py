@@ -1,0 +1,42 @@
+"""Weighting by the number of positive samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from msbal.engine.draw import Draw
+from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
+from msbal.engine.weighting import active_levels, rescale
+
+
+@register
+@dataclass(frozen=True)
+class Positives(StepStrategy):
+    """Favours the levels that have had the fewest positive samples.
+
+    Chen et al., "Disentangle Your Dense Object Detector", ACM MM 2021 (DDOD):
+    ``w_i = 2 - (n_i - min n) / (max n - min n)``, n the positives of all iterations so far, this one
+    included. Deviates: rescaled to the sum K; a level without positives in this iteration, or with a loss
+    of zero, has the weight 1.
+    """
+
+    name: ClassVar[str] = "positives"
+
+    def initial_state(self, levels: int) -> dict[str, Tensor]:
+        return {"seen": torch.zeros(levels, dtype=torch.float64)}
+
+    def weigh(
+        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+    ) -> Weighing:
+        if positives is None:
+            raise ValueError(
+                "losses should have the positives of each level for the strategy `positives`. Found none."
+            )
+        seen = state["seen"] + positives
+        least, most = seen.amin(), seen.amax()
+        factor = 2.0 - (seen - least) / (most - least).clamp_min(1.0)
+        return Weighing(rescale(factor, active_levels(losses, positives)), {"seen": seen})

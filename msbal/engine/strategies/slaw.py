@@ -1,0 +1,55 @@
+"""Scaled loss approximate weighting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from msbal.engine.draw import Draw
+from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
+from msbal.engine.weighting import active_levels, rescale
+
+
+@register
+@dataclass(frozen=True)
+class SLAW(StepStrategy):
+    """Weighs by the inverse of the loss's running standard deviation.
+
+    Crawshaw and Kosecka, "SLAW: Scaled Loss Approximate Weighting for Efficient Multi-Task Learning",
+    arXiv 2109.08218: ``w_i = K (1 / s_i) / sum_j (1 / s_j)``, ``s = sqrt(a - b^2)``, a and b exponential
+    moving averages of ``L^2`` and L that start at 0. Deviates: ``a - b^2`` is kept as itself, by the
+    recursion that it obeys, since the difference of two averages loses all digits of a small variance;
+    an iteration in which a level has no positives, or a loss of zero, does not move its averages, and its
+    weight is 1.
+
+    Attributes:
+        decay: beta of the moving averages.
+        epsilon: the least s.
+    """
+
+    name: ClassVar[str] = "slaw"
+    decay: float = 0.99
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay < 1:
+            raise ValueError(f"decay should be between 0 and 1. Found {self.decay}.")
+        if not 0 < self.epsilon < float("inf"):
+            raise ValueError(f"epsilon should be finite and above 0. Found {self.epsilon}.")
+
+    def initial_state(self, levels: int) -> dict[str, Tensor]:
+        return {key: torch.zeros(levels, dtype=torch.float64) for key in ("mean", "variance")}
+
+    def weigh(
+        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+    ) -> Weighing:
+        active = active_levels(losses, positives)
+        away = torch.where(active, losses - state["mean"], 0.0)
+        mean = state["mean"] + (1.0 - self.decay) * away
+        moved = self.decay * (state["variance"] + (1.0 - self.decay) * away.square())
+        variance = torch.where(active, moved, state["variance"])
+        weights = rescale(1.0 / variance.sqrt().clamp_min(self.epsilon), active)
+        return Weighing(weights, {"mean": mean, "variance": variance})
