@@ -116,6 +116,6 @@ def require_readable_images(data: DetectionData, where: str, limit: int = _LOOKE
     if wrong:
         path, problem = wrong[0]
         others = listed((other.name for other, _ in wrong[1:]), len(wrong) - 1)
-        also = f"; so are {others}" if others else ""
+        also = f", also {others}" if others else ""
         found = f"{printable(str(path))} {problem} ({len(wrong)} of {len(chosen)} images looked at are wrong{also})"
         raise DataError(where, found, fix="mend or remove these images")

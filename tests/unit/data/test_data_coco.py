@@ -207,7 +207,7 @@ def test_a_file_that_is_no_file(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "is not "),
         (b'{"images": "\xe9"}', "is not text"),
         (b"[" * 100_000, "nested too deeply"),
-        (b"[" + b"9" * 5000 + b"]", "holds a value that cannot be read"),
+        (b"[" + b"9" * 5000 + b"]", r"holds a (value that cannot be read|list)"),
         (b"[]", "holds a list"),
         (b"3", "holds a number"),
         (b"null", "holds null"),
