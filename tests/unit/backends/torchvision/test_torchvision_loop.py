@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_torchvision import make_data, run_in
 
 from msbal.errors import RunError, SpecError
 from msbal_torchvision import checkpoints
@@ -27,12 +28,12 @@ def same(first, second) -> bool:
 def break_level(run, level: int, at: int, value: float = float("nan")):
     """Make a level's classification scores `value` in one iteration."""
     seen = 0
-    sizes = [9 * cells for cells in (256, 64, 16, 4, 1)]
 
     def hook(module, inputs, outputs):
         nonlocal seen
         seen += 1
         if seen == at:
+            sizes = [9 * feature.shape[2] * feature.shape[3] for feature in inputs[0]]
             parts = list(outputs["cls_logits"].split(sizes, dim=1))
             parts[level] = parts[level] * value
             return {**outputs, "cls_logits": torch.cat(parts, dim=1)}
@@ -104,7 +105,8 @@ def test_other_ways_to_train_resume_exactly_too(make_run, schedule):
 
 
 def test_averaged_weights_are_torchs_average_and_predict(make_run, data):
-    run = make_run(schedule={"iterations": 3, "ema": 0.5, "warmup": 0})
+    options = {"model": {"score_threshold": 0.0}, "schedule": {"iterations": 3, "ema": 0.5, "warmup": 0}}
+    run = make_run(**options)
     seen = []
     run.detector.model.register_forward_pre_hook(lambda *_: seen.append(run.state))
     run.train()
@@ -116,9 +118,9 @@ def test_averaged_weights_are_torchs_average_and_predict(make_run, data):
     assert torch.allclose(run.detector.average.state_dict()[name], expected)
 
     from_memory = run.detector.predict(data)
-    again = make_run("other", schedule={"iterations": 3, "ema": 0.5}).detector
+    again = make_run("other", **options).detector
     again.load(checkpoints.find(run.job.run.checkpoints)[0])
-    assert again.predict(data) == from_memory
+    assert from_memory and again.predict(data) == from_memory
     run.detector.average = None
     assert run.detector.predict(data) != from_memory
 
@@ -127,7 +129,7 @@ def test_the_monitor_hears_of_it(make_run):
     evaluated = []
     run = make_run(
         evaluate=lambda detector, iteration: evaluated.append((iteration, detector.model.training)),
-        **{"schedule": {"iterations": 6}},
+        schedule={"iterations": 6},
     )
     run.job.spec = run.job.spec.model_copy(
         update={"evaluate": run.job.spec.evaluate.model_copy(update={"every": 2})}
@@ -221,16 +223,16 @@ def test_or_leaves_the_step_out(make_run):
     states = []
     run.detector.model.register_forward_pre_hook(lambda *_: states.append(run.state))
     run.train()
-    weights = [
-        {name: value for name, value in state.items() if name.endswith("weight")} for state in states
-    ]
+    weights = [{name: value for name, value in state.items() if name.endswith("weight")} for state in states]
     assert not same(weights[2], weights[3])  # iteration 3 stepped
     assert same(weights[3], weights[4])  # iteration 4 did not
     assert not same(weights[4], weights[5])  # iteration 5 did
     (message,) = run.monitor.of("message")
     assert "iteration 4" in message and "P5/cls is nan" in message
     record = run.monitor.of("interval")[1]
-    assert record.count == 1 and [(n.level, n.term, n.iteration) for n in record.nonfinite] == [("P5", "cls", 4)]
+    assert record.count == 1 and [(n.level, n.term, n.iteration) for n in record.nonfinite] == [
+        ("P5", "cls", 4)
+    ]
     assert all(bool(torch.isfinite(value).all()) for value in run.state.values())
 
 
@@ -245,28 +247,32 @@ def test_a_gradient_that_is_not_finite_is_caught_too(make_run):
 # -- several processes ---------------------------------------------------------------------------
 
 
-def test_two_processes_hold_the_same_weights_as_one_on_the_joined_batch(make_run, tmp_path):
+def test_two_processes_hold_the_same_weights_as_one_on_the_joined_batch(tmp_path):
     options = {
         # Batch statistics would be those of each process's own images.
         "model": {"norm": "gn"},
-        "schedule": {"iterations": 4, "batch_size": 2, "warmup": 0},
+        "schedule": {"iterations": 4, "batch_size": 2, "warmup": 0, "optimizer": {"lr": 0.001}},
         "balance": {"strategy": "max_loss"},
     }
-    one = make_run("one", **options).train()
+    # Images of one size: padding to a batch's largest would differ, too.
+    one = run_in(tmp_path, make_data(tmp_path / "square", widths=(96, 96)), "one", **options)
+    before = one.state
+    one.train()
     folder = tmp_path / "two"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE), *sys.path])
     subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-            str(HERE / "two_processes.py"), str(folder),
+            str(HERE / "torchvision_two_processes.py"), str(folder),
         ],
         check=True, timeout=300, env=environment, capture_output=True,
     )  # fmt: skip
     first, second = (torch.load(folder / f"{rank}.pth", weights_only=True) for rank in (0, 1))
     assert same(first, second)
-    for name, value in one.state.items():
-        assert torch.allclose(first[name], value, rtol=1e-3, atol=1e-5), name
+    moved = max(float((value - before[name]).abs().max()) for name, value in one.state.items())
+    apart = max(float((value - first[name]).abs().max()) for name, value in one.state.items())
+    assert apart < 0.01 * moved
     mine = [json.loads(line) for line in one.job.run.intervals_file.read_text().splitlines()]
     theirs = [json.loads(line) for line in (folder / "run" / "intervals.jsonl").read_text().splitlines()]
     assert len(mine) == len(theirs) == 2

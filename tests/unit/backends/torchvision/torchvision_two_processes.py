@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from conftest import TinyResNet, make_data, run_in
+from tiny_torchvision import TinyResNet, make_data, run_in
 
 from msbal.training.distributed import process_group, rank
 
@@ -15,13 +15,13 @@ from msbal.training.distributed import process_group, rank
 def main(folder: Path) -> None:
     torchvision.models.resnet18 = TinyResNet
     with process_group(torch.device("cpu")):
-        data = make_data(folder / f"images{rank()}")
+        data = make_data(folder / f"images{rank()}", widths=(96, 96))
         run = run_in(
             folder,
             data,
             "run",
             model={"norm": "gn"},
-            schedule={"iterations": 4, "batch_size": 1, "warmup": 0},
+            schedule={"iterations": 4, "batch_size": 1, "warmup": 0, "optimizer": {"lr": 0.001}},
             balance={"strategy": "max_loss"},
         )
         run.train()
