@@ -148,6 +148,7 @@ class Balancer(nn.Module):
         # The last report of a compiled or captured step.
         self._report = torch.zeros(self._layout.size(ranks=1), dtype=torch.float64)
         self._host = _HostView()
+        self._captured = False
 
     def forward(self, losses: Losses) -> Tensor:
         """Weigh one iteration's losses.
@@ -165,7 +166,11 @@ class Balancer(nn.Module):
         values, positives = gathered.values, gathered.positives
         if not self.training:
             return (values * self.weights.to(values, copy=True)).sum()
-        if torch.compiler.is_compiling() or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
+        if torch.compiler.is_compiling():
+            return self._device_step(values, positives)
+        if self._captured or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
+            # From now on the host cannot count at all: a graph's replay runs none of this.
+            self._captured = True
             return self._device_step(values, positives)
         return self._host_step(values, positives)
 
@@ -359,7 +364,7 @@ class Balancer(nn.Module):
         # A copy starts with the state alone: reports on their way belong to the original.
         host = _HostView()
         host.counts = False
-        return {**self.__dict__, "_host": host}
+        return {**self.__dict__, "_host": host, "_captured": False}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Balancer:
         # `model.half()` must not take the statistics with it: only the device may change.

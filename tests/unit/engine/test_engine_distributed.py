@@ -1,0 +1,235 @@
+"""Two real processes (gloo): the same decisions on both, from the losses of both."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from msbal.engine import Balancer, LevelLosses
+
+RANKS = 2
+ALPHA = 4
+NAMES = ["rlo", "avw", "uw", "uw_so", "dwa", "cov", "positives"]
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
+
+
+def rows(rank: int, count: int = 14) -> Tensor:
+    generator = torch.Generator().manual_seed(100 + rank)
+    return torch.rand(count, 2, 4, dtype=torch.float64, generator=generator) + 0.1
+
+
+def make(name: str) -> Balancer:
+    return Balancer(["a", "b", "c", "d"], name, terms=("cls", "bbox"), interval=ALPHA, seed=2)
+
+
+def with_positives(rank: int, row: Tensor) -> LevelLosses:
+    return LevelLosses(row, torch.tensor([1, 2, 3 * rank, 4]))
+
+
+class Model(nn.Module):
+    """A user's model with the balancer in it, as DistributedDataParallel wraps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4, dtype=torch.float64))
+        self.balancer = make("avw")
+
+    def forward(self, row: Tensor) -> Tensor:
+        return self.balancer(row * self.scale)
+
+
+def weights_and_records(rank: int) -> dict[str, Any]:
+    out = {}
+    for name in NAMES:
+        balancer, trace = make(name), []
+        for row in rows(rank):
+            balancer(with_positives(rank, row)).backward() if name == "uw" else balancer(
+                with_positives(rank, row)
+            )
+            trace.append(balancer.weights.tolist())
+        out[name] = {"weights": trace, "records": [asdict(record) for record in balancer.drain()]}
+        if name == "uw":
+            out[name]["gradient"] = balancer.strategy_log_variance.grad.tolist()  # type: ignore[union-attr]
+    return out
+
+
+def nonfinite(rank: int) -> dict[str, Any]:
+    balancer, named = make("rlo"), []
+    losses = rows(rank)
+    if rank == 1:
+        losses[5, 1, 2] = float("nan")
+    for row in losses:
+        balancer(row)
+        named.append([asdict(found) for found in balancer.nonfinite()])
+    return {"records": [asdict(record) for record in balancer.drain()], "named": named}
+
+
+def in_data_parallel(rank: int) -> dict[str, Any]:
+    model = nn.parallel.DistributedDataParallel(Model())
+    for row in rows(rank):
+        model(row).backward()
+    return {"records": [asdict(record) for record in model.module.balancer.drain()]}
+
+
+def resumed(rank: int, folder: Path, name: str) -> dict[str, Any]:
+    """Rank 0 saves in the middle of an interval; both go on from its file."""
+    losses = rows(rank)
+    if rank == 1:
+        losses[4, 0, 0] = float("inf")
+    whole = make(name)
+    path = folder / f"{name}.pt"
+    for m, row in enumerate(losses):
+        if m == 6:
+            whole.synchronize()
+            if rank == 0:
+                torch.save(whole.state_dict(), path)
+        whole(with_positives(rank, row))
+    dist.barrier()
+    second = make(name)
+    second.load_state_dict(torch.load(path, weights_only=True))
+    for row in losses[6:]:
+        second(with_positives(rank, row))
+    expected = [asdict(record) for record in whole.drain()][1:]
+    return {"expected": expected, "got": [asdict(record) for record in second.drain()]}
+
+
+def apart(rank: int) -> str:
+    """One rank resumes, the other does not."""
+    ahead, balancer = make("rlo"), make("rlo")
+    for row in rows(rank):
+        ahead(row)
+    if rank == 0:
+        state = copy.deepcopy(ahead.state_dict())
+        state["losses"].fill_(torch.finfo(torch.float64).min)
+        balancer.load_state_dict(state)
+    for row in rows(rank, ALPHA):
+        balancer(row)
+    try:
+        balancer.drain()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def compiled(rank: int) -> dict[str, Any]:
+    eager, balancer = make("rlo"), make("rlo")
+    step = torch.compile(balancer, backend="eager")
+    for row in rows(rank, 2 * ALPHA):
+        eager(row)
+        step(row)
+    return {
+        "expected": [asdict(record) for record in eager.drain()],
+        "got": [asdict(record) for record in balancer.drain(wait=True)],
+    }
+
+
+def work(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    done = {
+        "plain": weights_and_records(rank),
+        "nonfinite": nonfinite(rank),
+        "ddp": in_data_parallel(rank),
+        "resumed": {name: resumed(rank, Path(folder), name) for name in ("rlo", "cov")},
+        "apart": apart(rank),
+        "compiled": compiled(rank),
+    }
+    dist.barrier()
+    dist.destroy_process_group()
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(done))
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(work, args=(str(folder),), nprocs=RANKS)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_the_same_on_all_ranks_at_all_times(ranks: list[dict[str, Any]], name: str) -> None:
+    first, second = (rank["plain"][name] for rank in ranks)
+    assert first == second
+    assert len(first["records"]) == 3
+    assert len({tuple(weights) for weights in first["weights"]}) > 1 or name in ("uw", "positives")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_to_one_process_on_the_average(ranks: list[dict[str, Any]], name: str) -> None:
+    alone = make(name)
+    for row in (rows(0) + rows(1)) / 2:
+        total = alone(LevelLosses(row, torch.tensor([2, 4, 3, 8])))
+        if name == "uw":
+            total.backward()
+    for ours, theirs in zip(alone.drain(), ranks[0]["plain"][name]["records"], strict=True):
+        assert (ours.action, ours.reward, list(ours.positives or ())) == (
+            theirs["action"], theirs["reward"], theirs["positives"],
+        )  # fmt: skip
+        assert ours.weights == pytest.approx(theirs["weights"], rel=1e-12)
+        assert ours.loss == pytest.approx(theirs["loss"], rel=1e-12)
+        assert ours.variance == pytest.approx(theirs["variance"], rel=1e-9)
+    if name == "uw":
+        gradient = alone.strategy_log_variance.grad.tolist()  # type: ignore[union-attr]
+        assert gradient == pytest.approx(ranks[0]["plain"][name]["gradient"])
+
+
+def test_equal_to_the_slow_reference(ranks: list[dict[str, Any]]) -> None:
+    from msbal_reference import Settings, run
+
+    average = ((rows(0) + rows(1)) / 2).sum(dim=1).tolist()
+    for truth, record in zip(
+        run(average, Settings(alpha=ALPHA, seed=2)), ranks[1]["plain"]["rlo"]["records"], strict=True
+    ):
+        assert record["weights"] == pytest.approx(truth.weights)
+        assert record["action"] == truth.action
+        assert record["probabilities"] == pytest.approx(truth.probabilities)
+
+
+def test_a_nan_on_one_rank_is_named_with_its_rank(ranks: list[dict[str, Any]]) -> None:
+    bad = {"iteration": 6, "term": "bbox", "level": "c", "rank": 1, "value": "nan"}
+    assert ranks[0]["nonfinite"]["records"] == ranks[1]["nonfinite"]["records"]
+    found = [record["nonfinite"] for record in ranks[0]["nonfinite"]["records"]]
+    assert found == [[], [bad], []]
+    assert [record["count"] for record in ranks[0]["nonfinite"]["records"]] == [4, 3, 4]
+    # At once only on the rank that saw it.
+    assert [m for m, named in enumerate(ranks[1]["nonfinite"]["named"], start=1) if named] == [6]
+    assert ranks[1]["nonfinite"]["named"][5] == [bad]
+    assert not any(ranks[0]["nonfinite"]["named"])
+
+
+def test_inside_data_parallel_every_ranks_losses_count(ranks: list[dict[str, Any]]) -> None:
+    """DistributedDataParallel broadcasts rank 0's buffers at every forward pass."""
+    for rank in ranks:
+        for ddp, plain in zip(rank["ddp"]["records"], rank["plain"]["avw"]["records"], strict=True):
+            assert ddp["loss"] == plain["loss"]
+            assert ddp["weights"] == plain["weights"]
+
+
+@pytest.mark.parametrize("name", ["rlo", "cov"])
+def test_resume_in_the_middle_of_an_interval_is_exact(ranks: list[dict[str, Any]], name: str) -> None:
+    for rank in ranks:
+        assert rank["resumed"][name]["got"] == rank["resumed"][name]["expected"] != []
+    (bad,) = ranks[0]["resumed"][name]["got"][0]["nonfinite"]
+    assert (bad["rank"], bad["iteration"], bad["value"]) == (1, 5, "inf")
+
+
+def test_ranks_that_have_not_counted_alike_are_noticed(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert "different numbers of intervals" in rank["apart"]
+
+
+def test_a_compiled_step_leaves_the_graph_for_the_collective(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["compiled"]["got"] == rank["compiled"]["expected"] != []
