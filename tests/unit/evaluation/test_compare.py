@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detection_scenes import make_scenes
+from rich.console import Console
+
+from msbal.data.model import subset
+from msbal.evaluation import tables
+from msbal.evaluation.bootstrap import ALL_FIGURES, Difference
+from msbal.evaluation.compare import compare
+from msbal.evaluation.complexity import BalancingCost, Complexity
+from msbal.evaluation.runs import Evaluated, evaluate_entries, names_for, same_data
+
+DATA, PREDICTIONS = make_scenes(41, images=24)
+BASE = evaluate_entries("base", PREDICTIONS[::2], DATA)
+MORE = evaluate_entries("more", PREDICTIONS, DATA)
+RECORDED = Evaluated("recorded", {k: v for k, v in BASE.figures.items() if k != "per_class"})
+
+
+def test_differences_are_to_the_first_with_an_interval_next_to_each() -> None:
+    ticks: list[None] = []
+    found = compare([BASE, MORE, BASE], resamples=50, progress=lambda: ticks.append(None))
+    assert len(ticks) == 150
+    better, same = found.differences
+    assert set(better) == set(ALL_FIGURES)
+    assert better["AP"] is not None and better["AP"].value == pytest.approx(
+        MORE.figures["AP"] - BASE.figures["AP"]
+    )
+    assert better["mAP"] is not None
+    assert better["mAP"].value == pytest.approx(MORE.figures["voc"]["mAP"] - BASE.figures["voc"]["mAP"])
+    for difference in better.values():
+        assert difference is not None and difference.low is not None and difference.high is not None
+        assert difference.low <= difference.high
+    assert same["AP"] == Difference(0.0, 0.0, 0.0, 0.5)
+    assert set(found.class_differences[0]) == set(DATA.classes)
+    assert found.class_differences[0]["class 4"] is None  # no box of it anywhere
+    class_0 = found.class_differences[0]["class 0"]
+    assert class_0 is not None and class_0.low is not None
+    assert found.notes == ()
+
+
+def test_the_same_seed_gives_the_same_intervals() -> None:
+    one, two = (compare([BASE, MORE], resamples=20, seed=3) for _ in range(2))
+    assert one.differences == two.differences
+    assert one.differences != compare([BASE, MORE], resamples=20, seed=4).differences
+
+
+def test_other_images_or_no_predictions_have_differences_without_intervals() -> None:
+    part = subset(DATA, range(12))
+    inside = {image.id for image in part.images}
+    smaller = evaluate_entries("smaller", [p for p in PREDICTIONS if p["image_id"] in inside], part)
+    assert not same_data(BASE, smaller) and not same_data(BASE, RECORDED)
+    found = compare([BASE, smaller, RECORDED], resamples=10)
+    for differences in found.differences:
+        assert all(d is None or d.low is None for d in differences.values())
+    assert found.resamples == 0
+    assert found.notes == (
+        "smaller and base were not evaluated on the same images here: no interval",
+        "no predictions of recorded: no interval",
+    )
+
+
+def test_same_data_means_the_same_boxes() -> None:
+    copy = replace(DATA, images=tuple(replace(image) for image in DATA.images))
+    assert same_data(BASE, replace(BASE, data=copy))
+    with_boxes = next(i for i, image in enumerate(DATA.images) if len(image.boxes))
+    moved = [*DATA.images]
+    moved[with_boxes] = replace(moved[with_boxes], boxes=moved[with_boxes].boxes + np.float32(0.25))
+    assert not same_data(BASE, replace(BASE, data=replace(DATA, images=tuple(moved))))
+    assert not same_data(BASE, replace(BASE, data=replace(DATA, classes=("other", *DATA.classes[1:]))))
+
+
+def test_no_resamples_no_intervals() -> None:
+    found = compare([BASE, MORE], resamples=0)
+    assert found.resamples == 0 and found.notes == ()
+    assert tables.overall(found).header == ("%", "base", "more", "difference")
+
+
+def test_table_by_hand() -> None:
+    table = tables.overall(compare([BASE, MORE], resamples=20))
+    assert table.header == ("%", "base", "more", "difference", "95% interval", "above 0")
+    names = [row[0] for row in table.rows]
+    assert names == [*ALL_FIGURES[:12], "VOC mAP", "VOC mAP 11-point"]
+    first = table.rows[0]
+    assert first[1] == f"{100 * BASE.figures['AP']:.2f}"
+    assert first[3] == f"{100 * (MORE.figures['AP'] - BASE.figures['AP']):+.2f}"
+    assert table.title == f"made up: 24 images, {DATA.box_count:,} boxes"
+    assert "20 resamples, seed 0" in table.notes[0]
+
+
+def test_per_class_tables() -> None:
+    alone = tables.per_class(compare([BASE]))
+    assert alone.header[:3] == ("class", "boxes", "AP")
+    assert [row[0] for row in alone.rows] == list(DATA.classes)
+    assert set(alone.rows[-1][2:]) == {"-"}
+    several = tables.per_class(compare([BASE, MORE], resamples=20))
+    assert several.header == ("class", "boxes", "base", "more", "difference", "95% interval", "above 0")
+    assert " .. " in several.rows[0][5] and several.rows[-1][2:] == ("-",) * 5
+
+
+def test_markdown_is_a_table_whatever_the_names_are() -> None:
+    odd = replace(BASE, name="a|b\n<script>")
+    lines = tables.overall(compare([odd, MORE], resamples=0)).markdown().splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 + len(ALL_FIGURES)
+    assert all(row.replace("\\|", "").count("|") == 5 for row in rows)
+    assert "a\\|b &lt;script>" in rows[0]
+    assert rows[1] == "| --- | ---: | ---: | ---: |"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
+    named = replace(MORE, name="a run with a rather long name")
+    comparison = compare([BASE, named], resamples=20)
+    for table in (tables.overall(comparison), tables.per_class(comparison)):
+        out = StringIO()
+        Console(file=out, width=width, force_terminal=False).print(table.rich())
+        words = out.getvalue().split()
+        for row in table.rows:
+            for cell in row[1:]:
+                assert all(word in words for word in cell.split())
+        assert max(map(len, out.getvalue().splitlines())) <= width
+
+
+def test_markup_in_names_is_text() -> None:
+    out = StringIO()
+    comparison = compare([replace(BASE, name="[red]x[/red]")])
+    Console(file=out, width=100).print(tables.overall(comparison).rich())
+    assert "[red]x[/red]" in out.getvalue()
+
+
+def test_json_holds_everything_in_full_and_is_json() -> None:
+    comparison = compare([BASE, MORE], resamples=20, seed=5)
+    cost = Complexity((1, 3, 8, 8), 10, 9, 100, 7)
+    found = tables.as_json(comparison, [("base", cost, BalancingCost(5, 5, 0)), ("more", cost, None)])
+    found = json.loads(json.dumps(found, allow_nan=False))
+    assert found["data"] == {"name": "made up", "images": 24, "boxes": DATA.box_count}
+    assert found["runs"][0]["figures"]["AP"] == BASE.figures["AP"]
+    assert found["runs"][0]["complexity"]["operations"] == 200
+    assert found["runs"][0]["complexity"]["balancer_parameters"] == 0
+    assert "balancer_parameters" not in found["runs"][1]["complexity"]
+    difference = found["differences"][0]
+    assert (difference["run"], difference["to"]) == ("more", "base")
+    assert set(difference["figures"]["AP"]) == {"value", "low", "high", "above_zero"}
+    assert difference["per_class"]["class 4"] is None
+    assert found["bootstrap"] == {"resamples": 20, "seed": 5, "confidence": 0.95}
+
+
+def test_cost_table_says_what_is_counted() -> None:
+    cost = Complexity((1, 3, 800, 1333), 37_970_000, 37_740_000, 249_520_000_000, 820_000_000)
+    table = tables.complexity([("rlo", cost, BalancingCost(7, 7, 0))])
+    cells = dict(zip(table.header, table.rows[0], strict=True))
+    assert cells["input"] == "1 x 3 x 800 x 1333"
+    assert cells["multiply-adds, G"] == "249.52" and cells["operations, G"] == "499.04"
+    assert cells["as MMDetection counts, G"] == "250.34"
+    assert cells["balancing adds, G"] == "+0.00" and cells["balancing adds, parameters"] == "+0"
+    turned = table.transposed()
+    assert turned.header == ("run", "rlo") and turned.rows[0] == ("input", "1 x 3 x 800 x 1333")
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert names_for([Path("runs/a"), Path("runs/b.json")]) == ["a", "b"]
+    assert names_for([Path("x/a"), Path("y/a")]) == ["x/a", "y/a"]
+    assert names_for([Path("x/a"), Path("x/a")]) == ["a (1)", "a (2)"]
+    assert names_for([]) == []
