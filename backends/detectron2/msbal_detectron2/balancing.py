@@ -12,6 +12,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup, SplitLosses
@@ -104,6 +105,18 @@ class Balancing:
         if self.after_forward is not None:
             self.after_forward(self)
         return losses
+
+    @contextmanager
+    def probing(self) -> Iterator[None]:
+        """Training forward passes that count for nothing: the loss normalizer stays where it was."""
+        normalizer, training = self.loss_normalizer, self.model.training
+        self.model.train()
+        try:
+            with EventStorage():  # detectron2's losses log into the one on top of a global stack
+                yield
+        finally:
+            self.model.train(training)
+            self.loss_normalizer = normalizer
 
     @contextmanager
     def _seams_in_place(self) -> Iterator[None]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -63,25 +61,13 @@ class Detectron2Detector:
 
     def framework_losses(self, batch: Any) -> dict[str, Tensor]:
         """detectron2's own loss dict."""
-        with self._probing():
+        with self.balancing.probing():
             return self.balancing.framework_losses(batch)
 
     def split_losses(self, batch: Any) -> SplitLosses:
         """The same through the seams."""
-        with self._probing():
+        with self.balancing.probing():
             return self.balancing.split(batch)
-
-    @contextmanager
-    def _probing(self) -> Iterator[None]:
-        """A training forward pass that counts for nothing: the loss normalizer stays where it was."""
-        normalizer, training = self.balancing.loss_normalizer, self.model.training
-        self.model.train()
-        try:
-            with EventStorage():
-                yield
-        finally:
-            self.model.train(training)
-            self.balancing.loss_normalizer = normalizer
 
     # -- a run -----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Shapes: N images, R anchors of an image over all levels, K levels, C classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,7 @@ from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_nam
 from msbal_detectron2.seams.boxes import dense_box_losses
 
 
+@functools.cache
 def settle_focal_loss(device: torch.device) -> None:
     """Let TorchScript finish with its first call, which it profiles and computes with other kernels.
 

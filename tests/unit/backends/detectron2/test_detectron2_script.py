@@ -1,0 +1,148 @@
+"""The doors into anyone's own script: a trainer, a model in a loop, a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.utils.events import EventStorage
+from tiny_detectron2 import BOXES, tiny, tiny_cfg
+from PIL import Image
+
+from msbal.data.model import DetectionData, ImageRecord
+from msbal.records import read_intervals
+from msbal_detectron2 import balance, register_data
+from msbal_detectron2.balancing import balancing_of
+from msbal_detectron2.small import SIDE, batch
+
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Iterator[str]:
+    records = []
+    for i, boxes in enumerate(BOXES):
+        path = tmp_path / f"{i}.png"
+        noise = np.random.default_rng(i).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        count = len(boxes)
+        records.append(
+            ImageRecord(
+                i + 1, path, SIDE, SIDE, np.array(boxes, np.float32), np.zeros(count, np.int64),
+                np.ones(count, np.float32), np.zeros(count, bool), np.zeros(count, bool),
+            )
+        )  # fmt: skip
+    name = f"msbal_test_{tmp_path.name}"
+    register_data(DetectionData(name, ("a", "b", "c"), (1, 2, 3), tuple(records)), name)
+    yield name
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+def _trainer(dataset: str, output: Path, iterations: int) -> DefaultTrainer:
+    cfg = tiny_cfg(RETINANET)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (dataset,), ()
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.INPUT.MIN_SIZE_TRAIN = (SIDE,)
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, iterations, ()
+    cfg.SOLVER.CHECKPOINT_PERIOD = 100
+    cfg.OUTPUT_DIR = str(output)
+    output.mkdir(exist_ok=True)
+    return DefaultTrainer(cfg)
+
+
+def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    trainer = _trainer(dataset, output, 3)
+    balancing = balance(trainer, "rlo", interval=2)
+    trainer.train()
+    assert [record.iteration for record in read_intervals(output / "intervals.jsonl")] == [2]
+    state = balancing.state_dict()
+
+    resumed = _trainer(dataset, output, 5)
+    again = balance(resumed, "rlo", interval=2)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 3
+    assert again.loss_normalizer == state["loss_normalizer"] != 100
+    for key, value in state["balancers"].items():
+        assert torch.equal(again.balancers.state_dict()[key], value), key
+    resumed.train()
+    assert [record.iteration for record in read_intervals(output / "intervals.jsonl")] == [2, 4]
+
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    names = {name for line in lines for name in line}
+    assert {"loss_cls", "loss_box_reg", "msbal/weight/P3", "msbal/probability/avw"} <= names
+    terms = [line for line in lines if "loss_cls" in line][-1]
+    assert terms["total_loss"] == pytest.approx(terms["loss_cls"] + terms["loss_box_reg"], rel=1e-4)
+    assert not [name for name in names if name.startswith("loss") and name not in ("loss_cls", "loss_box_reg")]
+
+
+def test_simple_trainer_without_an_output_folder() -> None:
+    model = tiny("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trainer = SimpleTrainer(model, [batch(BOXES)] * 2, optimizer)
+    balancing = balance(trainer, "avw", interval=2, scope=("rpn", "roi"))
+    trainer.train(0, 2)
+    assert {name: balancer.iteration for name, balancer in balancing.balancers.balancers.items()} == {
+        "rpn": 2,
+        "roi": 2,
+    }
+    assert "msbal/rpn/weight/P2" in trainer.storage.latest()
+    assert "msbal/roi/loss/P5/cls" in trainer.storage.latest()
+
+
+def test_plain_loop_and_its_checkpoint(tmp_path: Path) -> None:
+    model = tiny(RETINANET).train()
+    balancing = balance(model, "min_loss", interval=2, records=tmp_path)
+    with EventStorage() as storage:
+        for _ in range(3):
+            losses = model(batch(BOXES))
+            assert set(losses) == {"loss_cls", "loss_box_reg"}
+            sum(losses.values()).backward()
+            storage.step()
+    assert "msbal/weight/P7" in storage.latest()
+    assert len(read_intervals(tmp_path / "intervals.jsonl")) == 1
+    DetectionCheckpointer(model, str(tmp_path), msbal=balancing).save("model")
+
+    other = tiny(RETINANET)
+    fresh = balance(other, "min_loss", interval=2)
+    DetectionCheckpointer(other, str(tmp_path), msbal=fresh).load(str(tmp_path / "model.pth"))
+    weights = [b.balancers.balancers["all"].weights for b in (balancing, fresh)]
+    assert torch.equal(*weights) and float(weights[0].max()) > 1
+    assert fresh.loss_normalizer == balancing.loss_normalizer
+
+
+def test_inference_and_removal_leave_no_trace() -> None:
+    model = tiny(RETINANET)
+    keys = set(model.state_dict())
+    image: list[dict[str, Any]] = [{"image": batch(BOXES)[0]["image"]}]
+    with torch.no_grad():
+        before = model.eval()(image)[0]["instances"].pred_boxes.tensor
+        balancing = balance(model)
+        assert torch.equal(model(image)[0]["instances"].pred_boxes.tensor, before)
+    assert set(model.state_dict()) == keys
+    assert balancing_of(model) is balancing
+    with pytest.raises(ValueError, match="balanced once"):
+        balance(model)
+    balancing.remove()
+    assert balancing_of(model) is None
+    assert "forward" not in model.__dict__ and "losses" not in model.__dict__
+
+
+def test_a_nan_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny(RETINANET)
+    trainer = SimpleTrainer(model, [batch(BOXES)] * 2, torch.optim.SGD(model.parameters(), lr=1e-3))
+    balance(trainer, interval=2)
+    with torch.no_grad():
+        model.head.bbox_pred.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError):
+        trainer.train(0, 2)
+    assert "bbox loss of P3 is nan in iteration 1, rank 0" in caplog.text
