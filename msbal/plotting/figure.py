@@ -58,6 +58,8 @@ def draw_figure(
     each row with one scale. Several, overlaid: line styles tell the runs apart; the panels that cannot be
     overlaid (stacked areas, actions) stand once for each run.
 
+    `save_figure` writes it with the style's settings in force, which ticks ask for as late as that.
+
     Raises:
         SpecError: an unknown style or palette.
         ValueError: no run can fill a panel; `choose_panels` chooses those that one can.
@@ -97,8 +99,6 @@ def draw_figure(
             _legend_of_levels(figure, look)
         if any(len(cell.runs) > 1 for cell in cells):
             _legend_of_runs(figure, runs, look)
-        # Laid out while the type sizes hold: outside the context the defaults would count again.
-        figure.draw_without_rendering()
     return figure
 
 

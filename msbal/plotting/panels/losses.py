@@ -23,6 +23,7 @@ TERM_TITLES = {
     "obj": "Objectness loss",
     "conf": "Confidence loss",
     "mask": "Mask loss",
+    "loss": "Loss",  # what `msbal replay` calls the only term of a plain CSV
 }
 
 

@@ -1,0 +1,271 @@
+"""The page of `msbal plot-losses --html`, made by the command from records of `msbal replay`, in a browser.
+
+Chromium runs headless and sees a file alone. Any console message fails a test, and so does any request
+that would leave the page.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("plotly", reason="the page needs the extra `plots`")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
+
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --window-size=1400,1000"
+)
+PATIENCE = 90  # seconds; only a machine that does nothing at all runs into it
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def msbal(*arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from msbal.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """``one``: RLO over five levels. ``three``: three runs, one of them damaged, one with a hostile name."""
+    folder = tmp_path_factory.mktemp("pages")
+    rng = np.random.default_rng(0)
+    fall = 0.2 + np.exp(-np.arange(2000) / 400)[:, None] * 0.6 ** np.arange(5)
+    losses = fall * rng.gamma(4.0, 0.25, fall.shape)
+    np.savetxt(folder / "l.csv", losses, delimiter=",", header="P3,P4,P5,P6,P7", comments="", fmt="%.6f")
+    names = {"rlo": "rlo", "avw": "avw <img src=x onerror=console.error(1)>", "equal": "equal"}
+    for strategy, name in names.items():
+        records = folder / f"{name}.jsonl"
+        msbal("replay", str(folder / "l.csv"), "--strategy", strategy, "--interval", "20", "-o", str(records))
+    rows = (folder / "equal.jsonl").read_text().splitlines(keepends=True)
+    rows[10:14] = ["damaged\n"]
+    (folder / "equal.jsonl").write_text("".join(rows)[:-100])
+    files = [str(folder / f"{name}.jsonl") for name in names.values()]
+    msbal("plot-losses", files[0], "--html", str(folder / "one.html"))
+    msbal("plot-losses", *files, "--html", str(folder / "three.html"), "--smooth", "5")
+    return {"one": folder / "one.html", "three": folder / "three.html", "records": folder / "rlo.jsonl"}
+
+
+def open_page(browser: Any, page: Path) -> None:
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # what earlier pages said
+    browser.get(page.as_uri())
+
+
+def plots(browser: Any, panel: str = "") -> list[Any]:
+    chosen = f".plot[data-panel*='{panel}']" if panel else ".plot"
+    return browser.find_elements(By.CSS_SELECTOR, chosen)  # type: ignore[no-any-return]
+
+
+def wait(browser: Any, condition: Callable[[], Any]) -> Any:
+    return WebDriverWait(browser, PATIENCE).until(lambda _: condition())
+
+
+def drawn(browser: Any, plot: Any) -> Any:
+    """Scrolls a plot into sight, waits for its curves, and gives plotly's own data back."""
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    wait(browser, lambda: plot.get_attribute("data-drawn") and plot.find_elements(By.CSS_SELECTOR, "svg"))
+    return browser.execute_script(
+        "return arguments[0].data.map(t => ({name: t.name, x: Array.from(t.x), y: Array.from(t.y), line: t.line, "
+        "skip: t.hoverinfo === 'skip'}))", plot,
+    )  # fmt: skip
+
+
+def complaints(browser: Any) -> list[str]:
+    """Everything in the console, and every address that was asked for but the page's own."""
+    said = [f"{entry['level']}: {entry['message']}" for entry in browser.get_log("browser")]
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    return said + [url[:200] for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("name", ["one", "three"])
+def test_all_panels_are_drawn_without_a_word_in_the_console(
+    browser: Any, pages: dict[str, Path], name: str
+) -> None:
+    open_page(browser, pages[name])
+    found = wait(browser, lambda: plots(browser))
+    # three: 3 runs times loss, weights, 2 of variance, 2 of share; probabilities and rewards of RLO alone.
+    assert len(found) == {"one": 8, "three": 3 * 6 + 2}[name]
+    for plot in found:
+        assert drawn(browser, plot)
+    assert complaints(browser) == []
+
+
+def test_the_check_sees_what_goes_wrong(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
+    """A page with an error, and one that reaches for the network, do not pass for good."""
+    text = pages["one"].read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    broken.write_text(text.replace('"levels":', '"lost":', 1), encoding="utf-8")
+    open_page(browser, broken)
+    wait(browser, lambda: any("SEVERE" in said for said in complaints(browser)))
+    curious = tmp_path / "curious.html"
+    outside = "<script src='http://msbal.invalid/x.js'></script></body>"
+    curious.write_text(text.replace("</body>", outside), encoding="utf-8")
+    open_page(browser, curious)
+    # Its own policy stops it before a packet leaves.
+    wait(browser, lambda: any("Content Security Policy" in said for said in complaints(browser)))
+
+
+def test_curves_are_the_records(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["one"])
+    records = [json.loads(row) for row in pages["records"].read_text().splitlines()]
+    (loss,) = plots(browser, "loss")
+    curves = drawn(browser, loss)
+    assert [curve["name"] for curve in curves] == ["P3", "P4", "P5", "P6", "P7"]
+    for place, curve in enumerate(curves):
+        assert curve["x"] == [record["iteration"] for record in records]
+        assert curve["y"] == pytest.approx([record["loss"][place] / 20 for record in records], rel=1e-5)
+    Select(browser.find_element(By.ID, "loss")).select_by_value("sum")
+    wait(browser, lambda: drawn(browser, loss)[0]["y"][0] == pytest.approx(records[0]["loss"][0], rel=1e-5))
+    assert complaints(browser) == []
+
+
+def test_the_mouse_shows_values(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["one"])
+    for panel in ("loss", "weights", "probabilities"):
+        (plot,) = plots(browser, panel)
+        drawn(browser, plot)
+        ActionChains(browser).move_to_element_with_offset(plot, 30, 15).perform()
+        label = wait(
+            browser, lambda plot=plot: plot.find_elements(By.CSS_SELECTOR, ".hoverlayer .legend text")
+        )
+        text = " ".join(part.text for part in label)
+        assert "iteration" in text
+        assert ("avw" if panel == "probabilities" else "P3") in text
+        ActionChains(browser).move_to_element(browser.find_element(By.TAG_NAME, "h1")).perform()
+    assert complaints(browser) == []
+
+
+def test_a_zoom_is_followed_by_all_panels_and_undone_by_a_double_click(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    open_page(browser, pages["one"])
+    (loss,), (variance, _) = plots(browser, "loss"), plots(browser, "variance")
+    drawn(browser, variance)
+    drawn(browser, loss)
+
+    def window(plot: Any) -> list[float]:
+        script = "return Array.from(arguments[0]._fullLayout.xaxis.range)"
+        return browser.execute_script(script, plot)  # type: ignore[no-any-return]
+
+    whole = window(loss)
+    assert window(variance) == whole
+    drag = ActionChains(browser).move_to_element_with_offset(loss, -80, 0).click_and_hold()
+    drag.move_by_offset(70, 0).pause(0.1).move_by_offset(60, 0).release().perform()
+    near = wait(browser, lambda: (now := window(loss)) != whole and now)
+    assert whole[0] < near[0] < near[1] < whole[1]
+    wait(browser, lambda: window(variance) == near)
+    ActionChains(browser).move_to_element_with_offset(loss, 20, 0).double_click().perform()
+    wait(browser, lambda: window(loss) == whole and window(variance) == whole)
+    assert complaints(browser) == []
+
+
+def test_levels_runs_and_layout_can_be_chosen(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["three"])
+    wait(browser, lambda: plots(browser))
+    losses = plots(browser, "loss")
+    assert len(losses) == 3
+
+    browser.find_elements(By.CSS_SELECTOR, "#levels .chip")[1].click()
+    wait(browser, lambda: {curve["name"] for curve in drawn(browser, losses[0])} == {"P3", "P5", "P6", "P7"})
+
+    browser.find_elements(By.CSS_SELECTOR, "#runs .chip")[2].click()
+    wait(browser, lambda: len(plots(browser, "loss")) == 2)
+
+    Select(browser.find_element(By.ID, "layout")).select_by_value("overlay")
+    wait(browser, lambda: len(plots(browser, "loss")) == 1)
+    curves = [curve for curve in drawn(browser, plots(browser, "loss")[0]) if not curve["skip"]]
+    assert len(curves) == 4 * 2
+    assert {curve["line"]["dash"] for curve in curves} == {"solid", "dash"}
+    assert complaints(browser) == []
+
+
+def test_a_runs_name_is_never_read_as_html(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["three"])
+    wait(browser, lambda: plots(browser))
+    assert browser.find_elements(By.TAG_NAME, "img") == []
+    assert "avw <img src=x" in browser.find_element(By.ID, "runs").text
+    Select(browser.find_element(By.ID, "layout")).select_by_value("overlay")
+    plot = wait(browser, lambda: plots(browser, "loss"))[0]
+    drawn(browser, plot)
+    ActionChains(browser).move_to_element_with_offset(plot, 30, 15).perform()
+    wait(browser, lambda: plot.find_elements(By.CSS_SELECTOR, ".hoverlayer .legend text"))
+    assert browser.find_elements(By.TAG_NAME, "img") == []
+    assert complaints(browser) == []
+
+
+def test_damage_is_told_on_the_page(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["three"])
+    notes = wait(browser, lambda: [note.text for note in browser.find_elements(By.CSS_SELECTOR, ".note")])
+    assert any("equal: 1 damaged lines skipped" in note for note in notes)
+    assert any("4 intervals are missing" in note for note in notes)
+
+
+def test_dark_and_light(browser: Any, pages: dict[str, Path]) -> None:
+    open_page(browser, pages["one"])
+    (plot,) = plots(browser, "loss")
+
+    def colors() -> tuple[str, str, str]:
+        drawn(browser, plot)
+        return (
+            browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color"),
+            browser.execute_script("return arguments[0]._fullLayout.font.color", plot),
+            plot.find_element(By.CSS_SELECTOR, ".xtick text").value_of_css_property("fill"),
+        )
+
+    before = colors()
+    browser.find_element(By.ID, "theme").click()
+    after = wait(browser, lambda: (now := colors())[0] != before[0] and now[1] != before[1] and now)
+    assert after[2] != before[2]
+    browser.find_element(By.ID, "theme").click()
+    wait(browser, lambda: colors() == before)
+    assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("width", [400, 800, 1400])
+def test_it_fits_windows_of_any_width(browser: Any, pages: dict[str, Path], width: int) -> None:
+    before = browser.get_window_size()
+    try:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        open_page(browser, pages["one"])
+        drawn(browser, wait(browser, lambda: plots(browser))[0])
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.set_window_size(before["width"], before["height"])
