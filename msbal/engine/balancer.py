@@ -225,6 +225,7 @@ class Balancer(nn.Module):
     def _device_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration of which the host knows nothing: the end of the interval is a `where`."""
         if _ranks() > 1:
+            # Raised while a compiler traces, this ends its graph here, and the step runs outside of it.
             raise RuntimeError(
                 "Balancer: a compiled or captured step cannot gather losses over processes; "
                 "call the balancer outside of torch.compile, on the level losses that come out of it"

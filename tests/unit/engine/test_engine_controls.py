@@ -1,0 +1,398 @@
+"""Each control against its own paper's formula, written once more in plain Python."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from msbal_reference import uniforms
+from torch import Tensor
+
+from msbal.engine import (
+    DWA,
+    GLS,
+    RLW,
+    SLAW,
+    UW,
+    UWSO,
+    Autobalance,
+    Balancer,
+    CoV,
+    LevelLosses,
+    Positives,
+    Strategy,
+)
+
+K = 5
+Rows = list[list[float]]
+CONTROLS: list[Strategy] = [
+    UW(), UWSO(), GLS(), DWA(), RLW(), CoV(), CoV(decay=0.9), SLAW(), Autobalance(decay=0.9), Positives(),
+]  # fmt: skip
+
+
+def stream(count: int, seed: int = 0) -> Rows:
+    rng = random.Random(seed)
+    return [[(i + 1) * 0.2 * (0.5 + rng.random()) * 0.99**m for i in range(K)] for m in range(count)]
+
+
+def counts(count: int, seed: int = 1) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randint(1, 5 * (K - i)) for i in range(K)] for _ in range(count)]
+
+
+def make(strategy: Strategy, interval: int = 4, seed: int = 3) -> Balancer:
+    return Balancer([f"P{i + 3}" for i in range(K)], strategy, interval=interval, seed=seed)
+
+
+def weights_used(balancer: Balancer, rows: Rows, positives: list[list[int]] | None = None) -> Rows:
+    """The weight of every level at every iteration, from the gradients."""
+    used = []
+    for m, row in enumerate(rows):
+        values = torch.tensor([row], dtype=torch.float64, requires_grad=True)
+        balancer(LevelLosses(values, torch.tensor(positives[m]) if positives else None)).backward()
+        assert values.grad is not None
+        used.append(values.grad[0].tolist())
+    return used
+
+
+def sum_to_k(raw: list[float]) -> list[float]:
+    return [K * w / math.fsum(raw) for w in raw]
+
+
+# -- the papers' formulas --------------------------------------------------------------------------
+
+
+def uw_so(rows: Rows, temperature: float = 10.0) -> Rows:
+    return [sum_to_k([math.exp(1 / (temperature * loss)) for loss in row]) for row in rows]
+
+
+def gls(rows: Rows) -> Rows:
+    """By differences: the gradient of the geometric mean itself."""
+
+    def mean(row: list[float]) -> float:
+        return math.prod(row) ** (1 / K)
+
+    out = []
+    for row in rows:
+        gradient = []
+        for i in range(K):
+            step = 1e-6 * row[i]
+            up, down = row.copy(), row.copy()
+            up[i] += step
+            down[i] -= step
+            gradient.append((mean(up) - mean(down)) / (2 * step))
+        out.append(sum_to_k(gradient))
+    return out
+
+
+def dwa(rows: Rows, temperature: float = 2.0, alpha: int = 4) -> Rows:
+    sums = [
+        [math.fsum(row[i] for row in rows[t : t + alpha]) for i in range(K)]
+        for t in range(0, len(rows), alpha)
+    ]
+    out = []
+    for m in range(len(rows)):
+        t = m // alpha
+        if t < 2:
+            out.append([1.0] * K)
+        else:
+            out.append(sum_to_k([math.exp(sums[t - 1][i] / sums[t - 2][i] / temperature) for i in range(K)]))
+    return out
+
+
+def rlw(rows: Rows, seed: int = 3) -> Rows:
+    # Draw n is made of outputs 2n and 2n + 1; output 0 is that before the generator's first.
+    outputs = [zeroth(seed), *uniforms(seed, "all", 2 * K * len(rows))]
+    out = []
+    for m in range(len(rows)):
+        raw = []
+        for i in range(K):
+            n = m * K + i
+            u, v = outputs[2 * n], outputs[2 * n + 1]
+            raw.append(math.exp(math.sqrt(-2 * math.log(1 - u)) * math.cos(2 * math.pi * v)))
+        out.append(sum_to_k(raw))
+    return out
+
+
+def zeroth(seed: int) -> float:
+    import zlib
+
+    from msbal_reference import SplitMix64
+
+    key = (SplitMix64.mix(seed) + (1 + zlib.crc32(b"all")) * SplitMix64.GOLDEN_GAMMA) % 2**64
+    return (SplitMix64.mix(SplitMix64.mix(key)) >> 11) / 2**53
+
+
+def cov(rows: Rows) -> Rows:
+    """From the whole history at each iteration, without Welford."""
+    ratios: list[list[float]] = [[] for _ in range(K)]
+    out = []
+    for m, row in enumerate(rows):
+        if m < 2:
+            out.append([1.0] * K)
+        else:
+            raw = []
+            for i in range(K):
+                mean = math.fsum(ratios[i]) / m
+                variance = math.fsum((ratio - mean) ** 2 for ratio in ratios[i]) / m
+                raw.append(math.sqrt(variance + 1e-8) / mean)
+            out.append(sum_to_k(raw))
+        for i in range(K):
+            before = [earlier[i] for earlier in rows[:m]]
+            ratios[i].append(row[i] / (math.fsum(before) / m) if m else 1.0)
+    return out
+
+
+def cov_with_decay(rows: Rows, decay: float = 0.9) -> Rows:
+    """The authors' loop."""
+    mean_loss, mean_ratio, squares = list(rows[0]), [0.0] * K, [0.0] * K
+    out = []
+    for m, row in enumerate(rows):
+        ratio = [row[i] / mean_loss[i] for i in range(K)]
+        if m <= 1:
+            out.append([1.0] * K)
+        else:
+            out.append(sum_to_k([math.sqrt(squares[i] / m + 1e-8) / mean_ratio[i] for i in range(K)]))
+        keep = 0.0 if m == 0 else decay
+        for i in range(K):
+            new = keep * mean_ratio[i] + (1 - keep) * ratio[i]
+            squares[i] += (ratio[i] - mean_ratio[i]) * (ratio[i] - new)
+            mean_ratio[i] = new
+            mean_loss[i] = keep * mean_loss[i] + (1 - keep) * row[i]
+    return out
+
+
+def slaw(rows: Rows, beta: float = 0.99) -> Rows:
+    a, b = [0.0] * K, [0.0] * K
+    out = []
+    for row in rows:
+        a = [beta * a[i] + (1 - beta) * row[i] ** 2 for i in range(K)]
+        b = [beta * b[i] + (1 - beta) * row[i] for i in range(K)]
+        out.append(sum_to_k([1 / math.sqrt(a[i] - b[i] ** 2) for i in range(K)]))
+    return out
+
+
+def autobalance(rows: Rows, decay: float = 0.9) -> Rows:
+    balance = [4.0, 1.0, 0.25, 0.06, 0.02]
+    out = []
+    for row in rows:
+        out.append(sum_to_k(balance))
+        balance = [decay * b + (1 - decay) / loss for b, loss in zip(balance, row, strict=True)]
+        balance = [b / balance[1] for b in balance]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("strategy", "formula"),
+    [
+        (UWSO(), uw_so),
+        (UWSO(temperature=2.5), lambda rows: uw_so(rows, 2.5)),
+        (GLS(), gls),
+        (DWA(), dwa),
+        (DWA(temperature=0.5), lambda rows: dwa(rows, 0.5)),
+        (RLW(), rlw),
+        (CoV(), cov),
+        (CoV(decay=0.9), cov_with_decay),
+        (SLAW(), slaw),
+        (SLAW(decay=0.8), lambda rows: slaw(rows, 0.8)),
+        (Autobalance(decay=0.9), autobalance),
+    ],
+)
+def test_formula(strategy: Strategy, formula: Callable[[Rows], Rows]) -> None:
+    rows = stream(30)
+    used = weights_used(make(strategy), rows)
+    for ours, theirs in zip(used, formula(rows), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6)
+        assert sum(ours) == pytest.approx(K)
+    assert used[-1] != pytest.approx([1.0] * K, rel=1e-3)
+
+
+def test_positives_formula() -> None:
+    rows, positives = stream(30), counts(30)
+    used = weights_used(make(Positives()), rows, positives)
+    seen = [0] * K
+    for ours, now in zip(used, positives, strict=True):
+        seen = [a + b for a, b in zip(seen, now, strict=True)]
+        spread = max(seen) - min(seen)
+        assert ours == pytest.approx(sum_to_k([2 - (n - min(seen)) / spread for n in seen]))
+
+
+def test_positives_needs_positives() -> None:
+    with pytest.raises(ValueError, match="positives of each level"):
+        make(Positives())(torch.ones(K))
+
+
+def test_uw_learns_as_the_papers_objective() -> None:
+    """Against the objective written out, both under the same optimizer, with losses that depend on a model."""
+    rows = [torch.tensor(row) for row in stream(200)]
+    ours, theirs = torch.ones(K, requires_grad=True), torch.ones(K, requires_grad=True)
+    balancer = make(UW())
+    s = torch.zeros(K, requires_grad=True)
+    (learned,) = balancer.parameters()
+    optimizer = torch.optim.SGD([learned], lr=0.1)
+    reference = torch.optim.SGD([s], lr=0.1)
+    for row in rows:
+        total = balancer((ours * row).unsqueeze(0))
+        used = torch.softmax(-s.detach(), 0) * K  # exp(-s) / 2, rescaled
+        assert total.item() == pytest.approx((used * row).sum().item(), rel=1e-5)
+        optimizer.zero_grad()
+        ours.grad = None
+        total.backward()
+        optimizer.step()
+        assert ours.grad is not None
+        assert ours.grad.tolist() == pytest.approx((used * row).tolist(), rel=1e-5)
+
+        objective = (torch.exp(-s) * (theirs * row).detach() / 2 + s / 2).sum()
+        reference.zero_grad()
+        objective.backward()
+        reference.step()
+        assert learned.tolist() == pytest.approx(s.tolist(), rel=1e-4, abs=1e-6)
+    # The optimum of the paper's objective is s = log L.
+    assert learned.tolist() == sorted(learned.tolist())
+    assert float(learned.detach().std()) > 0.1
+
+
+def test_uw_gives_its_parameter_to_the_optimizer_alone() -> None:
+    balancer = make(UW(initial=0.5))
+    (name, parameter), *others = balancer.named_parameters()
+    assert (name, others) == ("strategy_log_variance", [])
+    assert parameter.tolist() == [0.5] * K
+    assert list(make(GLS()).parameters()) == []
+
+
+# -- what holds for all of them --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+def test_a_level_whose_loss_is_always_zero_is_harmless(strategy: Strategy) -> None:
+    rows, positives = stream(60), counts(60)
+    for row, now in zip(rows, positives, strict=True):
+        row[4], now[4] = 0.0, 0
+    balancer = make(strategy)
+    used = weights_used(balancer, rows, positives)
+    for weights in used:
+        assert all(math.isfinite(w) and 0 <= w <= K for w in weights)
+        assert weights[4] == 1
+        assert sum(weights) == pytest.approx(K)
+    for name, value in balancer.state_dict().items():
+        assert name == "losses" or bool(torch.isfinite(value).all()), name
+    # The others are weighed as if it were not there.
+    if isinstance(strategy, UWSO | GLS | SLAW | CoV):
+        four = Balancer(["a", "b", "c", "d"], strategy, interval=4, seed=3)
+        without = weights_used(four, [row[:4] for row in rows], [now[:4] for now in positives])
+        for ours, theirs in zip(used, without, strict=True):
+            assert ours[:4] == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+def test_levels_without_positives_have_a_weight_of_one(strategy: Strategy) -> None:
+    rows, positives = stream(40), counts(40)
+    rng = random.Random(5)
+    for now in positives:
+        now[rng.randrange(K)] = 0
+    if isinstance(strategy, DWA):
+        positives = [[1, 1, 0, 1, 1]] * 40
+    used = weights_used(make(strategy), rows, positives)
+    for weights, now in zip(used, positives, strict=True):
+        assert sum(weights) == pytest.approx(K)
+        for i in range(K):
+            assert now[i] > 0 or weights[i] == 1
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+def test_nothing_but_zeros(strategy: Strategy) -> None:
+    used = weights_used(make(strategy), [[0.0] * K] * 9, [[0] * K] * 9)
+    assert used == [[1.0] * K] * 9
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_tiny_and_huge_losses(strategy: Strategy, size: float) -> None:
+    rows = [[size * loss for loss in row] for row in stream(20)]
+    for weights in weights_used(make(strategy), rows, counts(20)):
+        assert all(math.isfinite(w) for w in weights)
+        assert sum(weights) == pytest.approx(K)
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+@pytest.mark.parametrize("at", [1, 6, 8])
+def test_resume_is_exact(strategy: Strategy, at: int) -> None:
+    rows, positives = stream(20), counts(20)
+
+    def train(balancer: Balancer, first: int, last: int) -> Rows:
+        used = []
+        for m in range(first, last):
+            used += weights_used(balancer, rows[m : m + 1], positives[m : m + 1])
+            for parameter in balancer.parameters():
+                assert parameter.grad is not None
+                parameter.data -= 0.1 * parameter.grad
+                parameter.grad = None
+        return used
+
+    whole, first, second = make(strategy), make(strategy), make(strategy)
+    expected = train(whole, 0, 20)
+    train(first, 0, at)
+    second.load_state_dict(first.state_dict())
+    assert train(second, at, 20) == expected[at:]
+    first.drain()
+    assert second.drain() == whole.drain()[at // 4 :]
+
+
+@pytest.mark.parametrize("strategy", CONTROLS, ids=str)
+def test_an_iteration_that_is_not_finite_leaves_no_trace(strategy: Strategy) -> None:
+    if isinstance(strategy, RLW | DWA):
+        pytest.skip("weighs by the count of iterations, or by whole intervals")
+    rows, positives = stream(12), counts(12)
+    broken = [*rows[:6], [1.0, float("nan"), 1.0, float("inf"), 1.0], *rows[6:]]
+    clean, dirty = make(strategy, interval=50), make(strategy, interval=50)
+    expected = weights_used(clean, rows, positives)
+    used = weights_used(dirty, broken, [*positives[:6], [0] * K, *positives[6:]])
+    assert used[:6] + used[7:] == expected
+    gradients = [[p.grad.tolist() for p in b.parameters() if p.grad is not None] for b in (clean, dirty)]
+    assert gradients[0] == gradients[1]
+
+
+def test_records_hold_the_last_weights() -> None:
+    balancer = make(UWSO())
+    used = weights_used(balancer, stream(8))
+    first, second = balancer.drain()
+    assert first.action == "uw_so" and first.reward is None
+    assert first.weights == pytest.approx(used[3]) and second.weights == pytest.approx(used[7])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "says"),
+    [
+        (UWSO, {"temperature": 0.0}, "temperature"),
+        (DWA, {"temperature": -1.0}, "temperature"),
+        (CoV, {"decay": 1.0}, "decay"),
+        (SLAW, {"decay": 0.0}, "decay"),
+        (SLAW, {"epsilon": 0.0}, "epsilon"),
+        (Autobalance, {"decay": 2.0}, "decay"),
+        (Autobalance, {"reference": -1}, "reference"),
+        (Autobalance, {"initial": (1.0, 0.0)}, "initial"),
+    ],
+)
+def test_hyperparameters_refused(cls: type[Strategy], options: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=f"^{says} should be .*Found"):
+        cls(**options)
+
+
+@pytest.mark.parametrize("strategy", [Autobalance(reference=5), Autobalance(initial=(1, 1))])
+def test_levels_refused(strategy: Strategy) -> None:
+    with pytest.raises(ValueError, match=r"level.*Found"):
+        make(strategy)
+
+
+def test_autobalance_starts_as_yolov5() -> None:
+    def start(levels: int) -> list[float]:
+        state: Tensor = Autobalance().initial_state(levels)["balance"]
+        return state.tolist()
+
+    assert start(3) == [4, 1, 0.4]
+    assert start(4) == [4, 1, 0.25, 0.06]
+    assert start(5) == [4, 1, 0.25, 0.06, 0.02]
+    assert start(7) == [4, 1, 0.25, 0.06, 0.02, 0.02, 0.02]
