@@ -15,15 +15,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "Balance": "msbal_torchvision.balance",
-    "balance": "msbal_torchvision.balance",
+    "Balance": "msbal_torchvision.balancing",
+    "balance": "msbal_torchvision.balancing",
     "Seam": "msbal_torchvision.seams",
     "UnsplittableModelError": "msbal_torchvision.seams",
     "install": "msbal_torchvision.seams",
 }
 
 if TYPE_CHECKING:
-    from msbal_torchvision.balance import Balance, balance
+    from msbal_torchvision.balancing import Balance, balance
     from msbal_torchvision.seams import Seam, UnsplittableModelError, install
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
@@ -41,7 +41,11 @@ def read_image(record: ImageRecord) -> Tensor:
     """
     try:
         with Image.open(record.path) as file:
-            pixels = np.asarray(file.convert("RGB"))
+            picture = file.convert("RGB")
+            if picture.size != (record.width, record.height):
+                # Some tools annotate a picture as it is shown, not as it is stored.
+                picture = ImageOps.exif_transpose(file).convert("RGB")
+            pixels = np.asarray(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(str(record.path), f"cannot be read: {error}", "an image") from error
     if pixels.shape[:2] != (record.height, record.width):
