@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
+from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -117,6 +118,12 @@ class Detectron2Detector:
             if state is not None:
                 run_hook.restore(state)
             job.monitor.started(start, total, self.groups)
+            if state is None and self._starts_frozen_at_random():
+                job.monitor.message(
+                    "the backbone starts from random weights with its normalisation frozen, and will hardly train: "
+                    "set model.pretrained or model.weights, or override MODEL.RESNETS.NORM=BN and "
+                    "MODEL.BACKBONE.FREEZE_AT=0"
+                )
             trainer.train(start, total)
         finally:
             self.balancing.remove()
@@ -125,13 +132,15 @@ class Detectron2Detector:
             if trainer.iter >= total:
                 trainer.average.swap()  # the run is over: the average is what predicts
 
+    def _starts_frozen_at_random(self) -> bool:
+        started = self.spec.model.pretrained or self.spec.model.weights is not None  # type: ignore[attr-defined]
+        return not started and any(isinstance(module, FrozenBatchNorm2d) for module in self.model.modules())
+
     def _wrapped(self) -> nn.Module:
         if world_size() == 1:
             return self.model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            self.model, device_ids=device_ids, broadcast_buffers=False
-        )
+        return nn.parallel.DistributedDataParallel(self.model, device_ids=device_ids, broadcast_buffers=False)
 
     def _loader(self, data: DetectionData, start: int, total: int) -> DataLoader[Any]:
         images = data.images
@@ -298,7 +307,10 @@ def _check_needs(model: nn.Module) -> None:
         )
     if heads is not None and getattr(model, "proposal_generator", None) is None:
         raise SpecError(
-            "model.config", f"{type(model).__name__} takes precomputed proposals", "a model with an RPN", script
+            "model.config",
+            f"{type(model).__name__} takes precomputed proposals",
+            "a model with an RPN",
+            script,
         )
     for part, yaml_key, lazy_key in (
         ("mask", "MODEL.MASK_ON=False", "model.roi_heads.mask_in_features=null"),

@@ -30,7 +30,9 @@ class BalanceHook(HookBase):
     def __init__(self, balancing: Balancing, run: RunDirectory | None = None) -> None:
         assert balancing.balancers is not None
         self.balancing = balancing
-        self._recorder = Recorder(run if comm.is_main_process() else None, self._on_record, per_iteration=False)
+        self._recorder = Recorder(
+            run if comm.is_main_process() else None, self._on_record, per_iteration=False
+        )
         self._recorder.attach(balancing.balancers)
 
     def before_train(self) -> None:

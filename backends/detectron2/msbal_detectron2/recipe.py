@@ -136,7 +136,11 @@ def step_multiplier(fractions: Sequence[float], gamma: float) -> ParamScheduler:
 
 
 def warmed_up(
-    multiplier: ParamScheduler, warmup: int, iterations: int, factor: float = WARMUP_FACTOR, how: str = "linear"
+    multiplier: ParamScheduler,
+    warmup: int,
+    iterations: int,
+    factor: float = WARMUP_FACTOR,
+    how: str = "linear",
 ) -> ParamScheduler:
     """`multiplier` after a warm-up."""
     if not warmup:
@@ -342,10 +346,14 @@ def read_lazy(path: Path, overrides: Sequence[Any] = ()) -> Any:
         raise SpecError(
             "model.config", f"{path}: {type(error).__name__}: {_text(error)}", "a LazyConfig that loads"
         ) from error
-    missing = [key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg]
+    missing = [
+        key for key in ("model", "dataloader", "optimizer", "lr_multiplier", "train") if key not in cfg
+    ]
     if missing:
         raise SpecError(
-            "model.config", f"{path} has no `{missing[0]}`", "model, dataloader, optimizer, lr_multiplier, train"
+            "model.config",
+            f"{path} has no `{missing[0]}`",
+            "model, dataloader, optimizer, lr_multiplier, train",
         )
     try:
         return LazyConfig.apply_overrides(cfg, [str(override) for override in overrides])

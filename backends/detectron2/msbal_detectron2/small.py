@@ -24,6 +24,8 @@ def shrink(cfg: CfgNode) -> CfgNode:
     model = cfg.MODEL
     model.DEVICE, model.WEIGHTS = "cpu", ""
     model.RESNETS.DEPTH = 50
+    if model.RESNETS.NORM == "FrozenBN":
+        model.RESNETS.NORM = "BN"  # frozen at random values, fifty layers explode
     model.RESNETS.STEM_OUT_CHANNELS, model.RESNETS.RES2_OUT_CHANNELS = 32, 32
     grouped = model.RESNETS.NUM_GROUPS > 1
     model.RESNETS.NUM_GROUPS, model.RESNETS.WIDTH_PER_GROUP = (2, 16) if grouped else (1, 32)
@@ -96,7 +98,9 @@ def batch(
         instances, proposals = Instances((side, side)), Instances((side, side))
         instances.gt_boxes, instances.gt_masks = Boxes(tensor), BitMasks(masks)
         instances.gt_classes, instances.gt_keypoints = torch.arange(count) % CLASSES, Keypoints(points)
-        proposals.proposal_boxes = Boxes(torch.cat([tensor, tensor + 2, torch.tensor([[0.0, 0.0, 9.0, 9.0]])]))
+        proposals.proposal_boxes = Boxes(
+            torch.cat([tensor, tensor + 2, torch.tensor([[0.0, 0.0, 9.0, 9.0]])])
+        )
         proposals.objectness_logits = torch.zeros(len(proposals.proposal_boxes))
         inputs.append(
             {

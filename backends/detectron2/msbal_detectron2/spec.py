@@ -23,7 +23,8 @@ class Detectron2Model(SpecModel):
         "`path.key=value` for a LazyConfig.",
     )
     pretrained: bool = Field(
-        False, description="Start from the weights that the config names (MODEL.WEIGHTS); downloads them once."
+        False,
+        description="Start from the weights that the config names (MODEL.WEIGHTS); downloads them once.",
     )
     weights: Path | None = Field(
         None,

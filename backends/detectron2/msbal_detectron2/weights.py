@@ -80,15 +80,19 @@ def start_from(model: nn.Module, path: Path, heuristics: bool = False) -> None:
         content = {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
     elif "model" not in content:
         content = {"model": content.get("state_dict", content)}
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    DetectionCheckpointer(model)._load_model(
+    report = DetectionCheckpointer(model)._load_model(
         {
             "model": dict(content["model"]),
             "__author__": content.get("__author__"),
             "matching_heuristics": heuristics or content.get("matching_heuristics", False),
         }
     )
-    if all(torch.equal(value, before[name]) for name, value in model.state_dict().items()):
+    # Frozen normalisation fills in statistics that an old file lacks: those say nothing.
+    left_out = {*report.missing_keys, *(name for name, *_ in report.incorrect_shapes)}
+    if not any(
+        name not in left_out and not name.endswith(("running_mean", "running_var"))
+        for name in model.state_dict()
+    ):
         raise SpecError(str(path), "has no tensor that fits the model", "weights of this model or backbone")
 
 

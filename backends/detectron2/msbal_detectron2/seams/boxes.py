@@ -16,7 +16,9 @@ from torch import Tensor
 _IOU_LOSSES = {"giou": giou_loss, "diou": diou_loss, "ciou": ciou_loss}
 
 
-def box_losses(transform: Any, boxes: Tensor, deltas: Tensor, targets: Tensor, kind: str, beta: float) -> Tensor:
+def box_losses(
+    transform: Any, boxes: Tensor, deltas: Tensor, targets: Tensor, kind: str, beta: float
+) -> Tensor:
     """The loss of each sample, ``[P]``.
 
     Args:

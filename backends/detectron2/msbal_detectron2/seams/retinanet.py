@@ -33,7 +33,9 @@ def settle_focal_loss(device: torch.device) -> None:
         for reduction in ("sum", "none"):
             logits = torch.zeros(2, 2, device=device, requires_grad=True)
             targets = torch.zeros(2, 2, device=device)
-            sigmoid_focal_loss_jit(logits, targets, alpha=0.25, gamma=2.0, reduction=reduction).sum().backward()
+            sigmoid_focal_loss_jit(
+                logits, targets, alpha=0.25, gamma=2.0, reduction=reduction
+            ).sum().backward()
 
 
 class RetinaNetSeam(Seam):

@@ -108,8 +108,11 @@ def test_falls_back_on_pypi(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_installer_and_package_import_no_framework() -> None:
     code = (
-        "import sys, msbal_detectron2.installer, msbal_detectron2.backend;"
-        "sys.exit(any(m in sys.modules for m in ('torch', 'detectron2')))"
+        "import sys, msbal_detectron2.installer;"
+        "assert 'torch' not in sys.modules;"
+        "import msbal_detectron2.backend;"
+        "msbal_detectron2.backend.Detectron2Backend();"
+        "assert 'detectron2' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

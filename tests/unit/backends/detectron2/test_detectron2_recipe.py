@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_detectron2 import tiny
 from torch import nn
 
 from msbal.errors import SpecError
 from msbal.spec import ScheduleSpec, parse_spec
 from msbal_detectron2 import recipe, weights
 from msbal_detectron2.recipe import LazyRecipe, YamlRecipe, read_recipe
-from tiny_detectron2 import tiny
 
 YAML = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 LAZY = "COCO-Detection/fcos_R_50_FPN_1x.py"
@@ -87,7 +87,11 @@ def test_the_specs_own_schedule() -> None:
 @pytest.mark.parametrize(
     ("config", "overrides", "text"),
     [
-        ("COCO-Detection/retinanet_R50_FPN_1x.yaml", (), "did you mean `COCO-Detection/retinanet_R_50_FPN_1x"),
+        (
+            "COCO-Detection/retinanet_R50_FPN_1x.yaml",
+            (),
+            "did you mean `COCO-Detection/retinanet_R_50_FPN_1x",
+        ),
         ("/no/such/config.yaml", (), "does not exist"),
         (YAML, ("MODEL.NO_SUCH=1",), "NO_SUCH"),
         (YAML, ("MODEL.RETINANET.NUM_CONVS",), "has no value"),

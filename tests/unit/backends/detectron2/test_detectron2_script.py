@@ -14,8 +14,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
-from tiny_detectron2 import BOXES, tiny, tiny_cfg
 from PIL import Image
+from tiny_detectron2 import BOXES, tiny, tiny_cfg
 
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.records import read_intervals
@@ -82,7 +82,9 @@ def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path
     assert {"loss_cls", "loss_box_reg", "msbal/weight/P3", "msbal/probability/avw"} <= names
     terms = [line for line in lines if "loss_cls" in line][-1]
     assert terms["total_loss"] == pytest.approx(terms["loss_cls"] + terms["loss_box_reg"], rel=1e-4)
-    assert not [name for name in names if name.startswith("loss") and name not in ("loss_cls", "loss_box_reg")]
+    assert not [
+        name for name in names if name.startswith("loss") and name not in ("loss_cls", "loss_box_reg")
+    ]
 
 
 def test_simple_trainer_without_an_output_folder() -> None:
