@@ -8,10 +8,12 @@ therefore holds tensors, numbers and strings alone, and `read` lets nothing else
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from msbal.errors import RunError
@@ -68,6 +70,23 @@ def make_plain(checkpoint: dict[str, Any]) -> None:
     }
     meta = checkpoint.get("meta", {})
     checkpoint["meta"] = {k: v for k, v in meta.items() if isinstance(v, int | float | str | bool | None)}
+    for key, value in checkpoint.items():
+        if key not in ("state_dict", "ema_state_dict"):
+            checkpoint[key] = _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as Python's; schedulers and the hub keep some."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        made = copy.copy(value)  # of its own class: MultiStepLR keeps its milestones in a Counter
+        for k, v in value.items():
+            made[k] = _plain(v)
+        return made
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(v) for v in value)
+    return value
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

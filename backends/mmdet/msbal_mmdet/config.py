@@ -38,7 +38,8 @@ def read_config(model: MMDetModel) -> Config:
     except Exception as error:
         raise SpecError("model.config", f"{path} cannot be read: {type(error).__name__}: {error}") from error
     try:
-        config.merge_from_dict(options(model.cfg_options))
+        given = options(model.cfg_options)
+        config.merge_from_dict({key: _tuples_kept(config, key, value) for key, value in given.items()})
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise SpecError(
             "model.cfg_options", f"does not fit the config: {error}", "keys that the config has",
@@ -80,6 +81,17 @@ def options(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
             raise SpecError("model.cfg_options", f"`{text}`", "key=value")
         parsed[key] = DictAction._parse_iterable(value)
     return parsed
+
+
+def _tuples_kept(config: Any, key: str, value: Any) -> Any:
+    """`value` as a tuple where the config has a tuple: YAML knows lists only, mmcv insists on tuples."""
+    node = config
+    for part in key.split("."):
+        try:
+            node = node[int(part)] if isinstance(node, list | tuple) else node[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return value
+    return tuple(value) if isinstance(node, tuple) and isinstance(value, list) else value
 
 
 def lay_model(config: Config, spec: RunSpec, classes: Sequence[str]) -> None:
@@ -256,8 +268,9 @@ def _lay_learning_rate(config: Config, schedule: ScheduleSpec) -> None:
         warmup = min(DEFAULT_WARMUP, total // 10) if iterations else DEFAULT_WARMUP
     course: list[ConfigDict] = []
     if warmup:
+        # mmengine reaches the full rate at end - 1.
         course.append(
-            ConfigDict(type="LinearLR", start_factor=WARMUP_START, by_epoch=False, begin=0, end=warmup)
+            ConfigDict(type="LinearLR", start_factor=WARMUP_START, by_epoch=False, begin=0, end=warmup + 1)
         )
     kind = schedule.scheduler or "step"
     if kind == "step":

@@ -98,6 +98,9 @@ def _prove(config: Any, detector: str, outcome: Any) -> Outcome:
         seed_all(0)
         model = tiny.build_small(config)
     except Exception as error:
+        reason = _refused_by_config(config)
+        if reason is not None:
+            return outcome(REFUSED, reason, detector=detector)
         return outcome(UNUSABLE, f"build: {type(error).__name__}: {error}", detector=detector)
     try:
         find(model)
@@ -135,6 +138,26 @@ def _prove(config: Any, detector: str, outcome: Any) -> Outcome:
             status, "" if proof.holds else str(figures), detector=detector, heads=heads, figures=figures
         )
     return outcome(UNUSABLE, f"step: {last}", detector=detector)
+
+
+def _refused_by_config(config: Any) -> str | None:
+    """Why a model that cannot be built here would be refused: by the classes of its heads."""
+    from mmdet.registry import MODELS
+
+    from msbal_mmdet import tiny
+    from msbal_mmdet.seams import REFUSED, known
+
+    reasons = []
+    for part in tiny.walk(config.model):
+        kind = part.get("type")
+        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        for base in getattr(cls, "__mro__", ()):
+            if base.__name__ in known():
+                return None
+            if base.__name__ in REFUSED:
+                reasons.append(f"{cls.__name__}: {REFUSED[base.__name__]}")
+                break
+    return f"it cannot be balanced: {reasons[0]}" if reasons else None
 
 
 # -- many configs ----------------------------------------------------------------------------------

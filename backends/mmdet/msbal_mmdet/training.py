@@ -23,6 +23,7 @@ from msbal_mmdet import checkpoints, loops
 from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_data, lay_run, lay_schedule
 from msbal_mmdet.hooks import MultiScaleBalanceHook
+from msbal_mmdet.tiny import quiet
 
 if TYPE_CHECKING:
     from msbal_mmdet.detector import MMDetDetector
@@ -107,7 +108,7 @@ class JobHook(Hook):
         # mmengine saves on the first rank alone.
         runner.save_checkpoint(str(folder), f".partial_{name}", by_epoch=False, backend_args=None)
         if rank() == 0:
-            os.replace(folder / f".partial_{name}", folder / name)
+            (folder / f".partial_{name}").replace(folder / name)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         checkpoints.make_plain(checkpoint)
@@ -163,6 +164,8 @@ def train(detector: MMDetDetector, job: Job) -> None:
     # The runner's own hook attaches, on the model as mmengine may have changed it.
     detector.attachment.close()
     try:
+        with quiet():
+            runner._train_loop = runner.build_train_loop(runner._train_loop)
         runner.train()
     except Stopped:
         pass
@@ -196,7 +199,7 @@ def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
     config.default_hooks.logger = None
     config.custom_hooks = [h for h in config.custom_hooks if h.get("type") != "MultiScaleBalanceHook"]
     config.visualizer = ConfigDict(type="Visualizer", vis_backends=None)
-    config.log_level = "WARNING"
+    config.log_level = "ERROR"
     if world_size() > 1:
         config.launcher = "pytorch"
         wrapper: dict[str, Any] = {"type": "MMDistributedDataParallel", "broadcast_buffers": False}
@@ -206,7 +209,7 @@ def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
         config.model_wrapper_cfg = ConfigDict(wrapper)
     config["model"] = detector.model
     config.experiment_name = f"msbal_{os.getpid()}_{time.monotonic_ns()}"
-    logging.getLogger("mmengine").setLevel(logging.WARNING)
+    logging.getLogger("mmengine").setLevel(logging.ERROR)
     runner = _build_runner(config, detector)
     runner.register_hook(JobBalanceHook(job))
     runner.register_hook(JobHook(detector, job))

@@ -30,7 +30,8 @@ class SSDSeam(HeadSeam):
         maps = args[0] if args else kwargs["cls_scores"]
         # A level has its own number of anchors to a position.
         sizes = tuple(
-            split_sizes([m], count)[0] for m, count in zip(maps, self.head.prior_generator.num_base_priors)
+            split_sizes([m], count)[0]
+            for m, count in zip(maps, self.head.prior_generator.num_base_priors, strict=True)
         )
         self._image = RowLayout(1, sizes, level_major=True)
         self._level = torch.repeat_interleave(

@@ -62,10 +62,11 @@ class LevelReduction(nn.Module):
             return on_first_level(values * scale, self._num_levels)
         sums = self._rows(args, {**kwargs, "avg_factor": avg_factor})(values)
         if reduction == "mean":
-            if avg_factor is None:
-                sums = sums / values.numel()
-            else:
-                sums = sums / (avg_factor + torch.finfo(torch.float32).eps)
+            sums = (
+                sums / values.numel()
+                if avg_factor is None
+                else sums / (avg_factor + torch.finfo(torch.float32).eps)
+            )
         return scale * sums
 
 

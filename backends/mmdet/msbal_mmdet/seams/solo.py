@@ -27,7 +27,9 @@ class SOLOSeam(HeadSeam):
     def head_strides(self) -> list[float]:
         # By grid: the finer the grid, the smaller the objects. Only the order is of use here.
         finest = max(self.head.num_grids)
-        return [float(s) + (1 - g / finest) for s, g in zip(self.head.strides, self.head.num_grids)]
+        return [
+            float(s) + (1 - g / finest) for s, g in zip(self.head.strides, self.head.num_grids, strict=False)
+        ]
 
     def level_names(self) -> tuple[str, ...]:
         return tuple(f"grid{self.head.num_grids[i]}" for i in self.order)

@@ -1,0 +1,82 @@
+"""The contract, kept by the mmdet backend on shrunk zoo configs."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
+
+from msbal.testing.contract import BackendContract
+
+SIDE = 128
+TRAIN, TEST = "train_dataloader.dataset.pipeline", "val_dataloader.dataset.pipeline"
+BASE: dict[str, Any] = {
+    "model.backbone.depth": 18,
+    "model.neck.in_channels": [64, 128, 256, 512],
+    "model.neck.out_channels": 64,  # group norm has 32 groups, and needs two values in each at a single cell
+    f"{TRAIN}.2.scale": [SIDE, SIDE],
+    f"{TEST}.1.scale": [SIDE, SIDE],
+}
+HEAD = {
+    "model.bbox_head.in_channels": 64,
+    "model.bbox_head.feat_channels": 64,
+    "model.bbox_head.stacked_convs": 1,
+}
+
+
+def case(config: str, **options: Any) -> dict[str, Any]:
+    """A raw spec without data."""
+    model = {"config": config, "pretrained": False, "cfg_options": {**BASE, **options}}
+    return {"backend": "mmdet", "model": model, "schedule": {"optimizer": {"lr": 0.001}}}
+
+
+FASTER = case(
+    "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+    **{
+        "model.rpn_head.in_channels": 64,
+        "model.rpn_head.feat_channels": 64,
+        "model.roi_head.bbox_roi_extractor.out_channels": 64,
+        "model.roi_head.bbox_head.in_channels": 64,
+        "model.roi_head.bbox_head.fc_out_channels": 64,
+        "model.train_cfg.rpn_proposal.nms_pre": 100,
+        "model.train_cfg.rpn_proposal.max_per_img": 50,
+    },
+)
+
+
+class TestMMDet(BackendContract):
+    cases: ClassVar = {
+        "retinanet": case("retinanet/retinanet_r50_fpn_1x_coco.py", **HEAD),
+        "faster_rcnn": FASTER,
+        "faster_rcnn_roi": {
+            **FASTER,
+            "balance": {"strategy": "equal", "interval": 2, "scope": ["rpn", "roi"]},
+        },
+        "atss": case("atss/atss_r50_fpn_1x_coco.py", **HEAD),
+        "fcos": case("fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py", **HEAD),
+    }
+    refused: ClassVar = {
+        "yolof": (
+            {
+                "backend": "mmdet",
+                "model": {"config": "yolof/yolof_r50-c5_8xb8-1x_coco.py", "pretrained": False},
+            },
+            "one level",
+        ),
+        "detr": (
+            {"backend": "mmdet", "model": {"config": "detr/detr_r50_8xb2-150e_coco.py", "pretrained": False}},
+            "queries",
+        ),
+        "masks": (
+            {
+                "backend": "mmdet",
+                "model": {"config": "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", "pretrained": False},
+            },
+            "masks",
+        ),
+        "no config": ({"backend": "mmdet", "model": {"config": "retinanet/nothing.py"}}, "zoo"),
+    }
+    trained: ClassVar = ("retinanet",)
