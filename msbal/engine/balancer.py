@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
 from msbal.engine.interval import Memory, end_interval, initial_memory
-from msbal.engine.losses import Losses, gather
+from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, unpack
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import StepStrategy, Strategy, make
@@ -37,10 +37,10 @@ class _HostView:
     Attributes:
         position: iterations of this interval so far, where `counts`.
         counts: False once a compiled or captured step has counted on the device alone.
-        scale: ``[K]`` the weights as a constant of the losses' dtype and device, or None where they
+        scale: ``[T * K]`` the weights as a constant of the losses' dtype and device, or None where they
             have to be made. A copy: the backward of a step that is past needs that step's weights.
-        rows: one view ``[T, K]`` of the balancer's losses for each iteration of the interval.
-        last: ``[T, K]`` the losses of the last iteration.
+        rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval.
+        last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.
         pending: reports on their way to the host, each with its CUDA event.
         drained: the last interval that was handed out.
@@ -131,8 +131,9 @@ class Balancer(nn.Module):
         for key, value in memory.strategy.items():
             self.register_buffer(_STATE_PREFIX + key, value)
         self._parameter_keys: tuple[str, ...] = ()
-        if isinstance(self.strategy, StepStrategy):
-            parameters = self.strategy.initial_parameters(k)
+        self._step_strategy = self.strategy if isinstance(self.strategy, StepStrategy) else None
+        if self._step_strategy is not None:
+            parameters = self._step_strategy.initial_parameters(k)
             self._parameter_keys = tuple(parameters)
             for key, value in parameters.items():
                 self.register_parameter(_STATE_PREFIX + key, nn.Parameter(value))
@@ -162,10 +163,9 @@ class Balancer(nn.Module):
         Raises:
             ValueError: where names or shapes do not fit, or the strategy lacks something.
         """
-        gathered = gather(losses, self.terms, self.levels)
-        values, positives = gathered.values, gathered.positives
+        values, positives = gather_flat(losses, self.terms, self.levels)
         if not self.training:
-            return (values * self.weights.to(values, copy=True)).sum()
+            return torch.dot(values, self._constant(self.weights, values))
         if torch.compiler.is_compiling():
             return self._device_step(values, positives)
         if self._captured or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
@@ -183,10 +183,10 @@ class Balancer(nn.Module):
         if scale is None or scale.dtype != values.dtype or scale.device != values.device:
             scale = self._prepare(values)
         detached = values.detach()
-        if isinstance(self.strategy, StepStrategy):
-            total = self._weigh_step(self.strategy, values, positives, host.position)
+        if self._step_strategy is None:
+            total = torch.dot(values, scale)
         else:
-            total = (values * scale).sum()
+            total = self._weigh_step(self._step_strategy, values, positives, host.position)
         host.last = detached
         host.rows[host.position].copy_(detached)
         if positives is not None:
@@ -204,9 +204,20 @@ class Balancer(nn.Module):
         host = self._host
         if not host.counts:
             host.position, host.counts = int(self._filled()), True
-        host.rows = self._losses.unbind(0)
-        host.scale = self.weights.to(values.dtype, copy=True)
+        host.rows = self._losses.flatten(1).unbind(0)
+        host.scale = self._constant(self.weights, values)
         return host.scale
+
+    def _constant(self, weights: Tensor, values: Tensor) -> Tensor:
+        """The weights for each value, ``[T * K]``, whatever becomes of the balancer's own.
+
+        A compiler may save the source of a copy for the backward and copy again there, when the source
+        has been changed in place long since. It knows nothing of an operator of ours, so it saves the
+        result.
+        """
+        if torch.compiler.is_compiling():
+            weights = _opaque_copy(weights)
+        return weights.to(values).repeat(len(self.terms))
 
     @torch.no_grad()
     def _end_interval(self) -> None:
@@ -234,12 +245,12 @@ class Balancer(nn.Module):
         host.counts, host.scale = False, None
         host.last = values.detach()
         filled = self._filled()
-        if isinstance(self.strategy, StepStrategy):
-            total = self._weigh_step(self.strategy, values, positives, filled)
+        if self._step_strategy is None:
+            total = torch.dot(values, self._constant(self.weights, values))
         else:
-            total = (values * _constant(self.weights, values.dtype)).sum()
+            total = self._weigh_step(self._step_strategy, values, positives, filled)
         with torch.no_grad():
-            row = values.detach().to(torch.float64).unsqueeze(0)
+            row = values.detach().to(torch.float64).view(1, *self._losses.shape[1:])
             self._losses.index_copy_(0, filled.view(1), row)
             if positives is not None:
                 host.knows_positives = True
@@ -262,7 +273,7 @@ class Balancer(nn.Module):
     def _weigh_step(
         self, strategy: StepStrategy, values: Tensor, positives: Tensor | None, position: Tensor | int
     ) -> Tensor:
-        losses = values.detach().to(torch.float64).sum(dim=0)
+        losses = values.detach().to(torch.float64).view(self._losses.shape[1:]).sum(dim=0)
         if _ranks() > 1:
             losses, positives = _average_ranks(losses, positives)
         state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
@@ -273,7 +284,7 @@ class Balancer(nn.Module):
             torch.where(finite, losses, 1.0), positives, step, {**state, **parameters}, self._draw
         )
         weights = torch.where(finite, weighed.weights.detach(), self.weights)
-        total = (values * _constant(weights, values.dtype)).sum()
+        total = torch.dot(values, self._constant(weights, values))
         if weighed.objective is not None:
             # Its gradient without its value.
             objective = torch.where(finite, weighed.objective, 0.0)
@@ -449,17 +460,6 @@ def _opaque_copy(x: Tensor) -> Tensor:
 @_opaque_copy.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
-
-
-def _constant(weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weights as the backward of this step needs them, whatever becomes of the balancer's own.
-
-    A compiler may save the source of a copy for the backward and copy again there, when the source has
-    been changed in place long since. It knows nothing of an operator of ours, so it saves the result.
-    """
-    if torch.compiler.is_compiling():
-        weights = _opaque_copy(weights)
-    return weights.to(dtype, copy=True)
 
 
 def _ranks() -> int:

@@ -5,9 +5,9 @@ Shapes: T terms (``cls``, ``bbox``, ...), K pyramid levels, finest first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -46,54 +46,66 @@ def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> Level
     Raises:
         ValueError: where names or shapes do not fit.
     """
-    shape = (len(terms), len(levels))
+    values, positives = gather_flat(losses, terms, levels)
+    return LevelLosses(values.view(len(terms), len(levels)), positives)
+
+
+def gather_flat(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """`gather`, as values ``[T * K]``, term by term, and positives: the form that costs least."""
     positives = None
     if isinstance(losses, Tensor):
-        values = losses
+        values = _flat(losses, terms, levels)
     elif isinstance(losses, LevelLosses):
-        values, positives = losses.values, losses.positives
+        values, positives = _flat(losses.values, terms, levels), losses.positives
     elif isinstance(losses, Mapping):
-        values = _stack_terms(losses, terms, shape)
+        values = _flat_terms(losses, terms, levels)
     elif isinstance(losses, Sequence):
-        values = _stack(losses)
+        values = _flat(_join(torch.stack, losses), terms, levels)
     else:
         raise ValueError(
             f"losses should be a tensor, a mapping or a sequence. Found {type(losses).__name__}."
         )
-    if values.shape != shape:
-        if values.shape != shape[1:] or shape[0] != 1:
-            raise ValueError(
-                f"losses should have shape {list(shape)}, terms {list(terms)} by levels {list(levels)}. "
-                f"Found {list(values.shape)}."
-            )
-        values = values.unsqueeze(0)
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
-    return LevelLosses(values, positives)
+    return values, positives
 
 
-def _stack_terms(
-    losses: Mapping[str, Tensor] | Mapping[str, Sequence[Tensor]],
-    terms: Sequence[str],
-    shape: tuple[int, int],
+def _flat(values: Tensor, terms: Sequence[str], levels: Sequence[str]) -> Tensor:
+    if values.shape == (len(terms), len(levels)):
+        return values.reshape(-1)
+    if values.shape == (len(levels),) and len(terms) == 1:
+        return values
+    raise ValueError(
+        f"losses should have shape {[len(terms), len(levels)]}, terms {list(terms)} by levels {list(levels)}. "
+        f"Found {list(values.shape)}."
+    )
+
+
+def _flat_terms(
+    losses: Mapping[str, Tensor] | Mapping[str, Sequence[Tensor]], terms: Sequence[str], levels: Sequence[str]
 ) -> Tensor:
     if losses.keys() != set(terms):
         raise ValueError(f"losses should have the terms {sorted(terms)}. Found {sorted(losses)}.")
     rows = [losses[term] for term in terms]
-    if all(isinstance(row, Tensor) for row in rows):
-        return _stack(rows)
     for term, row in zip(terms, rows, strict=True):
-        if not isinstance(row, Tensor | Sequence) or len(row) != shape[1]:
-            found = len(row) if isinstance(row, Tensor | Sequence) else type(row).__name__
-            raise ValueError(f"losses[{term!r}] should have {shape[1]} losses, one a level. Found {found}.")
+        fits = row.shape == (len(levels),) if isinstance(row, Tensor) else len(row) == len(levels)
+        if not fits:
+            found = list(row.shape) if isinstance(row, Tensor) else len(row)
+            raise ValueError(
+                f"losses[{term!r}] should have {len(levels)} losses, one a level. Found {found}."
+            )
+    if all(isinstance(row, Tensor) for row in rows):
+        return _join(torch.cat, rows)
     # One stack of all scalars: a stack for each term would cost a kernel each.
-    stacked = _stack([scalar for row in rows for scalar in row])
-    return stacked.view(shape) if stacked.dim() == 1 else stacked
+    values = _join(torch.stack, [scalar for row in rows for scalar in row])
+    if values.dim() != 1:
+        raise ValueError(f"Each loss should be a scalar. Found shape {list(values.shape[1:])}.")
+    return values
 
 
-def _stack(tensors: Sequence[Tensor | Sequence[Tensor]]) -> Tensor:
+def _join(how: Callable[[Any], Tensor], tensors: Sequence[Any]) -> Tensor:
     try:
-        return torch.stack(tensors)  # type: ignore[arg-type]
+        return how(tensors)
     except (TypeError, RuntimeError) as error:
         found = [list(t.shape) if isinstance(t, Tensor) else type(t).__name__ for t in tensors]
         raise ValueError(f"losses should be tensors of one shape. Found {found}.") from error

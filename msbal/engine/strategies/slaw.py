@@ -27,18 +27,18 @@ class SLAW(StepStrategy):
 
     Attributes:
         decay: beta of the moving averages.
-        epsilon: the least s.
+        floor: the least s.
     """
 
     name: ClassVar[str] = "slaw"
     decay: float = 0.99
-    epsilon: float = 1e-5
+    floor: float = 1e-5
 
     def __post_init__(self) -> None:
         if not 0 < self.decay < 1:
             raise ValueError(f"decay should be between 0 and 1. Found {self.decay}.")
-        if not 0 < self.epsilon < float("inf"):
-            raise ValueError(f"epsilon should be finite and above 0. Found {self.epsilon}.")
+        if not 0 < self.floor < float("inf"):
+            raise ValueError(f"floor should be finite and above 0. Found {self.floor}.")
 
     def initial_state(self, levels: int) -> dict[str, Tensor]:
         return {key: torch.zeros(levels, dtype=torch.float64) for key in ("mean", "variance")}
@@ -51,5 +51,5 @@ class SLAW(StepStrategy):
         mean = state["mean"] + (1.0 - self.decay) * away
         moved = self.decay * (state["variance"] + (1.0 - self.decay) * away.square())
         variance = torch.where(active, moved, state["variance"])
-        weights = rescale(1.0 / variance.sqrt().clamp_min(self.epsilon), active)
+        weights = rescale(1.0 / variance.sqrt().clamp_min(self.floor), active)
         return Weighing(weights, {"mean": mean, "variance": variance})

@@ -151,7 +151,11 @@ def test_equal_weights_change_nothing() -> None:
     rows = losses(9)
     balancer = make(Equal())
     for row in rows:
-        assert torch.equal(balancer(row), row.sum())
+        values = row.clone().requires_grad_()
+        total = balancer(values)
+        total.backward()
+        torch.testing.assert_close(total, row.sum())
+        assert values.grad is not None and torch.equal(values.grad, torch.ones_like(row))
 
 
 def test_evaluation_mode_weighs_but_does_not_count() -> None:

@@ -370,7 +370,7 @@ def test_records_hold_the_last_weights() -> None:
         (DWA, {"temperature": -1.0}, "temperature"),
         (CoV, {"decay": 1.0}, "decay"),
         (SLAW, {"decay": 0.0}, "decay"),
-        (SLAW, {"epsilon": 0.0}, "epsilon"),
+        (SLAW, {"floor": 0.0}, "floor"),
         (Autobalance, {"decay": 2.0}, "decay"),
         (Autobalance, {"reference": -1}, "reference"),
         (Autobalance, {"initial": (1.0, 0.0)}, "initial"),

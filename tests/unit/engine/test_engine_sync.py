@@ -73,7 +73,8 @@ def test_a_step_has_at_most_three_kernels_more_than_a_sum(name: str) -> None:
 
     plain = operators(lambda: torch.stack(scalars).sum().backward())
     balanced = operators(lambda: balancer(losses).backward())
+    # A product and a sum in one for the sum, its derivative, and the losses into the interval.
+    plain[plain.index("aten.sum")] = "aten.dot"
     for call in plain:
         balanced.remove(call)
-    # The weights forward and backward, and the losses into the interval.
-    assert sorted(balanced) == ["aten.copy_", "aten.mul", "aten.mul"]
+    assert sorted(balanced) == ["aten.copy_", "aten.mul"]
