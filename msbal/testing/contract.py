@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,8 @@ class BackendContract:
             metafunc.parametrize("refused_case", list(self.refused))
 
     @pytest.fixture(scope="class")
-    def contract_root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def contract_root(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Where the data set of this class is generated."""
         return tmp_path_factory.mktemp("contract")
 
@@ -140,9 +142,9 @@ class BackendContract:
             assert len(group.levels) >= 2
             assert len(set(group.levels)) == len(group.levels) == len(group.strides)
             assert list(group.strides) == sorted(set(group.strides)), "levels should run from fine to coarse"
-            named = [level for level in group.levels if level.startswith("P") and level[1:].isdigit()]
-            strides = [2 ** int(level[1:]) for level in named]
-            assert strides == [group.strides[group.levels.index(level)] for level in named], "P3 is stride 8"
+            for level, stride in zip(group.levels, group.strides, strict=True):
+                if math.log2(stride).is_integer() and level.startswith("P"):
+                    assert level == f"P{int(math.log2(stride))}", "the level of stride 8 is P3"
             assert losses.groups[group.name].values.shape == (len(group.terms), len(group.levels))
             assert len(set(group.terms)) == len(group.terms)
 
@@ -213,7 +215,7 @@ class BackendContract:
         }  # fmt: skip
         schedule.pop("epochs", None)
         # Three intervals: by the second an action has been rewarded or punished.
-        balance = {"strategy": "rlo", "interval": 2, "top_k": 1}
+        balance = {**raw.get("balance", {}), "strategy": "rlo", "interval": 2, "top_k": 1}
         spec = parse_spec(self._raw(raw, root, schedule=schedule, balance=balance, output=str(output)))
         plan = prepare(spec)
         run = claim(spec, resume=resume, force=False)
@@ -221,8 +223,14 @@ class BackendContract:
             train = plan.detector.train
 
             def interrupted(job: Any) -> None:
-                steps = iter(range(10**6))
-                job.stop_requested = lambda: next(steps) >= stop_after - 1
+                asked, calls = job.stop_requested, iter(range(1, 10**6))
+
+                def ask() -> bool:
+                    if next(calls) == stop_after:
+                        signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+                    return bool(asked())
+
+                job.stop_requested = ask
                 train(job)
 
             plan.detector.train = interrupted  # type: ignore[method-assign]

@@ -1,0 +1,44 @@
+"""The torchvision backend keeps the contract."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
+
+from msbal.testing.contract import BackendContract
+
+
+def small(name: str, **model: Any) -> dict[str, Any]:
+    return {
+        "backend": "torchvision",
+        "model": {"name": name, "backbone": "resnet18", "min_size": 128, "max_size": 128, **model},
+        "schedule": {"batch_size": 2},
+    }
+
+
+class TestTorchvision(BackendContract):
+    cases: ClassVar[dict[str, dict[str, Any]]] = {
+        "retinanet": small("retinanet", fpn_channels=16),
+        "fcos": small("fcos", fpn_channels=16),
+        "fasterrcnn": small("fasterrcnn", fpn_channels=16),
+        "fasterrcnn-roi": {
+            **small("fasterrcnn", fpn_channels=16),
+            "balance": {"strategy": "equal", "interval": 2, "scope": ["rpn", "roi"]},
+        },
+        "ssd": small("ssd", fpn_channels=16),
+    }
+    refused: ClassVar[dict[str, tuple[dict[str, Any], str]]] = {
+        "unknown scope": (
+            {**small("fasterrcnn"), "balance": {"strategy": "equal", "interval": 2, "scope": ["neck"]}},
+            "scope",
+        ),
+        "scope of one head": (
+            {**small("retinanet"), "balance": {"strategy": "equal", "interval": 2, "scope": ["rpn"]}},
+            "scope",
+        ),
+        "top_k": ({**small("retinanet"), "balance": {"strategy": "avw", "interval": 2, "top_k": 5}}, "top_k"),
+    }
+    trained = ("retinanet", "fasterrcnn-roi")
