@@ -6,6 +6,7 @@ What the spec leaves open, the config decides.
 from __future__ import annotations
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -323,7 +324,11 @@ def read_yaml(path: Path, overrides: Sequence[Any] = (), trusted: bool = False) 
         trusted: a file of the model zoo, some of which hold Python expressions.
     """
     cfg = get_cfg()
+    # fvcore warns of Python in a file of the zoo as of anyone's.
+    log = logging.getLogger("fvcore.common.config")
+    level = log.level
     try:
+        log.setLevel(logging.ERROR if trusted else level)
         cfg.merge_from_file(str(path), allow_unsafe=trusted)
     except yaml.constructor.ConstructorError as error:
         raise SpecError(
@@ -331,6 +336,8 @@ def read_yaml(path: Path, overrides: Sequence[Any] = (), trusted: bool = False) 
         ) from error
     except (OSError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
         raise SpecError("model.config", f"{path}: {_text(error)}", "a config of detectron2") from error
+    finally:
+        log.setLevel(level)
     try:
         cfg.merge_from_list(_pairs(overrides))
     except (KeyError, ValueError, AssertionError) as error:

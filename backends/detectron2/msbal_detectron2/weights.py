@@ -80,17 +80,19 @@ def start_from(model: nn.Module, path: Path, heuristics: bool = False) -> None:
         content = {"model": kept, "__author__": "Caffe2", "matching_heuristics": True}
     elif "model" not in content:
         content = {"model": content.get("state_dict", content)}
-    report = DetectionCheckpointer(model)._load_model(
+    checkpointer = DetectionCheckpointer(model)
+    report = checkpointer._load_model(
         {
             "model": dict(content["model"]),
             "__author__": content.get("__author__"),
             "matching_heuristics": heuristics or content.get("matching_heuristics", False),
         }
     )
-    # Frozen normalisation fills in statistics that an old file lacks: those say nothing.
+    checkpointer._log_incompatible_keys(report)
+    # Normalisation layers fill in statistics that a file lacks: those say nothing.
     left_out = {*report.missing_keys, *(name for name, *_ in report.incorrect_shapes)}
     if not any(
-        name not in left_out and not name.endswith(("running_mean", "running_var"))
+        name not in left_out and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         for name in model.state_dict()
     ):
         raise SpecError(str(path), "has no tensor that fits the model", "weights of this model or backbone")
