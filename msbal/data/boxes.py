@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 NOT_FINITE = "not finite"
 NO_EXTENT = "no width or height"
 OUTSIDE = "outside the image"
-TOO_THIN = "thinner than float32 can hold"
+TOO_THIN = "thinner than a thousandth of a pixel"
+
+_THINNEST = 1e-3  # pixels; an edge this near another would also drive the log of a regression target to -inf
 
 
 def clip_boxes(boxes: NDArray[np.float64], sizes: NDArray[Any]) -> tuple[NDArray[np.float32], dict[int, str]]:
@@ -25,7 +27,7 @@ def clip_boxes(boxes: NDArray[np.float64], sizes: NDArray[Any]) -> tuple[NDArray
 
     Returns:
         The clipped boxes ``[N, 4]``, and for each unusable row its reason. What is not in the second
-        has ``x2 > x1`` and ``y2 > y1`` in float32.
+        is at least a thousandth of a pixel wide and high in float32.
     """
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
     safe = np.where(finite.reshape(-1, 1), boxes, 0.0)
@@ -34,7 +36,7 @@ def clip_boxes(boxes: NDArray[np.float64], sizes: NDArray[Any]) -> tuple[NDArray
 
     extent = (safe[:, 2:] > safe[:, :2]).all(axis=1)
     inside = ((safe[:, 2:] > 0) & (safe[:, :2] < limits[:, :2])).all(axis=1)
-    thick = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    thick = (clipped[:, 2:] - clipped[:, :2] >= _THINNEST).all(axis=1)
     # The first reason that holds; later ones follow from it.
     reasons = np.select([~finite, ~extent, ~inside, ~thick], [1, 2, 3, 4], 0)
     names = {1: NOT_FINITE, 2: NO_EXTENT, 3: OUTSIDE, 4: TOO_THIN}

@@ -77,7 +77,9 @@ def test_boxes_over_the_edge_are_clipped(tmp_path: Path) -> None:
         ([5, 5, math.inf, 4], "not finite"),
         ([40, 5, 4, 4], "outside the image"),
         ([5, -9, 4, 9], "outside the image"),
-        ([30, 5, 1e-12, 4], "thinner than float32 can hold"),
+        ([30, 5, 1e-12, 4], "thinner than a thousandth of a pixel"),
+        ([0, 0, 1e-38, 1e-38], "thinner than a thousandth of a pixel"),
+        ([39.9999, 5, 4, 4], "thinner than a thousandth of a pixel"),
     ],
 )
 def test_degenerate_boxes_are_dropped_and_named(tmp_path: Path, box: list[float], reason: str) -> None:

@@ -25,7 +25,7 @@ from msbal.data.layout import recognise
 from msbal.errors import DataError
 
 often = settings(
-    max_examples=int(os.environ.get("MSBAL_FUZZ_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("MSBAL_FUZZ_EXAMPLES", "60")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
