@@ -61,7 +61,7 @@ def anchor_sizes(spec: TorchvisionModel, strides: tuple[int, ...], per_stride: i
 
 
 def _shrink(spec: TorchvisionModel) -> float:
-    return min(1.0, max(0.25, max(spec.min_size) / FULL_SIZE))
+    return min(1.0, max(spec.min_size) / FULL_SIZE)
 
 
 # -- backbones -----------------------------------------------------------------------------------

@@ -35,12 +35,13 @@ def make_optimizer(
     learned = list(balancers)
     if learned:
         groups.append({"params": learned, "weight_decay": 0.0})
-    # Fused on CUDA: it then takes the scaler's verdict on the device, and a step waits for nothing.
-    fused = True if device.type == "cuda" else None
+    # Fused on CUDA, it takes the scaler's verdict on the device, and a step waits for nothing. On the CPU a
+    # fused Adam is several times faster, a fused SGD is not and rounds otherwise than the usual one.
+    on_gpu = True if device.type == "cuda" else None
     if spec.name == "sgd":
-        return SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=fused)
+        return SGD(groups, lr=spec.lr, momentum=spec.momentum, fused=on_gpu)
     adam = Adam if spec.name == "adam" else AdamW
-    return adam(groups, lr=spec.lr, fused=fused)
+    return adam(groups, lr=spec.lr, fused=True if device.type in ("cuda", "cpu") else None)
 
 
 class LearningRate:

@@ -217,8 +217,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(make_run, value):
     assert all(bool(torch.isfinite(value).all()) for value in run.state.values())
 
 
-def test_or_leaves_the_step_out(make_run):
-    run = make_run(balance={"on_nonfinite": "skip"}, schedule={"iterations": 6, "warmup": 0})
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_or_leaves_the_step_out(make_run, optimizer):
+    schedule = {"iterations": 6, "warmup": 0, "optimizer": {"name": optimizer, "lr": 0.001}}
+    run = make_run(balance={"on_nonfinite": "skip"}, schedule=schedule)
     break_level(run, level=2, at=4)
     states = []
     run.detector.model.register_forward_pre_hook(lambda *_: states.append(run.state))
