@@ -12,6 +12,7 @@ from msbal.errors import BackendError
 from msbal_detectron2.spec import Detectron2Model
 
 if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_detectron2.detector import Detectron2Detector
 
@@ -47,6 +48,12 @@ class Detectron2Backend:
             problem = f"detectron2 fails to import: {type(error).__name__}: {error}"
             return Diagnosis(versions, [problem], [INSTALL])
         return Diagnosis(versions, notes=[] if compat.has_cpp_operators() else [installer.WITHOUT_CPP])
+
+    def starter(self, data: DetectionData) -> str:
+        """The ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
+        from msbal_detectron2.starter import starter
+
+        return starter(data)
 
     def build(self, spec: RunSpec, classes: Sequence[str]) -> Detectron2Detector:
         """Build the spec's model.

@@ -189,7 +189,8 @@ def weighted_terms(
 
     Their sum has the value and the gradient of the balancers' own scalars.
     """
-    before = {name: balancer.weights for name, balancer in balancers.balancers.items()}
+    # Copies: an iteration that ends an interval changes the weights, but only for the next one.
+    before = {name: balancer.weights.clone() for name, balancer in balancers.balancers.items()}
     totals = balancers.totals(losses)
     names = [key for group in balancers.groups for key in keys[group]]
     if balancers.per_term:
@@ -203,7 +204,7 @@ def weighted_terms(
 
 def _terms(balancer: Balancer, losses: LevelLosses, weights: Tensor, total: Tensor) -> list[Tensor]:
     if isinstance(balancer.strategy, StepStrategy):
-        weights = balancer.weights  # made anew for this very iteration
+        weights = balancer.weights.clone()  # made anew for this very iteration
     values = losses.values.to(total.dtype)
     terms = list((values * weights.to(values.dtype)).sum(dim=1).unbind())
     if any(parameter.requires_grad for parameter in balancer.parameters()):

@@ -51,7 +51,6 @@ class Detectron2Detector:
             start_from(self.model, spec.model.weights)
         elif spec.model.pretrained:
             start_pretrained(self.model, self.recipe.defaults.weights)
-        self._average: dict[str, Tensor] | None = None
 
     # -- one batch -------------------------------------------------------------------------------
 
@@ -127,10 +126,8 @@ class Detectron2Detector:
             trainer.train(start, total)
         finally:
             self.balancing.remove()
-        if trainer.average is not None:
-            self._average = trainer.average.state_dict()
-            if trainer.iter >= total:
-                trainer.average.swap()  # the run is over: the average is what predicts
+        if trainer.average is not None and trainer.iter >= total:
+            trainer.average.swap()  # the run is over: the average is what predicts
 
     def _starts_frozen_at_random(self) -> bool:
         started = self.spec.model.pretrained or self.spec.model.weights is not None  # type: ignore[attr-defined]

@@ -54,7 +54,6 @@ class Trainer(SimpleTrainer):
         self.device = next(model.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.amp == "fp16")
         self.average = WeightAverage(balancing.model, schedule.ema) if schedule.ema else None
-        self._batches: Any = None
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """As ``TrainerBase.train``, but it can be asked to stop, and its errors are msbal's to show."""
@@ -73,10 +72,8 @@ class Trainer(SimpleTrainer):
 
     def run_step(self) -> None:
         """One forward and backward pass, and an optimizer step where one is due."""
-        if self._batches is None:
-            self._batches = iter(self.data_loader)
         started = time.perf_counter()
-        data = next(self._batches)
+        data = next(self._data_loader_iter)
         data_time = time.perf_counter() - started
         torch.manual_seed(mix("step", self.seed, rank(), self.iter))
 

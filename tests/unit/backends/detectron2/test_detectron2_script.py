@@ -18,9 +18,10 @@ from PIL import Image
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
 
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.engine import BalancerSet, Fixed, GroupNames, LevelLosses
 from msbal.records import read_intervals
 from msbal_detectron2 import balance, register_data
-from msbal_detectron2.balancing import balancing_of
+from msbal_detectron2.balancing import balancing_of, weighted_terms
 from msbal_detectron2.small import SIDE, batch
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -148,3 +149,20 @@ def test_a_nan_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(FloatingPointError):
         trainer.train(0, 2)
     assert "bbox loss of P3 is nan in iteration 1, rank 0" in caplog.text
+
+
+@pytest.mark.parametrize("strategy", ["max_loss", "fixed"])
+def test_weighted_terms_are_the_balancers_own_scalar(strategy: str) -> None:
+    """Also in the iteration that ends an interval, whose weights hold from the next one on."""
+    names = {"all": GroupNames(("P3", "P4", "P5"), ("cls", "bbox"))}
+    chosen = Fixed(weights=(0.5, 1.0, 2.0)) if strategy == "fixed" else "max_loss"
+    one, other = (BalancerSet(names, chosen, interval=2) for _ in range(2))
+    for step in range(5):
+        values = torch.rand(2, 3, generator=torch.Generator().manual_seed(step), requires_grad=True)
+        scalar = one({"all": LevelLosses(values)})
+        terms = weighted_terms(other, {"all": LevelLosses(values)}, {"all": ("loss_cls", "loss_box")})
+        assert list(terms) == ["loss_cls", "loss_box"]
+        torch.testing.assert_close(sum(terms.values()), scalar)
+        (expected,) = torch.autograd.grad(scalar, values)
+        (found,) = torch.autograd.grad(sum(terms.values()), values)
+        assert torch.equal(found, expected)
