@@ -159,7 +159,8 @@ def _predicted(
     stderr.print(f"predicting on {len(data):,} images of {_plain(data.name)} ...")
     entries = detector.predict(data)
     if call.save_predictions is not None:
-        write_json(call.save_predictions, entries)
+        target = call.save_predictions
+        _guarded(os.fspath(target), lambda: write_json(target, entries))
     return evaluate_entries(name, entries, data)
 
 
@@ -241,7 +242,11 @@ def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
         raise SpecError("--draw", "the runs were not evaluated on the same images", "runs of one data set")
     if len(found) > len(RUNS):
         raise SpecError("--draw", f"{len(found)} runs", f"at most {len(RUNS)} side by side")
-    files, failed = draw(found, call.draw, call.pictures, call.threshold)
+    try:
+        files, failed = draw(found, call.draw, call.pictures, call.threshold)
+    except OSError as error:
+        found_there = f"{call.pictures} cannot be written: {error.strerror}"
+        raise SpecError("--pictures", found_there, "a folder") from error
     for line in failed[:5]:
         stderr.print(f"[yellow]note:[/] {_plain(line)}")
     if len(failed) > 5:

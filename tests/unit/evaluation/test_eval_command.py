@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import typer
 import yaml
 from detection_scenes import HEIGHT, WIDTH, make_scenes
 from PIL import Image
+from pydantic import TypeAdapter
 
 from msbal.cli.eval import command
+from msbal.data.model import DetectionData
 from msbal.errors import DataError, MsbalError, SpecError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
+from msbal.spec import DataSpec
 
 DATA, PREDICTIONS = make_scenes(61, images=10)
+DATA_SPEC: TypeAdapter[Any] = TypeAdapter(DataSpec)
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(command)
@@ -104,6 +110,46 @@ def test_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "2 pictures in" in capsys.readouterr().err
 
 
+class Detector:
+    """Predicts what the checkpoint file holds."""
+
+    def load(self, checkpoint: Path) -> None:
+        self.predictions = json.loads(checkpoint.read_text())
+
+    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        assert [image.id for image in data.images] == [image.id for image in DATA.images]
+        return self.predictions
+
+
+def test_a_checkpoint_is_predicted_with_and_compared(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = SimpleNamespace(
+        data=DATA_SPEC.validate_python(yaml.safe_load((folder / "runs/base/spec.yaml").read_text())["data"])
+    )
+    monkeypatch.setattr("msbal.spec.load_spec", lambda path: spec)
+    monkeypatch.setattr("msbal.cli.eval_run._build", lambda spec, data: Detector())
+    checkpoint = ("--checkpoint", folder / "rlo.json", "--spec", folder / "runs/base/spec.yaml")
+    call(
+        folder / "runs/base",
+        *checkpoint,
+        "--resamples",
+        5,
+        "--save-predictions",
+        folder / "kept.json",
+        "--json",
+        "-",
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert [run["name"] for run in found["runs"]] == ["base", "rlo"]
+    expected = evaluate(DATA, PREDICTIONS)["AP"] - evaluate(DATA, PREDICTIONS[::2])["AP"]
+    assert found["differences"][0]["figures"]["AP"]["value"] == pytest.approx(expected)
+    assert json.loads((folder / "kept.json").read_text()) == PREDICTIONS
+    with pytest.raises(SpecError, match="no images to predict on"):
+        call(*checkpoint, "-a", folder / "truth.json")
+    call(*checkpoint, "-a", folder / "truth.json", "--images", folder / "pictures", "--resamples", 0)
+
+
 def test_oddities_are_told_on_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "odd.json").write_text(json.dumps([*PREDICTIONS, {**PREDICTIONS[0], "score": None}])[:-1])
     call("-p", folder / "odd.json", "-a", folder / "truth.json", "--json", "-")
@@ -140,6 +186,10 @@ def test_a_run_still_going_shows_what_it_recorded(folder: Path, capsys: pytest.C
         (["-p", "base.json", "-a", "truth.json", "--flops"], "--flops: predictions files have no model"),
         (["runs/base", "--input", "big"], "--input: `big`"),
         (["runs/base", "--input", "8x8"], "--input: `8x8`"),
+        (
+            ["runs/base", "--draw", "1", "--pictures", "truth.json"],
+            "--pictures: truth.json cannot be written",
+        ),
         (["runs/none"], "runs/none: no such folder"),
         (["base.json"], "base.json: is a file"),
         (["pictures"], "pictures: holds no run"),
