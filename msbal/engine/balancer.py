@@ -217,7 +217,8 @@ class Balancer(nn.Module):
         """
         if torch.compiler.is_compiling():
             weights = _opaque_copy(weights)
-        return weights.to(values).repeat(len(self.terms))
+        weights = weights.to(values.device, values.dtype, copy=True)
+        return weights.repeat(len(self.terms)) if len(self.terms) > 1 else weights
 
     @torch.no_grad()
     def _end_interval(self) -> None:
@@ -273,22 +274,31 @@ class Balancer(nn.Module):
     def _weigh_step(
         self, strategy: StepStrategy, values: Tensor, positives: Tensor | None, position: Tensor | int
     ) -> Tensor:
-        losses = values.detach().to(torch.float64).view(self._losses.shape[1:]).sum(dim=0)
+        losses = values.detach().to(torch.float64)
+        if len(self.terms) > 1:
+            losses = losses.view(self._losses.shape[1:]).sum(dim=0)
         if _ranks() > 1:
             losses, positives = _average_ranks(losses, positives)
         state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
         parameters = {key: getattr(self, _STATE_PREFIX + key) for key in self._parameter_keys}
-        finite = torch.isfinite(losses).all()
-        step = self.intervals * self.interval + position
+        total_loss = losses.sum()
+        finite = total_loss - total_loss == 0  # infinity and NaN leave NaN; in fewer kernels than isfinite
+        if parameters:
+            # In their backward a NaN would survive a mask.
+            losses = torch.where(finite, losses, 1.0)
         weighed = strategy.weigh(
-            torch.where(finite, losses, 1.0), positives, step, {**state, **parameters}, self._draw
+            losses,
+            positives,
+            lambda: self.intervals * self.interval + position,
+            {**state, **parameters},
+            self._draw,
         )
         weights = torch.where(finite, weighed.weights.detach(), self.weights)
         total = torch.dot(values, self._constant(weights, values))
         if weighed.objective is not None:
             # Its gradient without its value.
             objective = torch.where(finite, weighed.objective, 0.0)
-            total = total + (objective - objective.detach()).to(total.dtype)
+            total = total + (objective - objective.detach())
         with torch.no_grad():
             for key, value in state.items():
                 value.copy_(torch.where(finite, weighed.state[key], value))

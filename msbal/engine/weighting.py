@@ -36,8 +36,8 @@ def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
     return 1.0 + amplification * torch.where(selected, share, 0.0)
 
 
-def active_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
-    """The levels that a ratio of losses says something about, as a ``[K]`` mask.
+def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
+    """The levels that a ratio of losses says nothing about, as a ``[K]`` mask.
 
     A level without positive samples has a loss of zero, or one of background alone, of which a
     logarithm, an inverse or a ratio makes anything.
@@ -46,23 +46,21 @@ def active_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
         losses: ``[K]``.
         positives: ``[K]``, or None where they are unknown.
     """
-    return losses > 0 if positives is None else (losses > 0) & (positives > 0)
+    return losses <= 0 if positives is None else (losses <= 0) | (positives <= 0)
 
 
-def rescale(raw: Tensor, active: Tensor) -> Tensor:
-    """Weights proportional to `raw` among the active levels, 1 for the others; their sum is K.
+def rescale(raw: Tensor, empty: Tensor) -> Tensor:
+    """Weights proportional to `raw` where not empty, else 1; their sum is K.
 
     Args:
-        raw: ``[K]``, at least 0; anything at all where not active.
-        active: ``[K]`` mask.
+        raw: ``[K]``, above 0; anything at all where empty.
+        empty: ``[K]`` mask.
     """
-    kept = torch.where(active, raw, 0.0)
-    share = kept / kept.sum()
-    return torch.where(active & torch.isfinite(share), share * active.sum(), 1.0)
+    kept = raw.masked_fill(empty, 0.0)
+    return (kept * ((empty.numel() - empty.sum()) / kept.sum())).masked_fill(empty, 1.0)
 
 
-def rescale_softmax(logits: Tensor, active: Tensor) -> Tensor:
-    """`rescale` of ``exp(logits)``, without overflow."""
-    # Bounded, since two logits of infinity would be NaN.
-    kept = torch.where(active, logits.clamp(-1e300, 1e300), -torch.inf)
-    return rescale(torch.softmax(kept, dim=0), active)
+def rescale_softmax(logits: Tensor, empty: Tensor) -> Tensor:
+    """`rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
+    share = torch.softmax(logits.masked_fill(empty, -torch.inf), dim=0)
+    return (share * (empty.numel() - empty.sum())).masked_fill(empty, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale
+from msbal.engine.weighting import empty_levels, rescale
 
 
 @register
@@ -63,11 +64,11 @@ class Autobalance(StepStrategy):
 
     def initial_weights(self, levels: int) -> Tensor:
         balance = self.initial_state(levels)["balance"]
-        return rescale(balance, torch.ones(levels, dtype=torch.bool))
+        return rescale(balance, torch.zeros(levels, dtype=torch.bool))
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
-        balance, active = state["balance"], active_levels(losses, positives)
-        moved = torch.where(active, self.decay * balance + (1.0 - self.decay) / losses, balance)
-        return Weighing(rescale(balance, active), {"balance": moved / moved[self.reference]})
+        balance, empty = state["balance"], empty_levels(losses, positives)
+        moved = torch.where(empty, balance, self.decay * balance + (1.0 - self.decay) / losses)
+        return Weighing(rescale(balance, empty), {"balance": moved / moved[self.reference]})

@@ -9,7 +9,7 @@ graph capture are the balancer's business alone. To add one: write one file with
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from importlib import metadata
@@ -89,14 +89,21 @@ class StepStrategy(Strategy):
 
     @abstractmethod
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self,
+        losses: Tensor,
+        positives: Tensor | None,
+        step: Callable[[], Tensor],
+        state: State,
+        draw: Draw,
     ) -> Weighing:
-        """Weights of this iteration. An iteration with a loss that is not finite leaves no trace.
+        """Weights of this iteration.
+
+        Of an iteration with a loss that is not finite nothing is kept, whatever this returns.
 
         Args:
             losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
             positives: ``[K]``, summed over ranks, or None where the seam cannot tell.
-            step: int64 scalar, the iterations before this one.
+            step: gives the number of iterations before this one, an int64 scalar.
             state: the strategy's state, and its parameters.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale
+from msbal.engine.weighting import empty_levels, rescale
 
 
 @register
@@ -40,13 +41,13 @@ class CoV(StepStrategy):
         return {key: torch.zeros(levels, dtype=torch.float64) for key in keys}
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
         count, mean_loss, mean_ratio = state["count"], state["mean_loss"], state["mean_ratio"]
-        active = active_levels(losses, positives)
+        empty = empty_levels(losses, positives)
         # The 1e-8 is the authors' code's.
         deviation = torch.sqrt(state["squares"] / count + 1e-8)
-        weights = rescale(deviation / mean_ratio, active & (count >= 2))
+        weights = rescale(deviation / mean_ratio, empty | (count < 2))
 
         first = count == 0
         ratio = torch.where(first, 1.0, losses / mean_loss)
@@ -58,4 +59,4 @@ class CoV(StepStrategy):
             "mean_ratio": new_ratio,
             "squares": state["squares"] + (ratio - mean_ratio) * (ratio - new_ratio),
         }
-        return Weighing(weights, {key: torch.where(active, value, state[key]) for key, value in new.items()})
+        return Weighing(weights, {key: torch.where(empty, state[key], value) for key, value in new.items()})

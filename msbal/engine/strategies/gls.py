@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale_softmax
+from msbal.engine.weighting import empty_levels, rescale_softmax
 
 
 @register
@@ -27,6 +28,6 @@ class GLS(StepStrategy):
     name: ClassVar[str] = "gls"
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
-        return Weighing(rescale_softmax(-losses.log(), active_levels(losses, positives)))
+        return Weighing(rescale_softmax(-losses.log(), empty_levels(losses, positives)))

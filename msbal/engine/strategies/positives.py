@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale
+from msbal.engine.weighting import empty_levels, rescale
 
 
 @register
@@ -30,7 +31,7 @@ class Positives(StepStrategy):
         return {"seen": torch.zeros(levels, dtype=torch.float64)}
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
         if positives is None:
             raise ValueError(
@@ -39,4 +40,4 @@ class Positives(StepStrategy):
         seen = state["seen"] + positives
         least, most = seen.amin(), seen.amax()
         factor = 2.0 - (seen - least) / (most - least).clamp_min(1.0)
-        return Weighing(rescale(factor, active_levels(losses, positives)), {"seen": seen})
+        return Weighing(rescale(factor, empty_levels(losses, positives)), {"seen": seen})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale_softmax
+from msbal.engine.weighting import empty_levels, rescale_softmax
 
 
 @register
@@ -26,8 +27,8 @@ class RLW(StepStrategy):
     name: ClassVar[str] = "rlw"
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
         k = losses.numel()
-        z = draw.normal(step * k + torch.arange(k, device=losses.device))
-        return Weighing(rescale_softmax(z, active_levels(losses, positives)))
+        z = draw.normal(step() * k + torch.arange(k, device=losses.device))
+        return Weighing(rescale_softmax(z, empty_levels(losses, positives)))

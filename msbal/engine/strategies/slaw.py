@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale
+from msbal.engine.weighting import empty_levels, rescale
 
 
 @register
@@ -44,12 +45,12 @@ class SLAW(StepStrategy):
         return {key: torch.zeros(levels, dtype=torch.float64) for key in ("mean", "variance")}
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
-        active = active_levels(losses, positives)
-        away = torch.where(active, losses - state["mean"], 0.0)
+        empty = empty_levels(losses, positives)
+        away = (losses - state["mean"]).masked_fill(empty, 0.0)
         mean = state["mean"] + (1.0 - self.decay) * away
         moved = self.decay * (state["variance"] + (1.0 - self.decay) * away.square())
-        variance = torch.where(active, moved, state["variance"])
-        weights = rescale(1.0 / variance.sqrt().clamp_min(self.floor), active)
+        variance = torch.where(empty, state["variance"], moved)
+        weights = rescale(1.0 / variance.sqrt().clamp_min(self.floor), empty)
         return Weighing(weights, {"mean": mean, "variance": variance})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale_softmax
+from msbal.engine.weighting import empty_levels, rescale_softmax
 
 
 @register
@@ -35,10 +36,10 @@ class UW(StepStrategy):
         return {"log_variance": torch.full((levels,), self.initial)}
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
         log_variance = state["log_variance"].to(losses.dtype)
-        active = active_levels(losses, positives)
-        terms = torch.exp(-log_variance) * losses / 2 + log_variance / 2
-        objective = torch.where(active, terms, 0.0).sum()
-        return Weighing(rescale_softmax(-log_variance.detach(), active), objective=objective)
+        empty = empty_levels(losses, positives)
+        terms = 0.5 * (torch.exp(-log_variance) * losses + log_variance)
+        objective = terms.masked_fill(empty, 0.0).sum()
+        return Weighing(rescale_softmax(-log_variance.detach(), empty), objective=objective)

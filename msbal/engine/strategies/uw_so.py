@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import active_levels, rescale_softmax
+from msbal.engine.weighting import empty_levels, rescale_softmax
 
 
 @register
@@ -34,7 +35,8 @@ class UWSO(StepStrategy):
             raise ValueError(f"temperature should be finite and above 0. Found {self.temperature}.")
 
     def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Tensor, state: State, draw: Draw
+        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
     ) -> Weighing:
-        logits = 1.0 / (self.temperature * losses)
-        return Weighing(rescale_softmax(logits, active_levels(losses, positives)))
+        # The inverse of a loss near the least number is infinite.
+        logits = (1.0 / (self.temperature * losses)).clamp_max(1e300)
+        return Weighing(rescale_softmax(logits, empty_levels(losses, positives)))
