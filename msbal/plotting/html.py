@@ -28,7 +28,7 @@ DIGITS = 6
 _SAYS = {
     "loss": "each level's unweighted loss, a point an interval",
     "weights": "eq 5: what each level's loss is multiplied by; a lane spans the range of all levels",
-    "probabilities": "eq 7, and below what was taken: dark where it was rewarded",
+    "probabilities": "eq 7, and below what was taken: in full colour where it was rewarded",
     "rewards": "eq 6: +1 where the summed loss fell against the interval before",
     "variance": "eq 3, of the loss within an interval",
     "reduction": "eq 4: above the line where the variance fell",

@@ -148,6 +148,11 @@ def test_curves_are_the_records(browser: Any, pages: dict[str, Path]) -> None:
     for place, curve in enumerate(curves):
         assert curve["x"] == [record["iteration"] for record in records]
         assert curve["y"] == pytest.approx([record["loss"][place] / 20 for record in records], rel=1e-5)
+    for weighted, plot in zip((False, True), plots(browser, "share"), strict=True):
+        parts = np.array([curve["y"][1:] for curve in drawn(browser, plot)]).T
+        held = np.array([r["previous_weights"] if weighted else [1] * 5 for r in records])
+        weighed = np.array([record["loss"] for record in records]) * held
+        assert parts == pytest.approx(weighed / weighed.sum(axis=1, keepdims=True), rel=1e-4)
     Select(browser.find_element(By.ID, "loss")).select_by_value("sum")
     wait(browser, lambda: drawn(browser, loss)[0]["y"][0] == pytest.approx(records[0]["loss"][0], rel=1e-5))
     assert complaints(browser) == []

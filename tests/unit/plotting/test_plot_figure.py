@@ -130,6 +130,19 @@ def test_probabilities_with_every_action_taken(run: RunSeries) -> None:
     assert [label.get_text() for label in ax.get_yticklabels()][-4:] == list(group.actions)
 
 
+def test_an_action_that_gained_nothing_is_light(write_run: Write) -> None:
+    made = simulate()
+    made[6] = dataclasses.replace(made[6], reward=0)  # it judges what was taken at interval 6
+    (run,) = read_runs([write_run(text=lines(made))])
+    (ax,) = figure_of([run], "probabilities").axes
+    ticks = [part for part in ax.collections if isinstance(part, LineCollection)]
+    dark = {segment[0][0] for part in ticks[::2] for segment in part.get_segments()}
+    light = {segment[0][0] for part in ticks[1::2] for segment in part.get_segments()}
+    assert 60 in light
+    assert 60 not in dark
+    assert 120 in light  # not judged yet
+
+
 def test_rewards_and_their_mean(run: RunSeries) -> None:
     (ax,) = figure_of([run], "rewards", smooth=40).axes
     group = run.groups[0]
@@ -164,8 +177,11 @@ def test_shares_stack_to_the_whole(run: RunSeries) -> None:
     for ax, weighted in zip(figure.axes, (False, True), strict=True):
         areas = [part for part in ax.collections if isinstance(part, FillBetweenPolyCollection)]
         share = run.groups[0].share(weighted=weighted)
-        tops = [area.get_paths()[0].vertices[:, 1].max() for area in areas]
-        assert np.allclose(tops, np.cumsum(share, axis=1).max(axis=0))
+        stacked = np.cumsum(share, axis=1)
+        for place, area in enumerate(areas):
+            corners = area.get_paths()[0].vertices[:, 1]
+            assert corners.max() == pytest.approx(stacked[:, place].max())
+            assert corners.min() == pytest.approx((stacked - share)[:, place].min())
 
 
 def test_the_weighted_share_is_not_drawn_twice_for_equal_weights(write_run: Write) -> None:
