@@ -76,6 +76,7 @@ def losses() -> dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Any]]]:
     scores, boxes = torch.randn(12, 3), torch.rand(12, 4) * 10
     boxes[:, 2:] += boxes[:, :2] + 1
     moved, labels, weight = boxes + torch.rand(12, 4), torch.randint(0, 4, (12,)), torch.rand(12)
+    wide = weight[:, None].expand(12, 4)
     return {
         "focal": (m.FocalLoss(loss_weight=1.3), (scores, labels), {"avg_factor": 3.7}),
         "cross entropy": (
@@ -88,7 +89,7 @@ def losses() -> dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Any]]]:
         "sum": (m.L1Loss(reduction="sum", loss_weight=0.3), (boxes, moved), {}),
         "giou": (m.GIoULoss(loss_weight=2.1), (boxes, moved, weight), {"avg_factor": torch.tensor(2.5)}),
         "iou": (m.IoULoss(loss_weight=2.1), (boxes, moved, weight), {"avg_factor": 4}),
-        "smooth": (m.SmoothL1Loss(beta=0.11, loss_weight=1.7), (boxes, moved, weight[:, None].expand(12, 4)), {"avg_factor": 7}),
+        "smooth": (m.SmoothL1Loss(beta=0.11, loss_weight=1.7), (boxes, moved, wide), {"avg_factor": 7}),
         "varifocal": (m.VarifocalLoss(loss_weight=1.1), (scores, torch.rand(12, 3)), {"avg_factor": 2.2}),
         "no weight": (m.GIoULoss(loss_weight=2.1), (boxes, moved, torch.zeros(12)), {"avg_factor": 1}),
     }  # fmt: skip
