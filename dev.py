@@ -69,7 +69,11 @@ def test(fast: bool) -> int:
 def install(name: str, packages: list[str]) -> None:
     """Install the project's own packages, editable, unless nothing has changed since the last time."""
     make_venv()
-    inputs = [ROOT / "constraints.txt", ROOT / "pyproject.toml", *sorted(ROOT.glob("backends/*/pyproject.toml"))]
+    inputs = [
+        ROOT / "constraints.txt",
+        ROOT / "pyproject.toml",
+        *sorted(ROOT.glob("backends/*/pyproject.toml")),
+    ]
     stamp = VENV / f".installed-{name}"
     state = hashlib.sha256(b"".join(file.read_bytes() for file in inputs)).hexdigest()
     if stamp.exists() and stamp.read_text() == state:
@@ -109,7 +113,9 @@ def run(command: list[str], quiet: bool = False) -> int:
         print("$", " ".join(shown), flush=True)
     output = subprocess.DEVNULL if quiet else None
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    return subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False).returncode
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
+    ).returncode
 
 
 if __name__ == "__main__":

@@ -86,5 +86,5 @@ def _interval(sections: str, images: int) -> int:
 def _relative(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """The section with its root as a path from the spec's folder where that is the shorter way."""
     root = Path(section["root"]).absolute()
-    relative = os.path.relpath(root, base)
-    return {**section, "root": relative if not relative.startswith(os.path.join("..", "..")) else str(root)}
+    relative = Path(os.path.relpath(root, base))
+    return {**section, "root": str(root if relative.parts[:2] == ("..", "..") else relative)}

@@ -85,7 +85,10 @@ def write(name: str, text: str) -> Callable[[Path], None]:
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty spec": (write("spec.yaml", ""), "empty"),
     "yaml syntax": (write("spec.yaml", "backend: x\n  model: y: z\n"), "spec.yaml:2"),
-    "type three levels deep": (change("iterations: 4", "iterations: 4, optimizer: {lr: fast}"), "schedule.optimizer.lr"),
+    "type three levels deep": (
+        change("iterations: 4", "iterations: 4, optimizer: {lr: x}"),
+        "schedule.optimizer.lr",
+    ),
     "unknown backend": (change("backend: torchvision", "backend: torchvison"), "did you mean `torchvision`"),
     "annotations are no json": (write("data/a.json", "{nope"), "a.json"),
     "annotations are a folder": (change("a.json", "."), "folder"),
@@ -99,7 +102,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "top_k not below the levels": (change("interval: 2", "interval: 2, top_k: 5"), "top_k"),
     "output is a file": (lambda folder: (folder / "out").write_text("x"), "is a file"),
     "output below a file": (change("output: out", "output: spec.yaml/out"), "cannot be written"),
-    "output holds something else": (lambda folder: (folder / "out" / "x").mkdir(parents=True), "something else"),
+    "output holds something else": (
+        lambda folder: (folder / "out" / "x").mkdir(parents=True),
+        "something else",
+    ),
     "no gpu": (change("device: cpu", "device: cuda:77"), "device"),
 }
 
@@ -183,7 +189,17 @@ def test_a_missing_backend_is_exit_3(folder: Path) -> None:
 
 def test_help_imports_neither_torch_nor_a_framework(folder: Path) -> None:
     code = "import sys; from msbal.cli.app import run; run(['--help']); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True
+    )
     modules = done.stdout.rsplit("[", 1)[1]
-    for name in ("'torch'", "'torchvision'", "'mmdet'", "'mmengine'", "'detectron2'", "'pydantic'", "'numpy'"):
+    for name in (
+        "'torch'",
+        "'torchvision'",
+        "'mmdet'",
+        "'mmengine'",
+        "'detectron2'",
+        "'pydantic'",
+        "'numpy'",
+    ):
         assert name not in modules, name

@@ -72,6 +72,11 @@ class RoISeam(Seam):
                 has any, ``gt_boxes``.
         """
         scores, deltas = predictions
+        levels = len(seam.group.levels)
+        if not sum(len(p) for p in proposals):
+            # As in detectron2: zeros, attached, for a batch without RoIs.
+            zero = (scores.sum() + deltas.sum()) * 0.0
+            return LevelLosses(zero.expand(2, levels), zero.detach().expand(levels))
         classes = cat([p.gt_classes for p in proposals], dim=0)
         fast_rcnn._log_classification_stats(scores, classes)
         boxes = cat([p.proposal_boxes.tensor for p in proposals], dim=0)
@@ -81,9 +86,6 @@ class RoISeam(Seam):
         )
         level = _levels(seam.pooler, proposals)
         count = classes.numel()
-        # detectron2 returns these zeros, attached, for a batch without RoIs.
-        empty = (scores.sum() + deltas.sum()) * 0.0 if count == 0 else 0.0
-
         foreground = nonzero_tuple((classes >= 0) & (classes < module.num_classes))[0]
         chosen = deltas
         if deltas.shape[1] != boxes.shape[1]:
@@ -99,20 +101,17 @@ class RoISeam(Seam):
             module.box_reg_loss_type,
             module.smooth_l1_beta,
         )
-        levels = len(seam.group.levels)
         weight = module.loss_weight
         values = torch.stack(
             [
                 _sum_by_level(_class_losses(module, scores, classes), level, levels)
-                / max(count, 1)
+                / count
                 * weight.get("loss_cls", 1.0),
-                _sum_by_level(bbox, level[foreground], levels)
-                / max(count, 1.0)
-                * weight.get("loss_box_reg", 1.0),
+                _sum_by_level(bbox, level[foreground], levels) / count * weight.get("loss_box_reg", 1.0),
             ]
         )
         ones = torch.ones_like(foreground, dtype=values.dtype)
-        return LevelLosses(values + empty, _sum_by_level(ones, level[foreground], levels))
+        return LevelLosses(values, _sum_by_level(ones, level[foreground], levels))
 
 
 def _levels(pooler: ROIPooler, proposals: Sequence[Any]) -> Tensor:
