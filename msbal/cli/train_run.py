@@ -16,6 +16,7 @@ from msbal.records import RunDirectory, read_intervals
 from msbal.spec import RunSpec, dump_spec
 from msbal.training import Outcome, Plan, claim, execute, prepare
 from msbal.training.distributed import process_group, rank, resolve_device
+from msbal.training.resume import check_same_run
 from msbal.ui.monitor import Mode, make_monitor
 from msbal.ui.state import Ending, RunHeader
 
@@ -24,10 +25,11 @@ def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     """Train to the end; False where it was stopped before. Raises `MsbalError` where it fails."""
     console = Console()
     with process_group(resolve_device(spec.device)):
-        check_free = RunDirectory(spec.output)
         if rank() == 0:
-            # Before data and model take their time; `claim` repeats it and then writes.
-            check_free.check(resume=resume, force=force)
+            # Before data and model take their time; `claim` repeats the check and then writes.
+            RunDirectory(spec.output).check(resume=resume, force=force)
+            if resume:
+                check_same_run(spec, RunDirectory(spec.output))
         plan = prepare(spec)
         run = claim(spec, resume, force)
         first = rank() == 0
