@@ -123,14 +123,13 @@ class TorchvisionDetector:
         model = self.model if self.average is None else self.average
         was_training = model.training
         model.eval()
-        size = self.spec.schedule.batch_size or 1
         found: list[dict[str, Any]] = []
         try:
-            for start in range(0, len(data), size):
-                records = data.images[start : start + size]
-                images, _ = to_device([(read_image(record), {}) for record in records], self.device)
-                for record, prediction in zip(records, model(images), strict=True):
-                    found += _coco(record.id, prediction, data.category_ids)
+            # One by one: a batch pads its images to the largest, and a prediction would depend on its
+            # neighbours, and so on how many processes share the images.
+            for record in data.images:
+                images, _ = to_device([(read_image(record), {})], self.device)
+                found += _coco(record.id, model(images)[0], data.category_ids)
         finally:
             model.train(was_training)
         return found

@@ -132,6 +132,8 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, on the first rank, after all records up to it."""
         self.job.recorder.flush()
+        # The ranks' own losses of an unfinished interval; a collective.
+        self.job.balancers.synchronize()
         if self.rank == 0:
             checkpoints.save(self.job.run.checkpoints, self.state())
 

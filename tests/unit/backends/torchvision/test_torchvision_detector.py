@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from msbal.data.model import subset
 from msbal.errors import DataError
 from msbal.proof import prove
 from msbal_torchvision.assignment import count_boxes
@@ -42,6 +43,8 @@ def test_predictions_are_coco_results(make_run, data):
         width, height = sizes[result["image_id"]]
         assert x >= -0.01 and x + w <= width + 0.01 and y >= -0.01 and y + h <= height + 0.01
         assert 0 <= result["score"] <= 1
+    halves = [detector.predict(subset(data, indices)) for indices in (range(0, 6, 2), range(1, 6, 2))]
+    assert sorted(map(str, found)) == sorted(map(str, [*halves[0], *halves[1]]))
 
 
 # -- boxes per level -----------------------------------------------------------------------------
