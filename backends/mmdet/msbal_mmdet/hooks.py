@@ -217,7 +217,10 @@ def interval_scalars(record: IntervalRecord) -> dict[str, float]:
         f"{prefix}/objective/{n}": total / max(1, record.count)
         for n, total in zip(record.levels, record.loss, strict=True)
     }
-    scalars |= {f"{prefix}/probability/{name}": p for name, p in record.probabilities.items()}
+    # min_loss is "min" here for the same reason.
+    scalars |= {
+        f"{prefix}/probability/{name.removesuffix('_loss')}": p for name, p in record.probabilities.items()
+    }
     if record.reward is not None:
         scalars[f"{prefix}/reward"] = float(record.reward)
     return {name: float(value) for name, value in scalars.items()}

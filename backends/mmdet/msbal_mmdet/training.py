@@ -105,6 +105,8 @@ class JobHook(Hook):
         """Write a checkpoint; its name appears when it is whole."""
         self.saved = done
         folder, name = self.job.run.checkpoints, f"iteration_{done:08d}.pth"
+        # The ranks' own losses of an unfinished interval; a collective.
+        self.job.balancers.synchronize()
         # mmengine saves on the first rank alone.
         runner.save_checkpoint(str(folder), f".partial_{name}", by_epoch=False, backend_args=None)
         if rank() == 0:

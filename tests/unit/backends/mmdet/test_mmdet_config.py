@@ -1,0 +1,148 @@
+"""The bridge from a spec to a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+
+import numpy as np
+from mmengine.config import Config
+
+from msbal.data.model import DetectionData, ImageRecord
+from msbal.errors import SpecError
+from msbal.spec import RunSpec, parse_spec
+from msbal_mmdet import config as bridge
+from msbal_mmdet.spec import MMDetModel
+
+RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
+
+
+def spec(config: str = RETINANET, **sections: Any) -> RunSpec:
+    model = {"config": config, "pretrained": False, **sections.pop("model", {})}
+    raw = {"backend": "mmdet", "model": model, "data": {"format": "generated"}, "output": "run", **sections}
+    return parse_spec(raw)
+
+
+def read(run: RunSpec) -> Config:
+    assert isinstance(run.model, MMDetModel)
+    return bridge.read_config(run.model)
+
+
+def data(name: str = "train") -> DetectionData:
+    one = np.ones(1, dtype=bool)
+    image = ImageRecord(
+        id=7, path=Path("/nowhere/a.png"), width=64, height=48, boxes=np.array([[1, 2, 11, 22]], dtype=np.float32),
+        labels=np.array([1]), area=np.array([200.0], dtype=np.float32), crowd=~one, difficult=~one,
+    )  # fmt: skip
+    return DetectionData(name, ("cat", "dog"), (3, 9), (image,))
+
+
+def test_a_zoo_config_is_found_by_its_path_there_or_its_name() -> None:
+    assert bridge.find_config(RETINANET) == bridge.find_config("retinanet_r50_fpn_1x_coco")
+    with pytest.raises(SpecError, match="did you mean `retinanet/retinanet_r50_fpn_1x_coco.py`"):
+        bridge.find_config("retinanet/retinanet_r50_fpn_1x_coc")
+
+
+def test_overrides_come_in_mmdets_spelling_or_as_a_mapping() -> None:
+    listed = spec(
+        model={"cfg_options": ["model.bbox_head.stacked_convs=2", "model.backbone.strides=(1,2,2,2)"]}
+    )
+    mapped = spec(model={"cfg_options": {"model.bbox_head.stacked_convs": 2, "val_dataloader.dataset.pipeline.1.scale": [64, 64]}})  # fmt: skip
+    assert read(listed).model.bbox_head.stacked_convs == read(mapped).model.bbox_head.stacked_convs == 2
+    assert read(listed).model.backbone.strides == (1, 2, 2, 2)
+    # YAML has lists only; mmcv insists on a tuple.
+    assert read(mapped).val_dataloader.dataset.pipeline[1].scale == (64, 64)
+    with pytest.raises(SpecError, match="key=value"):
+        read(spec(model={"cfg_options": ["stacked_convs"]}))
+
+
+def test_what_the_spec_does_not_say_stays_as_it_is() -> None:
+    run = spec()
+    config, plain = read(run), read(run)
+    bridge.lay_schedule(config, run)
+    assert config.optim_wrapper == plain.optim_wrapper
+    assert config.param_scheduler == plain.param_scheduler
+    assert config.train_cfg == plain.train_cfg
+
+
+def test_a_schedule_is_laid_over_the_configs() -> None:
+    schedule = {
+        "iterations": 120, "optimizer": {"name": "adamw", "lr": 0.002}, "warmup": 10, "clip_norm": 5.0, "accumulate": 2,
+        "amp": "fp16", "ema": 0.99,
+    }  # fmt: skip
+    run = spec(schedule=schedule)
+    config = read(run)
+    bridge.lay_schedule(config, run)
+    assert (config.train_cfg.type, config.train_cfg.max_iters) == ("IterBasedTrainLoop", 120)
+    assert config.train_dataloader.sampler.type == "InfiniteSampler"
+    wrapper = config.optim_wrapper
+    assert (wrapper.type, wrapper.dtype, wrapper.accumulative_counts) == ("AmpOptimWrapper", "float16", 2)
+    assert wrapper.optimizer.type == "AdamW" and wrapper.clip_grad.max_norm == 5.0
+    warm, steps = config.param_scheduler
+    assert (warm.end, warm.by_epoch) == (11, False)
+    assert (steps.milestones, steps.by_epoch) == ([80, 110], False)
+    assert config.custom_hooks[-1].type == "EMAHook" and config.custom_hooks[-1].momentum == pytest.approx(
+        0.01
+    )
+
+
+def test_classes_go_to_the_heads_but_not_to_the_rpn() -> None:
+    run = spec("cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py")
+    config = read(run)
+    rpn = config.model.rpn_head.to_dict()
+    bridge.lay_model(config, run, ["a", "b", "c"])
+    assert config.model.roi_head.bbox_head.num_classes == 3
+    assert config.model.rpn_head.to_dict() == rpn
+    assert "Pretrained" not in str(config.model)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [RETINANET, "yolox/yolox_s_8xb8-300e_coco.py", "pascal_voc/retinanet_r50_fpn_1x_voc0712.py"],
+)
+def test_data_takes_the_innermost_place_and_keeps_the_pipelines(name: str, tmp_path: Path) -> None:
+    run = spec(name, schedule={"batch_size": 3, "workers": 0})
+    config, plain = read(run), read(run)
+    bridge.lay_data(config, run, data(), data("val"), tmp_path, write=True)
+    dataset, before = config.train_dataloader.dataset, plain.train_dataloader.dataset
+    while "dataset" in dataset:
+        assert dataset.type == before.type and dataset.get("pipeline") == before.get("pipeline")
+        dataset, before = dataset.dataset, before.dataset
+    before = before.datasets[0] if "datasets" in before else before
+    assert dataset.type == "CocoDataset" and dataset.pipeline == before.pipeline
+    assert dataset.metainfo.classes == ("cat", "dog")
+    assert config.train_dataloader.batch_size == 3 and not config.train_dataloader.persistent_workers
+    assert config.val_evaluator.ann_file == str(tmp_path / "val.json")
+
+    from mmdet.registry import DATASETS
+
+    built = DATASETS.build({**dataset, "pipeline": [], "filter_cfg": None})
+    instance = built.get_data_info(0)["instances"][0]
+    assert instance["bbox_label"] == 1 and instance["bbox"] == [1, 2, 11, 22]
+
+
+def test_the_resolved_config_runs_the_hook_by_itself(tmp_path: Path) -> None:
+    run = spec(balance={"strategy": "rlo", "interval": 7, "top_k": 1}, seed=4, schedule={"iterations": 50})
+    config = read(run)
+    bridge.lay_model(config, run, ["a"])
+    bridge.lay_data(config, run, data(), None, tmp_path, write=True)
+    bridge.lay_schedule(config, run)
+    bridge.lay_run(config, run, tmp_path)
+    config.dump(tmp_path / "config.py")
+    again = Config.fromfile(tmp_path / "config.py")
+    hook = again.custom_hooks[-1]
+    assert (hook.type, hook.interval, hook.top_k, hook.seed) == ("MultiScaleBalanceHook", 7, 1, 4)
+    assert again.custom_imports.imports == ["msbal_mmdet.hooks"]
+
+    from mmengine.registry import HOOKS
+
+    assert HOOKS.build(hook).spec.strategy == "rlo"
+
+
+def test_masks_are_asked_for_by_the_pipeline() -> None:
+    assert bridge.needs_masks(read(spec("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")))
+    assert not bridge.needs_masks(read(spec()))

@@ -1,0 +1,153 @@
+"""Installing and diagnosing, without installing anything."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
+
+from msbal_mmdet import diagnosis, installer
+from msbal_mmdet.coverage import Outcome, read, table
+
+
+class Recorder:
+    """Answers for commands; `failing` are the titles that fail."""
+
+    def __init__(self, failing: Sequence[str] = ()) -> None:
+        self.failing, self.steps = failing, []  # type: ignore[var-annotated]
+
+    def __call__(self, step: installer.Step, say: Callable[[str], None]) -> int:
+        self.steps.append(step)
+        return int(any(word in step.title for word in self.failing))
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installer, "installed", lambda _name: False)
+    monkeypatch.setattr(installer, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(installer, "missing_tools", lambda _cuda: [])
+    monkeypatch.setattr(installer, "_verify", lambda _say: 0)
+
+
+def test_a_wheel_that_fits_is_taken(nothing_installed: None) -> None:
+    run, said = Recorder(), []  # type: ignore[var-annotated]
+    assert installer.install(say=said.append, run_step=run) == 0
+    titles = [step.title for step in run.steps]
+    assert "install mmcv from a wheel" in titles and not any("build" in title for title in titles)
+    assert not any("minutes" in line for line in said)
+
+
+def test_without_a_wheel_it_builds_and_says_how_long_before(
+    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installer, "_cores", lambda: 2)
+    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
+    assert installer.install(say=said.append, run_step=run) == 0
+    build = next(step for step in run.steps if "build mmcv" in step.title)
+    assert build.environment["MMCV_WITH_OPS"] == "1" and "--no-build-isolation" in build.command
+    assert any("setuptools>=70,<82" in part for step in run.steps for part in step.command)
+    assert any("about 20 minutes" in line for line in said[:2])
+    order = [step.title for step in run.steps]
+    assert order.index("install what building needs") < order.index("build mmcv's operators from source")
+
+
+def test_a_dry_run_runs_nothing_but_the_look(nothing_installed: None) -> None:
+    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
+    assert installer.install(dry_run=True, say=said.append, run_step=run) == 0
+    assert [step.title for step in run.steps] == ["look for a prebuilt wheel of mmcv"]
+    assert any("MMCV_WITH_OPS=1" in line for line in said)
+
+
+def test_a_missing_compiler_is_named_before_anything_runs(
+    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installer, "missing_tools", lambda _cuda: ["no C++ compiler is found"])
+    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
+    assert installer.install(say=said.append, run_step=run) == 3
+    assert len(run.steps) == 1 and "compiler" in said[-1]
+
+
+def test_missing_tools() -> None:
+    assert installer.missing_tools(False, find=lambda _name: None)
+    assert not installer.missing_tools(False, find=lambda name: f"/usr/bin/{name}")
+    assert len(installer.missing_tools(True, find=lambda name: None if name == "nvcc" else name)) <= 1
+
+
+def test_a_steps_output_and_exit_code_come_through() -> None:
+    said: list[str] = []
+    good = installer.Step(
+        "say", (sys.executable, "-c", "import os; print('hello', os.environ['X'])"), {"X": "y"}
+    )
+    assert installer.run(good, said.append) == 0 and "  hello y" in said
+    bad = installer.Step("fail", (sys.executable, "-c", "import sys; print('why'); sys.exit(4)"), minutes=1)
+    assert installer.run(bad, said.append) == 4 and any("why" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "remedy"),
+    [
+        (
+            ModuleNotFoundError("No module named 'mmcv._ext'", name="mmcv._ext"),
+            "without its compiled",
+            "msbal backends",
+        ),
+        (ImportError("mmcv/_ext.so: undefined symbol: _ZN2at"), "another torch", "uninstall"),
+        (
+            ImportError("numpy.core.multiarray failed: NumPy 1.x cannot be run in NumPy 2"),
+            "another NumPy",
+            "numpy<2",
+        ),
+        (
+            ModuleNotFoundError("No module named 'pkg_resources'", name="pkg_resources"),
+            "setuptools 82",
+            "setuptools<82",
+        ),
+        (ImportError("libGL.so.1: cannot open shared object file"), "display library", "headless"),
+        (AssertionError("MMCV==2.9 is used but incompatible"), "do not fit", "msbal backends"),
+        (
+            ModuleNotFoundError("No module named 'terminaltables'", name="terminaltables"),
+            "terminaltables",
+            "install",
+        ),
+        (RuntimeError("odd"), "does not load: RuntimeError: odd", ""),
+    ],
+)
+def test_import_errors_are_explained(error: Exception, problem: str, remedy: str) -> None:
+    found, mend = diagnosis.explain("mmcv.ops", error)
+    assert problem in found and remedy in mend
+
+
+def test_versions_that_do_not_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"onedl-mmengine": "0.10.12", "mmengine": "0.10.4", "onedl-mmcv": "1.7.0", "torch": "2.9"}
+    monkeypatch.setattr(diagnosis, "_version", versions.get)
+    found = diagnosis.diagnose()
+    text = " ".join(found.problems)
+    assert "onedl-mmengine and mmengine are both installed" in text
+    assert "onedl-mmcv 1.7.0 does not fit" in text and "mmdet is not installed" in text
+    assert len(found.remedies) == len(found.problems)
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"), [("2.3.6", (2, 3, 6)), ("2.11.0+cu130", (2, 11, 0)), ("3.0rc1", (3, 1))]
+)
+def test_numbers_of_a_version(version: str, numbers: Any) -> None:
+    assert diagnosis._numbers(version)[:1] == numbers[:1]
+
+
+def test_the_coverage_table_counts_by_head(tmp_path: Any) -> None:
+    head = {"all": {"head": "RetinaHead", "levels": ["P3", "P4"], "terms": ["cls", "bbox"]}}
+    outcomes = [
+        Outcome("a.py", "supported", detector="RetinaNet", heads=head),
+        Outcome("b.py", "supported", detector="RetinaNet", heads=head, same_as="a.py"),
+        Outcome("c.py", "refused", "it predicts on one level only", "YOLOF"),
+    ]
+    text = table(outcomes)
+    assert "   2  RetinaHead (all): P3, P4; cls, bbox" in text
+    assert "   1  YOLOF: it predicts on one level only" in text
+    file = tmp_path / "out.jsonl"
+    file.write_text('{"config": "a.py", "status": "supported"}\n{"config": "b.p')
+    assert [o.config for o in read(file)] == ["a.py"]
