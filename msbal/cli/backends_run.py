@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -61,26 +60,27 @@ def _diagnose(name: str) -> Diagnosis:
 
 
 def install_backend(name: str, dry_run: bool) -> int:
-    """Install the adapter, then let its own installer see to the framework; the exit code of the first failure."""
+    """Install the adapter, then let its own installer see to the framework; 0, or 3 where either fails."""
     if name not in OWN_BACKENDS:
         raise SpecError("backend", f"`{name}` is unknown", fix=suggest(name, OWN_BACKENDS))
     console = Console(soft_wrap=True, highlight=False)
+    installer = f"msbal_{name}.installer"
     adapter = [sys.executable, "-m", "pip", "install", *_adapter_source(name)]
-    framework = [sys.executable, "-m", f"msbal_{name}.installer"]
+    framework = [sys.executable, "-m", installer]
     for command in (adapter, framework):
-        if (
-            command is framework
-            and not dry_run
-            and importlib.util.find_spec(f"msbal_{name}.installer") is None
-        ):
+        if command is framework and not dry_run and not _exists(installer):
             break  # all that this backend needs came with its adapter
         console.print(f"[bold]$ {' '.join(command)}[/]")
-        if not dry_run:
-            code = subprocess.run(command, check=False).returncode
-            if code:
-                return 3
-            importlib.invalidate_caches()
+        if not dry_run and subprocess.run(command, check=False).returncode:
+            return 3
     return 0
+
+
+def _exists(module: str) -> bool:
+    """Whether a module can be found, by a new process: this one does not see what was just installed."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    command = [sys.executable, "-c", code, module]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def _adapter_source(name: str) -> list[str]:
@@ -95,7 +95,7 @@ def run_coverage(name: str, arguments: list[str]) -> int:
         raise BackendError(
             "backend", f"`{name}` is not installed", fix=f"run `msbal backends install {name}`"
         )
-    if importlib.util.find_spec(f"msbal_{name}.coverage") is None:
+    if not _exists(f"msbal_{name}.coverage"):
         raise SpecError("backend", f"`{name}` has no model zoo to cover", "mmdet or detectron2")
     return subprocess.run(
         [sys.executable, "-m", f"msbal_{name}.coverage", *arguments], check=False
