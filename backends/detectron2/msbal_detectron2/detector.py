@@ -239,6 +239,8 @@ class RunHook(HookBase):
             return
         self._saved = done
         self._job.recorder.flush()
+        # The ranks' own losses of an unfinished interval; a collective.
+        self._job.balancers.synchronize()
         normalizers: list[Any] = [self._detector.balancing.loss_normalizer]
         if world_size() > 1:
             normalizers = [None] * world_size()
