@@ -43,7 +43,7 @@ def data(name: str = "train") -> DetectionData:
 
 def test_a_zoo_config_is_found_by_its_path_there_or_its_name() -> None:
     assert bridge.find_config(RETINANET) == bridge.find_config("retinanet_r50_fpn_1x_coco")
-    with pytest.raises(SpecError, match="did you mean `retinanet/retinanet_r50_fpn_1x_coco.py`"):
+    with pytest.raises(SpecError, match=r"did you mean `retinanet/retinanet_r50_fpn_1x_coco\.py`"):
         bridge.find_config("retinanet/retinanet_r50_fpn_1x_coc")
 
 
@@ -51,7 +51,8 @@ def test_overrides_come_in_mmdets_spelling_or_as_a_mapping() -> None:
     listed = spec(
         model={"cfg_options": ["model.bbox_head.stacked_convs=2", "model.backbone.strides=(1,2,2,2)"]}
     )
-    mapped = spec(model={"cfg_options": {"model.bbox_head.stacked_convs": 2, "val_dataloader.dataset.pipeline.1.scale": [64, 64]}})  # fmt: skip
+    scale = "val_dataloader.dataset.pipeline.1.scale"
+    mapped = spec(model={"cfg_options": {"model.bbox_head.stacked_convs": 2, scale: [64, 64]}})
     assert read(listed).model.bbox_head.stacked_convs == read(mapped).model.bbox_head.stacked_convs == 2
     assert read(listed).model.backbone.strides == (1, 2, 2, 2)
     # YAML has lists only; mmcv insists on a tuple.

@@ -91,7 +91,7 @@ def test_a_steps_output_and_exit_code_come_through() -> None:
     ("error", "problem", "remedy"),
     [
         (
-            ModuleNotFoundError("No module named 'mmcv._ext'", name="mmcv._ext"),
+            ModuleNotFoundError("gone", name="mmcv._ext"),
             "without its compiled",
             "msbal backends",
         ),
@@ -102,7 +102,7 @@ def test_a_steps_output_and_exit_code_come_through() -> None:
             "numpy<2",
         ),
         (
-            ModuleNotFoundError("No module named 'pkg_resources'", name="pkg_resources"),
+            ModuleNotFoundError("gone", name="pkg_resources"),
             "setuptools 82",
             "setuptools<82",
         ),
@@ -131,11 +131,12 @@ def test_versions_that_do_not_fit_each_other(monkeypatch: pytest.MonkeyPatch) ->
     assert len(found.remedies) == len(found.problems)
 
 
-@pytest.mark.parametrize(
-    ("version", "numbers"), [("2.3.6", (2, 3, 6)), ("2.11.0+cu130", (2, 11, 0)), ("3.0rc1", (3, 1))]
-)
+NUMBERS = [("2.3.6", (2, 3, 6)), ("2.11.0+cu130", (2, 11, 0)), ("3.0rc1", (3, 0)), ("odd", ())]
+
+
+@pytest.mark.parametrize(("version", "numbers"), NUMBERS)
 def test_numbers_of_a_version(version: str, numbers: Any) -> None:
-    assert diagnosis._numbers(version)[:1] == numbers[:1]
+    assert diagnosis._numbers(version) == numbers
 
 
 def test_the_coverage_table_counts_by_head(tmp_path: Any) -> None:
