@@ -5,13 +5,13 @@ Run: python tools/train.py hook_only.py
 
 _base_ = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
 
-custom_imports = dict(imports=["msbal_mmdet.hooks"], allow_failed_imports=False)
+custom_imports = {"imports": ["msbal_mmdet.hooks"], "allow_failed_imports": False}
 custom_hooks = [
-    dict(
-        type="MultiScaleBalanceHook",
-        strategy="rlo",  # or avw, min_loss, max_loss, equal, fixed, ...
-        interval=100,  # iterations between two decisions
-        # scope=("rpn", "roi"),  # two-stage detectors: also the RoI head, by the level each RoI is pooled from
-        # unbalanced=True,  # train a model that cannot be balanced as it is, instead of refusing it
-    )
+    {
+        "type": "MultiScaleBalanceHook",
+        "strategy": "rlo",  # or avw, min_loss, max_loss, equal, fixed, ...
+        "interval": 100,  # iterations between two decisions
+        # "scope": ["rpn", "roi"],  # two-stage detectors: also the RoI head, by the level each RoI is pooled from
+        # "unbalanced": True,  # train a model that cannot be balanced as it is, instead of refusing it
+    }
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.optim import OptimWrapper
+
 from msbal_mmdet import balance, tiny
 
 
