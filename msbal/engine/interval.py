@@ -69,7 +69,7 @@ def end_interval(
     )
     weights, state = strategy.decide(statistics, memory.strategy, draw)
     # A finite loss can still overflow in a square; then, too, nothing is decided.
-    usable = (count >= 2) & torch.isfinite(variance).all() & torch.isfinite(weights).all()
+    usable = (count >= 2) & torch.isfinite(variance + weights).all()
     new = Memory(
         interval=interval,
         weights=torch.where(usable, weights, memory.weights),

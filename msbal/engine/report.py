@@ -91,7 +91,8 @@ def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalRepor
     """
     levels, terms, actions = layout.levels, layout.terms, layout.actions
     k, t = len(levels), len(terms)
-    values = flat.tolist()
+    by_rank = flat[layout.size(ranks=0) :].view(-1, layout.alpha, t, k)
+    values = flat[: layout.size(ranks=0)].tolist()
     interval, count, reward, action = int(values[0]), int(values[1]), int(values[2]), int(values[3])
     if values[4]:
         raise RuntimeError(
@@ -108,7 +109,6 @@ def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalRepor
     loss, variance, reduction, weights, previous_weights, positives = (take(k) for _ in range(6))
     by_term = {term: take(k) for term in terms}
     probabilities = dict(zip(actions, take(len(actions)), strict=True))
-    by_rank = flat[at:].view(-1, layout.alpha, t, k)
     record = IntervalRecord(
         interval=interval,
         iteration=interval * layout.alpha,
@@ -124,10 +124,12 @@ def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalRepor
         group=layout.group,
         count=count,
         previous_weights=previous_weights,
-        nonfinite=find_nonfinite(by_rank, levels, terms, (interval - 1) * layout.alpha),
+        nonfinite=()
+        if count == layout.alpha
+        else find_nonfinite(by_rank, levels, terms, (interval - 1) * layout.alpha),
         positives=positives if knows_positives else None,
     )
-    return IntervalReport(record, by_rank.mean(dim=0).tolist())
+    return IntervalReport(record, (by_rank[0] if len(by_rank) == 1 else by_rank.mean(dim=0)).tolist())
 
 
 def find_nonfinite(

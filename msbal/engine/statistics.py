@@ -55,7 +55,7 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         count (scalar), loss ``[K]``, loss by term ``[T, K]``, variance ``[K]``: unbiased, from centred
         differences, NaN where count < 2.
     """
-    finite = torch.isfinite(losses).all(dim=3).all(dim=2).all(dim=0)  # [A]
+    finite = torch.isfinite(losses).all(dim=(0, 2, 3))  # [A]
     count = finite.sum(dtype=losses.dtype)
     kept = finite.view(-1, 1, 1)
     mean_over_ranks = torch.where(kept, losses, 0.0).mean(dim=0)  # [A, T, K]
