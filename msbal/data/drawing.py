@@ -302,7 +302,8 @@ def _clouds(draw: _Draw, size: int, cells: int) -> Array:
     share = share * share * (3 - 2 * share)
     grid = draw.field(cells + 1, cells + 1)
     rows = grid[low] * (1 - share)[:, None] + grid[low + 1] * share[:, None]
-    return rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    mixed: NDArray[np.float64] = rows[:, low] * (1 - share) + rows[:, low + 1] * share
+    return mixed
 
 
 def _distractor(draw: _Draw, canvas: Array) -> None:

@@ -164,15 +164,17 @@ def overlaps(
     inter = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0.0)
     own = box[:, 2] * box[:, 3]
     union = np.where(crowd, own, own + other[:, 2] * other[:, 3] - inter)
-    return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+    ratio: NDArray[np.float64] = np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+    return ratio
 
 
 def _ranked(truth: GroundTruth, found: Detections, limit: int | None) -> NDArray[np.int64]:
     """Indices of the detections by class and descending score, at most `limit` per image and class."""
-    order = np.lexsort((truth.image_id[found.image], -found.score, found.label))
+    order: NDArray[np.int64] = np.lexsort((truth.image_id[found.image], -found.score, found.label))
     if limit is None or not len(order):
         return order
-    return order[_ranks(truth, found, order) < limit]
+    kept: NDArray[np.int64] = order[_ranks(truth, found, order) < limit]
+    return kept
 
 
 def _ranks(truth: GroundTruth, found: Detections, order: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -90,7 +90,7 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
     """
     dropped: dict[str, int] = {}
     columns = _columns_at_once(entries)
-    index = np.arange(len(entries), dtype=np.int64)
+    index: NDArray[np.int64] = np.arange(len(entries), dtype=np.int64)
     if columns is None:
         index, columns = _columns_one_by_one(entries, dropped)
     image_id, category_id, box, score = columns
