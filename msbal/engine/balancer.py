@@ -298,7 +298,7 @@ class Balancer(nn.Module):
         if weighed.objective is not None:
             # Its gradient without its value.
             objective = torch.where(finite, weighed.objective, 0.0)
-            total = total + (objective - objective.detach())
+            total = total + (objective - objective.detach()).to(total.dtype)
         with torch.no_grad():
             for key, value in state.items():
                 value.copy_(torch.where(finite, weighed.state[key], value))

@@ -238,6 +238,7 @@ def test_uw_learns_as_the_papers_objective() -> None:
         total = balancer((ours * row).unsqueeze(0))
         used = torch.softmax(-s.detach(), 0) * K  # exp(-s) / 2, rescaled
         assert total.item() == pytest.approx((used * row).sum().item(), rel=1e-5)
+        assert total.dtype == torch.float32
         optimizer.zero_grad()
         ours.grad = None
         total.backward()
