@@ -143,13 +143,14 @@ def rewind(path: Path, iteration: int) -> None:
     """Keep the header and the whole rows up to `iteration`."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    # What follows the last newline was cut short, the header itself perhaps: it is written again.
+    lines = [line + "\n" for line in text.split("\n")[:-1]]
     width = lines[0].count(",") if lines else 0
 
     def whole(line: str) -> bool:
         first = line.partition(",")[0]
-        return (
-            line.endswith("\n") and line.count(",") == width and first.isdigit() and int(first) <= iteration
-        )
+        number = int(first) if first.isascii() and first.isdigit() and len(first) < 20 else None
+        return number is not None and number <= iteration and line.count(",") == width
 
     write_text(path, "".join(lines[:1] + [line for line in lines[1:] if whole(line)]))

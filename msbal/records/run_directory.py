@@ -88,7 +88,7 @@ class RunDirectory:
                 "a new folder",
                 "continue it with --resume, or delete it and start anew with --force",
             )
-        if self.path.exists() and not self.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not self.exists() and not self._barely_begun():
             raise SpecError(
                 "output", f"{self.path} has something else in it", "a new or empty folder", elsewhere
             )
@@ -106,9 +106,25 @@ class RunDirectory:
         try:
             if force and self.exists():
                 self._clear()
+            for abandoned in self._abandoned():
+                abandoned.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SpecError("output", f"{self.path}: {error.strerror}", "a writable folder") from error
+
+    def _abandoned(self) -> list[Path]:
+        """The temporary files of atomic writes that a kill cut short; a checkpoint's may be large."""
+        names = ("spec.yaml", "environment.json", "intervals.jsonl", "losses.csv", "metrics.json")
+        found = [file for name in (*names, "predictions.json") for file in self.path.glob(f".{name}.*.tmp")]
+        return found + list(self.checkpoints.glob(".iteration_*.tmp"))
+
+    def _barely_begun(self) -> bool:
+        """Whether the folder is empty, or as a run leaves it that was killed before it wrote its spec."""
+        abandoned = set(self._abandoned())
+        empty = (
+            self.checkpoints if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()) else None
+        )
+        return all(entry in abandoned or entry == empty for entry in self.path.iterdir())
 
     def _clear(self) -> None:
         """Delete what a run leaves, and nothing else."""
