@@ -25,10 +25,8 @@ HEADS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "retinanet": (RETINANET, ("rpn",), {}),
     "retinanet-giou": (RETINANET, ("rpn",), {"MODEL__RETINANET__BBOX_REG_LOSS_TYPE": "giou"}),
     "retinanet-beta": (RETINANET, ("rpn",), {"MODEL__RETINANET__SMOOTH_L1_LOSS_BETA": 0.1}),
-    "retinanet-lazy": ("COCO-Detection/retinanet_R_50_FPN_1x.py", ("rpn",), {}),
     "fcos": (FCOS, ("rpn",), {}),
     "rpn-only": ("COCO-Detection/rpn_R_50_FPN_1x.yaml", ("rpn",), {}),
-    "faster": (FASTER, ("rpn",), {}),
     "faster-weights": (
         FASTER,
         ("rpn", "roi"),
@@ -40,7 +38,6 @@ HEADS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
         {"MODEL__RPN__BBOX_REG_LOSS_TYPE": "giou", "MODEL__ROI_BOX_HEAD__BBOX_REG_LOSS_TYPE": "giou"},
     ),
     "faster-agnostic": (FASTER, ("roi",), {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}),
-    "mask": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", ("rpn", "roi"), {}),
     "keypoint": (
         "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
         ("rpn", "roi"),
@@ -205,10 +202,11 @@ def test_a_deep_copy_computes_with_its_own_weights() -> None:
             parameter.zero_()
         twin.eval(), model.eval()
         image = [{"image": batch(BOXES[:1])[0]["image"]}]
-        features = []
-        twin.head.register_forward_hook(lambda m, i, o: features.append(o))
+        # At once: detectron2 puts the logits through a sigmoid in place.
+        largest: list[float] = []
+        twin.head.register_forward_hook(lambda m, i, o: largest.extend(float(x.abs().max()) for x in o[0]))
         twin(image)
-    assert features and all(float(level.abs().max()) == 0 for level in features[0][0])
+    assert len(largest) == 5 and max(largest) == 0.0
 
 
 def test_normalizer_moves_once_a_step() -> None:
