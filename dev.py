@@ -53,12 +53,13 @@ def test(fast: bool) -> int:
         "types": ["-m", "mypy"],
         "import contract": ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
         "quickstart": ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"],
-        "tests": ["-m", "pytest", "-q", *quick],
+        # A process per core and one thread each: more threads than cores make torch crawl.
+        "tests": ["-m", "pytest", "-q", "-n", "logical", "--dist", "loadfile", *quick],
     }
     results = {}
     for name, command in checks.items():
         start = time.monotonic()
-        code = run([str(PYTHON), *command])
+        code = run([str(PYTHON), *command], threads=1 if name == "tests" else None)
         results[name] = (code, time.monotonic() - start)
     print()
     for name, (code, seconds) in results.items():
@@ -106,13 +107,15 @@ def make_venv() -> None:
             sys.exit(code)
 
 
-def run(command: list[str], quiet: bool = False) -> int:
+def run(command: list[str], quiet: bool = False, threads: int | None = None) -> int:
     """Run a command from the project's root and give its exit code."""
     if not quiet:
         shown = [Path(part).name if part == str(PYTHON) else part for part in command]
         print("$", " ".join(shown), flush=True)
     output = subprocess.DEVNULL if quiet else None
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
     return subprocess.run(
         command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
     ).returncode

@@ -1,0 +1,16 @@
+"""In CI no framework may be absent: a skipped backend would look like a passing one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+FRAMEWORKS = ("torchvision", "mmdet", "detectron2")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    missing = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
+    if os.environ.get("CI") and missing:
+        raise pytest.UsageError(f"CI runs with every framework; missing: {', '.join(missing)}")
