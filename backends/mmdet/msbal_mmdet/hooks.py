@@ -146,7 +146,9 @@ class MultiScaleBalanceHook(Hook):
 
     def make_balancers(self, attachment: Attachment, runner: Any) -> BalancerSet:
         """The balancers; their draws follow the runner's seed where the settings name none."""
-        return make_balancers(self.spec, attachment, int(runner.seed or 0))
+        # Under diff_rank_seed mmengine adds the rank; all ranks have to draw the same.
+        apart = get_rank() if runner._randomness_cfg.get("diff_rank_seed") else 0
+        return make_balancers(self.spec, attachment, int(runner.seed or 0) - apart)
 
     def make_recorder(self, runner: Any) -> Recorder:
         """The writer of the records, on the first rank."""
