@@ -73,6 +73,8 @@ def write_starter(data: Path, backend: str, output: Path | None, force: bool) ->
         console.print(
             f"  left out: {len(train.dropped)} boxes, e.g. in {first.image}: {first.reason}", markup=False
         )
+    for note in found.notes:
+        console.print(f"  note: {note}", markup=False)
     console.print(f"written: {target}\nnext: msbal train {target}", markup=False)
 
 
