@@ -30,14 +30,6 @@ def run(*command: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_two_processes_hold_identical_weights(tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    output = run(*launcher, str(HERE / "mmdet_two_processes.py"), str(tmp_path), folder=tmp_path)
-    assert output.count("identical") == 2
-    assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2, 4]
-
-
-@pytest.mark.slow
 def test_the_saved_config_runs_in_mmdets_own_tool(tmp_path: Path) -> None:
     import mmdet
 
