@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from msbal.records import RunDirectory, read_intervals
 from msbal.spec import RunSpec, dump_spec
 from msbal.training import Outcome, Plan, claim, execute, prepare
 from msbal.training.distributed import process_group, rank, resolve_device
+from msbal.training.launch import launch, watch_launcher
 from msbal.training.resume import check_same_run
 from msbal.ui.monitor import Mode, make_monitor
 from msbal.ui.state import Ending, RunHeader
@@ -24,6 +24,7 @@ from msbal.ui.state import Ending, RunHeader
 def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     """Train to the end; False where it was stopped before. Raises `MsbalError` where it fails."""
     console = Console()
+    watch_launcher()
     with process_group(resolve_device(spec.device)):
         if rank() == 0:
             # Before data and model take their time; `claim` repeats the check and then writes.
@@ -133,9 +134,8 @@ def _counted(split: str, images: int, boxes: int) -> str:
 
 
 def launch_processes(count: int) -> int:
-    """Run this same command line under torchrun, and give its exit code."""
+    """Run this same command line as several processes, and give their exit code."""
     arguments = sys.argv[1:]
     at = next(i for i, a in enumerate(arguments) if a == "--nproc" or a.startswith("--nproc="))
     del arguments[at : at + (2 if arguments[at] == "--nproc" else 1)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return subprocess.run([*command, "-m", "msbal", *arguments], check=False).returncode
+    return launch(count, [sys.executable, "-m", "msbal", *arguments])

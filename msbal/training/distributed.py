@@ -10,6 +10,9 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from msbal.errors import RunError
+from msbal.training.launch import LOST
+
 
 def rank() -> int:
     """This process's number; 0 in a run of one."""
@@ -40,7 +43,10 @@ def resolve_device(name: str) -> torch.device:
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes where torchrun started several; otherwise do nothing.
 
-    The timeout bounds how long the others wait for a process that died.
+    The timeout bounds how long the others wait for a process that hangs; one that died they notice at once.
+
+    Raises:
+        RunError: in place of the transport's error where another process has gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
@@ -50,5 +56,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RunError(f"rank {dist.get_rank()}", LOST, fix="the cause is in their output") from error
+        raise
     finally:
         dist.destroy_process_group()
