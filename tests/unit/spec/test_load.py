@@ -104,8 +104,8 @@ BAD = {
     ),
     "negative interval": (MINIMAL + "balance: {interval: -5}\n", r"balance\.interval: -5"),
     "strategy": (
-        MINIMAL + "balance: {strategy: rl}\n",
-        r"balance\.strategy: `rl` is unknown; did you mean `rlo`",
+        MINIMAL + "balance: {strategy: rloo}\n",
+        r"balance\.strategy: `rloo` is unknown; did you mean `rlo`",
     ),
     "interval too long": (
         MINIMAL + "balance: {interval: 201}\n",
