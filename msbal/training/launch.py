@@ -37,7 +37,9 @@ def launch(count: int, command: Sequence[str]) -> int:
     import torch.distributed as dist
 
     # The store lives here, so that no process can take its port in between.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
