@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from msbal import __version__
-from msbal.cli import backends, eval, init, inspect, plot_losses, replay, schema, train
+from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, replay, schema, train
 from msbal.errors import MsbalError, SpecError
 from msbal.ui.text import error_line
 
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.command("init")(init.command)
 app.command("train")(train.command)
+app.command("ablate")(ablate.command)
 app.command("eval")(eval.command)
 app.command("plot-losses")(plot_losses.command)
 app.command("inspect")(inspect.command)

@@ -1,0 +1,125 @@
+"""What a cell's folder says about it: not begun, begun, finished, or of another spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from msbal.ablation.grid import Cell, Grid, first_difference, spec_hash
+from msbal.errors import MsbalError, SpecError
+from msbal.records import RunDirectory, read_intervals, read_metrics
+from msbal.spec import load_spec
+
+Condition = Literal["new", "begun", "finished", "changed"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of a cell.
+
+    Attributes:
+        figures: of the final evaluation, where it is finished.
+        difference: the first key that has changed, in words.
+    """
+
+    cell: Cell
+    condition: Condition
+    figures: dict[str, Any] | None = None
+    difference: str = ""
+
+
+def look(cell: Cell) -> Finding:
+    """Look at a cell's folder; writes nothing."""
+    run = RunDirectory(cell.spec.output)
+    if not run.exists():
+        return Finding(cell, "new")
+    try:
+        spec = load_spec(run.spec_file)
+        if spec_hash(spec) != cell.hash:
+            return Finding(cell, "changed", difference=first_difference(spec, cell.spec))
+    except MsbalError as error:
+        return Finding(cell, "changed", difference=str(error))
+    try:
+        final = read_metrics(run)["final"]
+    except MsbalError:
+        return Finding(cell, "begun")
+    return Finding(cell, "finished", final) if isinstance(final, dict) else Finding(cell, "begun")
+
+
+def refuse_changed(findings: Sequence[Finding]) -> None:
+    """Refuse to mix runs of different specs in one comparison.
+
+    Raises:
+        SpecError: where a run's spec is no longer that of its cell.
+    """
+    changed = [finding for finding in findings if finding.condition == "changed"]
+    if changed:
+        first = changed[0]
+        more = f" (and {len(changed) - 1} more runs)" if len(changed) > 1 else ""
+        raise SpecError(
+            f"arm {first.cell.arm}, seed {first.cell.seed}",
+            f"its run was made with another spec: {first.difference}{more}",
+            "the spec that the run was started with",
+            "run the changed ones anew with --force, or choose another `output`",
+        )
+
+
+def clear_remains(cell: Cell) -> None:
+    """Take away what a run leaves that was killed before it had written its spec: nothing of worth."""
+    run = RunDirectory(cell.spec.output)
+    if run.exists() or not run.path.is_dir():
+        return
+    inside = list(run.path.iterdir())
+    checkpoints_empty = not run.checkpoints.is_dir() or not any(run.checkpoints.iterdir())
+    ours = [p for p in inside if p == run.checkpoints or (p.name.startswith(".") and p.suffix == ".tmp")]
+    if checkpoints_empty and len(ours) == len(inside):
+        for path in ours:
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def iteration_of(cell: Cell) -> int:
+    """The last iteration that a run has recorded; 0 where there is none yet."""
+    file = RunDirectory(cell.spec.output).intervals_file
+    try:
+        records = read_intervals(file) if file.exists() else []
+    except (MsbalError, OSError):
+        return 0
+    return max((record.iteration for record in records), default=0)
+
+
+def figure_so_far(cell: Cell, figure: str) -> float | None:
+    """The last evaluation's figure, 0..1; None where there is none yet."""
+    try:
+        evaluations = read_metrics(RunDirectory(cell.spec.output))["evaluations"]
+    except MsbalError:
+        return None
+    return figure_in(evaluations[-1], figure) if evaluations else None
+
+
+def figure_in(figures: dict[str, Any], figure: str) -> float | None:
+    """One figure of an evaluation as metrics.json holds it, VOC's included; None where undefined."""
+    source = figures.get("voc") or {} if figure in ("mAP", "mAP_11") else figures
+    value = source.get(figure)
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def log_file(grid_output: Path, cell: Cell) -> Path:
+    """What the cell's process printed."""
+    return grid_output / "cells" / f"{cell.name}.log"
+
+
+def lock_file(grid_output: Path, cell: Cell) -> Path:
+    """The cell's lock; see `msbal.ablation.locks`."""
+    return grid_output / "cells" / f"{cell.name}.lock"
+
+
+def spec_file(grid_output: Path, cell: Cell) -> Path:
+    """The spec that the cell's process is started with."""
+    return grid_output / "cells" / f"{cell.name}.yaml"
+
+
+def findings_of(grid: Grid) -> list[Finding]:
+    """Look at every cell."""
+    return [look(cell) for cell in grid.cells]

@@ -1,0 +1,116 @@
+"""How long a grid will take: one step and one prediction measured, the rest is multiplication."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from msbal.ablation.grid import Cell, Grid
+from msbal.spec import RunSpec, dump_spec
+from msbal.training import Plan, prepare
+
+UNSAID_BATCH = 2  # where the framework's own config sets the batch: the usual one
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes.
+
+    Attributes:
+        iterations: of the run.
+        step: seconds of one iteration.
+        image: seconds to predict one image of the validation split.
+        images: in that split.
+        evaluations: of the run.
+    """
+
+    iterations: int
+    step: float
+    image: float
+    images: int
+    evaluations: int
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run."""
+        return self.iterations * self.step + self.evaluations * self.images * self.image
+
+
+def estimate(grid: Grid, told: Callable[[str], None] = lambda line: None) -> dict[str, Cost]:
+    """The cost of one run of each arm. Arms that differ in nothing that costs time share one measurement.
+
+    Args:
+        told: one line before each measurement.
+
+    Raises:
+        MsbalError: where an arm cannot be prepared; so a dry run also finds what training would trip over.
+    """
+    measured: dict[str, Cost] = {}
+    costs = {}
+    for arm in grid.arms:
+        cell = next(cell for cell in grid.cells if cell.arm == arm)
+        key = _key(cell.spec)
+        if key not in measured:
+            told(f"measuring one step of {arm} ...")
+            measured[key] = measure(prepare(cell.spec))
+        costs[arm] = measured[key]
+    return costs
+
+
+def measure(plan: Plan) -> Cost:
+    """Time one forward and backward pass and one prediction; the first of each is a warm-up."""
+    spec, detector = plan.spec, plan.detector
+    size = spec.schedule.batch_size or UNSAID_BATCH
+    batch = detector.batch(plan.train, [i % len(plan.train) for i in range(size)])
+
+    def step() -> None:
+        split = detector.split_losses(batch)
+        total = plan.balancers.to(next(detector.model.parameters()).device)(split.groups)
+        for loss in split.rest.values():
+            total = total + loss
+        total.backward()
+        detector.model.zero_grad(set_to_none=True)
+
+    seconds = _timed(step)
+    if plan.val is None:
+        return Cost(plan.iterations, seconds, 0.0, 0, 0)
+    from msbal.data.model import subset
+
+    few = subset(plan.val, range(min(size, len(plan.val))))
+    image = _timed(lambda: detector.predict(few)) / len(few)
+    every = spec.evaluate.every
+    evaluations = 1 + ((plan.iterations - 1) // every if every else 0)
+    return Cost(plan.iterations, seconds, image, len(plan.val), evaluations)
+
+
+def total_seconds(cells: list[Cell], costs: dict[str, Cost], jobs: int) -> float:
+    """Of all these cells, `jobs` at once, each as fast as if it were alone."""
+    seconds = [costs[cell.arm].seconds for cell in cells]
+    return max(sum(seconds) / max(1, jobs), max(seconds, default=0.0))
+
+
+def _timed(work: Callable[[], object]) -> float:
+    work()
+    _wait()
+    begun = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - begun
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _key(spec: RunSpec) -> str:
+    """What a run's cost depends on: all but seed, folder, strategy and the learning rate's course."""
+    content = dump_spec(spec)
+    for section in ("seed", "output", "balance", "log"):
+        content.pop(section)
+    content["schedule"].pop("optimizer")
+    return json.dumps(content, sort_keys=True, default=str)

@@ -1,0 +1,144 @@
+"""The ablation spec: a base run, what is varied, over which seeds, compared to what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from msbal.errors import SpecError
+from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.spec import SpecModel, apply_override, read_mapping
+from msbal.spec.base import resolve
+from msbal.spec.explain import explain
+
+Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
+DottedKeys = dict[str, Any]
+FIXED_KEYS = ("seed", "output", "backend")
+
+
+class AblationSpec(SpecModel):
+    """One ablation. `base` is seen from the spec's folder, `output` from the working folder."""
+
+    base: Path | dict[str, Any] = Field(description="The run spec that every arm starts from: a file, or it.")
+    arms: dict[str, DottedKeys] = Field(
+        default_factory=dict,
+        description="Named arms, each with the keys of the run spec that it sets, e.g. balance.strategy.",
+    )
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Keys of the run spec and the values that each takes; every combination is an arm. "
+        "Together with `arms`, every arm is combined with every value.",
+    )
+    seeds: Seeds = Field(
+        (0, 1, 2), min_length=1, description="The seeds that every arm runs with, or how many (0, 1, 2, ...)."
+    )
+    baseline: str | None = Field(
+        None, description="The arm that the others are compared to; by default the first."
+    )
+    figure: str = Field("AP", description=f"The figure that the verdict is about: {', '.join(ALL_FIGURES)}.")
+    gain: float = Field(
+        0.005, gt=0, lt=1, description="The gain worth seeing, 0..1: for it the seeds needed are computed."
+    )
+    set: DottedKeys = Field(
+        default_factory=dict,
+        description="Keys of the base that every arm sets; `--set base.KEY=VALUE` adds one.",
+    )
+    smoke: DottedKeys = Field(
+        default_factory=dict,
+        description="Keys of the base that --smoke sets, to try the whole in minutes on a CPU.",
+    )
+    published: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="By arm, figures of a paper in per cent, shown beside the measured."
+    )
+    output: Path = Field(description="The folder of all runs; by default ablations/ and the spec's name.")
+
+    @field_validator("base")
+    @classmethod
+    def _base_path(cls, value: Path | dict[str, Any], info: ValidationInfo) -> Path | dict[str, Any]:
+        return value if isinstance(value, dict) else resolve(value, info)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= 1000:
+                raise ValueError(f"should be a list of seeds or a count from 1 to 1000. Found {value}")
+            return tuple(range(value))
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, value: Seeds) -> Seeds:
+        if len(set(value)) < len(value):
+            raise ValueError(f"should be different seeds. Found {list(value)}")
+        return value
+
+    @field_validator("figure")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ALL_FIGURES:
+            raise ValueError(f"`{value}` is no figure; known: {', '.join(ALL_FIGURES)}")
+        return value
+
+    @field_validator("output")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _varies(self) -> AblationSpec:
+        if not self.arms and not self.axes:
+            raise ValueError("nothing is varied: give `arms`, `axes` or both")
+        keys = [*self.axes, *(key for arm in self.arms.values() for key in arm)]
+        for key in keys:
+            if key.split(".")[0] in FIXED_KEYS:
+                raise ValueError(
+                    f"`{key}` cannot be varied"
+                    + ("; `seeds` does that" if key == "seed" else "; use an ablation for each")
+                )
+        return self
+
+
+def load_ablation(path: Path, overrides: Sequence[str] = ()) -> AblationSpec:
+    """Read, override and validate an ablation spec.
+
+    Raises:
+        SpecError: naming the file, the key, what was found and what was expected.
+    """
+    raw = read_mapping(path)
+    for override in overrides:
+        if not override.startswith("base."):
+            apply_override(raw, override)
+            continue
+        key, equals, text = override.removeprefix("base.").partition("=")
+        if not equals or not key.strip():
+            raise SpecError("--set", f"`{override}`", "KEY=VALUE, e.g. base.schedule.iterations=50")
+        value: dict[str, Any] = {}
+        apply_override(value, f"value={text}")
+        raw["set"] = {**(raw.get("set") or {}), key.strip(): value["value"]}
+    raw.setdefault("output", str(Path("ablations") / path.stem))
+    return parse_ablation(raw, base=path.absolute().parent, source=path.name)
+
+
+def parse_ablation(
+    raw: Mapping[str, Any], base: Path | None = None, source: str = "ablation"
+) -> AblationSpec:
+    """Validate an ablation spec that has been read already.
+
+    Args:
+        base: the folder that relative paths in it start from; by default the working folder.
+        source: what to call it in errors.
+
+    Raises:
+        SpecError: see `load_ablation`.
+    """
+    # `base:` may be a path or the spec itself; pydantic would tell of both attempts where one fails.
+    if "base" in raw and not isinstance(raw["base"], (str, Path, dict)):
+        raise SpecError(f"{source}: base", repr(raw["base"]), "a run spec's path, or its keys and values")
+    try:
+        return AblationSpec.model_validate(dict(raw), context={"base": base or Path.cwd()})
+    except ValidationError as error:
+        raise explain(error, source, AblationSpec) from error

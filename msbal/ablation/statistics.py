@@ -1,0 +1,298 @@
+"""What may be concluded from arms x seeds.
+
+Runs of one seed share initial weights, data order and augmentation, so arms are compared in pairs. The
+verdict rests on Student's t for paired samples over the seeds (scipy), with Holm's correction for the number
+of arms. The seeds are what is sampled: with few of them the interval is wide, and that is the truth.
+
+Figures are in 0..1 throughout. n seeds, A arms.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Verdict = Literal["baseline", "better", "worse", "within seed noise", "unknown"]
+MOST_SEEDS = 10_000
+FAR = 30.0  # standard deviations of a noncentrality from which t is all but its chi
+EXACT = 1e-12  # differences nearer than this are the same number
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One figure of one arm.
+
+    Attributes:
+        values: by seed, where the figure is defined.
+        mean, sd: the sample's; sd is None for one run, both are None for none.
+    """
+
+    values: Mapping[int, float]
+    mean: float | None
+    sd: float | None
+
+    @property
+    def n(self) -> int:
+        """Runs."""
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """An arm less the baseline, over the seeds that both have.
+
+    Attributes:
+        differences: by seed.
+        mean: None without a pair.
+        sd, low, high: of the differences, and the t interval of their mean; None for fewer than two pairs.
+        p: two-sided, of no difference; likewise.
+    """
+
+    differences: Mapping[int, float]
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def n(self) -> int:
+        """Pairs."""
+        return len(self.differences)
+
+    @property
+    def identical(self) -> bool:
+        """Whether every pair is the same to the last digit."""
+        return bool(self.differences) and all(abs(d) <= EXACT for d in self.differences.values())
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """One arm against the baseline, in one figure.
+
+    Attributes:
+        p: corrected for the number of arms; None where it cannot be computed.
+        images: the bootstrap's interval over seeds and images, where there is one.
+        seeds_needed: to see a gain of the asked size in four of five ablations; None where unknown.
+        words: one sentence.
+    """
+
+    arm: str
+    paired: Paired
+    verdict: Verdict
+    p: float | None
+    words: str
+    seeds_needed: int | None = None
+    images: tuple[float, float] | None = None
+
+
+def summarize(values: Mapping[int, float | None]) -> Summary:
+    """Mean and standard deviation of the runs whose figure is defined."""
+    there = {seed: value for seed, value in values.items() if value is not None}
+    return Summary(
+        there,
+        statistics.fmean(there.values()) if there else None,
+        statistics.stdev(there.values()) if len(there) > 1 else None,
+    )
+
+
+def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
+    """The differences of an arm to the baseline, with `scipy.stats.ttest_1samp` of them."""
+    differences = {
+        seed: arm.values[seed] - baseline.values[seed] for seed in arm.values if seed in baseline.values
+    }
+    if not differences:
+        return Paired({})
+    values = list(differences.values())
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Paired(differences, mean)
+    spread = statistics.stdev(values)
+    if spread <= EXACT:
+        # Without any spread t is 0/0 or infinite. Only identical settings, or figures that are all zero,
+        # come to that.
+        return Paired(differences, mean, 0.0, mean, mean, 1.0 if abs(mean) <= EXACT else 0.0)
+    test = stats.ttest_1samp(values, 0.0)
+    bounds = test.confidence_interval(confidence)
+    return Paired(differences, mean, spread, float(bounds.low), float(bounds.high), float(test.pvalue))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Corrected p-values: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    scipy has no such function (``false_discovery_control`` bounds another error). None stays None and does
+    not count.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(order):
+        highest = max(highest, min(1.0, p * (len(order) - rank)))
+        corrected[i] = highest
+    return corrected
+
+
+def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
+    """The probability that a paired t-test over `seeds` sees a true `gain`.
+
+    By the noncentral t distribution (`scipy.stats.nct`), as in Cohen, "Statistical power analysis for the
+    behavioral sciences", 1988, chapter 2.
+
+    Args:
+        sd: of the differences between pairs.
+        level: two-sided.
+    """
+    if seeds < 2:
+        return 0.0
+    if sd <= EXACT:
+        return 1.0
+    degrees = seeds - 1
+    critical = stats.t.isf(level / 2, degrees)
+    shift = abs(gain) / sd * math.sqrt(seeds)
+    if shift < FAR:
+        seen = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
+        if not math.isnan(seen):
+            return seen
+    # Far out only the chi in t matters, not its normal part; scipy's nct gives NaN there, or takes minutes.
+    return float(stats.chi2.cdf(degrees * (shift / critical) ** 2, degrees))
+
+
+def seeds_needed(
+    gain: float, sd: float, comparisons: int = 1, level: float = 0.05, wanted: float = 0.8
+) -> int | None:
+    """The fewest seeds with which a true `gain` is seen with probability `wanted`.
+
+    Args:
+        sd: of the differences between pairs, itself only an estimate.
+        comparisons: arms compared; the level is divided by it, which is a little stricter than Holm.
+
+    Returns:
+        None where more than 10,000 would be needed.
+    """
+    if gain <= 0:
+        raise ValueError(f"Parameter `gain` should be positive. Found {gain}.")
+    level /= max(1, comparisons)
+    if power(MOST_SEEDS, gain, sd, level) < wanted:
+        return None
+    low, high = 1, MOST_SEEDS  # power grows with the seeds: halve the range
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, gain, sd, level) >= wanted else (middle, high)
+    return high
+
+
+def bootstrap_interval(
+    baseline: Sequence[NDArray[np.float64]],
+    arm: Sequence[NDArray[np.float64]],
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float] | None:
+    """A percentile interval of the mean difference, both seeds and images drawn anew.
+
+    Each resample draws the images (the same draw for every run: `msbal.evaluation.bootstrap.resampled`) and,
+    with replacement, the pairs of runs. With few seeds it is too narrow, by about sqrt((n - 1) / n): the t
+    interval is the one to go by, this one tells whether other images could have turned the difference.
+
+    Args:
+        baseline, arm: n arrays ``[R]`` each, the figure on the same draws, in the order of the seeds.
+
+    Returns:
+        None for fewer than two pairs, or where more than one draw in twenty is undefined.
+    """
+    if len(baseline) != len(arm):
+        raise ValueError(f"Parameters should be pairs. Found {len(baseline)} and {len(arm)} runs.")
+    if len(arm) < 2:
+        return None
+    differences = np.stack(arm) - np.stack(baseline)  # [n, R]
+    pairs, resamples = differences.shape
+    draw = np.random.Generator(np.random.Philox(key=[seed, resamples]))
+    chosen = draw.integers(0, pairs, (pairs, resamples))
+    means = np.take_along_axis(differences, chosen, axis=0).mean(axis=0)
+    means = means[~np.isnan(means)]
+    if len(means) < 0.95 * resamples or not len(means):
+        return None
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
+    return low, high
+
+
+def conclude(
+    summaries: Mapping[str, Summary],
+    baseline: str,
+    gain: float,
+    images: Mapping[str, tuple[float, float] | None] | None = None,
+    level: float = 0.05,
+) -> dict[str, Conclusion]:
+    """The verdict on every arm but the baseline.
+
+    Args:
+        summaries: of one figure, by arm.
+        gain: the difference worth seeing, for `seeds_needed`.
+        images: by arm, `bootstrap_interval`.
+    """
+    others = [arm for arm in summaries if arm != baseline]
+    pairs = {arm: pair(summaries[baseline], summaries[arm], 1 - level) for arm in others}
+    corrected = dict(zip(others, holm([pairs[arm].p for arm in others]), strict=True))
+    found = {}
+    for arm in others:
+        paired, p = pairs[arm], corrected[arm]
+        needed = (
+            seeds_needed(gain, paired.sd, len(others), level)
+            if paired.sd is not None and paired.sd > EXACT
+            else None
+        )
+        bounds = (images or {}).get(arm)
+        verdict = _verdict(paired, p, level)
+        words = _words(arm, baseline, paired, p, verdict, bounds, gain, needed, len(others))
+        found[arm] = Conclusion(arm, paired, verdict, p, words, needed, bounds)
+    return found
+
+
+def _verdict(paired: Paired, p: float | None, level: float) -> Verdict:
+    if paired.mean is None or p is None:
+        return "unknown"
+    if p >= level:
+        return "within seed noise"
+    return "better" if paired.mean > 0 else "worse"
+
+
+def _words(
+    arm: str,
+    baseline: str,
+    paired: Paired,
+    p: float | None,
+    verdict: Verdict,
+    images: tuple[float, float] | None,
+    gain: float,
+    needed: int | None,
+    comparisons: int,
+) -> str:
+    if paired.mean is None:
+        return f"{arm}: no seed with a finished run of both it and {baseline}; nothing can be concluded."
+    by = f"{100 * paired.mean:+.2f} points over {paired.n} seed{'s' if paired.n != 1 else ''}"
+    if p is None or paired.low is None or paired.high is None:
+        return f"{arm}: {by}; one pair shows no noise, so nothing can be concluded."
+    if paired.identical:
+        return f"{arm}: the same figures as {baseline} on every seed: within seed noise."
+    span = f"95 % interval {100 * paired.low:+.2f} .. {100 * paired.high:+.2f}"
+    corrected = f"p = {p:.2g}" + (f", corrected for {comparisons} arms" if comparisons > 1 else "")
+    wish = f"{100 * gain:g} points"
+    if verdict == "within seed noise":
+        seeds = "more than 10,000 seeds" if needed is None else f"{needed} seeds"
+        return (
+            f"{arm}: {by} ({span}; {corrected}): within seed noise. "
+            f"To see a gain of {wish} at this noise about {seeds} are needed."
+        )
+    text = f"{arm}: {verdict} than {baseline}, {by} ({span}; {corrected})."
+    if images is not None and images[0] <= 0 <= images[1]:
+        text += (
+            f" With other images too it could be otherwise (seeds and images: "
+            f"{100 * images[0]:+.2f} .. {100 * images[1]:+.2f})."
+        )
+    return text

@@ -1,0 +1,151 @@
+"""The ablation spec and its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ablation_tiny import BASE
+
+from msbal.ablation.grid import Grid, first_difference, make_grid, put, slug, spec_hash
+from msbal.ablation.spec import load_ablation, parse_ablation
+from msbal.errors import SpecError
+
+Make = Callable[..., Grid]
+BOTH = {"plain": {"balance.strategy": "equal"}, "moved": {}}
+
+
+def test_every_arm_has_every_seed_in_a_folder_of_its_own(grid: Make) -> None:
+    made = grid(arms=BOTH, seeds=[3, 7])
+    assert [(cell.arm, cell.seed) for cell in made.cells] == [
+        ("plain", 3), ("plain", 7), ("moved", 3), ("moved", 7),
+    ]  # fmt: skip
+    assert [cell.spec.seed for cell in made.cells] == [3, 7, 3, 7]
+    assert len({cell.spec.output for cell in made.cells}) == 4
+    assert made.cells[0].spec.balance.strategy == "equal"
+    assert made.baseline == "plain"
+
+
+def test_axes_are_multiplied_and_named_by_what_they_set(grid: Make) -> None:
+    made = grid(axes={"balance.strategy": ["equal", "rlo"], "balance.interval": [2, 4]}, seeds=1)
+    assert made.arms == ("equal,interval=2", "equal,interval=4", "rlo,interval=2", "rlo,interval=4")
+    assert made.cells[1].spec.balance.interval == 4
+
+
+def test_an_axis_of_lists_and_one_of_whole_sections(grid: Make) -> None:
+    made = grid(axes={"balance.actions": [["avw", "equal"], ["min_loss", "equal"]]}, seeds=1)
+    assert made.arms == ("actions=avw+equal", "actions=min_loss+equal")
+    made = grid(
+        axes={"balance": [{"strategy": "rlo", "interval": 4}, {"strategy": "equal", "interval": 2}]}, seeds=1
+    )
+    assert made.arms == ("strategy=rlo+interval=4", "strategy=equal+interval=2")
+    assert [cell.spec.balance.strategy for cell in made.cells] == ["rlo", "equal"]
+
+
+def test_arms_times_axes(grid: Make) -> None:
+    made = grid(arms=BOTH, axes={"schedule.optimizer.lr": [0.1, 0.2]}, seeds=1)
+    assert made.arms == ("plain,lr=0.1", "plain,lr=0.2", "moved,lr=0.1", "moved,lr=0.2")
+
+
+def test_keys_with_one_ending_are_told_apart(grid: Make) -> None:
+    made = grid(axes={"balance.seed": [1], "data.seed": [2]}, seeds=1)
+    assert made.arms == ("balance.seed=1,data.seed=2",)
+
+
+def test_another_strategy_keeps_only_what_it_knows() -> None:
+    raw: dict[str, Any] = {"balance": {"strategy": "rlo", "amplification": 2.0, "interval": 5, "typo": 1}}
+    put(raw, "balance.strategy", "equal")
+    assert raw == {"balance": {"strategy": "equal", "interval": 5, "typo": 1}}
+    put(raw, "balance.strategy", "equal")
+    assert raw["balance"]["interval"] == 5
+
+
+def test_the_hash_is_of_what_matters(grid: Make, tmp_path: Path) -> None:
+    one = grid(arms=BOTH, seeds=1)
+    moved = grid(arms=BOTH, seeds=1, output=str(tmp_path / "elsewhere"))
+    assert [cell.hash for cell in one.cells] == [cell.hash for cell in moved.cells]
+    assert len({cell.hash for cell in grid(arms=BOTH, seeds=2).cells}) == 4
+    longer = grid(arms=BOTH, seeds=1, set={"schedule.iterations": 6})
+    assert one.cells[0].hash != longer.cells[0].hash
+    assert first_difference(one.cells[0].spec, longer.cells[0].spec) == "schedule.iterations was 4, is 6"
+    assert spec_hash(one.cells[0].spec) == one.cells[0].hash
+
+
+def test_smoke_shrinks_the_base_and_leaves_the_arms(ablation: Callable[..., Any]) -> None:
+    made = make_grid(ablation(arms=BOTH, seeds=5, smoke={"schedule.iterations": 2}), smoke=True)
+    assert made.seeds == (0, 1)
+    assert {cell.spec.schedule.iterations for cell in made.cells} == {2}
+    assert {cell.spec.balance.strategy for cell in made.cells} == {"equal", "rlo"}
+    assert made.output.name == "out-smoke"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"arms": {}}, "nothing is varied"),
+        ({"arms": BOTH, "baseline": "plane"}, "did you mean `plain`"),
+        ({"arms": BOTH, "seeds": [1, 1]}, "different seeds"),
+        ({"arms": BOTH, "seeds": 0}, "1 to 1000"),
+        ({"arms": BOTH, "seeds": []}, "seeds"),
+        ({"arms": BOTH, "figure": "APs"}, "known: AP"),
+        ({"arms": BOTH, "publisched": {}}, "did you mean `published`"),
+        ({"arms": BOTH, "published": {"none": {"AP": 1.0}}}, "`none` is no arm"),
+        ({"axes": {"seed": [1, 2]}}, "`seeds` does that"),
+        ({"axes": {"backend": ["torchvision"]}}, "cannot be varied"),
+        ({"axes": {"balance.interval": []}}, "axes"),
+        ({"arms": {"a/b": {}, "a-b": {}}}, "two arms are named `a-b`"),
+        ({"arms": {"one": {"balance.intervall": 3}}}, "arm one: balance.intervall"),
+        ({"arms": {"one": {"balance.interval.x": 3}}}, "`balance.interval` is 2"),
+        ({"arms": {"one": {"evaluate.enabled": False}}}, "evaluate.enabled"),
+        ({"arms": {"one": {"schedule..lr": 1}}}, "an empty part"),
+        ({"arms": BOTH, "base": 3}, "base"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(grid: Make, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        grid(**keys)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_figures_no_comparison(grid: Make, tmp_path: Path) -> None:
+    coco = {"format": "coco", "root": str(tmp_path), "train": {"annotations": "a.json"}}
+    with pytest.raises(SpecError, match="nothing to evaluate on"):
+        grid(arms={"one": {"data": coco}})
+
+
+def test_a_file_and_its_overrides(tmp_path: Path, grid: Make) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "base.yaml").write_text(
+        yaml.safe_dump({**BASE, "data": {**BASE["data"], "root": "pictures"}})
+    )
+    (tmp_path / "sub" / "mine.yaml").write_text("base: base.yaml\narms: {one: {}}\n")
+    found = load_ablation(tmp_path / "sub" / "mine.yaml", ["seeds=2", "base.schedule.iterations=8"])
+    assert found.output == (Path.cwd() / "ablations" / "mine")
+    made = make_grid(found)
+    assert len(made) == 2
+    assert made.cells[0].spec.schedule.iterations == 8
+    # Paths in the base are seen from the base's folder.
+    assert made.cells[0].spec.data.model_dump()["root"] == tmp_path / "sub" / "pictures"
+
+
+def test_an_override_without_a_value_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: base.yaml\narms: {one: {}}\n")
+    with pytest.raises(SpecError, match="KEY=VALUE"):
+        load_ablation(tmp_path / "mine.yaml", ["base.schedule.iterations"])
+
+
+def test_names_are_file_names() -> None:
+    assert slug("a b/../c") == "a-b-..-c"
+    assert slug("../..") == "arm"
+    long = slug("x" * 100)
+    assert len(long) <= 60
+    assert long != slug("x" * 101)
+
+
+def test_a_missing_base_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"none\.yaml: no such file"):
+        make_grid(parse_ablation({"base": "none.yaml", "arms": {"a": {}}, "output": "o"}, base=tmp_path))

@@ -1,0 +1,126 @@
+"""The report, and the command as a whole with a stand-in for training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ablation_tiny import BASE
+
+from msbal.ablation.collect import collect, mean_weights
+from msbal.ablation.formats import csv_text, escaped, latex
+from msbal.cli.app import run
+from msbal.evaluation.tables import Table
+from msbal.record import IntervalRecord
+
+
+def record(interval: int, held: tuple[float, ...], group: str = "all") -> IntervalRecord:
+    nothing = (0.0, 0.0)
+    return IntervalRecord(
+        interval, 2 * interval, ("P3", "P4"), nothing, {}, nothing, nothing, (9.0, 9.0), group=group,
+        previous_weights=held,
+    )  # fmt: skip
+
+
+def test_weights_are_those_that_held() -> None:
+    assert mean_weights([record(1, (1.0, 1.0)), record(2, (2.0, 1.5))]) == {"P3": 1.5, "P4": 1.25}
+    several = mean_weights([record(1, (1.0, 1.0), "rpn"), record(1, (3.0, 1.0), "roi")])
+    assert several == {"rpn:P3": 1.0, "rpn:P4": 1.0, "roi:P3": 3.0, "roi:P4": 1.0}
+    assert mean_weights([]) == {}
+
+
+def test_latex_and_csv_of_awkward_cells() -> None:
+    table = Table("50 % & more", ("arm", "a_b"), (("x|y", "-1.20 .. +0.30"), ("=1+1", "3.1 ± 0.2")), ("a#b",))
+    text = latex(table)
+    assert r"\toprule" in text and r"\bottomrule" in text
+    assert r"50 \% \& more" in text and r"a\_b" in text and r"a\#b" in text
+    assert r"$-$1.20 .. +0.30" in text and r"3.1 $\pm$ 0.2" in text
+    assert escaped("{\\}") == r"\{\textbackslash{}\}"
+    rows = list(csv.reader(csv_text(table).splitlines()))
+    assert rows[1] == ["x|y", "'-1.20 .. +0.30"]
+    assert rows[2][0] == "'=1+1"
+    assert csv_text(Table("", ("a",), (("-1.2",), ("-",)))) == "a\n-1.2\n-\n"
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretend: Any) -> Callable[..., int]:
+    """`msbal ablate` on a spec with two arms and three seeds, plus arguments."""
+    monkeypatch.setattr("msbal.ablation.runner.train_command", pretend)
+    monkeypatch.setattr("msbal.ablation.runner.POLL_SECONDS", 0.05)
+    monkeypatch.chdir(tmp_path)
+    spec = {
+        "base": BASE,
+        "arms": {"plain": {"balance.strategy": "equal"}, "same": {"balance.strategy": "equal"}, "better": {}},
+        "smoke": {"schedule.iterations": 2},
+        "published": {"plain": {"AP": 36.1, "GFLOPs": 250.34}},
+        "output": "out",
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    return lambda *arguments: run(["ablate", "mine.yaml", *arguments])
+
+
+def test_from_the_spec_to_the_report(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--plain", "--jobs", "2") == 0
+    said = capsys.readouterr().out
+    assert "same: the same figures as plain on every seed: within seed noise." in said
+    assert "better: better than plain, +10.00 points over 3 seeds" in said
+    folder = tmp_path / "out" / "report"
+    names = {
+        f"{table}.{kind}" for table in ("comparison", "sizes", "runs", "published") for kind in ("tex", "csv")
+    }
+    assert {path.name for path in folder.iterdir()} == {"report.md", "report.json", *names}
+    data = json.loads((folder / "report.json").read_text())
+    assert data["arms"]["better"]["conclusion"]["verdict"] == "better"
+    assert data["arms"]["same"]["conclusion"]["difference"] == 0
+    assert data["arms"]["plain"]["summary"]["mean"] == pytest.approx(0.21)
+    rows = list(csv.reader((folder / "published.csv").read_text().splitlines()))
+    assert rows[:2] == [
+        ["arm", "AP published", "AP measured", "GFLOPs published", "GFLOPs measured"],
+        ["plain", "36.1", "21.00 ± 1.00", "250.34", "-"],
+    ]
+    assert "| better |" in (folder / "report.md").read_text()
+    # The same command again runs nothing.
+    before = (tmp_path / "out" / "starts.txt").read_text()
+    assert command("--quiet") == 0
+    assert (tmp_path / "out" / "starts.txt").read_text() == before
+
+
+def test_a_failed_arm_is_one_line_and_the_rest_is_reported(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PRETEND_FAIL", "same")
+    assert command("--quiet", "--set", "seeds=2") == 1
+    out, error = capsys.readouterr()
+    assert "arm same, seed 0" in error and "it went wrong (and 1 more runs)" in error
+    assert "2 of 6 runs are not finished" in out
+
+
+def test_smoke_has_its_own_folder(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("--smoke", "--quiet") == 0
+    assert (tmp_path / "out-smoke" / "report" / "report.md").exists()
+    assert not (tmp_path / "out").exists()
+    assert json.loads((tmp_path / "out-smoke" / "report" / "report.json").read_text())["seeds"] == [0, 1]
+
+
+def test_a_report_without_runs(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--report-only") == 0
+    assert "nothing can be concluded" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--report-only", "--force") == 2
+    assert "--report-only" in capsys.readouterr().err
+    assert command("--jobs", "0") == 2
+
+
+def test_missing_predictions_are_noted(grid: Callable[..., Any]) -> None:
+    made = grid(arms={"a": {}}, seeds=1)
+    found = collect(made.arms, [])
+    assert found.figures == {"a": {}} and found.weights == {"a": {}}

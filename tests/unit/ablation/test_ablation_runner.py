@@ -1,0 +1,224 @@
+"""Running a grid: kept, resumed, refused, locked, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from msbal.ablation.cells import clear_remains, lock_file, look, spec_file
+from msbal.ablation.grid import Grid
+from msbal.ablation.locks import CellLock
+from msbal.ablation.runner import LocalRunner, Result, check_output, train_command
+from msbal.errors import SpecError
+
+Make = Callable[..., Grid]
+ARMS = {"first": {"balance.strategy": "equal"}, "second": {}}
+posix = pytest.mark.skipif(sys.platform == "win32", reason="locks are inherited on POSIX only")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("msbal.ablation.runner.POLL_SECONDS", 0.05)
+
+
+@pytest.fixture
+def run(watcher: Any, pretend: Any) -> Callable[..., Result]:
+    return lambda grid, **keys: LocalRunner(grid, watcher, command=pretend, **keys).run()
+
+
+def starts(grid: Grid) -> list[str]:
+    file = grid.output / "starts.txt"
+    return sorted(file.read_text().splitlines()) if file.exists() else []
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_every_cell_runs_once_and_is_kept_afterwards(
+    grid: Make, run: Callable[..., Result], watcher: Any, jobs: int
+) -> None:
+    made = grid(arms=ARMS, seeds=2)
+    result = run(made, jobs=jobs)
+    assert [finding.condition for finding in result.findings] == ["finished"] * 4
+    assert starts(made) == ["first 0", "first 1", "second 0", "second 1"]
+    assert {states[-1] for states in watcher.states.values()} == {"done"}
+    again = run(made, jobs=jobs)
+    assert len(starts(made)) == 4
+    assert {tuple(states) for states in watcher.states.values()} == {("kept",)}
+    assert again.findings[3].figures is not None
+    assert again.findings[3].figures["AP"] == pytest.approx(0.21)
+
+
+def test_more_seeds_run_only_the_new_ones(grid: Make, run: Callable[..., Result]) -> None:
+    run(grid(arms=ARMS, seeds=1))
+    made = grid(arms=ARMS, seeds=2)
+    run(made)
+    assert starts(made) == ["first 0", "first 1", "second 0", "second 1"]
+
+
+def test_a_changed_run_is_refused_before_anything_starts(grid: Make, run: Callable[..., Result]) -> None:
+    run(grid(arms=ARMS, seeds=1))
+    changed = grid(arms=ARMS, seeds=2, set={"schedule.iterations": 6})
+    with pytest.raises(SpecError, match=r"schedule\.iterations was 4, is 6 \(and 1 more runs\).*--force"):
+        run(changed)
+    assert len(starts(changed)) == 2
+    result = run(changed, force=True)
+    assert [finding.condition for finding in result.findings] == ["finished"] * 4
+    assert starts(changed)[1:3] == ["first 0 --force", "first 1"]
+
+
+def test_a_run_whose_spec_cannot_be_read_counts_as_changed(grid: Make, run: Callable[..., Result]) -> None:
+    made = grid(arms=ARMS, seeds=1)
+    run(made)
+    (made.cells[0].spec.output / "spec.yaml").write_text("backend: [")
+    assert look(made.cells[0]).condition == "changed"
+
+
+def test_a_failed_run_leaves_the_others_and_is_tried_again(
+    grid: Make, run: Callable[..., Result], watcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = grid(arms=ARMS, seeds=1)
+    monkeypatch.setenv("PRETEND_FAIL", "first")
+    result = run(made)
+    assert [finding.condition for finding in result.findings] == ["begun", "finished"]
+    assert [failure.reason for failure in result.failures] == ["error: it went wrong"]
+    assert watcher.states["first", 0][-1] == "failed"
+    monkeypatch.delenv("PRETEND_FAIL")
+    assert not run(made).failures
+    assert starts(made) == ["first 0", "first 0 --resume", "second 0"]
+
+
+def test_a_stop_ends_the_run_that_is_on_and_starts_no_other(
+    grid: Make, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = grid(arms=ARMS, seeds=1)
+    monkeypatch.setenv("PRETEND_HANG", "first")
+    hanging = made.cells[0].spec.output / "hanging"
+    result = run(made, stop_requested=hanging.exists)
+    assert result.stopped and not result.failures
+    assert not hanging.exists()  # it was asked, and ended by itself
+    assert starts(made) == ["first 0"]
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {here!r})
+from ablation_tiny import BASE, Watcher
+from msbal.ablation import runner
+from msbal.ablation.grid import make_grid
+from msbal.ablation.spec import parse_ablation
+runner.POLL_SECONDS = 0.05
+grid = make_grid(parse_ablation(dict(base=BASE, arms={arms!r}, seeds=1, output={output!r})))
+pretend = lambda spec, options: [sys.executable, {pretend!r}, str(spec), *options]
+runner.LocalRunner(grid, Watcher(), command=pretend).run()
+"""
+
+
+@posix
+def test_killed_in_the_middle_and_run_again(grid: Make, run: Callable[..., Result], watcher: Any) -> None:
+    made = grid(arms=ARMS, seeds=1)
+    here = Path(__file__).parent
+    script = KILLED.format(
+        here=str(here), arms=ARMS, output=str(made.output), pretend=str(here / "pretend_train.py")
+    )
+    killed = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PRETEND_HANG": "second"})
+    hanging = made.cells[1].spec.output / "hanging"
+    wait_for(hanging.exists)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    orphan = int(hanging.read_text())
+    # The training process has outlived the kill and holds the lock: nothing is started beside it.
+    results: list[Result] = []
+    again = threading.Thread(target=lambda: results.append(run(made)))
+    again.start()
+    wait_for(lambda: bool(watcher.messages))
+    assert "run by another process" in watcher.messages[0]
+    assert starts(made) == ["first 0", "second 0"]
+    os.kill(orphan, signal.SIGKILL)
+    again.join(60)
+    assert [finding.condition for finding in results[0].findings] == ["finished", "finished"]
+    assert starts(made) == ["first 0", "second 0", "second 0 --resume"]
+
+
+def test_a_lock_excludes_and_falls(tmp_path: Path) -> None:
+    first, second = CellLock(tmp_path / "cells" / "a.lock"), CellLock(tmp_path / "cells" / "a.lock")
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
+
+
+def test_what_another_call_has_finished_meanwhile_is_kept(
+    grid: Make, run: Callable[..., Result], watcher: Any, pretend: Any
+) -> None:
+    made = grid(arms={"first": {}}, seeds=1)
+    cell = made.cells[0]
+    other = CellLock(lock_file(made.output, cell))
+    assert other.acquire()
+    results: list[Result] = []
+    waiting = threading.Thread(target=lambda: results.append(run(made)))
+    waiting.start()
+    wait_for(lambda: bool(watcher.messages))
+    from msbal.spec import save_spec
+
+    save_spec(cell.spec, spec_file(made.output, cell))
+    subprocess.run(pretend(spec_file(made.output, cell), []), check=True)
+    other.release()
+    waiting.join(60)
+    assert results[0].findings[0].condition == "finished"
+    assert starts(made) == ["first 0"]
+
+
+def test_remains_without_a_spec_are_cleared_but_nothing_else(grid: Make) -> None:
+    cell = grid(arms={"first": {}}, seeds=1).cells[0]
+    folder = cell.spec.output
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / ".spec.yaml.x1.tmp").write_text("half")
+    clear_remains(cell)
+    assert not list(folder.iterdir())
+    (folder / "checkpoints").mkdir()
+    (folder / "notes.txt").write_text("mine")
+    clear_remains(cell)
+    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "notes.txt"]
+
+
+def test_the_output_cannot_be_a_file_or_a_run(grid: Make, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(SpecError, match="is a file"):
+        check_output(grid(arms=ARMS, output=str(tmp_path / "taken")))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "spec.yaml").write_text("")
+    with pytest.raises(SpecError, match="holds a run"):
+        check_output(grid(arms=ARMS, output=str(tmp_path / "run")))
+
+
+def test_jobs_share_the_cores(grid: Make, watcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    made = grid(arms=ARMS)
+    assert LocalRunner(made, watcher, jobs=4)._environment(None)["OMP_NUM_THREADS"] == "2"
+    assert "OMP_NUM_THREADS" not in LocalRunner(made, watcher, jobs=1)._environment(None)
+    assert LocalRunner(made, watcher, jobs=2)._environment("3")["CUDA_VISIBLE_DEVICES"] == "3"
+    with pytest.raises(ValueError, match="jobs"):
+        LocalRunner(made, watcher, jobs=0)
+
+
+def test_the_command_is_msbal_train(tmp_path: Path) -> None:
+    command = train_command(tmp_path / "a.yaml", ["--resume"])
+    assert command[:4] == [sys.executable, "-m", "msbal", "train"]
+    assert command[-1] == "--resume"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,160 @@
+"""Statistics against scipy's own, textbook values and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from msbal.ablation.statistics import (
+    bootstrap_interval,
+    conclude,
+    holm,
+    pair,
+    power,
+    seeds_needed,
+    summarize,
+)
+
+
+def test_mean_sd_and_n_leave_out_what_is_undefined() -> None:
+    found = summarize({0: 0.2, 1: None, 2: 0.4})
+    assert (found.n, found.mean) == (2, pytest.approx(0.3))
+    assert found.sd == pytest.approx(math.sqrt(0.02))
+    assert summarize({0: 0.2}).sd is None
+    assert summarize({}).mean is None
+
+
+def test_pairs_are_scipys_related_t_test() -> None:
+    base, arm = [0.30, 0.32, 0.35, 0.31], [0.33, 0.36, 0.36, 0.35]
+    found = pair(summarize(dict(enumerate(base))), summarize(dict(enumerate(arm))))
+    test = stats.ttest_rel(arm, base)
+    bounds = test.confidence_interval(0.95)
+    assert found.p == pytest.approx(test.pvalue)
+    assert (found.low, found.high) == (pytest.approx(bounds.low), pytest.approx(bounds.high))
+    assert found.mean == pytest.approx(0.03)
+
+
+def test_only_seeds_that_both_have_are_paired() -> None:
+    found = pair(summarize({0: 0.1, 1: 0.2}), summarize({1: 0.3, 2: 0.9}))
+    assert found.differences == {1: pytest.approx(0.1)}
+    assert found.p is None and found.mean == pytest.approx(0.1)
+    assert pair(summarize({0: 0.1}), summarize({1: 0.3})).mean is None
+
+
+def test_no_spread_has_an_answer() -> None:
+    same = pair(summarize({0: 0.1, 1: 0.2}), summarize({0: 0.1, 1: 0.2}))
+    assert same.identical and same.p == 1.0
+    shifted = pair(summarize({0: 0.5, 1: 0.5}), summarize({0: 0.0, 1: 0.0}))
+    assert not shifted.identical and shifted.p == 0.0
+
+
+def test_holms_own_example() -> None:
+    # Wright, "Adjusted p-values for simultaneous inference", Biometrics 1992, works the same way.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_none_and_bonferroni_and_keeps_the_order(p_values: list[float]) -> None:
+    corrected = holm(p_values)
+    for p, q in zip(p_values, corrected, strict=True):
+        assert q is not None and p <= q <= min(1.0, p * len(p_values)) + 1e-12
+    order = np.argsort(p_values, kind="stable")
+    assert all(
+        a <= b for a, b in zip(np.array(corrected)[order], np.array(corrected)[order][1:], strict=False)
+    )
+
+
+def test_power_is_what_simulation_says() -> None:
+    draw = np.random.default_rng(0)
+    samples = draw.normal(0.8, 1.0, (20_000, 8))
+    seen = (stats.ttest_1samp(samples, 0, axis=1).pvalue < 0.05).mean()
+    assert power(8, 0.8, 1.0) == pytest.approx(seen, abs=0.012)
+
+
+def test_seeds_needed_are_the_textbooks_and_the_fewest() -> None:
+    # Cohen's d = 0.5, two-sided 5 %, power 0.8: 34 pairs (G*Power, statsmodels).
+    assert seeds_needed(0.5, 1.0) == 34
+    assert seeds_needed(0.5, 1.0, comparisons=3) > 34
+    assert power(34, 0.5, 1.0) >= 0.8 > power(33, 0.5, 1.0)
+    assert seeds_needed(1e-6, 1.0) is None
+    assert seeds_needed(10.0, 1e-3) == 2
+    with pytest.raises(ValueError, match="gain"):
+        seeds_needed(0, 1.0)
+
+
+def test_identical_arms_are_within_noise() -> None:
+    same = summarize({0: 0.31, 1: 0.33, 2: 0.30})
+    found = conclude({"base": same, "same": same}, "base", 0.005)["same"]
+    assert found.verdict == "within seed noise"
+    assert "within seed noise" in found.words
+
+
+def test_a_broken_arm_is_worse_even_among_many() -> None:
+    base = summarize({0: 0.31, 1: 0.33, 2: 0.30})
+    broken = summarize({0: 0.0, 1: 0.001, 2: 0.0})
+    noise = {f"noise {i}": summarize({0: 0.32, 1: 0.31, 2: 0.30 + i / 1000}) for i in range(3)}
+    found = conclude({"base": base, "broken": broken, **noise}, "base", 0.005)
+    assert found["broken"].verdict == "worse"
+    assert "worse than base" in found["broken"].words
+    assert {found[arm].verdict for arm in noise} == {"within seed noise"}
+    assert "seeds are needed" in found["noise 1"].words
+
+
+def test_without_correction_it_would_have_been_better() -> None:
+    base = summarize({0: 0.30, 1: 0.31, 2: 0.32, 3: 0.33})
+    near = summarize({0: 0.310, 1: 0.317, 2: 0.334, 3: 0.336})
+    alone = conclude({"base": base, "near": near}, "base", 0.005)["near"]
+    many = conclude({"base": base, "near": near, **{f"a{i}": base for i in range(9)}}, "base", 0.005)["near"]
+    assert alone.verdict == "better"
+    assert many.verdict == "within seed noise"
+    assert "corrected for 10 arms" in many.words
+
+
+def test_one_seed_concludes_nothing() -> None:
+    found = conclude({"base": summarize({0: 0.3}), "arm": summarize({0: 0.4})}, "base", 0.005)["arm"]
+    assert found.verdict == "unknown" and "nothing can be concluded" in found.words
+    found = conclude({"base": summarize({0: 0.3}), "arm": summarize({})}, "base", 0.005)["arm"]
+    assert found.verdict == "unknown"
+
+
+def test_seed_noise_alone_is_seldom_called_a_difference() -> None:
+    draw = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(300):
+        base, *others = (summarize(dict(enumerate(draw.normal(0.3, 0.01, 3).tolist()))) for _ in range(3))
+        wrong += any(p is not None and p < 0.05 for p in holm([pair(base, other).p for other in others]))
+    assert wrong / 300 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_the_bootstrap_draws_seeds_and_images() -> None:
+    draw = np.random.default_rng(2)
+    images = draw.normal(0, 0.01, 2000)  # the same draw of images moves both runs alike
+    base = [0.3 + images for _ in range(8)]
+    shifts = draw.normal(0, 0.01, 8)
+    arm = [0.32 + images + shift for shift in shifts]
+    low, high = bootstrap_interval(base, arm) or (0, 0)
+    assert low < 0.02 + shifts.mean() < high
+    # The mean's spread over resamples: the plug-in standard deviation by the root of n.
+    assert high - low == pytest.approx(2 * 1.96 * shifts.std() / math.sqrt(8), rel=0.15)
+    assert bootstrap_interval(base, arm) == (low, high)
+    exact = bootstrap_interval(base, [0.32 + images for _ in range(8)])
+    assert exact == pytest.approx((0.02, 0.02))
+    assert bootstrap_interval(base[:1], arm[:1]) is None
+    assert bootstrap_interval(base[:2], [np.full(2000, np.nan)] * 2) is None
+    with pytest.raises(ValueError, match="pairs"):
+        bootstrap_interval(base, arm[:2])
+
+
+def test_other_images_are_mentioned_where_they_could_turn_it() -> None:
+    base = summarize({0: 0.30, 1: 0.31, 2: 0.32})
+    arm = summarize({0: 0.32, 1: 0.3301, 2: 0.34})
+    found = conclude({"base": base, "arm": arm}, "base", 0.005, {"arm": (-0.01, 0.05)})["arm"]
+    assert found.verdict == "better"
+    assert "With other images too it could be otherwise" in found.words
