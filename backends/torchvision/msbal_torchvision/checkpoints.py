@@ -54,6 +54,8 @@ def load(path: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in state]
     if missing:
         raise SpecError(str(path), f"has no `{missing[0]}`", "a checkpoint of a msbal torchvision run")
+    if type(state["iteration"]) is not int:
+        raise SpecError(str(path), f"iteration {state['iteration']!r}"[:200], "a whole number")
     return state
 
 

@@ -30,8 +30,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
             where, "holds pickled code, which is never run", "tensors and plain values only",
             "save a `state_dict()` instead of a whole module",
         ) from error  # fmt: skip
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0][:200]
+    except Exception as error:
+        # Bytes that were damaged take torch's reader anywhere: struct.error, IndexError, TypeError, ...
+        reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise SpecError(where, f"cannot be read: {reason}", "a .pth file, whole") from error
     if not isinstance(content, Mapping):
         raise SpecError(where, f"holds a {type(content).__name__}", "a state dictionary")
