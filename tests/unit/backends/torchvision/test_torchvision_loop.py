@@ -274,7 +274,9 @@ def test_two_processes_hold_the_same_weights_as_one_on_the_joined_batch(tmp_path
     assert same(first, second)
     moved = max(float((value - before[name]).abs().max()) for name, value in one.state.items())
     apart = max(float((value - first[name]).abs().max()) for name, value in one.state.items())
-    assert apart < 0.01 * moved
+    # Not closer: the box loss is L1, and where rounding flips the sign of one coordinate's difference its
+    # whole gradient turns. Ranks that were averaged wrongly would be apart by about as much as they moved.
+    assert apart < 0.05 * moved
     mine = [json.loads(line) for line in one.job.run.intervals_file.read_text().splitlines()]
     theirs = [json.loads(line) for line in (folder / "run" / "intervals.jsonl").read_text().splitlines()]
     assert len(mine) == len(theirs) == 2
