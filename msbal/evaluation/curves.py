@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from msbal.evaluation.matching import Matches
 
-COCO_RECALLS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
+COCO_RECALLS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101, dtype=np.float64)
 VOC_RECALLS = np.arange(11) / 10
 
 
