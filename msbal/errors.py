@@ -25,7 +25,13 @@ class MsbalError(Exception):
             parts.append(f"expected {expected}")
         if fix:
             parts.append(fix)
-        super().__init__("; ".join(" ".join(part.split()) for part in parts))
+        super().__init__("; ".join(_fitted(" ".join(part.split())) for part in parts))
+
+
+def _fitted(text: str, limit: int = 600) -> str:
+    """`text` without its middle where it is too long for a line, as a value from a damaged file can be."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
 
 
 class RunError(MsbalError):

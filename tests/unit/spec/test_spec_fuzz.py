@@ -105,7 +105,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
     for _ in range(draw(st.integers(1, 3))):
         at: Any = spec
         while True:
-            key = draw(st.sampled_from(sorted(at))) if at else "x"
+            key = draw(st.sampled_from(sorted(at, key=str))) if at else "x"
             if isinstance(at.get(key), dict) and draw(st.booleans()):
                 at = at[key]
                 continue
