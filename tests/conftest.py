@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 
 import pytest
+
+if sys.version_info < (3, 12):
+    # An old setuptools, which torch's compiler imports, insists on its own distutils and fails where a
+    # framework has imported the standard library's before it in the same process.
+    os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")
 
 FRAMEWORKS = ("torchvision", "mmdet", "detectron2")
 
