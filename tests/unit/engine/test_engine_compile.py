@@ -142,4 +142,9 @@ def test_inductor() -> None:
     torch._dynamo.reset()
     compiled, eager = make("rlo"), make("rlo")
     weigh = torch.compile(step(compiled), fullgraph=True)
-    assert_alike(compiled, [weigh, weigh, step(compiled), weigh], eager)
+    try:
+        assert_alike(compiled, [weigh, weigh, step(compiled), weigh], eager)
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        if "distutils" in str(error):
+            pytest.skip("another module of this process keeps setuptools from its distutils: no compiler")
+        raise
