@@ -186,7 +186,8 @@ class Backend(Protocol):
     # A backend may also have `schedule_defaults: ClassVar[Mapping[str, Any]]`, what the spec's
     # ``schedule:`` takes where it says nothing; without it the framework's own config decides. And a
     # `starter(data: DetectionData) -> str`, commented YAML of ``model:`` and ``schedule:`` for
-    # `msbal init`. A detector may have `boxes_per_level(data) -> dict[str, list[int]]`, by group.
+    # `msbal init`, and a `zoo() -> msbal.coverage.zoo.Zoo`, for `msbal backends coverage`. A detector may
+    # have `boxes_per_level(data) -> dict[str, list[int]]`, by group.
 
     def diagnose(self) -> Diagnosis:
         """Look at what is installed, without failing."""

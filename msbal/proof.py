@@ -8,13 +8,14 @@ gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from msbal.engine import BalancerSet, Equal, Fixed, GroupNames
 
@@ -133,6 +134,28 @@ def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:
         rest={name: float(value.detach()) for name, value in found.rest.items()},
         parameters=sum(g is not None and bool((g != 0).any()) for g in framework_gradient),
     )
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """Training mode, whose buffers are put back (running statistics, above all): a measurement is no training."""
+    was_training = model.training
+    model.train()
+    kept = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    # Other tensors for the while, not other values afterwards: a backward may still need them.
+    for module, name, buffer in kept:
+        module._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer
+        model.train(was_training)
 
 
 def total(losses: Any) -> Tensor:

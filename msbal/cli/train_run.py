@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -76,7 +77,7 @@ def model_name(spec: RunSpec) -> str:
 
 
 def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
-    where = os.path.relpath(outcome.run.path)
+    where = shlex.quote(os.path.relpath(outcome.run.path))
     if not outcome.finished:
         return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
     steps = {"run": where, "see": f"msbal plot-losses {where}"}

@@ -78,11 +78,15 @@ class DetectionData:
         """Boxes over all images, crowds included."""
         return sum(len(image.boxes) for image in self.images)
 
-    def to_coco(self) -> dict[str, Any]:
+    def to_coco(self, difficult_as_crowd: bool = False) -> dict[str, Any]:
         """The split as a COCO annotation dictionary; ``file_name`` is the absolute path.
 
         ``difficult`` is written beside ``iscrowd`` (COCO evaluators ignore it, msbal's VOC figures
         read it).
+
+        Args:
+            difficult_as_crowd: mark difficult boxes as crowds too, for a framework that neither learns them
+                nor holds a detection there against the model.
         """
         annotations: list[dict[str, Any]] = []
         for image in self.images:
@@ -102,7 +106,7 @@ class DetectionData:
                         "category_id": self.category_ids[label],
                         "bbox": [x1, y1, x2 - x1, y2 - y1],
                         "area": area,
-                        "iscrowd": int(crowd),
+                        "iscrowd": int(crowd or (difficult and difficult_as_crowd)),
                         "difficult": int(difficult),
                     }
                 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from msbal.engine.draw import Draw
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
+from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
 from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, unpack
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import StepStrategy, Strategy, make
@@ -223,8 +224,8 @@ class Balancer(nn.Module):
     @torch.no_grad()
     def _end_interval(self) -> None:
         losses, positives, intervals = self._losses.unsqueeze(0), self._positives, self.intervals
-        if _ranks() > 1:
-            losses, positives, intervals = _gather_ranks(losses, positives, intervals)
+        if ranks() > 1:
+            losses, positives, intervals = gather_ranks(losses, positives, intervals)
         old = self._memory()
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
         self._send(pack(old, new, statistics, losses, self.weights, intervals))
@@ -236,7 +237,7 @@ class Balancer(nn.Module):
 
     def _device_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration of which the host knows nothing: the end of the interval is a `where`."""
-        if _ranks() > 1:
+        if ranks() > 1:
             # Raised while a compiler traces, this ends its graph here, and the step runs outside of it.
             raise RuntimeError(
                 "Balancer: a compiled or captured step cannot gather losses over processes; "
@@ -277,8 +278,8 @@ class Balancer(nn.Module):
         losses = values.detach().to(torch.float64)
         if len(self.terms) > 1:
             losses = losses.view(self._losses.shape[1:]).sum(dim=0)
-        if _ranks() > 1:
-            losses, positives = _average_ranks(losses, positives)
+        if ranks() > 1:
+            losses, positives = average_ranks(losses, positives)
         state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
         parameters = {key: getattr(self, _STATE_PREFIX + key) for key in self._parameter_keys}
         total_loss = losses.sum()
@@ -333,10 +334,10 @@ class Balancer(nn.Module):
         only the losses that rank 0 saw since the last interval's end. Does nothing without a process
         group, or with one process.
         """
-        if _ranks() > 1:
+        if ranks() > 1:
             losses, positives = self._losses, self._positives
             flat = torch.cat([losses.flatten(), positives])
-            rows = _all_gather(flat)
+            rows = all_gather(flat)
             self._host.gathered = (
                 rows[:, : losses.numel()].reshape(-1, *losses.shape),
                 rows[:, losses.numel() :].clone(),
@@ -457,7 +458,7 @@ class Balancer(nn.Module):
         """Name this process's NaN and infinite losses of the last iteration. Waits for the device."""
         if self._host.last is None:
             return ()
-        rank = dist.get_rank() if _ranks() > 1 else 0
+        rank = dist.get_rank() if ranks() > 1 else 0
         losses = self._host.last.view(1, 1, len(self.terms), len(self.levels))
         return find_nonfinite(losses, self.levels, self.terms, self.iteration - 1, rank)
 
@@ -472,47 +473,17 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
-def _ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _all_gather(flat: Tensor) -> Tensor:
-    """``[N]`` of every rank as ``[R, N]``."""
-    gathered = flat.new_empty(_ranks() * flat.numel())
-    dist.all_gather_into_tensor(gathered, flat)
-    return gathered.view(-1, flat.numel())
-
-
-def _gather_ranks(losses: Tensor, positives: Tensor, intervals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All ranks' losses ``[R, A, T, K]``, the sum of their positives, and their intervals ``[R]``.
-
-    Gathered, not reduced: every rank then averages in the same order, and a NaN keeps its rank.
-    """
-    rows = _all_gather(torch.cat([losses.flatten(), positives, intervals.to(losses.dtype).view(1)]))
-    end = losses.numel()
-    return rows[:, :end].reshape(-1, *losses.shape[1:]), rows[:, end:-1].sum(dim=0), rows[:, -1]
-
-
-def _average_ranks(losses: Tensor, positives: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """One iteration's level losses, averaged, and positives, summed over ranks: the same on all of them."""
-    if positives is None:
-        return _all_gather(losses).mean(dim=0), None
-    rows = _all_gather(torch.cat([losses, positives.to(losses.dtype)]))
-    k = losses.numel()
-    return rows[:, :k].mean(dim=0), rows[:, k:].sum(dim=0)
-
-
 def _part_of_rank(saved: Tensor, summed: bool) -> Tensor:
     """This rank's part of what R ranks saved; of another number of ranks, an equal part.
 
     Args:
         summed: whether ranks are summed, not averaged, at the interval's end.
     """
-    ranks = _ranks()
-    if saved.shape[0] == ranks:
-        return saved[dist.get_rank() if ranks > 1 else 0]
+    count = ranks()
+    if saved.shape[0] == count:
+        return saved[dist.get_rank() if count > 1 else 0]
     if summed:
-        return saved.sum(dim=0) / ranks
+        return saved.sum(dim=0) / count
     return torch.where(saved[0] == _EMPTY, _EMPTY, saved.mean(dim=0))
 
 

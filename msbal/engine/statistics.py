@@ -63,7 +63,12 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     loss_by_term = mean_over_ranks.sum(dim=0) * fill
     per_level = mean_over_ranks.sum(dim=1)  # [A, K]
     loss = per_level.sum(dim=0) * fill
-    centred = torch.where(kept[:, :, 0], per_level - loss / losses.shape[1], 0.0)
+    # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge ones
+    # that difference is a huge variance.
+    kept = kept[:, :, 0]
+    first = per_level.index_select(0, finite.to(torch.int64).argmax(dim=0, keepdim=True))
+    shifted = torch.where(kept, per_level - first, 0.0)
+    centred = torch.where(kept, shifted - shifted.sum(dim=0) / count, 0.0)
     variance = centred.square().sum(dim=0) / (count - 1)
     return count, loss, loss_by_term, variance
 

@@ -1,7 +1,7 @@
 """Records of a run and the folder that they lie in. Nothing here imports torch."""
 
 from msbal.record import IntervalRecord, NonFinite
-from msbal.records.environment import write_environment
+from msbal.records.environment import read_starts, write_environment
 from msbal.records.intervals import from_json, parse_intervals, read_intervals, to_json
 from msbal.records.losses_log import RecordedLosses, open_losses
 from msbal.records.metrics import add_evaluation, read_metrics
@@ -20,6 +20,7 @@ __all__ = [
     "parse_intervals",
     "read_intervals",
     "read_metrics",
+    "read_starts",
     "to_json",
     "write_environment",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -22,12 +23,38 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its name in the same folder: durable first, visible then, in one step."""
+    _sync(temporary)
+    temporary.replace(path)
+    _settle_folder(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Return when the file, and its place in its folder, would survive a loss of power."""
+    _sync(path)
+    _settle_folder(path.parent)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:  # not read-only: Windows syncs no such file
+        os.fsync(file.fileno())
+
+
+def _settle_folder(folder: Path) -> None:
+    # Windows cannot open folders, and some network file systems cannot sync them.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,14 +16,18 @@ from msbal.records.run_directory import RunDirectory
 _PACKAGES = ("msbal", "torch", "numpy", "pydantic")
 
 
-def write_environment(run: RunDirectory, versions: Mapping[str, str], device: str) -> None:
+def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
+    """What environment.json says of each start of the run; nothing where it is missing or damaged."""
+    try:
+        starts = json.loads(run.environment_file.read_bytes())["starts"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def write_environment(run: RunDirectory, versions: Mapping[str, str], device: str, processes: int) -> None:
     """Add this start of the run to environment.json: time, command, versions, machine."""
-    starts: list[Any] = []
-    if run.environment_file.exists():
-        try:
-            starts = list(json.loads(run.environment_file.read_text(encoding="utf-8"))["starts"])
-        except (ValueError, KeyError, TypeError):
-            starts = []
+    starts = read_starts(run)
     starts.append(
         {
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -31,6 +35,7 @@ def write_environment(run: RunDirectory, versions: Mapping[str, str], device: st
             "python": platform.python_version(),
             "platform": platform.platform(),
             "device": device,
+            "processes": processes,
             "packages": {**{name: _version(name) for name in _PACKAGES}, **versions},
         }
     )

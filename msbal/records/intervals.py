@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Iterable
@@ -92,6 +93,21 @@ def rewind(path: Path, iteration: int) -> None:
     if path.exists():
         kept = [record for record in read_intervals(path) if record.iteration <= iteration]
         write_text(path, lines_of(kept))
+
+
+def whole_up_to(path: Path, groups: Iterable[str]) -> int:
+    """The last iteration up to which no interval of any of `groups` is missing or damaged; 0 without any."""
+    if not path.exists():
+        return 0
+    ends = {(record.group, record.interval): record.iteration for record in read_intervals(path)}
+    names, iteration = tuple(groups), 0
+    for interval in itertools.count(1):
+        found = [ends.get((name, interval)) for name in names]
+        first = found[0]
+        if first is None or first <= iteration or found.count(first) < len(found):
+            return iteration
+        iteration = first
+    return iteration
 
 
 def lines_of(records: Iterable[IntervalRecord]) -> str:

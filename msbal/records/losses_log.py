@@ -141,16 +141,35 @@ def row_line(iteration: int, values: Iterable[float]) -> str:
 
 def rewind(path: Path, iteration: int) -> None:
     """Keep the header and the whole rows up to `iteration`."""
+    if path.exists():
+        header, rows = _whole_rows(path)
+        write_text(path, header + "".join(line for number, line in rows if number <= iteration))
+
+
+def whole_up_to(path: Path) -> int | None:
+    """The last iteration up to which no row after the first is missing or damaged; None without a file."""
     if not path.exists():
-        return
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    # What follows the last newline was cut short, the header itself perhaps: it is written again.
-    lines = [line + "\n" for line in text.split("\n")[:-1]]
-    width = lines[0].count(",") if lines else 0
+        return None
+    last = 0
+    for number, _ in _whole_rows(path)[1]:
+        if last and number != last + 1:
+            break
+        last = number
+    return last
 
-    def whole(line: str) -> bool:
+
+def _whole_rows(path: Path) -> tuple[str, list[tuple[int, str]]]:
+    """The header, and each whole row with its iteration.
+
+    What follows the last newline was cut short, the header itself perhaps: then it is empty, and is written
+    again.
+    """
+    lines = [line + "\n" for line in path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]]
+    if not lines:
+        return "", []
+    width, rows = lines[0].count(","), []
+    for line in lines[1:]:
         first = line.partition(",")[0]
-        number = int(first) if first.isascii() and first.isdigit() and len(first) < 20 else None
-        return number is not None and number <= iteration and line.count(",") == width
-
-    write_text(path, "".join(lines[:1] + [line for line in lines[1:] if whole(line)]))
+        if first.isascii() and first.isdigit() and len(first) < 20 and line.count(",") == width:
+            rows.append((int(first), line))
+    return lines[0], rows

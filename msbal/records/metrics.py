@@ -21,10 +21,13 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
         return {"evaluations": [], "final": None}
     try:
         found = json.loads(run.metrics_file.read_text(encoding="utf-8"))
-        if not isinstance(found["evaluations"], list):
+        evaluations, final = found["evaluations"], found.get("final")
+        if not all(type(entry["iteration"]) is int for entry in evaluations):
             raise TypeError
-        return {"evaluations": found["evaluations"], "final": found.get("final")}
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        if not isinstance(evaluations, list) or not (final is None or isinstance(final, dict)):
+            raise TypeError
+        return {"evaluations": evaluations, "final": final}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise DataError(
             str(run.metrics_file), "damaged", "a run's metrics.json", "evaluate the run again"
         ) from error
@@ -36,7 +39,7 @@ def add_evaluation(
     """Add one evaluation; one of the same iteration or a later one is replaced (a resumed run)."""
     metrics = read_metrics(run)
     entry = {"iteration": iteration, **figures}
-    metrics["evaluations"] = [e for e in metrics["evaluations"] if e.get("iteration", 0) < iteration]
+    metrics["evaluations"] = [e for e in metrics["evaluations"] if e["iteration"] < iteration]
     metrics["evaluations"].append(entry)
     metrics["final"] = entry if final else None
     write_json(run.metrics_file, metrics, indent=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msbal.record import IntervalRecord
 from msbal.records import intervals, losses_log
+from msbal.records.atomic import settle
 from msbal.records.losses_log import Column
 from msbal.records.run_directory import RunDirectory
 
@@ -36,6 +37,7 @@ class Recorder:
         self.run, self.on_record, self.per_iteration = run, on_record, per_iteration
         self._balancers: BalancerSet | None = None
         self._waiting: dict[int, dict[str, IntervalReport]] = {}
+        self._unsettled = False
 
     def attach(self, balancers: BalancerSet) -> None:
         """Record these balancers. Call once, before training."""
@@ -51,8 +53,16 @@ class Recorder:
         self._take(wait=False)
 
     def flush(self) -> None:
-        """Take everything, waiting for the device. Call before a checkpoint and at the end."""
+        """Take everything, waiting for the device, and make it durable. Call before a checkpoint, and at the end.
+
+        A checkpoint that survives a loss of power then never knows of an interval that the records lack.
+        """
         self._take(wait=True)
+        if self.run is not None and self._unsettled:
+            for path in (self.run.losses_file, self.run.intervals_file):
+                if path.exists():
+                    settle(path)
+            self._unsettled = False
 
     def rewind(self, iteration: int) -> None:
         """Remove what a run resumed from `iteration` will write again."""
@@ -61,6 +71,13 @@ class Recorder:
             whole = iteration // self.interval * self.interval
             intervals.rewind(self.run.intervals_file, whole)
             losses_log.rewind(self.run.losses_file, whole)
+
+    def whole_up_to(self) -> int:
+        """The last iteration, of an interval's end, that the run's files have all records of."""
+        assert self.run is not None
+        whole = intervals.whole_up_to(self.run.intervals_file, self._attached.balancers)
+        losses = losses_log.whole_up_to(self.run.losses_file) if self.per_iteration else None
+        return whole if losses is None else min(whole, losses // self.interval * self.interval)
 
     @property
     def _attached(self) -> BalancerSet:
@@ -82,6 +99,7 @@ class Recorder:
     def _write(self, reports: list[IntervalReport]) -> None:
         records = [report.record for report in reports]
         if self.run is not None:
+            self._unsettled = True
             if self.per_iteration:
                 # First, so that every interval in intervals.jsonl has its losses.
                 self._append_losses(reports)

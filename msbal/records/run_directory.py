@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msbal.errors import SpecError
+from msbal.records import lock
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class RunDirectory:
         return self.spec_file.exists()
 
     def check(self, resume: bool = False, force: bool = False) -> None:
-        """Find out whether a run can start here, or be resumed; writes nothing.
+        """Find out whether a run can start here, or be resumed, and none goes on here; writes nothing.
 
         Args:
             force: an existing run is to be deleted. A folder that holds something else never is.
@@ -81,6 +82,7 @@ class RunDirectory:
             raise SpecError(
                 "--resume", f"{self.path} holds no run", "a run's folder", "start without --resume"
             )
+        lock.check(self.path)
         if self.exists() and not (resume or force):
             raise SpecError(
                 "output",
@@ -97,30 +99,42 @@ class RunDirectory:
             raise SpecError("output", f"{above} cannot be written", "a writable folder", elsewhere)
 
     def prepare(self, resume: bool = False, force: bool = False) -> None:
-        """Check, and make the folder ready.
+        """Check, lock the folder until `release` or the end of this process, and make it ready.
 
         Raises:
             SpecError: where the folder cannot be used.
         """
         self.check(resume, force)
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(self.path)
+            # Between the check and the lock another run may have begun here.
+            self.check(resume, force)
             if force and self.exists():
                 self._clear()
             for abandoned in self._abandoned():
                 abandoned.unlink(missing_ok=True)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except SpecError:
+            self.release()
+            raise
         except OSError as error:
+            self.release()
             raise SpecError("output", f"{self.path}: {error.strerror}", "a writable folder") from error
+
+    def release(self) -> None:
+        """Let others write here, once this process is done."""
+        lock.release(self.path)
 
     def _abandoned(self) -> list[Path]:
         """The temporary files of atomic writes that a kill cut short; a checkpoint's may be large."""
         names = ("spec.yaml", "environment.json", "intervals.jsonl", "losses.csv", "metrics.json")
         found = [file for name in (*names, "predictions.json") for file in self.path.glob(f".{name}.*.tmp")]
-        return found + list(self.checkpoints.glob(".iteration_*.tmp"))
+        return found + [p for name in (".iteration_*.tmp", ".partial_*") for p in self.checkpoints.glob(name)]
 
     def _barely_begun(self) -> bool:
         """Whether the folder is empty, or as a run leaves it that was killed before it wrote its spec."""
-        abandoned = set(self._abandoned())
+        abandoned = {*self._abandoned(), self.path / lock.NAME}
         empty = (
             self.checkpoints if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()) else None
         )

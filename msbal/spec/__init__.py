@@ -3,10 +3,12 @@
 from msbal.spec.balance import BalanceSpec, balance_models
 from msbal.spec.base import SpecModel
 from msbal.spec.data import DataSpec
-from msbal.spec.load import apply_override, dump_spec, load_spec, parse_spec, read_mapping, save_spec
+from msbal.spec.load import dump_spec, load_spec, parse_spec, save_spec
+from msbal.spec.override import apply_override, put
 from msbal.spec.run import EvaluateSpec, LogSpec, RunSpec, check_interval, run_spec_model
 from msbal.spec.schedule import OptimizerSpec, ScheduleSpec
 from msbal.spec.schema import run_schema
+from msbal.spec.text import read_mapping
 
 __all__ = [
     "BalanceSpec",
@@ -23,6 +25,7 @@ __all__ = [
     "dump_spec",
     "load_spec",
     "parse_spec",
+    "put",
     "read_mapping",
     "run_schema",
     "run_spec_model",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,9 @@ from msbal.backend import installed_backends
 from msbal.errors import SpecError, suggest
 from msbal.records.atomic import write_text
 from msbal.spec.explain import explain
+from msbal.spec.override import apply_override
 from msbal.spec.run import RunSpec, run_spec_model
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from msbal.spec.text import read_mapping
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
@@ -76,78 +72,6 @@ OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
 """The backends that `msbal backends install` knows."""
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML or TOML file.
-
-    Raises:
-        SpecError: where it cannot be read, or is something else.
-    """
-    if path.is_dir():
-        raise SpecError(str(path), "is a folder", "a spec file (.yaml or .toml)", _specs_in(path))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise SpecError(str(path), "no such file", "a spec", "make one with `msbal init DATA`") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(str(path), f"not a text file (byte {error.start})", "UTF-8") from error
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            str(path), getattr(error, "strerror", None) or str(error), "a readable file"
-        ) from error
-    raw: Any
-    if path.suffix == ".toml":
-        try:
-            raw = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
-            raise SpecError(str(path), f"TOML syntax: {error}") from error
-    else:
-        raw = _safe_yaml(text, str(path))
-    if raw is None:
-        raise SpecError(str(path), "empty", "a spec", "make one with `msbal init DATA`")
-    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise SpecError(
-            str(path), f"a {type(raw).__name__}", "keys and values, `backend: torchvision` and so on"
-        )
-    return raw
-
-
-def _safe_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise SpecError(f"{where}{place}", f"YAML syntax: {problem}") from error
-    except (RecursionError, ValueError, OverflowError, TypeError, AttributeError, KeyError) as error:
-        # PyYAML lets these through for values such as a date that does not exist.
-        raise SpecError(where, f"YAML value: {error}") from error
-
-
-def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Set ``a.b=c`` in place.
-
-    Raises:
-        SpecError: where it has no ``=``, or leads through something that has no keys.
-    """
-    key, equals, text = override.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(parts):
-        raise SpecError("--set", f"`{override}`", "KEY=VALUE, e.g. balance.interval=50")
-    at = raw
-    for i, part in enumerate(parts[:-1]):
-        following = at.get(part)
-        if following is None:
-            following = {}
-        if not isinstance(following, dict):
-            raise SpecError(
-                f"--set {key}", f"`{'.'.join(parts[: i + 1])}` is {following!r}", "keys and values"
-            )
-        at[part] = dict(following)
-        at = at[part]
-    at[parts[-1]] = _safe_yaml(text, f"--set {key}")
-
-
 def dump_spec(spec: RunSpec) -> dict[str, Any]:
     """The complete spec as plain values; `parse_spec` gives the same spec back."""
     return spec.model_dump(mode="json")
@@ -156,8 +80,3 @@ def dump_spec(spec: RunSpec) -> dict[str, Any]:
 def save_spec(spec: RunSpec, path: Path) -> None:
     """Write the complete spec as YAML, atomically."""
     write_text(path, yaml.safe_dump(dump_spec(spec), sort_keys=False, allow_unicode=True))
-
-
-def _specs_in(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".toml"))[:4]
-    return f"there are {', '.join(names)} in it" if names else "make one with `msbal init DATA`"

@@ -1,15 +1,16 @@
 """A run: plan it, claim its folder, execute it."""
 
-from msbal.training.execute import Outcome, claim, execute, gather_predictions, latest_checkpoint
+from msbal.training.execute import Outcome, claim, execute, gather_predictions
 from msbal.training.plan import Plan, make_balancers, prepare, read_data, ready_backend, seed_everything
+from msbal.training.resume import choose_checkpoint
 
 __all__ = [
     "Outcome",
     "Plan",
+    "choose_checkpoint",
     "claim",
     "execute",
     "gather_predictions",
-    "latest_checkpoint",
     "make_balancers",
     "prepare",
     "read_data",

@@ -10,8 +10,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from msbal.errors import RunError
-from msbal.training.launch import LOST
+from msbal.errors import RunError, SpecError
+from msbal.training.launch import LOST, UNMET
 
 
 def rank() -> int:
@@ -39,13 +39,29 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+TIMEOUT = "MSBAL_TIMEOUT"
+"""Environment variable: seconds that one process waits for another, 600 by default."""
+
+
+def _timeout() -> timedelta:
+    given = os.environ.get(TIMEOUT, "600")
+    try:
+        seconds = float(given)
+        if not 0 < seconds < 1e7:
+            raise ValueError
+    except ValueError as error:
+        raise SpecError(TIMEOUT, repr(given), "a number of seconds above 0") from error
+    return timedelta(seconds=seconds)
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes where torchrun started several; otherwise do nothing.
 
-    The timeout bounds how long the others wait for a process that hangs; one that died they notice at once.
+    `TIMEOUT` bounds how long the others wait for a process that hangs; one that died they notice at once.
 
     Raises:
+        SpecError: where the timeout is no number of seconds.
         RunError: in place of the transport's error where another process has gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
@@ -53,7 +69,16 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    timeout = _timeout()
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    except (RuntimeError, ValueError) as error:  # DistError and its kind are RuntimeErrors
+        reason = str(error).partition("\n")[0]
+        raise RunError(
+            f"rank {os.environ.get('RANK')}", f"{UNMET}: {reason}",
+            f"all {os.environ['WORLD_SIZE']} within {timeout.total_seconds():g} s",
+            "do all of them run, and reach MASTER_ADDR?",
+        ) from error  # fmt: skip
     try:
         yield
     except RuntimeError as error:

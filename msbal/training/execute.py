@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
 from msbal.data.model import DetectionData, subset
-from msbal.errors import MsbalError
+from msbal.errors import MsbalError, RunError
 from msbal.evaluation import evaluate
 from msbal.records import Recorder, RunDirectory, add_evaluation, write_environment
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
 from msbal.training.distributed import barrier, rank, world_size
 from msbal.training.plan import Plan
+from msbal.training.resume import choose_checkpoint
 from msbal.training.stop import StopRequest
 
 
@@ -37,10 +38,11 @@ class Outcome:
 
 
 def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
-    """Take hold of the run's folder, on the first rank; the others wait.
+    """Take hold of the run's folder, on the first rank, until `execute` ends; the others wait.
 
     Raises:
         SpecError: where the folder cannot be used.
+        RunError: where the disk fails.
     """
     run = RunDirectory(spec.output)
     problem: list[MsbalError | None] = [None]
@@ -50,6 +52,9 @@ def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
             save_spec(spec, run.spec_file)
         except MsbalError as error:
             problem = [error]
+        except OSError as error:
+            run.release()
+            problem = [_disk_error(run, error)]
     if world_size() > 1:
         dist.broadcast_object_list(problem)
     if problem[0] is not None:
@@ -67,10 +72,32 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
     Raises:
         MsbalError: where the run failed.
     """
+    try:
+        return _execute(plan, run, monitor, resume)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        raise _disk_error(run, error) from error
+    finally:
+        run.release()
+
+
+_DISK = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def _disk_error(run: RunDirectory, error: OSError) -> RunError:
+    return RunError(
+        str(error.filename or run.path),
+        f"cannot be written: {error.strerror or error}",
+        fix="when the disk has room again, continue with --resume",
+    )
+
+
+def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> Outcome:
     first = rank() == 0
     spec = plan.spec
     if first:
-        write_environment(run, plan.backend.diagnose().versions, spec.device)
+        write_environment(run, plan.backend.diagnose().versions, spec.device, world_size())
     recorder = Recorder(run if first else None, monitor.interval, spec.log.per_iteration)
     recorder.attach(plan.balancers)
 
@@ -87,7 +114,7 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
             balancers=plan.balancers,
             recorder=recorder,
             monitor=monitor,
-            checkpoint=latest_checkpoint(run) if resume else None,
+            checkpoint=choose_checkpoint(run, recorder, monitor.message) if resume else None,
             evaluate=evaluate_now if plan.val is not None else None,
             stop_requested=agreed,
         )
@@ -95,17 +122,15 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
         recorder.flush()
         if agreed.stopped:
             return Outcome(run, finished=False, metrics=None)
-    metrics = None
-    if plan.val is not None:
-        metrics = _evaluate(plan, run, monitor, plan.detector, plan.iterations, final=True)
-    barrier()
+        stop.at_once, metrics = True, None
+        try:
+            if plan.val is not None:
+                metrics = _evaluate(plan, run, monitor, plan.detector, plan.iterations, final=True)
+            barrier()
+        except KeyboardInterrupt:
+            # All is trained and saved: what is left is done again by --resume.
+            return Outcome(run, finished=False, metrics=None)
     return Outcome(run, finished=True, metrics=metrics)
-
-
-def latest_checkpoint(run: RunDirectory) -> Path | None:
-    """The newest checkpoint by name; the backend falls back on an older one where it is damaged."""
-    found = sorted(run.checkpoints.glob("iteration_*"), key=lambda path: path.name)
-    return found[-1] if found else None
 
 
 def gather_predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:

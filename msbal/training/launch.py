@@ -19,6 +19,7 @@ from types import FrameType
 
 LAUNCHED = "MSBAL_LAUNCHED"
 LOST = "lost its connection to the other processes"
+UNMET = "found no connection to the other processes"
 GRACE = 20.0
 """Seconds that the others have to notice a process's failure, and again to end, before they are killed."""
 
@@ -32,7 +33,7 @@ def launch(count: int, command: Sequence[str]) -> int:
 
     Returns:
         0 where all succeeded; 130 where they stopped when asked; else the code of the process whose failure
-        was not that of having lost another.
+        was not that of having lost another, 1 where it gave none of the command line's own.
     """
     import torch.distributed as dist
 
@@ -77,6 +78,7 @@ class _Rank:
 
     def __init__(self, rank: int, command: Sequence[str], environment: dict[str, str]) -> None:
         self.rank, self.lines = rank, list[str]()
+        self.gave_up = False
         # A session of its own: the terminal's Ctrl-C reaches the launcher alone, which passes it on once.
         self.process = subprocess.Popen(
             list(command),
@@ -121,6 +123,8 @@ class _Rank:
         said = [line for line in self.lines if line.startswith("error: ")]
         if said:
             return said[-1].removeprefix("error: ")
+        if self.gave_up:
+            return f"process {self.rank} did not end when the others did, and was killed"
         if self.code is not None and self.code < 0:
             return f"process {self.rank} was killed by signal {-self.code}"
         return f"process {self.rank} ended with code {self.code}: {' '.join(self.lines[-1:])}"
@@ -128,7 +132,7 @@ class _Rank:
     @property
     def lost_another(self) -> bool:
         """Whether it failed only because another had."""
-        return LOST in self.error
+        return LOST in self.error or UNMET in self.error
 
 
 class _Forwarding:
@@ -161,6 +165,7 @@ def _wait(processes: Sequence[_Rank]) -> None:
             number, due = steps.pop(0), time.monotonic() + GRACE
             for process in processes:
                 if process.code is None:
+                    process.gave_up = not steps
                     process.send(number)
         time.sleep(0.1)
 
@@ -176,4 +181,4 @@ def _verdict(processes: Sequence[_Rank]) -> int:
             said.add(process.error)
             sys.stderr.write(f"error: {process.error}\n")
     code = causes[0].code
-    return code if code is not None and code > 0 else 1
+    return code if code in (2, 3) else 1

@@ -9,10 +9,15 @@ from typing import Any
 
 
 class StopRequest:
-    """Catches SIGINT and SIGTERM while it is entered; a second SIGINT interrupts at once."""
+    """Catches SIGINT and SIGTERM while it is entered; a second SIGINT interrupts at once.
+
+    Attributes:
+        requested: whether one has come.
+        at_once: interrupt by the first one too: nothing is left to be saved.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested = self.at_once = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -28,6 +33,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        again, self.requested = self.requested, True
+        if self.at_once or (again and number == signal.SIGINT):
             raise KeyboardInterrupt
-        self.requested = True

@@ -1,0 +1,121 @@
+"""Checkpoints of a run: written whole or not at all, the last two kept, a damaged one passed over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msbal.errors import RunError, SpecError
+from msbal.records.atomic import replace_with
+from msbal.training.tensors import read_tensors
+
+KEPT = 2
+_NAME = re.compile(r"iteration_(\d+)\.pth")
+
+
+def path_of(folder: Path, iteration: int) -> Path:
+    """Where the checkpoint of an iteration lies."""
+    return folder / f"iteration_{iteration:08d}.pth"
+
+
+def find(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, newest first; none is opened."""
+    if not folder.is_dir():
+        return []
+    named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(named, key=iteration_of, reverse=True)
+
+
+def iteration_of(path: Path) -> int:
+    """The iteration in the name of a checkpoint that `find` gave."""
+    return int(path.stem.removeprefix("iteration_"))
+
+
+def prune(path: Path) -> None:
+    """Delete all but a checkpoint that was just written and the one before it.
+
+    Later ones too: the run was resumed from before them, as they could not be used.
+    """
+    found = find(path.parent)
+    at = found.index(path)
+    for other in (*found[:at], *found[at + KEPT :]):
+        other.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """How one backend's checkpoints are written and read.
+
+    Attributes:
+        backend: its name.
+        keys: what every checkpoint has, besides ``iteration``.
+    """
+
+    backend: str
+    keys: tuple[str, ...]
+
+    def save(self, folder: Path, state: dict[str, Any]) -> Path:
+        """Write a checkpoint atomically, then `prune`.
+
+        Args:
+            state: tensors and plain values only.
+        """
+        path = path_of(folder, state["iteration"])
+
+        def write(temporary: Path) -> None:
+            # Through a file of Python's, a full disk is an OSError that says so, though torch's writer, closed
+            # too early, buries it under an error of its own.
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(state, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
+
+        replace_with(path, write)
+        prune(path)
+        return path
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Read one checkpoint.
+
+        Raises:
+            SpecError: where it is damaged or no checkpoint.
+        """
+        state = read_tensors(path)
+        missing = [key for key in ("iteration", *self.keys) if key not in state]
+        if missing:
+            raise SpecError(
+                str(path), f"has no `{missing[0]}`", f"a checkpoint of a msbal {self.backend} run"
+            )
+        if type(state["iteration"]) is not int:
+            raise SpecError(str(path), f"iteration {state['iteration']!r}"[:200], "a whole number")
+        return state
+
+    def load_newest(self, path: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        """Read a checkpoint, or the one before it where it is damaged.
+
+        Args:
+            path: a checkpoint, or the folder of a run's checkpoints.
+            say: told of each that is passed over.
+
+        Raises:
+            RunError: where none can be read.
+        """
+        candidates = find(path if path.is_dir() else path.parent)
+        if path in candidates:
+            candidates = candidates[candidates.index(path) :]
+        elif not path.is_dir():
+            candidates = [path]
+        for candidate in candidates:
+            try:
+                return self.load(candidate)
+            except SpecError as error:
+                say(f"passed over a damaged checkpoint: {error}")
+        raise RunError(str(path), "holds no checkpoint that can be read", fix="start anew with --force")

@@ -1,0 +1,56 @@
+"""Reading what torch saved, never code: every file goes through ``torch.load(weights_only=True)``."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from msbal.errors import SpecError
+
+
+def read_tensors(path: Path) -> dict[str, Any]:
+    """A file that torch saved, on the CPU.
+
+    Raises:
+        SpecError: where it is missing, damaged, or holds more than tensors and plain values.
+    """
+    where = str(path)
+    if _swells(path):
+        raise SpecError(
+            where, "is a compressed archive that grows when it is read", "a .pth file as torch.save writes it"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
+    except pickle.UnpicklingError as error:
+        raise SpecError(
+            where, "holds pickled code, which is never run", "tensors and plain values only",
+            "save a `state_dict()` instead of a whole module",
+        ) from error  # fmt: skip
+    except Exception as error:
+        # Bytes that were damaged take torch's reader anywhere: struct.error, IndexError, TypeError, ...
+        reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
+        raise SpecError(where, f"cannot be read: {reason}", "a .pth file, whole") from error
+    if not isinstance(content, Mapping):
+        raise SpecError(where, f"holds a {type(content).__name__}", "a state dictionary")
+    return dict(content)
+
+
+def _swells(path: Path) -> bool:
+    """Whether a zip file holds more than its own bytes: torch stores, it never compresses."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        return (
+            any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+            or sum(entry.file_size for entry in entries) > path.stat().st_size
+        )
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error, NotImplementedError):
+        return False  # no zip file, or a damaged one: torch says what is wrong
