@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from msbal.backend import LevelGroup, SplitLosses
 from msbal.engine import LevelLosses
 from msbal.errors import RunError, SpecError
-from msbal_mmdet.seams import HeadSeam, LevelTerm, look_up
+from msbal_mmdet.seams import REFUSED_MODELS, HeadSeam, LevelTerm, look_up
 from msbal_mmdet.seams.base import as_scalar
 from msbal_mmdet.seams.roi import RoISeam
 
@@ -195,19 +195,15 @@ def attach(model: nn.Module, scope: Sequence[str] = ("rpn",)) -> Attachment:
 def find(model: nn.Module, scope: Sequence[str] = ("rpn",)) -> Attachment:
     """`attach` without opening anything."""
     reasons: list[str] = []
-    semi = _bases(model) & {"SemiBaseDetector"}
-    if semi:
-        raise SpecError(
-            f"model: {type(model).__name__}",
-            "it cannot be balanced: it runs its student twice a step and rescales the losses afterwards",
-        )
+    for base in _bases(model) & set(REFUSED_MODELS):
+        raise SpecError(f"model: {type(model).__name__}", f"it cannot be balanced: {REFUSED_MODELS[base]}")
     seams = [*_dense(model, scope, reasons), *(_roi(model, reasons) if "roi" in scope else [])]
     if not seams:
         raise SpecError(
             f"model: {type(model).__name__}",
             f"it cannot be balanced: {'; '.join(reasons) or 'it has no head with a loss on several levels'}",
             "a head whose loss is a sum over at least two pyramid levels",
-            "choose another detector, or train it unbalanced with `model.unbalanced: true`",
+            "choose another detector; the hook in mmdet's own tools/train.py leaves it as it is with unbalanced=True",
         )
     return Attachment(model, seams, reasons)
 

@@ -12,6 +12,7 @@ from msbal_mmdet.spec import MMDetModel
 if TYPE_CHECKING:
     from msbal.spec import RunSpec
     from msbal_mmdet.detector import MMDetDetector
+    from msbal_mmdet.zoo import MMDetZoo
 
 
 class MMDetBackend:
@@ -58,10 +59,8 @@ class MMDetBackend:
             )  # fmt: skip
         lay_model(config, spec, classes)
         device = resolve_device(spec.device)
-        if spec.schedule.amp != "none" and device.type == "cpu":
-            raise SpecError(
-                "schedule.amp", f"`{spec.schedule.amp}` on the CPU", "none: mmengine has it on GPUs only"
-            )
+        if spec.schedule.amp == "fp16" and device.type == "cpu":
+            raise SpecError("schedule.amp", "`fp16` on the CPU", "none or bf16")
         with torch.random.fork_rng(devices=[]):
             seed_generators(spec.seed)
             try:
@@ -84,3 +83,9 @@ class MMDetBackend:
                 "leave it out: the model has one head",
             )  # fmt: skip
         return MMDetDetector(model, attachment, config, spec, device)
+
+    def zoo(self) -> MMDetZoo:
+        """The models that the installed mmdet carries, for `msbal backends coverage`."""
+        from msbal_mmdet.zoo import MMDetZoo
+
+        return MMDetZoo()

@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from msbal.errors import RunError
+from msbal.errors import RunError, SpecError
+from msbal.training.checkpoints import find, path_of, prune
+from msbal.training.tensors import read_tensors
+
+__all__ = ["find", "load_weights", "make_plain", "newest_readable", "path_of", "prune", "read"]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -26,15 +30,11 @@ def read(path: Path) -> dict[str, Any]:
         RunError: where it cannot be read, or holds more than plain data.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
+        return read_tensors(path)
+    except SpecError as error:
         raise RunError(
-            str(path), f"cannot be read: {type(error).__name__}: {text}", "a checkpoint of a run"
+            str(path), f"cannot be read: {error.found}", "a checkpoint of a run", error.fix
         ) from error
-    if not isinstance(state, dict):
-        raise RunError(str(path), f"holds a {type(state).__name__}", "a checkpoint")
-    return state
 
 
 def newest_readable(path: Path, report: Any) -> Path:
@@ -43,14 +43,14 @@ def newest_readable(path: Path, report: Any) -> Path:
     Args:
         report: called with a line about each that cannot.
     """
-    candidates = sorted((p for p in path.parent.glob("iteration_*") if p.name <= path.name), reverse=True)
+    candidates = [p for p in find(path.parent) if p.name <= path.name]
     problem: RunError | None = None
     for candidate in candidates or [path]:
         try:
             read(candidate)
             return candidate
         except RunError as error:
-            report(str(error))
+            report(f"passed over a damaged checkpoint: {error}")
             problem = problem or error
     assert problem is not None
     raise problem

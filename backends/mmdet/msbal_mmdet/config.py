@@ -16,6 +16,7 @@ from msbal.errors import SpecError, suggest
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec
 from msbal.spec.schedule import ScheduleSpec
+from msbal.training.distributed import resolve_device
 from msbal_mmdet.hooks import hook_config
 from msbal_mmdet.spec import MMDetModel
 from msbal_mmdet.tiny import walk, zoo
@@ -143,7 +144,8 @@ def lay_data(
     files = {"train": folder / "train.json", "val": folder / "val.json"}
     if write:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(files["train"], train.to_coco())
+        # As mmdet's own VOC data set does: difficult boxes are ignored in training.
+        write_json(files["train"], train.to_coco(difficult_as_crowd=True))
         if val is not None:
             write_json(files["val"], val.to_coco())
     schedule = spec.schedule
@@ -236,7 +238,9 @@ def lay_schedule(config: Config, spec: RunSpec) -> None:
         wrapper.clip_grad = ConfigDict(max_norm=schedule.clip_norm, norm_type=2)
     if schedule.accumulate > 1:
         wrapper.accumulative_counts = schedule.accumulate
-    if schedule.amp != "none":
+    if schedule.amp == "bf16" and resolve_device(spec.device).type == "cpu":
+        wrapper.type = "CPUAmpOptimWrapper"
+    elif schedule.amp != "none":
         wrapper.type = "AmpOptimWrapper"
         wrapper.dtype = {"fp16": "float16", "bf16": "bfloat16"}[schedule.amp]
         wrapper.loss_scale = "dynamic" if schedule.amp == "fp16" else 1.0
@@ -300,7 +304,7 @@ def lay_run(config: Config, spec: RunSpec, work_dir: Path) -> None:
     config.custom_hooks = [*config.custom_hooks, ConfigDict(hook)]
     imports = config.get("custom_imports") or {"imports": []}
     config.custom_imports = ConfigDict(
-        imports=[*imports["imports"], "msbal_mmdet.hooks"], allow_failed_imports=False
+        imports=[*imports["imports"], "msbal_mmdet.hooks", "msbal_mmdet.amp"], allow_failed_imports=False
     )
     config.work_dir = str(work_dir)
     config.default_hooks.checkpoint = ConfigDict(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from msbal.backend import Job, LevelGroup, SplitLosses
 from msbal.data.model import DetectionData
+from msbal.proof import measuring
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_mmdet import checkpoints, pipeline
@@ -67,32 +67,11 @@ class MMDetDetector:
         return self.attachment.split(self._forward(batch))
 
     def _forward(self, batch: Batch) -> dict[str, Any]:
-        with self._measuring():
+        with measuring(self.model):
             # The preprocessor pads boxes and images in place.
             data = self.model.data_preprocessor(_copied(batch), True)
             losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
             return losses
-
-    @contextmanager
-    def _measuring(self) -> Iterator[None]:
-        """Training mode, whose running statistics are put back: a measurement is no training."""
-        was_training = self.model.training
-        self.model.train()
-        kept = [
-            (module, name, buffer)
-            for module in self.model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        # Other tensors for the while, not other values afterwards: a backward may still need them.
-        for module, name, buffer in kept:
-            module._buffers[name] = buffer.clone()
-        try:
-            yield
-        finally:
-            for module, name, buffer in kept:
-                module._buffers[name] = buffer
-            self.model.train(was_training)
 
     def iterations(self, images: int) -> int:
         """Length of the run, by the spec, else by the config."""

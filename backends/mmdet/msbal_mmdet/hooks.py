@@ -7,12 +7,12 @@ custom_hooks = [dict(type="MultiScaleBalanceHook", strategy="rlo", interval=100)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import get_rank
-from mmengine.hooks import Hook
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
@@ -21,6 +21,7 @@ from msbal.errors import RunError, SpecError
 from msbal.record import IntervalRecord
 from msbal.records import Recorder, RunDirectory
 from msbal_mmdet.attach import Attachment, attach
+from msbal_mmdet.learned import join_optimizer
 from msbal_mmdet.settings import make_balancers, read_settings, scope_of
 from msbal_mmdet.skip import SkipNonFinite
 
@@ -83,7 +84,9 @@ class MultiScaleBalanceHook(Hook):
         self.attachment.weigh = self.balancers
         self.recorder = self.make_recorder(runner)
         self.recorder.attach(self.balancers)
-        self._add_parameters(runner)
+        learned = list(self.balancers.parameters())
+        if learned:
+            join_optimizer(runner, learned)
         self._describe(runner)
 
     def before_train(self, runner: Any) -> None:
@@ -107,6 +110,20 @@ class MultiScaleBalanceHook(Hook):
         self._check_finite(runner)
         self._current = runner
         self.recorder.step(runner.iter + 1)
+        for hook in _saving_hooks(runner):
+            due = hook.every_n_train_iters(runner, hook.interval) or self.is_last_train_iter(runner)
+            if not hook.by_epoch and due:
+                self.balancers.synchronize()
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """A checkpoint may follow."""
+        if self.balancers is not None and any(hook.by_epoch for hook in _saving_hooks(runner)):
+            self.balancers.synchronize()
+
+    def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
+        """A checkpoint follows where it was the best."""
+        if self.balancers is not None and any(_saving_hooks(runner)):
+            self.balancers.synchronize()
 
     def after_train(self, runner: Any) -> None:
         """The last records, and the model as it was."""
@@ -180,15 +197,6 @@ class MultiScaleBalanceHook(Hook):
         for note in self.attachment.notes:
             runner.logger.info(f"msbal: left as it is: {note}")
 
-    def _add_parameters(self, runner: Any) -> None:
-        """What a strategy learns goes into the optimizer, undecayed."""
-        assert self.balancers is not None
-        learned = list(self.balancers.parameters())
-        if learned:
-            optimizer = runner.optim_wrapper.optimizer
-            group = {"params": learned, "weight_decay": 0.0}
-            optimizer.add_param_group({**group, "initial_lr": optimizer.defaults["lr"]})
-
     def _check_finite(self, runner: Any) -> None:
         """Stop at a loss that is NaN or infinite, naming level and term.
 
@@ -208,6 +216,13 @@ class MultiScaleBalanceHook(Hook):
             f"the loss is {history.current()}: {'; '.join(named) or 'in a loss that is not balanced'}",
             fix="lower the learning rate, or set on_nonfinite to skip",
         )
+
+
+def _saving_hooks(runner: Any) -> Iterator[CheckpointHook]:
+    """Of a run on several ranks, whose part of an unfinished interval has to be gathered on all of them before
+    the first one saves; mmengine tells the others nothing of that."""
+    if get_world_size() > 1:
+        yield from (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
 def interval_scalars(record: IntervalRecord) -> dict[str, float]:

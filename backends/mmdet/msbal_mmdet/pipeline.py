@@ -51,9 +51,12 @@ def info(record: ImageRecord) -> dict[str, Any]:
         "height": record.height,
         "width": record.width,
         "instances": [
-            {"bbox": box, "bbox_label": label, "ignore_flag": int(crowd)}
-            for box, label, crowd in zip(
-                record.boxes.tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
+            {"bbox": box, "bbox_label": label, "ignore_flag": int(ignored)}
+            for box, label, ignored in zip(
+                record.boxes.tolist(),
+                record.labels.tolist(),
+                (record.crowd | record.difficult).tolist(),
+                strict=True,
             )
         ],
     }

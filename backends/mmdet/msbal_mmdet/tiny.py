@@ -9,16 +9,22 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from msbal.errors import SpecError
+from msbal_mmdet import language
+from msbal_mmdet.batches import SIDE, batch, batch_for, class_count, default_boxes, loads_masks, sides_for
 
-SIDE = 128  # pixels
+__all__ = [
+    "SIDE", "NeedsPackage", "batch", "batch_for", "build_small", "class_count", "default_boxes", "load_config",
+    "loads_masks", "naming_packages", "quiet", "shrink", "sides_for", "walk", "zoo",
+]  # fmt: skip
 
 
 def zoo() -> Path:
@@ -32,12 +38,17 @@ def zoo() -> Path:
 
 
 def load_config(path: Path) -> Any:
-    """An mmengine config, with mmdet's classes registered."""
+    """An mmengine config, with mmdet's classes registered.
+
+    Raises:
+        NeedsPackage: where it imports one that is not installed.
+    """
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
 
     init_default_scope("mmdet")
-    return Config.fromfile(path)
+    with naming_packages():
+        return Config.fromfile(path)
 
 
 def build_small(config: Any) -> Any:
@@ -45,6 +56,9 @@ def build_small(config: Any) -> Any:
 
     Args:
         config: of mmengine; changed in place.
+
+    Raises:
+        NeedsPackage: where mmdet needs one for it that is not installed.
     """
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
@@ -55,7 +69,8 @@ def build_small(config: Any) -> Any:
     for name, value in (("iter", 0), ("epoch", 0), ("max_iters", 1000), ("max_epochs", 12)):
         MessageHub.get_current_instance().update_info(name, value)
     model = shrink(config.model)
-    with quiet():
+    with quiet(), naming_packages():
+        _place_language(model)
         built = MODELS.build(model)
         with contextlib.suppress(AttributeError):
             built.init_weights()
@@ -72,23 +87,40 @@ def build_small(config: Any) -> Any:
     return built
 
 
+def _place_language(model: Any) -> None:
+    for part in walk(model):
+        for key, value in part.items():
+            if value == language.NAME:
+                part[key] = str(language.folder())
+
+
 def shrink(model: Any) -> Any:
-    """Fewer blocks in every backbone, no downloads. In place."""
+    """Fewer blocks in every backbone, no downloads, nothing that only helps training along. In place."""
     for part in walk(model):
         part.pop("pretrained", None)
         part.pop("batch_augments", None)  # they look for a running training loop
-        if "init_cfg" in part and "Pretrained" in str(part["init_cfg"]):
+        part.pop("tracker", None)  # has no part in training, and needs packages of its own
+        if "init_cfg" in part and "checkpoint" in str(part["init_cfg"]):
             part["init_cfg"] = None
         for key in ("teacher_ckpt", "checkpoint"):
             if key in part and isinstance(part[key], str):
                 part[key] = None
         kind = str(part.get("type", ""))
+        if kind in ("SyncBN", "MMSyncBN"):
+            part["type"] = "BN"  # they want a process group
+        # Trades time for memory, one by a package of its own, one against calling backward() in parts.
+        for key, off in (("num_cp", -1), ("use_checkpoint", False), ("with_cp", False)):
+            if key in part:
+                part[key] = off
+        for key, kinds in (("name", ("BertModel",)), ("lang_model_name", ("ATSSVLFusionHead",))):
+            if kind in kinds:
+                part[key] = language.NAME
         teacher = part.get("teacher_config")
         if isinstance(teacher, str) and teacher.startswith("configs/"):
             part["teacher_config"] = shrink(load_config(zoo() / teacher.removeprefix("configs/")))
-        for key, most in (("num", 64), ("nms_pre", 200), ("max_per_img", 64), ("num_post", 64)):
+        for key, most in _MOST.items():
             if isinstance(part.get(key), int) and part[key] > most:
-                part[key] = most  # RoIs and proposals: what a proof costs, not what it shows
+                part[key] = most
         if isinstance(part.get("depth"), int) and part["depth"] in (101, 152, 200) and "Net" in kind:
             part["depth"] = 50
         if "SwinTransformer" in kind:
@@ -96,6 +128,45 @@ def shrink(model: Any) -> Any:
         if "PyramidVisionTransformer" in kind and "num_layers" in part:
             part["num_layers"] = [1] * len(part["num_layers"])
     return model
+
+
+_MOST = {"num": 64, "nms_pre": 200, "max_per_img": 64, "num_post": 64, "num_dyhead_blocks": 2}
+"""RoIs, proposals and blocks before the heads: what a proof costs, not what it shows."""
+
+
+class NeedsPackage(ImportError):
+    """mmdet itself needs a package, for this config, that is not installed."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"needs the package {package}, which is not installed")
+
+
+# How mmdet and mmengine say it: they raise anything from ImportError to NotImplementedError.
+_MISSING = re.compile(
+    r"""No\ module\ named\ ['"]([\w-]+)
+    | Failed\ to\ import\ (?!custom)\[?['"]?([\w-]+)
+    | ([\w-]+)\ is\ not\ installed
+    | (?:pip|mim)\ install\ (?:-\S+\ )*["']?(?!openmim)([\w-]+)""",
+    re.VERBOSE,
+)
+
+
+@contextlib.contextmanager
+def naming_packages() -> Iterator[None]:
+    """An error that comes from a missing package becomes a `NeedsPackage`."""
+    try:
+        yield
+    except NeedsPackage:
+        raise
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            for found in _MISSING.finditer(str(cause)):
+                package = next(name for name in found.groups() if name)
+                if find_spec(package) is None:
+                    raise NeedsPackage(package) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 def walk(node: Any) -> Iterator[Any]:
@@ -107,109 +178,6 @@ def walk(node: Any) -> Iterator[Any]:
     elif isinstance(node, list | tuple):
         for value in node:
             yield from walk(value)
-
-
-def class_count(model: Any) -> int:
-    """The number of classes that a built model predicts, at most 80."""
-    counts = [m.num_classes for m in model.modules() if isinstance(getattr(m, "num_classes", None), int)]
-    return max(1, min([c for c in counts if c > 0] or [80]))
-
-
-def loads_masks(config: Any) -> bool:
-    """Whether a config's training pipeline loads masks."""
-    return "with_mask': True" in str(config.get("train_pipeline", config.get("train_dataloader", "")))
-
-
-def sides_for(model: Any) -> tuple[tuple[int, int], ...]:
-    """(height, width) of two images that this model can take.
-
-    Of different size, so that padding is tried too, except where mmdet itself cannot do that.
-    """
-    heads = {cls.__name__ for m in model.modules() for cls in type(m).__mro__}
-    if "SSDHead" in heads:
-        # Its extra layers are made for one input size.
-        generators = [m.prior_generator for m in model.modules() if hasattr(m, "prior_generator")]
-        side = int(getattr(generators[0], "input_size", 300)) if generators else 300
-        return ((side, side), (side, side))
-    if heads & {"YOLACTHead", "RTMDetInsHead"}:
-        return ((SIDE, SIDE), (SIDE, SIDE))
-    if "SOLOHead" in heads:
-        return ((SIDE // 2, SIDE // 2), (SIDE // 2, SIDE // 2 - 32))
-    return ((SIDE, SIDE), (SIDE - 32, SIDE))
-
-
-def batch(
-    classes: int,
-    sides: Sequence[tuple[int, int]] = ((SIDE, SIDE), (SIDE - 32, SIDE)),
-    boxes: Sequence[Sequence[tuple[int, int, int, int]]] | None = None,
-    seed: int = 0,
-    masks: bool = True,
-) -> dict[str, Any]:
-    """A training batch as a data loader gives it: images, boxes of all sizes, masks, semantic maps.
-
-    Args:
-        classes: labels are below it.
-        sides: (height, width) of each image, pixels.
-        boxes: (x1, y1, x2, y2) of each image; by default one small to one that fills the image.
-        seed: of the pixels and labels.
-        masks: whether the pipeline loads them; some assigners behave differently with masks.
-    """
-    from mmdet.structures import DetDataSample
-    from mmdet.structures.mask import BitmapMasks
-    from mmengine.structures import InstanceData, PixelData
-
-    rng = np.random.default_rng(seed)
-    inputs, samples = [], []
-    for index, (height, width) in enumerate(sides):
-        chosen = boxes[index] if boxes is not None else default_boxes(height, width)
-        inputs.append(torch.from_numpy(rng.integers(0, 255, (3, height, width), dtype=np.uint8)))
-        sample = DetDataSample()
-        sample.set_metainfo(
-            {
-                "img_id": index,
-                "img_shape": (height, width),
-                "ori_shape": (height, width),
-                "pad_shape": (height, width),
-                "batch_input_shape": (height, width),
-                "scale_factor": (1.0, 1.0),
-                "flip": False,
-                "flip_direction": None,
-                "border": np.array([0, height, 0, width], dtype=np.float32),
-                "text": "object . thing",
-                "custom_entities": False,
-            }
-        )
-        instances = InstanceData()
-        instances.bboxes = torch.tensor(np.array(chosen, dtype=np.float32).reshape(-1, 4))
-        labels = rng.integers(0, classes, len(chosen))
-        instances.labels = torch.from_numpy(labels.astype(np.int64))
-        if masks:
-            bitmaps = np.zeros((len(chosen), height, width), dtype=np.uint8)
-            for bitmap, (x1, y1, x2, y2) in zip(bitmaps, chosen, strict=True):
-                bitmap[y1:y2, x1:x2] = 1
-            instances.masks = BitmapMasks(bitmaps, height, width)
-        sample.gt_instances = instances
-        ignored = InstanceData()
-        ignored.bboxes = torch.zeros(0, 4)
-        ignored.labels = torch.zeros(0, dtype=torch.int64)
-        sample.ignored_instances = ignored
-        semantic = np.zeros((1, height, width), dtype=np.int64)
-        for (x1, y1, x2, y2), label in zip(chosen, labels, strict=True):
-            semantic[0, y1:y2, x1:x2] = label
-        sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(semantic))
-        samples.append(sample)
-    return {"inputs": inputs, "data_samples": samples}
-
-
-def default_boxes(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Small to large, so that several levels have positives."""
-    boxes, x = [], 2
-    for size in (10, 20, 34):
-        boxes.append((x, 4, min(x + size, width), min(4 + size, height)))
-        x += size + 4
-    boxes.append((6, height // 2, width // 2, height - 4))
-    boxes.append((1, 1, width - 2, height - 2))
-    return boxes
 
 
 @contextlib.contextmanager

@@ -18,8 +18,9 @@ from msbal.engine import BalancerSet
 from msbal.errors import RunError
 from msbal.record import IntervalRecord
 from msbal.records import Recorder
+from msbal.records.atomic import put_in_place
 from msbal.training.distributed import rank, world_size
-from msbal_mmdet import checkpoints, loops
+from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers its wrapper)
 from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_data, lay_run, lay_schedule
 from msbal_mmdet.hooks import MultiScaleBalanceHook
@@ -104,13 +105,15 @@ class JobHook(Hook):
     def save(self, runner: Any, done: int) -> None:
         """Write a checkpoint; its name appears when it is whole."""
         self.saved = done
-        folder, name = self.job.run.checkpoints, f"iteration_{done:08d}.pth"
+        path = checkpoints.path_of(self.job.run.checkpoints, done)
+        temporary = path.with_name(f".{path.name}.mmengine.tmp")
         # The ranks' own losses of an unfinished interval; a collective.
         self.job.balancers.synchronize()
         # mmengine saves on the first rank alone.
-        runner.save_checkpoint(str(folder), f".partial_{name}", by_epoch=False, backend_args=None)
+        runner.save_checkpoint(str(path.parent), temporary.name, by_epoch=False, backend_args=None)
         if rank() == 0:
-            (folder / f".partial_{name}").replace(folder / name)
+            put_in_place(temporary, path)
+            checkpoints.prune(path)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         checkpoints.make_plain(checkpoint)

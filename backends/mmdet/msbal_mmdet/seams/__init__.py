@@ -8,9 +8,11 @@ from typing import Any
 from torch import nn
 
 from msbal_mmdet.seams.base import HeadSeam, LevelTerm, level_names
-from msbal_mmdet.seams.refused import REFUSED
+from msbal_mmdet.seams.refused import REFUSED, REFUSED_MODELS
 
-__all__ = ["REFUSED", "HeadSeam", "LevelTerm", "known", "level_names", "look_up", "register"]
+__all__ = [
+    "REFUSED", "REFUSED_MODELS", "HeadSeam", "LevelTerm", "known", "level_names", "look_up", "register",
+]  # fmt: skip
 
 _REGISTRY: dict[str, type[HeadSeam]] = {}
 

@@ -14,8 +14,9 @@ _CLS_BBOX = {"loss_cls": "cls", "loss_bbox": "bbox"}
 class ListSeam(HeadSeam):
     """The lists as they come. Covers heads whose ``loss_by_feat`` ends in a ``multi_apply`` over levels."""
 
-    heads: ClassVar = ("AnchorHead", "RetinaHead", "RetinaSepBNHead", "TOODHead", "FSAFHead", "RTMDetHead",
-                       "RTMDetSepBNHead")  # fmt: skip
+    heads: ClassVar[tuple[str, ...]] = (
+        "AnchorHead", "RetinaHead", "RetinaSepBNHead", "TOODHead", "FSAFHead", "RTMDetHead", "RTMDetSepBNHead",
+    )  # fmt: skip
 
     def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         losses = compute(*args, **kwargs)

@@ -75,7 +75,7 @@ class CarlSeamMixin:
 
     head: Any
     prefix: str
-    terms: ClassVar = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_carl": "carl"}
+    terms: ClassVar[Mapping[str, str]] = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_carl": "carl"}
 
     def term_names(self) -> tuple[str, ...]:
         names = ["cls", "bbox"]
@@ -97,7 +97,10 @@ class PISARetinaSeam(CarlSeamMixin, AnchorRowsSeam):
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         with without_carl(self.head) as carl:
             losses = super().split(compute, args, kwargs)
-        if carl is not None and losses:
+        if carl is not None and losses and len(self._calls) == 1:
+            # The box loss took its short cut for rows without any weight: there are no positives.
+            losses["loss_carl"] = on_first_level(self._calls[0][0][0].sum() * 0.0, self.num_levels)
+        elif carl is not None and losses:
             (((cls_score, labels, *_), options), ((bbox_pred, bbox_targets, *_), _)) = self._calls
             losses["loss_carl"] = carl_by_level(
                 cls_score,

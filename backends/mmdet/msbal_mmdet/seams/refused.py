@@ -23,3 +23,12 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     }
 )
 """By class name; subclasses are refused with their base."""
+
+REFUSED_MODELS: Mapping[str, str] = MappingProxyType(
+    {
+        "SemiBaseDetector": "it runs its student twice a step and rescales the losses afterwards",
+        "DeepSORT": "it is not trained: its detector and its re-identification model are, each on its own",
+        "Detectron2Wrapper": "its heads are detectron2's own, which the detectron2 backend balances",
+    }
+)
+"""Detectors and trackers, by class name, whatever heads are in them; subclasses with their base."""

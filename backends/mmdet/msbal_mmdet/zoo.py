@@ -1,0 +1,119 @@
+"""The configs that the installed mmdet carries; see `msbal.coverage`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from msbal.coverage.outcome import FAILED, NO_MODEL, REFUSED, SUPPORTED, UNUSABLE, Outcome, one_line, unusable
+
+
+class MMDetZoo:
+    """See `msbal.coverage.zoo.Zoo`. A name is the config's path, as `model.config` takes it."""
+
+    def names(self) -> list[str]:
+        from msbal_mmdet import tiny
+
+        folder = tiny.zoo()
+        return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py") if "_base_" not in p.parts)
+
+    def digest(self, name: str) -> str:
+        from msbal_mmdet import tiny
+
+        config = tiny.load_config(tiny.zoo() / name)
+        if "model" not in config:
+            return ""
+        text = json.dumps([tiny.shrink(config.model), tiny.loads_masks(config)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check(self, name: str) -> Outcome:
+        from msbal_mmdet import tiny
+
+        try:
+            config = tiny.load_config(tiny.zoo() / name)
+        except tiny.NeedsPackage as error:
+            return Outcome("", UNUSABLE, str(error))
+        if "model" not in config or "type" not in config.model:
+            return Outcome("", NO_MODEL, "it has no complete model")
+        detector = str(config.model.type).rpartition(".")[2].strip("'>")
+        if "data_preprocessor" not in config.model and detector == "ImageClassifier":
+            return Outcome("", NO_MODEL, "it trains a classifier", detector)
+        return _prove(config, detector)
+
+
+def _prove(config: Any, detector: str) -> Outcome:
+    import torch
+
+    from msbal.errors import SpecError
+    from msbal_mmdet import tiny
+    from msbal_mmdet.attach import find
+    from msbal_mmdet.proof import FrameworkError, prove, seed_all
+
+    masks = tiny.loads_masks(config)
+    try:
+        seed_all(0)
+        model = tiny.build_small(config)
+    except Exception as error:
+        reason = _refused_by_config(config)
+        if reason is not None:
+            return Outcome("", REFUSED, one_line(reason), detector)
+        if isinstance(error, tiny.NeedsPackage):
+            return Outcome("", UNUSABLE, str(error), detector)
+        return replace(unusable("build", error), detector=detector)
+    try:
+        find(model)
+    except SpecError as error:
+        # A detector without an RPN may still have RoI levels.
+        try:
+            find(model, ("roi",))
+        except SpecError:
+            return Outcome("", REFUSED, one_line(error.found), detector)
+        scope: tuple[str, ...] = ("roi",)
+    else:
+        scope = ("rpn",)
+
+    last: Exception | None = None
+    for attempt in range(3):
+        batch = tiny.batch_for(model, masks, attempt)
+        try:
+            proof = prove(model, batch, scope, seed=attempt)
+        except FrameworkError as error:
+            last = error
+            continue
+        except (Exception, torch.OutOfMemoryError) as error:
+            return replace(unusable("proof", error), status=FAILED, detector=detector)
+        heads = {g.name: {"head": g.head, "levels": g.levels, "terms": g.terms} for g in proof.groups}
+        figures = {
+            "sum_error": proof.sum_error,
+            "unit_equal": proof.unit_equal,
+            "unit_error": proof.unit_error,
+            "weighted_error": proof.weighted_error,
+            "leaks": proof.leaks,
+        }
+        status = SUPPORTED if proof.holds else FAILED
+        return Outcome("", status, "" if proof.holds else one_line(str(figures)), detector, heads, figures)
+    return Outcome("", UNUSABLE, one_line(f"step: {last}"), detector)
+
+
+def _refused_by_config(config: Any) -> str | None:
+    """Why a model that cannot be built here would be refused: by the classes of its heads."""
+    from mmdet.registry import MODELS
+
+    from msbal_mmdet import tiny
+    from msbal_mmdet.seams import REFUSED, REFUSED_MODELS, known
+
+    reasons = []
+    for part in tiny.walk(config.model):
+        kind = part.get("type")
+        cls = MODELS.get(kind) if isinstance(kind, str) else kind
+        for base in getattr(cls, "__mro__", ()):
+            if base.__name__ in REFUSED_MODELS:
+                return f"it cannot be balanced: {REFUSED_MODELS[base.__name__]}"
+            if base.__name__ in known():
+                return None
+            if base.__name__ in REFUSED:
+                reasons.append(f"{cls.__name__}: {REFUSED[base.__name__]}")
+                break
+    return f"it cannot be balanced: {reasons[0]}" if reasons else None
