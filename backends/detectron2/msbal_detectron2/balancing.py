@@ -75,6 +75,11 @@ class Balancing:
         self.model.__dict__.pop("forward", None)
         self.model.__dict__.pop(_BALANCING, None)
 
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the strategy itself learns, for the optimizer; nothing for most strategies."""
+        assert self.balancers is not None
+        return self.balancers.parameters()
+
     def split(self, batched_inputs: Any) -> SplitLosses:
         """One forward pass of a training step through the seams; nothing is weighed or remembered.
 

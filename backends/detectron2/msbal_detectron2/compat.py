@@ -78,6 +78,12 @@ PATCHES = (
         "get_norm(norm, 32)",
         "torch 1.13 and later refuse a GroupNorm of 32 groups over 1 channel (FCOS uses it)",
     ),
+    Patch(
+        "detectron2.modeling.anchor_generator",
+        "torch.meshgrid(shifts_y, shifts_x)",
+        'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
+        "torch 1.10 and later warn of a meshgrid without indexing, in every process",
+    ),
     # Not a changed package but a mistake of 0.6, which the main branch does not have.
     Patch(
         "detectron2.modeling.meta_arch.fcos",

@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BoxMode
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import DataError
+from msbal.training.stream import image_at, mix
+from msbal_detectron2.masks import Outlines
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def dataset_dict(record: ImageRecord) -> dict[str, Any]:
-    """An image as detectron2's mappers take it. Labels are indices; crowds are marked, mappers drop them."""
+def dataset_dict(record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:
+    """An image as detectron2's mappers take it. Labels are indices; crowds are marked, mappers drop them.
+
+    Raises:
+        DataError: where `outlines` lack an object.
+    """
+    annotations: list[dict[str, Any]] = [
+        {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": label, "iscrowd": int(crowd)}
+        for box, label, crowd in zip(
+            record.boxes.tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
+        )
+    ]
+    if outlines is not None:
+        for annotation, outline in zip(annotations, outlines.of(record), strict=True):
+            annotation["segmentation"] = outline
+        annotations = [a for a in annotations if a["iscrowd"] or a["segmentation"]]
     return {
         "file_name": str(record.path),
         "image_id": record.id,
         "width": record.width,
         "height": record.height,
-        "annotations": [
-            {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": label, "iscrowd": int(crowd)}
-            for box, label, crowd in zip(
-                record.boxes.tolist(), record.labels.tolist(), record.crowd.tolist(), strict=True
-            )
-        ],
+        "annotations": annotations,
     }
 
 
@@ -55,24 +62,18 @@ def register_data(data: DetectionData, name: str) -> None:
     )
 
 
-def map_image(mapper: Mapper, record: ImageRecord) -> dict[str, Any]:
+def map_image(mapper: Mapper, record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:
     """Run a mapper on an image.
 
     Raises:
         DataError: where the file cannot be read, or has another size than the annotations say.
     """
     try:
-        return mapper(dataset_dict(record))
+        return mapper(dataset_dict(record, outlines))
     except SizeMismatchError as error:
         raise DataError(str(record.path), str(error), f"{record.width} x {record.height} pixels") from error
     except (OSError, SyntaxError) as error:
         raise DataError(str(record.path), f"cannot be read: {error}", "an image") from error
-
-
-def mix(*parts: int | str) -> int:
-    """A seed below 2**63 from several numbers and names."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
@@ -88,11 +89,6 @@ def seeded(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, images: int) -> Tensor:
-    return torch.randperm(images, generator=torch.Generator().manual_seed(mix("order", seed, epoch)))
-
-
 @dataclass(frozen=True)
 class Stream(Dataset[dict[str, Any]]):
     """The endless stream of training samples, addressed by position.
@@ -104,40 +100,15 @@ class Stream(Dataset[dict[str, Any]]):
         images: those to train on.
         mapper: detectron2's, with the config's augmentations.
         seed: of order and augmentation.
+        outlines: the objects', where masks are learned.
     """
 
     images: Sequence[ImageRecord]
     mapper: Mapper
     seed: int
+    outlines: Outlines | None = None
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        epoch, place = divmod(position, len(self.images))
-        record = self.images[int(_permutation(self.seed, epoch, len(self.images))[place])]
+        record = self.images[image_at(position, len(self.images), self.seed)]
         with seeded(mix("augment", self.seed, position)):
-            return map_image(self.mapper, record)
-
-
-@dataclass(frozen=True)
-class Positions(Sampler[list[int]]):
-    """The positions of one process's batches, an iteration each, from `first` on.
-
-    Args:
-        first: iterations done already.
-        total: iterations of the whole run.
-        batch: images per iteration and process.
-        rank, processes: which of how many processes.
-    """
-
-    first: int
-    total: int
-    batch: int
-    rank: int = 0
-    processes: int = 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for iteration in range(self.first, self.total):
-            start = (iteration * self.processes + self.rank) * self.batch
-            yield list(range(start, start + self.batch))
-
-    def __len__(self) -> int:
-        return self.total - self.first
+            return map_image(self.mapper, record, self.outlines)

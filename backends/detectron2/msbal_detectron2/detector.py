@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.record import IntervalRecord
 from msbal.spec import RunSpec
+from msbal.spec.data import CocoData
 from msbal.training.distributed import rank, resolve_device, world_size
+from msbal.training.stream import Positions
 from msbal_detectron2 import checkpoints, events
+from msbal_detectron2.assignment import count_boxes
 from msbal_detectron2.balancing import Balancing
-from msbal_detectron2.data import Positions, Stream, map_image
-from msbal_detectron2.recipe import Recipe, read_recipe
+from msbal_detectron2.data import Stream, map_image
+from msbal_detectron2.masks import Outlines
+from msbal_detectron2.recipe import Masks, Recipe, read_recipe
 from msbal_detectron2.spec import Detectron2Model
 from msbal_detectron2.trainer import Trainer
 from msbal_detectron2.weights import start_from, start_pretrained
@@ -42,8 +47,11 @@ class Detectron2Detector:
         self.spec, self.classes = spec, tuple(classes)
         self.recipe: Recipe = read_recipe(spec, len(classes))
         self.device = resolve_device(spec.device)
+        if spec.schedule.amp == "fp16" and self.device.type == "cpu":
+            raise SpecError("schedule.amp", "`fp16` on the CPU", "none or bf16 there")
         self.model: nn.Module = self.recipe.build_model(self.device)
-        _check_needs(self.model)
+        _check_needs(self.model, spec.data.format)
+        self._outlines: Outlines | None = None
         scope = ("rpn",) if spec.balance.scope is None else spec.balance.scope
         self.balancing = Balancing(self.model, scope)
         self.groups: tuple[LevelGroup, ...] = self.balancing.groups
@@ -56,8 +64,17 @@ class Detectron2Detector:
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Inputs with ``instances``, resized as for inference."""
-        mapper = self.recipe.mapper(training=True, augment=False)
-        return [map_image(mapper, data.images[index]) for index in indices]
+        outlines = self._read_outlines(data)
+        mapper = self.recipe.mapper(training=True, augment=False, masks=_kind(outlines))
+        return [map_image(mapper, data.images[index], outlines) for index in indices]
+
+    def _read_outlines(self, data: DetectionData) -> Outlines | None:
+        """What a mask head learns from, read once; None for a model without."""
+        if self._outlines is None and getattr(getattr(self.model, "roi_heads", None), "mask_on", False):
+            assert isinstance(self.spec.data, CocoData)
+            path = self.spec.data.root / self.spec.data.train.annotations
+            self._outlines = Outlines(path, data.category_ids)
+        return self._outlines
 
     def framework_losses(self, batch: Any) -> dict[str, Tensor]:
         """detectron2's own loss dict."""
@@ -68,6 +85,11 @@ class Detectron2Detector:
         """The same through the seams."""
         with self.balancing.probing():
             return self.balancing.split(batch)
+
+    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
+        """How many boxes of a data set each level is responsible for, by group; crowds left out."""
+        augmentations = self.recipe.mapper(training=False).augmentations.augs  # type: ignore[attr-defined]
+        return count_boxes(self.model, self.groups, data, augmentations)
 
     # -- a run -----------------------------------------------------------------------------------
 
@@ -110,6 +132,7 @@ class Detectron2Detector:
                 schedule,
                 job.spec.balance.on_nonfinite == "skip",
                 job.spec.seed,
+                job.monitor.message,
             )
             run_hook = RunHook(self, job, trainer)
             scheduler = self.recipe.scheduler(optimizer, schedule, total)
@@ -117,13 +140,18 @@ class Detectron2Detector:
             if state is not None:
                 run_hook.restore(state)
             job.monitor.started(start, total, self.groups)
+            for note in self.recipe.notes:
+                job.monitor.message(note)
             if state is None and self._starts_frozen_at_random():
                 job.monitor.message(
                     "the backbone starts from random weights with its normalisation frozen, and will hardly train: "
                     "set model.pretrained or model.weights, or override MODEL.RESNETS.NORM=BN and "
                     "MODEL.BACKBONE.FREEZE_AT=0"
                 )
-            trainer.train(start, total)
+            with warnings.catch_warnings():
+                # A step left out, or still to come (accumulation), moves the schedule on all the same.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+                trainer.train(start, total)
         finally:
             self.balancing.remove()
         if trainer.average is not None and trainer.iter >= total:
@@ -143,20 +171,32 @@ class Detectron2Detector:
         images = data.images
         if self.recipe.defaults.filter_empty:
             images = tuple(image for image in images if (~image.crowd).any())
+        outlines = self._read_outlines(data)
+        mapper = self.recipe.mapper(training=True, masks=_kind(outlines))
         workers = self.spec.schedule.workers
         return DataLoader(
-            Stream(images, self.recipe.mapper(training=True), self.spec.seed),
+            Stream(images, mapper, self.spec.seed, outlines),
             batch_sampler=Positions(start, total, self.batch_size(), rank(), world_size()),
             num_workers=self.recipe.defaults.workers if workers is None else workers,
             collate_fn=list,
         )
 
     def load(self, checkpoint: Path) -> None:
-        """The weights of a run's checkpoint; the averaged ones where it has them."""
-        state = checkpoints.load(checkpoint)
-        self.model.load_state_dict(state["model"])
-        if state.get("average"):
-            self.model.load_state_dict(state["average"], strict=False)
+        """The weights of a run's checkpoint; the averaged ones where it has them.
+
+        Raises:
+            SpecError: where they do not fit the model.
+            RunError: where no checkpoint can be read.
+        """
+        state = checkpoints.load_newest(checkpoint, lambda text: warnings.warn(text, stacklevel=3))
+        try:
+            self.model.load_state_dict(state["model"])
+            if state.get("average"):
+                self.model.load_state_dict(state["average"], strict=False)
+        except RuntimeError as error:
+            raise SpecError(
+                str(checkpoint), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"
+            ) from error
 
     # -- inference -------------------------------------------------------------------------------
 
@@ -197,30 +237,39 @@ class RunHook(HookBase):
         self._checkpoint_every = (
             job.spec.schedule.checkpoint_every or detector.recipe.defaults.checkpoint_every
         )
-        self._saved = -1
+        self._saved = 0
         self._clock = time.perf_counter()
         _report_to_storage(job, trainer)
 
     def after_step(self) -> None:
         """Called by the trainer."""
-        job, done = self._job, self.trainer.iter + 1
+        job, trainer, done = self._job, self._trainer, self.trainer.iter + 1
         job.recorder.step(done)
         job.monitor.stepped(done, self._progress())
-        last = done == self.trainer.max_iter
-        if job.stop_requested():
-            self._trainer.stop_requested = True
-        if last or self._trainer.stop_requested or done % self._checkpoint_every == 0:
-            self.save(done)
+        last = done == trainer.max_iter
         every = job.spec.evaluate.every
         if job.evaluate is not None and every and done % every == 0 and not last:
-            if self._trainer.average is not None:
-                self._trainer.average.swap()
-            try:
-                job.evaluate(self._detector, done)
-            finally:
-                if self._trainer.average is not None:
-                    self._trainer.average.swap()
-            self._clock = time.perf_counter()
+            # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
+            job.recorder.flush()
+            self._evaluate(done)
+        # Asked by all ranks in every iteration, as they have to agree.
+        stop = job.stop_requested()
+        due = done // self._checkpoint_every > self._saved // self._checkpoint_every
+        if trainer.whole(done) and (last or stop or due):
+            self.save(done)
+            trainer.stop_requested = stop
+
+    def _evaluate(self, done: int) -> None:
+        average = self._trainer.average
+        if average is not None:
+            average.swap()
+        try:
+            assert self._job.evaluate is not None
+            self._job.evaluate(self._detector, done)
+        finally:
+            if average is not None:
+                average.swap()
+        self._clock = time.perf_counter()
 
     def _progress(self) -> dict[str, float]:
         now = time.perf_counter()
@@ -235,8 +284,6 @@ class RunHook(HookBase):
 
     def save(self, done: int) -> None:
         """Write a checkpoint; every process takes part."""
-        if done == self._saved:
-            return
         self._saved = done
         self._job.recorder.flush()
         # The ranks' own losses of an unfinished interval; a collective.
@@ -292,8 +339,18 @@ def _report_to_storage(job: Job, trainer: Trainer) -> None:
     job.recorder.on_record = on_record
 
 
-def _check_needs(model: nn.Module) -> None:
-    """Refuse a model that learns from more than boxes: msbal reads no more.
+def _kind(outlines: Outlines | None) -> Masks:
+    """Polygons cannot hold run-length encoded masks."""
+    if outlines is None:
+        return None
+    return "bitmask" if outlines.has_rle else "any"
+
+
+def _check_needs(model: nn.Module, format: str) -> None:
+    """Refuse a model that learns from what the data has not, or msbal does not read.
+
+    Args:
+        format: of the data.
 
     Raises:
         SpecError: naming what it needs, and how to go without it or how to train it anyway.
@@ -311,14 +368,18 @@ def _check_needs(model: nn.Module) -> None:
             "a model with an RPN",
             script,
         )
-    for part, yaml_key, lazy_key in (
-        ("mask", "MODEL.MASK_ON=False", "model.roi_heads.mask_in_features=null"),
-        ("keypoint", "MODEL.KEYPOINT_ON=False", "model.roi_heads.keypoint_in_features=null"),
-    ):
-        if getattr(heads, f"{part}_on", False):
-            raise SpecError(
-                "model.config",
-                f"its {part} head needs {part}s, and msbal reads boxes",
-                "a model of boxes",
-                f"override `{yaml_key}` (in a LazyConfig `{lazy_key}`), {script}",
-            )
+    if getattr(heads, "mask_on", False) and format != "coco":
+        raise SpecError(
+            "model.config",
+            f"its mask head needs masks, and data of the format `{format}` has none",
+            "a COCO annotation file with `segmentation`",
+            "or override `MODEL.MASK_ON=False` (in a LazyConfig `model.roi_heads.mask_in_features=null`)",
+        )
+    if getattr(heads, "keypoint_on", False):
+        raise SpecError(
+            "model.config",
+            "its keypoint head needs keypoints, and msbal reads boxes and masks",
+            "a model of boxes or masks",
+            "override `MODEL.KEYPOINT_ON=False` (in a LazyConfig `model.roi_heads.keypoint_in_features=null`), "
+            + script,
+        )

@@ -47,7 +47,8 @@ def deform_conv(
     Both lay `offset` out as (y, x) pairs per kernel cell and deformable group, and both read the number of
     groups from the shapes. `im2col_step` only tunes detectron2's CUDA kernel.
     """
-    return deform_conv2d(input, offset, weight, stride=stride, padding=padding, dilation=dilation)
+    out: Tensor = deform_conv2d(input, offset, weight, stride=stride, padding=padding, dilation=dilation)
+    return out
 
 
 def modulated_deform_conv(
@@ -63,9 +64,10 @@ def modulated_deform_conv(
     deformable_groups: int = 1,
 ) -> Tensor:
     """``detectron2.layers.deform_conv.modulated_deform_conv`` (deformable v2) by torchvision, as above."""
-    return deform_conv2d(
+    out: Tensor = deform_conv2d(
         input, offset, weight, bias, stride=stride, padding=padding, dilation=dilation, mask=mask
     )
+    return out
 
 
 def get_compiler_version() -> str:
@@ -119,9 +121,9 @@ def _define_missing(library: torch.library.Library) -> None:
         name = schema.split("(", 1)[0]
         if hasattr(torch.ops.detectron2, name):
             continue
-        library.define(schema)
-        library.impl(name, __getattr__(name), "CompositeExplicitAutograd")
+        library.define(schema)  # type: ignore[no-untyped-call]
+        library.impl(name, __getattr__(name), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 
 
-_LIBRARY = torch.library.Library("detectron2", "FRAGMENT")
+_LIBRARY = torch.library.Library("detectron2", "FRAGMENT")  # type: ignore[no-untyped-call]
 _define_missing(_LIBRARY)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -37,6 +38,7 @@ from msbal_detectron2.data import Mapper
 from msbal_detectron2.spec import Detectron2Model
 
 WARMUP_FACTOR = 0.001
+Masks = Literal["any", "bitmask"] | None
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,20 @@ class Recipe(ABC):
 
     def __init__(self, defaults: Defaults) -> None:
         self.defaults = defaults
+        self.notes: list[str] = []  # what of the config a run does not follow
 
     @abstractmethod
     def build_model(self, device: torch.device) -> nn.Module:
         """The model, on its device, in training mode."""
 
     @abstractmethod
-    def mapper(self, training: bool, augment: bool = True) -> Mapper:
+    def mapper(self, training: bool, augment: bool = True, masks: Masks = None) -> Mapper:
         """From dataset dicts to model inputs.
 
         Args:
             training: with ``instances``.
             augment: with the config's random augmentations, which inference never has.
+            masks: whether the instances have masks, and how they are kept; ``any`` leaves that to the config.
         """
 
     @abstractmethod
@@ -97,7 +101,7 @@ class Recipe(ABC):
             return torch.optim.SGD(
                 parameters, lr=wanted.lr, momentum=wanted.momentum, weight_decay=wanted.weight_decay
             )
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[wanted.name]
+        kind = torch.optim.AdamW if wanted.name == "adamw" else torch.optim.Adam
         return kind(parameters, lr=wanted.lr, weight_decay=wanted.weight_decay)
 
     def scheduler(
@@ -168,25 +172,34 @@ class YamlRecipe(Recipe):
                 weights=cfg.MODEL.WEIGHTS,
             )
         )
+        sampler = cfg.DATALOADER.SAMPLER_TRAIN
+        if sampler != "TrainingSampler":
+            self.notes.append(
+                f"the config asks for {sampler}; here every image is seen once an epoch, in an order by the seed"
+            )
 
     def build_model(self, device: torch.device) -> nn.Module:
         self.cfg.MODEL.DEVICE = str(device)
         model: nn.Module = build_model(self.cfg)
         return model.train()
 
-    def mapper(self, training: bool, augment: bool = True) -> Mapper:
-        if training and augment and self._flip is None:
-            mapper: Mapper = DatasetMapper(self.cfg, True)
-            return mapper
-        augmentations = build_augmentation(self.cfg, training and augment)
+    def mapper(self, training: bool, augment: bool = True, masks: Masks = None) -> Mapper:
+        cfg = self.cfg
+        augmentations = build_augmentation(cfg, training and augment)
+        cropped = training and augment and cfg.INPUT.CROP.ENABLED
         if training and augment and self._flip:
             augmentations.append(T.RandomFlip(prob=self._flip))
-        if training and augment and self.cfg.INPUT.CROP.ENABLED:
-            augmentations.insert(0, T.RandomCrop(self.cfg.INPUT.CROP.TYPE, self.cfg.INPUT.CROP.SIZE))
-        fixed: Mapper = DatasetMapper(
-            is_train=training, augmentations=augmentations, image_format=self.cfg.INPUT.FORMAT
+        if cropped:
+            augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
+        mapper: Mapper = DatasetMapper(
+            is_train=training,
+            augmentations=augmentations,
+            image_format=cfg.INPUT.FORMAT,
+            use_instance_mask=masks is not None,
+            instance_mask_format="bitmask" if masks == "bitmask" else cfg.INPUT.MASK_FORMAT,
+            recompute_boxes=cropped and masks is not None,
         )
-        return fixed
+        return mapper
 
     def own_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = build_optimizer(self.cfg, model)
@@ -237,18 +250,24 @@ class LazyRecipe(Recipe):
         model: nn.Module = instantiate(self.cfg.model)
         return model.to(device).train()
 
-    def mapper(self, training: bool, augment: bool = True) -> Mapper:
+    def mapper(self, training: bool, augment: bool = True, masks: Masks = None) -> Mapper:
+        own = self.cfg.dataloader.train.mapper
         source = self.cfg.dataloader.train if training and augment else self.cfg.dataloader.test
         augmentations = list(instantiate(source.mapper.augmentations))
         if training and augment and self._flip is not None:
             augmentations = [a for a in augmentations if not isinstance(a, T.RandomFlip)]
             augmentations.append(T.RandomFlip(prob=self._flip))
-        fixed: Mapper = DatasetMapper(
+        mapper: Mapper = DatasetMapper(
             is_train=training,
             augmentations=augmentations,
-            image_format=self.cfg.dataloader.train.mapper.image_format,
+            image_format=own.image_format,
+            use_instance_mask=masks is not None,
+            instance_mask_format="bitmask"
+            if masks == "bitmask"
+            else own.get("instance_mask_format", "polygon"),
+            recompute_boxes=bool(own.get("recompute_boxes", False)) and augment and masks is not None,
         )
-        return fixed
+        return mapper
 
     def own_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         self.cfg.optimizer.params.model = model
@@ -306,6 +325,7 @@ def find_config(name: str) -> tuple[Path, bool]:
     elif name in zoo_configs():
         found, of_zoo = zoo_root() / name, True
     else:
+        _refuse_foreign(name)
         hint = suggest(name, zoo_configs()).partition("known:")[0].strip()
         raise SpecError(
             "model.config",
@@ -315,6 +335,33 @@ def find_config(name: str) -> tuple[Path, bool]:
     if found.suffix not in (".yaml", ".yml", ".py"):
         raise SpecError("model.config", f"{found.name}", "a .yaml or .py file")
     return found, of_zoo
+
+
+# Detectors that people ask for, which no version of detectron2 has.
+_ELSEWHERE = {
+    "atss": "mmdet",
+    "gfl": "mmdet",
+    "rtmdet": "mmdet",
+    "ssd": "torchvision or mmdet",
+    "tood": "mmdet",
+    "vfnet": "mmdet",
+    "yolov3": "mmdet",
+    "yolox": "mmdet",
+}
+
+
+def _refuse_foreign(name: str) -> None:
+    for part in re.split(r"[^a-z0-9]+", name.lower()):
+        backends = _ELSEWHERE.get(part)
+        if backends is not None:
+            raise SpecError(
+                "model.config",
+                f"`{name}`, but detectron2 has no {part.upper()}",
+                "a config of detectron2's model zoo",
+                f"set `backend: {backends.partition(' ')[0]}`, which has it"
+                if " " not in backends
+                else f"set `backend:` to {backends}, which have it",
+            )
 
 
 def read_yaml(path: Path, overrides: Sequence[Any] = (), trusted: bool = False) -> CfgNode:

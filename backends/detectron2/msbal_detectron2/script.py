@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from detectron2.engine import hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from msbal.engine import BalancerSet, Strategy
 from msbal.records import Recorder, RunDirectory
@@ -36,6 +38,10 @@ def balance(
     ``intervals.jsonl``. With a model, in a loop of one's own, save the state beside it:
     ``DetectionCheckpointer(model, folder, msbal=balance(model))``.
 
+    A strategy that learns its weights (``uw``) has parameters. A trainer's optimizer and schedule are given them
+    here; in a loop of one's own, give the optimizer ``balancing.parameters()`` beside the model's, without weight
+    decay.
+
     Args:
         target: a trainer, or a model (wrapped in DistributedDataParallel or not).
         strategy: a name, such as ``rlo`` or ``avw``, or a strategy with hyperparameters of one's own.
@@ -62,7 +68,7 @@ def balance(
         target.register_hooks([hook])
         # First, so that its scalars are there when the writers write, which are registered last.
         target._hooks.insert(0, target._hooks.pop())
-        _train_learned_weights(target.optimizer, balancing)
+        _train_learned_weights(target, balancing)
     else:
         _report_after_forward(balancing, None if records is None else RunDirectory(Path(records)))
     return balancing
@@ -88,9 +94,30 @@ def _report_after_forward(balancing: Balancing, run: RunDirectory | None) -> Non
     balancing.after_forward = lambda _: recorder.step(0)
 
 
-def _train_learned_weights(optimizer: object, balancing: Balancing) -> None:
-    """Strategies that learn their weights have parameters; the optimizer has to know them."""
-    assert balancing.balancers is not None
-    parameters = list(balancing.balancers.parameters())
-    if parameters:
-        optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})  # type: ignore[attr-defined]
+def _train_learned_weights(trainer: TrainerBase, balancing: Balancing) -> None:
+    """Strategies that learn their weights have parameters; the optimizer and its schedule have to know them."""
+    parameters = list(balancing.parameters())
+    if not parameters:
+        return
+    optimizer = trainer.optimizer
+    optimizer.add_param_group({"params": parameters, "weight_decay": 0.0})
+    own, first = optimizer.param_groups[-1], optimizer.param_groups[0]
+    if "initial_lr" not in first:  # no schedule yet; one that is made later takes the new group in
+        return
+    own["initial_lr"] = own["lr"]
+    own["lr"] *= first["lr"] / first["initial_lr"] if first["initial_lr"] else 1.0
+    for scheduler in _schedulers(trainer):
+        scheduler.base_lrs.append(own["initial_lr"])
+        for per_group in ("lr_lambdas", "min_lrs"):
+            if getattr(scheduler, per_group, None):
+                getattr(scheduler, per_group).append(getattr(scheduler, per_group)[0])
+
+
+def _schedulers(trainer: TrainerBase) -> list[LRScheduler]:
+    """Those made for the trainer's optimizer before this call."""
+    found = [getattr(trainer, "scheduler", None)]
+    found += [
+        getattr(hook, "scheduler", None) for hook in trainer._hooks if isinstance(hook, hooks.LRScheduler)
+    ]
+    known = {id(scheduler): scheduler for scheduler in found if isinstance(scheduler, LRScheduler)}
+    return list(known.values())

@@ -47,6 +47,11 @@ def shrink_lazy(model: DictConfig) -> DictConfig:
     for section in (model, model.get("roi_heads")):
         if section is not None and "num_classes" in section:
             section.num_classes = CLASSES
+    heads, proposals = model.get("roi_heads"), model.get("proposal_generator")
+    if heads is not None and "batch_size_per_image" in heads:
+        heads.batch_size_per_image = 32  # RoIs and proposals: what a proof costs, not what it shows
+    if proposals is not None and "post_nms_topk" in proposals:
+        proposals.post_nms_topk = (50, 50)
     head = model.get("sem_seg_head")
     if head is not None and "num_classes" in head:
         head.num_classes = CLASSES

@@ -7,7 +7,7 @@ seed, the process and the iteration alone, so that a resumed run, and one with a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,26 +16,40 @@ import torch.distributed as dist
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from msbal.errors import RunError
 from msbal.spec import ScheduleSpec
 from msbal.training.distributed import rank, world_size
+from msbal.training.stream import mix
 from msbal_detectron2.balancing import Balancing
-from msbal_detectron2.data import mix
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_NEVER = 2**31 - 1
+_MOST_MESSAGES = 10
+_REMEDY = (
+    "lower schedule.optimizer.lr or set schedule.clip_norm; balance.on_nonfinite=skip leaves such steps out. "
+    "The weights are still those of the step before"
+)
 
 
 class Trainer(SimpleTrainer):
     """Trains a balanced model by the spec's schedule.
+
+    A step of which any loss or gradient is NaN or infinite never reaches the weights: the run stops, or leaves
+    the whole step out, the gradients accumulated for it included.
 
     Args:
         model: wrapped in DistributedDataParallel or not.
         data_loader: one batch an iteration.
         balancing: installed on `model`.
         schedule: the spec's.
-        skip_nonfinite: pass over a step whose loss is NaN or infinite, rather than stop.
+        skip_nonfinite: leave such steps out, rather than stop.
         seed: the run's.
+        say: told of each step left out.
+
+    Raises:
+        SpecError: for a precision that the device lacks.
     """
 
     def __init__(
@@ -47,13 +61,23 @@ class Trainer(SimpleTrainer):
         schedule: ScheduleSpec,
         skip_nonfinite: bool,
         seed: int,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self.balancing, self.schedule, self.seed = balancing, schedule, seed
+        self.balancing, self.schedule, self.seed, self.say = balancing, schedule, seed, say
         self.skip_nonfinite, self.stop_requested = skip_nonfinite, False
         self.device = next(model.parameters()).device
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=schedule.amp == "fp16")
+        self._scales = schedule.amp == "fp16"
+        # Where nothing needs scaling the scale is 1, which changes no bit; what remains is that it leaves out
+        # a step whose gradient is not finite.
+        self.scaler = GradScaler(
+            self.device.type,
+            init_scale=2.0**16 if self._scales else 1.0,
+            growth_interval=2000 if self._scales else _NEVER,
+        )
         self.average = WeightAverage(balancing.model, schedule.ema) if schedule.ema else None
+        self._spoilt = False
+        self._said = 0
 
     def train(self, start_iter: int, max_iter: int) -> None:
         """As ``TrainerBase.train``, but it can be asked to stop, and its errors are msbal's to show."""
@@ -70,6 +94,10 @@ class Trainer(SimpleTrainer):
             finally:
                 self.after_train()
 
+    def whole(self, done: int) -> bool:
+        """Whether after `done` iterations no gradient waits for its step: a checkpoint then resumes exactly."""
+        return done % self.schedule.accumulate == 0 or done == self.max_iter
+
     def run_step(self) -> None:
         """One forward and backward pass, and an optimizer step where one is due."""
         started = time.perf_counter()
@@ -77,23 +105,24 @@ class Trainer(SimpleTrainer):
         data_time = time.perf_counter() - started
         torch.manual_seed(mix("step", self.seed, rank(), self.iter))
 
-        accumulate = self.schedule.accumulate
-        first = self.iter % accumulate == 0
-        due = (self.iter + 1) % accumulate == 0 or self.iter + 1 == self.max_iter
-        if first or self.iter == self.start_iter:
+        due = self.whole(self.iter + 1)
+        if self.whole(self.iter) or self.iter == self.start_iter:
             self.optimizer.zero_grad()
+            self._spoilt = False
         with self._sync(due):
             with self._autocast():
                 losses = self.model(data)
                 total = sum(losses.values())
-            self.scaler.scale(total / accumulate).backward()
-        if self._finite(total, losses):
-            self.storage.put_scalar("data_time", data_time)
-            self.storage.put_scalar("total_loss", float(total.detach()))
-            if due:
-                self._step()
+            self.scaler.scale(total / self.schedule.accumulate).backward()
+        found = self._nonfinite(total, losses)
+        if found:
+            self._spoilt = True
+            self._leave_out(found)
         else:
-            self.optimizer.zero_grad()
+            self.storage.put_scalar("total_loss", float(total.detach()))
+        self.storage.put_scalar("data_time", data_time)
+        if due and not self._spoilt:
+            self._step()
 
     def _step(self) -> None:
         if self.schedule.clip_norm is not None:
@@ -102,48 +131,70 @@ class Trainer(SimpleTrainer):
             nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.average is not None:
+        if not self._scales and self.scaler.get_scale() != 1.0:
+            self.scaler.update(1.0)
+            self._leave_out([(rank(), "the gradient of a finite loss is not finite")])
+        elif self.average is not None:
             self.average.update()
 
     def _sync(self, due: bool) -> AbstractContextManager[Any]:
         """Exchange gradients between processes only where a step follows."""
         if due or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             return nullcontext()
-        return self.model.no_sync()  # type: ignore[no-any-return]
+        return self.model.no_sync()
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.schedule.amp == "none":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=_DTYPES[self.schedule.amp])
 
-    def _finite(self, total: Tensor, losses: Mapping[str, Tensor]) -> bool:
-        """Whether the step may be taken; all processes agree. Waits for the forward pass, as detectron2 does.
+    def _nonfinite(self, total: Tensor, losses: Mapping[str, Tensor]) -> list[tuple[int, str]]:
+        """The ranks on which a loss is not finite, and the names of the losses; the same on all ranks.
 
-        Raises:
-            RunError: naming the loss, unless such steps are to be skipped.
+        Waits for the forward pass, as detectron2 does.
         """
         finite = torch.isfinite(total.detach()).to(torch.int32)
         if world_size() > 1:
             dist.all_reduce(finite, dist.ReduceOp.MIN)
         if bool(finite):
-            return True
-        if self.skip_nonfinite:
-            return False
+            return []
+        mine = [] if bool(torch.isfinite(total.detach())) else [(rank(), self._names(losses))]
+        if world_size() == 1:
+            return mine
+        everyones: list[Any] = [None] * world_size()
+        dist.all_gather_object(everyones, mine)
+        return [found for part in everyones for found in part]
+
+    def _names(self, losses: Mapping[str, Tensor]) -> str:
+        """``the loss P5/cls is nan``; this rank's, of this iteration."""
         assert self.balancing.balancers is not None
-        found = [
-            f"the {item.term} loss of {item.level} is {item.value} (rank {item.rank})"
-            for item in self.balancing.balancers.nonfinite()
-        ]
+        groups = self.balancing.groups
+        found = []
+        for name, balancer in self.balancing.balancers.balancers.items():
+            prefix = f"{name.partition(':')[0]} " if len(groups) > 1 else ""
+            found += [f"{prefix}{item.level}/{item.term} is {item.value}" for item in balancer.nonfinite()]
+        balanced = {key for seam in self.balancing.seams for key in seam.keys}
         found += [
-            f"{name} is {float(loss.detach())} (rank {rank()})"
-            for name, loss in losses.items()
-            if not torch.isfinite(loss.detach())
+            f"{key} is {float(loss.detach())}"
+            for key, loss in losses.items()
+            if key not in balanced and not torch.isfinite(loss.detach())
         ]
-        raise RunError(
-            f"iteration {self.iter + 1}",
-            found[0] if found else "a loss of another process is NaN or infinite",
-            fix="lower schedule.optimizer.lr, clip with schedule.clip_norm, or set balance.on_nonfinite: skip",
-        )
+        return "the loss " + (", ".join(found) or "summed over the levels is not finite")
+
+    def _leave_out(self, found: Sequence[tuple[int, str]]) -> None:
+        """Say which step is left out and why.
+
+        Raises:
+            RunError: where the run is to stop instead.
+        """
+        where = f"iteration {self.iter + 1}, rank {found[0][0]}"
+        what = found[0][1] + "".join(f"; rank {other}: {text}" for other, text in found[1:])
+        if not self.skip_nonfinite:
+            raise RunError(where, what, "finite numbers", _REMEDY)
+        self._said += 1
+        if self._said <= _MOST_MESSAGES:
+            last = " (further ones are only recorded)" if self._said == _MOST_MESSAGES else ""
+            self.say(f"step left out: {where}: {what}{last}")
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks (the learning rate's), optimizer, scaler."""

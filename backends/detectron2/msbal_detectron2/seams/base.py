@@ -141,10 +141,10 @@ def check_own(module: nn.Module, *methods: Callable[..., Any]) -> None:
 
 def sum_levels(dense: Tensor, sizes: Sequence[int]) -> Tensor:
     """``[N, R]`` to ``[K]``: the sum over images and over each level's part of R."""
-    return torch.stack([part.sum() for part in dense.split(list(sizes), dim=1)])
+    return torch.stack([part.sum() for part in torch.split(dense, list(sizes), dim=1)])
 
 
-def spread(rows: Tensor, where: tuple[Tensor, Tensor], shape: tuple[int, int]) -> Tensor:
+def spread(rows: Tensor, where: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
     """Put ``[P]`` rows back at their (image, anchor) places: ``[N, R]``, zero elsewhere.
 
     The places differ, so that nothing is accumulated and the result is deterministic on CUDA.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
@@ -20,7 +21,7 @@ from msbal_detectron2.seams.rpn import RPNSeam
 SCOPES = ("rpn", "roi")
 
 
-def find(model: nn.Module, scope: Collection[str] = ("rpn",)) -> list[Seam]:
+def find(model: Any, scope: Collection[str] = ("rpn",)) -> list[Seam]:
     """The seams of a detectron2 model, by the classes of its parts; none is installed yet.
 
     Args:

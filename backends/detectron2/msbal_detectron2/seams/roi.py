@@ -84,7 +84,7 @@ class RoISeam(Seam):
         targets = cat(
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals], dim=0
         )
-        level = _levels(seam.pooler, proposals)
+        level = roi_levels(seam.pooler, [p.proposal_boxes for p in proposals])
         count = classes.numel()
         foreground = nonzero_tuple((classes >= 0) & (classes < module.num_classes))[0]
         chosen = deltas
@@ -114,14 +114,10 @@ class RoISeam(Seam):
         return LevelLosses(values, _sum_by_level(ones, level[foreground], levels))
 
 
-def _levels(pooler: ROIPooler, proposals: Sequence[Any]) -> Tensor:
-    """``[P]`` level of each RoI, 0 the finest: the pooler's own rule."""
+def roi_levels(pooler: ROIPooler, boxes: Sequence[Any]) -> Tensor:
+    """``[P]`` level of each box of all images, 0 the finest: the pooler's own rule."""
     level: Tensor = assign_boxes_to_levels(
-        [p.proposal_boxes for p in proposals],
-        pooler.min_level,
-        pooler.max_level,
-        pooler.canonical_box_size,
-        pooler.canonical_level,
+        list(boxes), pooler.min_level, pooler.max_level, pooler.canonical_box_size, pooler.canonical_level
     )
     return level
 
