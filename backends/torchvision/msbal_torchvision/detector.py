@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from msbal.backend import Job, LevelGroup, SplitLosses
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
+from msbal.proof import measuring
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_torchvision import checkpoints
@@ -46,36 +46,14 @@ class TorchvisionDetector:
 
     def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
         """torchvision's own losses, as if no seam were installed."""
-        with self._measuring(), self.seam.bypassed():
+        with measuring(self.model), self.seam.bypassed():
             losses: dict[str, Tensor] = self.model(*batch)
             return losses
 
     def split_losses(self, batch: Batch) -> SplitLosses:
         """The losses through the seam."""
-        with self._measuring():
+        with measuring(self.model):
             return self.seam.split(self.model(*batch))
-
-    @contextmanager
-    def _measuring(self) -> Iterator[None]:
-        """Training mode, whose running statistics are put back: a measurement is no training."""
-        was_training = self.model.training
-        self.model.train()
-        kept = [
-            (module, name, buffer)
-            for module in self.model.modules()
-            if isinstance(module, nn.modules.batchnorm._BatchNorm)
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        # Other tensors for the while, not other values afterwards: a backward may still need them.
-        for module, name, buffer in kept:
-            module._buffers[name] = buffer.clone()
-        try:
-            yield
-        finally:
-            for module, name, buffer in kept:
-                module._buffers[name] = buffer
-            self.model.train(was_training)
 
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
         """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""

@@ -1,42 +1,16 @@
-"""Reading weights, never code: every file goes through ``torch.load(weights_only=True)``."""
+"""A model that starts from weights in a file."""
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from msbal.errors import SpecError
-
-
-def read_tensors(path: Path) -> dict[str, Any]:
-    """A file that torch saved.
-
-    Raises:
-        SpecError: where it is missing, damaged, or holds more than tensors and plain values.
-    """
-    where = str(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
-    except pickle.UnpicklingError as error:
-        raise SpecError(
-            where, "holds pickled code, which is never run", "tensors and plain values only",
-            "save a `state_dict()` instead of a whole module",
-        ) from error  # fmt: skip
-    except Exception as error:
-        # Bytes that were damaged take torch's reader anywhere: struct.error, IndexError, TypeError, ...
-        reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
-        raise SpecError(where, f"cannot be read: {reason}", "a .pth file, whole") from error
-    if not isinstance(content, Mapping):
-        raise SpecError(where, f"holds a {type(content).__name__}", "a state dictionary")
-    return dict(content)
+from msbal.training.tensors import read_tensors
 
 
 def load_weights(model: Any, path: Path) -> None:

@@ -6,15 +6,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from msbal.backend import LevelGroup, SplitLosses
 from msbal.errors import RunError
 
 MOST_MESSAGES = 10
+
+Sighting: TypeAlias = tuple[int, int, str]
+"""Iteration, rank, and what was not finite."""
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Guard:
     left out, on all ranks alike, since they average their gradients. On CUDA the verdict reaches the host an
     iteration or so later; the weights are safe meanwhile.
 
+    Several processes deal with what they saw together, in `look`: all of them name all of it.
+
     Args:
         policy: the spec's ``balance.on_nonfinite``.
         say: told of a step left out.
@@ -45,13 +51,14 @@ class Guard:
         policy: Literal["stop", "skip"],
         groups: Sequence[LevelGroup],
         rank: int,
+        processes: int,
         say: Callable[[str], None],
     ) -> None:
-        self.policy, self.rank, self.say = policy, rank, say
+        self.policy, self.rank, self.processes, self.say = policy, rank, processes, say
         self.groups = {group.name: group for group in groups}
         self._suspects: deque[_Suspect] = deque()
+        self._seen: list[Sighting] = []
         self._said = 0
-        self._last_reported = -1
 
     def protect(self, iteration: int, total: Tensor, split: SplitLosses) -> Tensor:
         """`total`, whose gradient is NaN where its value is not finite.
@@ -81,42 +88,59 @@ class Guard:
         """Look at the verdicts that have arrived.
 
         Raises:
-            RunError: where a loss was not finite and the policy is to stop.
+            RunError: in a process that is alone, where a loss was not finite and the policy is to stop.
         """
         while self._suspects:
             first = self._suspects[0]
             if first.arrived is not None:
                 if not wait and not first.arrived.query():
-                    return
+                    break
                 first.arrived.synchronize()
             self._suspects.popleft()
             if not bool(first.finite):
-                self.report(first.iteration, self._name(first))
+                self._seen.append((first.iteration, self.rank, self._name(first)))
+                if self.processes == 1:
+                    self._report(self._seen[-1:])
 
-    def report(self, iteration: int, what: str) -> None:
-        """Deal with something that was not finite.
+    def look(self, iteration: int, left_out: bool, unexplained: str = "") -> None:
+        """Deal with what all ranks have seen; they call it alike.
+
+        Args:
+            left_out: whether a step was left out since the last call, which all ranks know alike.
+            unexplained: what to say where it was, though no rank has seen a loss that was not finite.
 
         Raises:
             RunError: where the policy is to stop.
         """
-        self._last_reported = iteration
-        where = f"iteration {iteration}, rank {self.rank}"
+        self.poll(wait=True)
+        if not left_out:
+            return
+        seen, self._seen = self._seen, []
+        if self.processes > 1:
+            parts: list[Any] = [None] * self.processes
+            dist.all_gather_object(parts, seen)
+            seen = sorted(sighting for part in parts for sighting in part)
+            self._report(seen)
+        if not seen and unexplained:
+            self._report([(iteration, self.rank, unexplained)])
+
+    def _report(self, sightings: Sequence[Sighting]) -> None:
+        if not sightings:
+            return
         if self.policy == "stop":
+            iteration, rank, what = sightings[0]
             raise RunError(
-                where,
-                what,
+                f"iteration {iteration}, rank {rank}",
+                "; ".join([what, *(f"on rank {rank} {what}" for _, rank, what in sightings[1:])]),
                 "finite numbers",
                 "lower schedule.optimizer.lr or set schedule.clip_norm; balance.on_nonfinite=skip leaves such "
-                "steps out. The weights are still those of the step before",
+                "steps out. No step was taken with it",
             )
-        self._said += 1
-        if self._said <= MOST_MESSAGES:
-            last = " (further ones are only recorded)" if self._said == MOST_MESSAGES else ""
-            self.say(f"step left out: {where}: {what}{last}")
-
-    def told(self, since: int) -> bool:
-        """Whether something was reported of the iterations after `since`."""
-        return self._last_reported > since
+        for iteration, rank, what in sightings:
+            self._said += 1
+            if self._said <= MOST_MESSAGES:
+                last = " (further ones are only recorded)" if self._said == MOST_MESSAGES else ""
+                self.say(f"step left out: iteration {iteration}, rank {rank}: {what}{last}")
 
     def _name(self, suspect: _Suspect) -> str:
         found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from msbal.backend import Job, SplitLosses
 from msbal.engine import LevelLosses
 from msbal.errors import SpecError
 from msbal.training.distributed import rank, world_size
+from msbal.training.stream import Positions, mix
 from msbal_torchvision import checkpoints
-from msbal_torchvision.pixels import Positions, Sample, Stream, keep, mix, to_device
+from msbal_torchvision.pixels import Sample, Stream, keep, to_device
 from msbal_torchvision.seams import Seam
 from msbal_torchvision.training.guard import Guard
 from msbal_torchvision.training.optimization import Stepper, make_optimizer, make_scheduler
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
     from msbal_torchvision.detector import TorchvisionDetector
 
 DEFAULT_WORKERS = 4  # with a GPU; beside a model that trains on the CPU, other processes only take its cores
+
+LOOK_EVERY = (
+    100  # iterations, on a GPU, between looks at what the steps found; far less than the scale grows in
+)
+
+
+def _outlive_signals(worker: int) -> None:
+    """A scheduler's SIGTERM reaches all processes: those that load go on until the training has stopped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Forward(nn.Module):
@@ -56,13 +68,10 @@ class Trainer:
         self.schedule, self.seed = job.spec.schedule, job.spec.seed
         if self.schedule.optimizer is None or self.schedule.batch_size is None:
             raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
-        if self.schedule.amp == "fp16" and self.device.type == "cpu":
-            raise SpecError("schedule.amp", "`fp16` on the CPU", "none or bf16 there")
         self.rank, self.processes = rank(), world_size()
         self.batch = self.schedule.batch_size
         self.total = detector.iterations(len(job.train))
         self.iteration = 0
-        self._looked = 0
 
         self.balancers = job.balancers.to(self.device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -83,7 +92,9 @@ class Trainer:
             ema = get_ema_multi_avg_fn(self.schedule.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True)
         detector.average = None if self.average is None else self.average.module
-        self.guard = Guard(job.spec.balance.on_nonfinite, detector.groups, self.rank, job.monitor.message)
+        self.guard = Guard(
+            job.spec.balance.on_nonfinite, detector.groups, self.rank, self.processes, job.monitor.message
+        )
         self.forward: nn.Module = _Forward(self.model, detector.seam)
         if self.processes > 1:
             self.forward = DistributedDataParallel(
@@ -116,18 +127,19 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
-            self.stepper.scaler.load_state_dict(state["scaler"])
+            self.stepper.load_state_dict(state["scaler"])
             self.balancers.load_state_dict(state["balancers"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            self.iteration = int(state["iteration"])
+        except Exception as error:
+            # A file that is whole may hold anything: torch's own loading then fails in any way.
             raise SpecError(
                 "--resume",
                 f"the checkpoint does not fit the spec: {str(error)[:300]}",
                 "the spec that the run was started with",
                 "leave the spec as it was, or start anew with --force",
             ) from error
-        self.iteration = int(state["iteration"])
 
     def save(self) -> None:
         """Write a checkpoint, on the first rank, after all records up to it."""
@@ -155,6 +167,7 @@ class Trainer:
             Stream(self.job.train, self.seed, flip),
             batch_sampler=Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
             num_workers=workers,
+            worker_init_fn=_outlive_signals,
             collate_fn=keep,
             pin_memory=self.device.type == "cuda",
             # Its draws decide nothing; without one of its own it would draw from the global generator.
@@ -189,9 +202,9 @@ class Trainer:
                 self.average.update_parameters(self.model)
         self.scheduler.step()
         self.guard.poll()
-        # On the CPU nothing has to be waited for; on a GPU this asks once an interval.
-        if self.device.type == "cpu" or self.iteration % self.job.spec.balance.interval == 0:
-            self._look_at_gradients()
+        # On the CPU nothing has to be waited for.
+        if self.device.type == "cpu" or self.iteration % LOOK_EVERY == 0:
+            self.look()
 
     def _synchronisation(self) -> AbstractContextManager[Any]:
         if isinstance(self.forward, DistributedDataParallel) and not self.whole:
@@ -206,11 +219,10 @@ class Trainer:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= self.processes
 
-    def _look_at_gradients(self) -> None:
-        self.guard.poll(wait=True)
-        looked, self._looked = self._looked, self.iteration
-        if self.stepper.left_out_a_step() and not self.guard.told(looked - self.schedule.accumulate):
-            self.guard.report(self.iteration, "the gradient of a finite loss is not finite")
+    def look(self) -> None:
+        """Find out, waiting for the device, whether a step was left out, and deal with it; see `Guard.look`."""
+        unexplained = "" if self.stepper.scales else "the gradient of a finite loss is not finite"
+        self.guard.look(self.iteration, self.stepper.left_out_a_step(), unexplained)
 
 
 def train(detector: TorchvisionDetector, job: Job) -> None:
@@ -243,7 +255,7 @@ def train(detector: TorchvisionDetector, job: Job) -> None:
         stop = job.stop_requested()
         due = every is not None and trainer.iteration // every > saved // every
         if trainer.whole and (stop or at_end or due):
-            trainer.guard.poll(wait=True)
+            trainer.look()
             trainer.save()
             saved = trainer.iteration
             pace.restart()

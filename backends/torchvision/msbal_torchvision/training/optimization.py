@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -73,6 +74,8 @@ class LearningRate:
 
 def make_scheduler(optimizer: Optimizer, spec: ScheduleSpec, total: int) -> LambdaLR:
     """Torch's scheduler around `LearningRate`, stepped once an iteration."""
+    # So it is also before the first step, where gradients accumulate or the first is left out.
+    warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
     return LambdaLR(optimizer, LearningRate(spec, total))
 
 
@@ -100,6 +103,12 @@ class Stepper:
             init_scale=2.0**16 if self.scales else 1.0,
             growth_interval=2000 if self.scales else _NEVER,
         )
+        self._scale = self.scaler.get_scale()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with a scaler's state."""
+        self.scaler.load_state_dict(state)
+        self._scale = self.scaler.get_scale()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Where the forward pass runs."""
@@ -124,8 +133,11 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def left_out_a_step(self) -> bool:
-        """Whether a gradient since the last call was not finite, though nothing is scaled. Waits for the device."""
-        if self.scales or self.scaler.get_scale() == 1.0:
-            return False
-        self.scaler.update(1.0)
-        return True
+        """Whether a gradient since the last call was not finite. Waits for the device."""
+        before, now = self._scale, self.scaler.get_scale()
+        if not self.scales and now != before:
+            self.scaler.update(before)
+            now = before
+            return True
+        self._scale = now
+        return now < before

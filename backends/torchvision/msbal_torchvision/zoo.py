@@ -1,0 +1,88 @@
+"""The detectors that the installed torchvision builds; see `msbal.coverage`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models import detection, get_model, list_models
+
+from msbal.backend import SplitLosses
+from msbal.coverage.outcome import REFUSED, Outcome, one_line, unusable
+from msbal.coverage.zoo import prove_outcome
+from msbal.proof import measuring
+from msbal_torchvision.seams import Seam, UnsplittableModelError, install
+
+SIDE = 128  # pixels
+CLASSES = 4  # with the background
+
+
+class TorchvisionZoo:
+    """See `msbal.coverage.zoo.Zoo`. A name is that of ``torchvision.models.get_model``."""
+
+    def names(self) -> list[str]:
+        return list_models(module=detection)
+
+    def digest(self, name: str) -> str:
+        return name
+
+    def check(self, name: str) -> Outcome:
+        torch.manual_seed(0)
+        try:
+            model = get_model(name, weights=None, weights_backbone=None, num_classes=CLASSES)
+        except Exception as error:
+            return unusable("build", error)
+        kind = type(model).__name__
+        if not name.startswith("ssd"):  # whose anchors are made for its own size
+            model.transform.min_size, model.transform.max_size = (SIDE,), SIDE
+        batch = small_batch()
+        try:
+            model.train()(*batch)
+        except Exception as error:
+            return replace(unusable("step", error), detector=kind)
+        reason = ""
+        for scope in (("rpn", "roi"), ("rpn",)):
+            try:
+                seam = install(model, scope)
+                break
+            except UnsplittableModelError as error:
+                reason = one_line(str(error))
+        else:
+            return Outcome("", REFUSED, reason, kind)
+        return prove_outcome(_Subject(model, seam), batch, kind)  # type: ignore[arg-type]
+
+
+class _Subject:
+    """A model and its seam, as `msbal.proof.prove` wants them."""
+
+    def __init__(self, model: Any, seam: Seam) -> None:
+        self.model, self.groups, self._seam = model, seam.groups, seam
+
+    def framework_losses(self, batch: Any) -> dict[str, Tensor]:
+        with measuring(self.model), self._seam.bypassed():
+            losses: dict[str, Tensor] = self.model(*batch)
+            return losses
+
+    def split_losses(self, batch: Any) -> SplitLosses:
+        with measuring(self.model):
+            return self._seam.split(self.model(*batch))
+
+
+def small_batch(side: int = SIDE) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images of different size with boxes from small to the whole image, masks and keypoints."""
+    generator = torch.Generator().manual_seed(0)
+    images, targets = [], []
+    for height, width in ((side, side), (side * 3 // 4, side)):
+        boxes = torch.tensor([[2, 2, 14, 12], [20, 8, 50, 40], [40, 30, 110, 90]]) * (side / SIDE)
+        boxes = torch.cat([boxes, torch.tensor([[0.0, 0.0, width, height]])])
+        masks = torch.zeros(len(boxes), height, width, dtype=torch.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[y1:y2, x1:x2] = 1
+        points = torch.ones(len(boxes), 17, 3)
+        points[..., :2] = ((boxes[:, :2] + boxes[:, 2:]) / 2).unsqueeze(1)
+        images.append(torch.rand(3, height, width, generator=generator))
+        labels = torch.arange(len(boxes)) % (CLASSES - 1) + 1
+        targets.append({"boxes": boxes, "labels": labels, "masks": masks, "keypoints": points})
+    return images, targets
