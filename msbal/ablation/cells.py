@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +11,11 @@ from typing import Any, Literal
 
 from msbal.ablation.grid import Cell, Grid, first_difference, spec_hash
 from msbal.errors import MsbalError, SpecError
-from msbal.records import RunDirectory, read_intervals, read_metrics
+from msbal.records import RunDirectory, read_metrics
 from msbal.spec import load_spec
 
 Condition = Literal["new", "begun", "finished", "changed"]
+TAIL = 1 << 16  # bytes, many times the length of a record
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,19 @@ def clear_remains(cell: Cell) -> None:
 
 
 def iteration_of(cell: Cell) -> int:
-    """The last iteration that a run has recorded; 0 where there is none yet."""
-    file = RunDirectory(cell.spec.output).intervals_file
+    """The last iteration that a run has recorded; 0 where there is none yet. Reads only the file's end."""
     try:
-        records = read_intervals(file) if file.exists() else []
-    except (MsbalError, OSError):
+        with RunDirectory(cell.spec.output).intervals_file.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().splitlines()
+    except OSError:
         return 0
-    return max((record.iteration for record in records), default=0)
+    for line in reversed(lines):
+        try:
+            return int(json.loads(line)["iteration"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that is being written
+    return 0
 
 
 def figure_so_far(cell: Cell, figure: str) -> float | None:

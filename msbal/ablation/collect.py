@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +16,14 @@ from numpy.typing import NDArray
 from msbal.ablation.cells import Finding, figure_in
 from msbal.ablation.grid import Cell
 from msbal.ablation.statistics import bootstrap_interval
+from msbal.data.model import DetectionData
 from msbal.errors import MsbalError
 from msbal.record import IntervalRecord
 from msbal.records import RunDirectory, read_intervals
+from msbal.records.atomic import replace_with
 
 Interval = tuple[float, float]
+DRAWS_VERSION = 1  # raise where the same predictions give other draws
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ class ImageBootstrap:
     Args:
         figure: one of `msbal.evaluation.bootstrap.ALL_FIGURES`.
         resamples: draws of the images.
+        cache: a folder that keeps the draws: they take longer than all else in a report.
         progress: called after each resample of each run.
 
     Attributes:
@@ -95,46 +102,109 @@ class ImageBootstrap:
     figure: str
     resamples: int
     seed: int = 0
+    cache: Path | None = None
     progress: Callable[[], None] | None = None
     notes: list[str] = field(default_factory=list)
+    _truths: dict[str, tuple[DetectionData, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def intervals(self, outcomes: Outcomes, baseline: str) -> dict[str, Interval | None]:
-        """By arm but the baseline, the interval of the mean difference over seeds and images."""
+    def intervals(self, outcomes: Outcomes, baselines: Mapping[str, str]) -> dict[str, Interval | None]:
+        """By arm that is no baseline, the interval of the mean difference over seeds and images.
+
+        Args:
+            baselines: by arm, the one that it is compared to; a baseline is its own.
+        """
         draws = {arm: self._draws(runs) for arm, runs in outcomes.cells.items()}
         found: dict[str, Interval | None] = {}
         for arm, runs in draws.items():
-            if arm == baseline:
+            base = draws[baselines[arm]]
+            if arm == baselines[arm]:
                 continue
-            seeds = [seed for seed in runs if seed in draws[baseline]]
+            seeds = [seed for seed in runs if seed in base]
+            if any(runs[seed].truth != base[seed].truth for seed in seeds):
+                self.notes.append(f"{arm}: evaluated on other images than {baselines[arm]}, so no bootstrap")
+                found[arm] = None
+                continue
             found[arm] = bootstrap_interval(
-                [draws[baseline][seed] for seed in seeds], [runs[seed] for seed in seeds], self.seed
+                [base[seed].figures for seed in seeds], [runs[seed].figures for seed in seeds], self.seed
             )
         return found
 
-    def _draws(self, runs: dict[int, Cell]) -> dict[int, NDArray[np.float64]]:
-        """By seed ``[R]``; a run whose predictions cannot be read is noted and left out."""
-        from msbal.evaluation.bootstrap import ALL_FIGURES, resampled
-        from msbal.evaluation.columns import ground_truth
-        from msbal.evaluation.runs import evaluate_run, run_data
+    def _draws(self, runs: Mapping[int, Cell]) -> dict[int, _Draws]:
+        """By seed; a run whose predictions cannot be read is noted and left out."""
+        from msbal.evaluation.bootstrap import ALL_FIGURES
 
         column = ALL_FIGURES.index(self.figure)
         found = {}
         for seed, cell in runs.items():
-            run = RunDirectory(cell.spec.output)
+            file = RunDirectory(cell.spec.output).predictions_file
+            where = f"{cell.arm}, seed {seed}"
+            if not file.exists():
+                self.notes.append(f"{where}: no predictions.json, so no bootstrap over images")
+                continue
             try:
-                evaluated = evaluate_run(cell.name, run, run_data(run))
-            except MsbalError as error:
-                self.notes.append(f"{cell.arm}, seed {seed}: no bootstrap over images: {error}")
+                data, truth = self._data(cell)
+                draws = self._resampled(cell, file, data, truth)
+            except (MsbalError, OSError) as error:
+                self.notes.append(f"{where}: no bootstrap over images: {error}")
                 continue
-            if evaluated.detections is None or evaluated.data is None:
-                self.notes.append(
-                    f"{cell.arm}, seed {seed}: no predictions.json, so no bootstrap over images"
-                )
-                continue
-            truth = ground_truth(evaluated.data)
-            draws = resampled(truth, evaluated.detections, self.resamples, self.seed, self.progress)
-            found[seed] = draws[:, column]
+            found[seed] = _Draws(truth, draws[:, column])
         return found
+
+    def _data(self, cell: Cell) -> tuple[DetectionData, str]:
+        """The images and boxes that a run is evaluated on, read once, and their fingerprint."""
+        from msbal.evaluation.columns import ground_truth
+        from msbal.evaluation.runs import run_data
+
+        section = cell.spec.data.model_dump_json()
+        if section not in self._truths:
+            data = run_data(RunDirectory(cell.spec.output))
+            digest = hashlib.sha256()
+            for value in vars(ground_truth(data)).values():
+                digest.update(repr(np.shape(value)).encode() + np.asarray(value).tobytes())
+            self._truths[section] = data, digest.hexdigest()
+        return self._truths[section]
+
+    def _resampled(self, cell: Cell, file: Path, data: DetectionData, truth: str) -> NDArray[np.float64]:
+        """Every figure on every draw, ``[R, F]``; from the cache where nothing has changed."""
+        from msbal.evaluation.bootstrap import ALL_FIGURES, resampled
+        from msbal.evaluation.columns import ground_truth
+        from msbal.evaluation.predictions import read_predictions
+
+        key = f"{DRAWS_VERSION} {self.resamples} {self.seed} {truth} {hashlib.sha256(file.read_bytes()).hexdigest()}"
+        kept = None if self.cache is None else self.cache / f"{cell.name}.draws.npz"
+        if kept is not None:
+            draws = _kept_draws(kept, key)
+            if draws is not None:
+                for _ in range(self.resamples if self.progress else 0):
+                    self.progress()  # type: ignore[misc]
+                return draws
+        _, detections, _ = read_predictions(file, data)
+        draws = resampled(ground_truth(data), detections, self.resamples, self.seed, self.progress)
+        draws = draws[:, : len(ALL_FIGURES)]
+        if kept is not None:
+            replace_with(kept, lambda temporary: _keep(temporary, key, draws))
+        return draws
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """One run's figure on each draw, ``[R]``, and the fingerprint of what was drawn from."""
+
+    truth: str
+    figures: NDArray[np.float64]
+
+
+def _kept_draws(file: Path, key: str) -> NDArray[np.float64] | None:
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return kept["draws"] if str(kept["key"]) == key else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(file: Path, key: str, draws: NDArray[np.float64]) -> None:
+    with file.open("wb") as out:
+        np.savez(out, key=np.array(key), draws=draws)
 
 
 def _mean_of(found: Sequence[dict[str, float]]) -> dict[str, float]:

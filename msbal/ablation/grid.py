@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msbal.ablation.reporting.layout import check_arms
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import SpecError, suggest
-from msbal.spec import RunSpec, balance_models, dump_spec, parse_spec, read_mapping
+from msbal.spec import RunSpec, dump_spec, parse_spec, put, read_mapping
 
 NOT_HASHED = ("output", "log")
 """Sections that change nothing of a run's result."""
@@ -54,14 +55,28 @@ class Grid:
     """All cells, arm by arm.
 
     Attributes:
-        baseline: one of `arms`.
+        baselines: by arm, the one that it is compared to; a baseline is its own.
     """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
-    baseline: str
+    baselines: Mapping[str, str]
     cells: tuple[Cell, ...]
     output: Path
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """By baseline, the arms that are compared to it, itself first."""
+        found = {arm: [arm] for arm in self.arms if self.baselines[arm] == arm}
+        for arm in self.arms:
+            if self.baselines[arm] != arm:
+                found[self.baselines[arm]].append(arm)
+        return {baseline: tuple(arms) for baseline, arms in found.items()}
+
+    @property
+    def baseline(self) -> str:
+        """The only baseline; the first of several."""
+        return next(iter(self.groups))
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -82,25 +97,75 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
         put(raw, key, value)
     if smoke:
         seeds, output = seeds[:SMOKE_SEEDS], output.with_name(f"{output.name}-smoke")
-    arms = dict(_arms(ablation))
-    baseline = slug(ablation.baseline) if ablation.baseline is not None else next(iter(arms))
-    if baseline not in arms:
-        raise SpecError("baseline", f"`{baseline}` is no arm", fix=suggest(baseline, arms))
+    arms = dict(_arms(ablation, smoke))
     for arm in ablation.published:
         if arm not in arms:
             raise SpecError("published", f"`{arm}` is no arm", fix=suggest(arm, arms))
+    check_arms(ablation.table, arms)
+    own = {arm: _with(raw, changes) for arm, changes in arms.items()}
     cells = []
-    for arm, changes in arms.items():
+    for arm in arms:
         for seed in seeds:
-            own = copy.deepcopy(raw)
-            for key, value in changes.items():
-                put(own, key, value)
-            own["seed"] = seed
-            own["output"] = str(output / "runs" / arm / f"seed-{seed}")
-            spec = parse_spec(own, base=folder, source=f"{source}, arm {arm}")
+            place = {"seed": seed, "output": str(output / "runs" / arm / f"seed-{seed}")}
+            spec = parse_spec({**own[arm], **place}, base=folder, source=f"{source}, arm {arm}")
             _check_evaluated(spec, arm)
             cells.append(Cell(arm, seed, spec, spec_hash(spec)))
-    return Grid(tuple(arms), seeds, baseline, tuple(cells), output)
+    if isinstance(ablation.baseline, dict):
+        baselines = _same_but_for(ablation.baseline, own, folder)
+    else:
+        baseline = slug(ablation.baseline) if ablation.baseline is not None else next(iter(arms))
+        if baseline not in arms:
+            raise SpecError(
+                "baseline",
+                f"`{baseline}` is no arm",
+                "an arm, or keys and values such as {balance.strategy: equal}",
+                suggest(baseline, arms),
+            )
+        baselines = dict.fromkeys(arms, baseline)
+    return Grid(tuple(arms), seeds, baselines, tuple(cells), output)
+
+
+def _with(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    changed = copy.deepcopy(raw)
+    for key, value in changes.items():
+        put(changed, key, value)
+    return changed
+
+
+def _same_but_for(
+    keys: Mapping[str, Any], arms: Mapping[str, dict[str, Any]], folder: Path
+) -> dict[str, str]:
+    """By arm its baseline: the arm in which setting `keys` changes nothing, and whose spec is the same
+    outside of the sections that they are in.
+
+    Args:
+        arms: the specs as written.
+    """
+    touched = {key.split(".")[0] for key in keys} | {"seed", *NOT_HASHED}
+    place = {"seed": 0, "output": "nowhere"}
+    group_of: dict[str, str] = {}
+    baseline_of: dict[str, str] = {}
+    for arm, raw in arms.items():
+        spec = parse_spec({**raw, **place}, base=folder, source=f"arm {arm}")
+        rest = {key: value for key, value in dump_spec(spec).items() if key not in touched}
+        group_of[arm] = json.dumps(rest, sort_keys=True, default=str)
+        moved = parse_spec({**_with(raw, keys), **place}, base=folder, source=f"baseline, arm {arm}")
+        if spec_hash(moved) != spec_hash(spec):
+            continue
+        other = baseline_of.setdefault(group_of[arm], arm)
+        if other != arm:
+            raise SpecError(
+                "baseline", f"both `{other}` and `{arm}` have these values", "one arm for each comparison",
+                "name more keys under `baseline`",
+            )  # fmt: skip
+    for arm, group in group_of.items():
+        if group not in baseline_of:
+            raise SpecError(
+                "baseline", f"nothing to compare `{arm}` to",
+                f"an arm with {', '.join(f'{key}: {_plain(value)}' for key, value in keys.items())}, and all "
+                f"outside of {', '.join(sorted({key.split('.')[0] for key in keys}))} as in `{arm}`",
+            )  # fmt: skip
+    return {arm: baseline_of[group] for arm, group in group_of.items()}
 
 
 def spec_hash(spec: RunSpec) -> str:
@@ -119,38 +184,6 @@ def first_difference(old: RunSpec, new: RunSpec) -> str:
     return ""
 
 
-def put(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key in place; another strategy keeps only what it knows of the one before.
-
-    Raises:
-        SpecError: where the key leads through something that has no keys.
-    """
-    parts = key.split(".")
-    if not all(part.strip() for part in parts):
-        raise SpecError(f"`{key}`", "an empty part", "a dotted key such as balance.interval")
-    at = raw
-    for i, part in enumerate(parts[:-1]):
-        if at.get(part) is None:
-            at[part] = {}
-        following = at[part]
-        if not isinstance(following, dict):
-            raise SpecError(key, f"`{'.'.join(parts[: i + 1])}` is {following!r}", "keys and values")
-        at = following
-    if key == "balance.strategy":
-        _change_strategy(at, value)
-    at[parts[-1]] = copy.deepcopy(value)
-
-
-def _change_strategy(balance: dict[str, Any], strategy: Any) -> None:
-    """Drop what belongs to the strategy before, but leave what no strategy knows: that is a mistake."""
-    models = balance_models()
-    old = balance.get("strategy", "rlo")
-    if old == strategy or old not in models or strategy not in models:
-        return
-    for key in set(models[old].model_fields) - set(models[strategy].model_fields):
-        balance.pop(key, None)
-
-
 def _base(ablation: AblationSpec) -> tuple[dict[str, Any], Path, str]:
     """The base's mapping, the folder that its paths start from, and what to call it."""
     if isinstance(ablation.base, dict):
@@ -158,7 +191,7 @@ def _base(ablation: AblationSpec) -> tuple[dict[str, Any], Path, str]:
     return read_mapping(ablation.base), ablation.base.parent, ablation.base.name
 
 
-def _arms(ablation: AblationSpec) -> Iterator[tuple[str, dict[str, Any]]]:
+def _arms(ablation: AblationSpec, smoke: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every arm's name and changes: the named ones, times all combinations of the axes."""
     seen: dict[str, str] = {}
     shorts = _short_keys(list(ablation.axes))
@@ -174,7 +207,7 @@ def _arms(ablation: AblationSpec) -> Iterator[tuple[str, dict[str, Any]]]:
                     "arms", f"two arms are named `{arm}`", "different names", "name them under `arms`"
                 )
             seen[arm.lower()] = arm
-            yield arm, {**changes, **axes}
+            yield arm, {**changes, **axes, **(ablation.smoke_arms.get(name, {}) if smoke else {})}
 
 
 def slug(name: str) -> str:

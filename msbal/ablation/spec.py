@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from msbal.errors import SpecError
+from msbal.ablation.reporting.layout import COLUMNS, TableLayout
+from msbal.errors import SpecError, suggest
 from msbal.evaluation.bootstrap import ALL_FIGURES
 from msbal.spec import SpecModel, apply_override, read_mapping
 from msbal.spec.base import resolve
@@ -16,7 +17,7 @@ from msbal.spec.explain import explain
 
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
 DottedKeys = dict[str, Any]
-FIXED_KEYS = ("seed", "output", "backend")
+FIXED_KEYS = {"seed": "`seeds` does that", "output": "each run has a folder of its own"}
 
 
 class AblationSpec(SpecModel):
@@ -35,8 +36,11 @@ class AblationSpec(SpecModel):
     seeds: Seeds = Field(
         (0, 1, 2), min_length=1, description="The seeds that every arm runs with, or how many (0, 1, 2, ...)."
     )
-    baseline: str | None = Field(
-        None, description="The arm that the others are compared to; by default the first."
+    baseline: str | DottedKeys | None = Field(
+        None,
+        description="The arm that the others are compared to; by default the first. Or keys and values, e.g. "
+        "{balance.strategy: equal}: each arm is then compared to the one that has these values and is "
+        "otherwise the same outside of their sections (balance).",
     )
     figure: str = Field("AP", description=f"The figure that the verdict is about: {', '.join(ALL_FIGURES)}.")
     gain: float = Field(
@@ -50,8 +54,21 @@ class AblationSpec(SpecModel):
         default_factory=dict,
         description="Keys of the base that --smoke sets, to try the whole in minutes on a CPU.",
     )
+    smoke_arms: dict[str, DottedKeys] = Field(
+        default_factory=dict,
+        description="By arm (a name under `arms`), keys that --smoke sets in it, after its own: for arms whose "
+        "models or backends have keys of their own.",
+    )
     published: dict[str, dict[str, float]] = Field(
         default_factory=dict, description="By arm, figures of a paper in per cent, shown beside the measured."
+    )
+    table: TableLayout | None = Field(
+        None, description="The measured figures in the shape of a paper's table, its figures beside them."
+    )
+    slurm: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="With --slurm, options of sbatch, e.g. partition: gpu, time: '12:00:00'; --slurm-option "
+        "KEY=VALUE adds one.",
     )
     output: Path = Field(description="The folder of all runs; by default ablations/ and the spec's name.")
 
@@ -83,6 +100,14 @@ class AblationSpec(SpecModel):
             raise ValueError(f"`{value}` is no figure; known: {', '.join(ALL_FIGURES)}")
         return value
 
+    @field_validator("slurm")
+    @classmethod
+    def _time_is_text(cls, value: dict[str, Any]) -> dict[str, Any]:
+        # YAML reads 12:00:00 as 43200, which sbatch would take for minutes.
+        if not isinstance(value.get("time", ""), str):
+            raise ValueError(f"`time` should be in quotes, e.g. '12:00:00'. Found the number {value['time']}")
+        return value
+
     @field_validator("output")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -93,12 +118,22 @@ class AblationSpec(SpecModel):
         if not self.arms and not self.axes:
             raise ValueError("nothing is varied: give `arms`, `axes` or both")
         keys = [*self.axes, *(key for arm in self.arms.values() for key in arm)]
+        if isinstance(self.baseline, dict):
+            keys += self.baseline
+            if not self.baseline:
+                raise ValueError("`baseline` should name an arm, or keys and values. Found {}")
         for key in keys:
-            if key.split(".")[0] in FIXED_KEYS:
-                raise ValueError(
-                    f"`{key}` cannot be varied"
-                    + ("; `seeds` does that" if key == "seed" else "; use an ablation for each")
-                )
+            section = key.split(".")[0]
+            if section in FIXED_KEYS:
+                raise ValueError(f"`{key}` cannot be varied; {FIXED_KEYS[section]}")
+        for name in (name for row in self.published.values() for name in row):
+            if name not in COLUMNS:
+                raise ValueError(f"`published`: `{name}` is no figure; {suggest(name, COLUMNS)}")
+        if self.table is not None and self.published:
+            raise ValueError("`published` and `table` exclude each other: the table's rows have `published`")
+        for name in self.smoke_arms:
+            if name not in self.arms:
+                raise ValueError(f"`smoke_arms`: `{name}` is not under `arms`; {suggest(name, self.arms)}")
         return self
 
 

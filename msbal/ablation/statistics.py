@@ -22,6 +22,7 @@ from scipy import stats
 Verdict = Literal["baseline", "better", "worse", "within seed noise", "unknown"]
 MOST_SEEDS = 10_000
 FAR = 30.0  # standard deviations of a noncentrality from which t is all but its chi
+FEW_PAIRS = 6  # below, the 95 % interval of a standard deviation is wider than a factor of four
 EXACT = 1e-12  # differences nearer than this are the same number
 
 
@@ -51,8 +52,9 @@ class Paired:
     Attributes:
         differences: by seed.
         mean: None without a pair.
-        sd, low, high: of the differences, and the t interval of their mean; None for fewer than two pairs.
-        p: two-sided, of no difference; likewise.
+        sd: of the differences; None for fewer than two pairs.
+        low, high: the t interval of their mean; p: two-sided, of no difference. None where the differences
+            show no noise: fewer than two, or all the same and not zero.
     """
 
     differences: Mapping[int, float]
@@ -116,9 +118,10 @@ def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
         return Paired(differences, mean)
     spread = statistics.stdev(values)
     if spread <= EXACT:
-        # Without any spread t is 0/0 or infinite. Only identical settings, or figures that are all zero,
-        # come to that.
-        return Paired(differences, mean, 0.0, mean, mean, 1.0 if abs(mean) <= EXACT else 0.0)
+        # Identical settings come to differences of zero. Of others, figures of few images may fall on the
+        # same step by chance: t would be infinite, and two seeds enough for certainty.
+        same = abs(mean) <= EXACT
+        return Paired(differences, mean, 0.0, *((mean, mean, 1.0) if same else (None, None, None)))
     test = stats.ttest_1samp(values, 0.0)
     bounds = test.confidence_interval(confidence)
     return Paired(differences, mean, spread, float(bounds.low), float(bounds.high), float(test.pvalue))
@@ -224,20 +227,22 @@ def bootstrap_interval(
 
 def conclude(
     summaries: Mapping[str, Summary],
-    baseline: str,
+    baseline: str | Mapping[str, str],
     gain: float,
     images: Mapping[str, tuple[float, float] | None] | None = None,
     level: float = 0.05,
 ) -> dict[str, Conclusion]:
-    """The verdict on every arm but the baseline.
+    """The verdict on every arm that is no baseline.
 
     Args:
         summaries: of one figure, by arm.
+        baseline: of all, or by arm its own. The correction is for all comparisons together.
         gain: the difference worth seeing, for `seeds_needed`.
         images: by arm, `bootstrap_interval`.
     """
-    others = [arm for arm in summaries if arm != baseline]
-    pairs = {arm: pair(summaries[baseline], summaries[arm], 1 - level) for arm in others}
+    of = dict.fromkeys(summaries, baseline) if isinstance(baseline, str) else baseline
+    others = [arm for arm in summaries if of[arm] != arm]
+    pairs = {arm: pair(summaries[of[arm]], summaries[arm], 1 - level) for arm in others}
     corrected = dict(zip(others, holm([pairs[arm].p for arm in others]), strict=True))
     found = {}
     for arm in others:
@@ -249,14 +254,18 @@ def conclude(
         )
         bounds = (images or {}).get(arm)
         verdict = _verdict(paired, p, level)
-        words = _words(arm, baseline, paired, p, verdict, bounds, gain, needed, len(others))
+        tested = sum(p is not None for p in corrected.values())
+        words = _words(arm, of[arm], paired, p, verdict, bounds, gain, needed, tested, level)
+        if paired.identical and not any(summaries[arm].values.values()):
+            verdict = "unknown"
+            words = f"{arm}: as with {of[arm]}, every run's figure is 0: none has learned enough to compare."
         found[arm] = Conclusion(arm, paired, verdict, p, words, needed, bounds)
     return found
 
 
 def _verdict(paired: Paired, p: float | None, level: float) -> Verdict:
     if paired.mean is None or p is None:
-        return "unknown"
+        return "unknown"  # no pair, or no noise to measure the difference by
     if p >= level:
         return "within seed noise"
     return "better" if paired.mean > 0 else "worse"
@@ -272,22 +281,30 @@ def _words(
     gain: float,
     needed: int | None,
     comparisons: int,
+    level: float,
 ) -> str:
     if paired.mean is None:
         return f"{arm}: no seed with a finished run of both it and {baseline}; nothing can be concluded."
     by = f"{100 * paired.mean:+.2f} points over {paired.n} seed{'s' if paired.n != 1 else ''}"
-    if p is None or paired.low is None or paired.high is None:
+    if paired.n < 2:
         return f"{arm}: {by}; one pair shows no noise, so nothing can be concluded."
+    if p is None or paired.p is None or paired.low is None or paired.high is None:
+        return (
+            f"{arm}: {by}, the same on each: no noise can be seen, so nothing can be concluded. "
+            "More seeds, or more images to evaluate on, would show some."
+        )
     if paired.identical:
         return f"{arm}: the same figures as {baseline} on every seed: within seed noise."
-    span = f"95 % interval {100 * paired.low:+.2f} .. {100 * paired.high:+.2f}"
-    corrected = f"p = {p:.2g}" + (f", corrected for {comparisons} arms" if comparisons > 1 else "")
+    span = f"{100 * (1 - level):g} % interval {100 * paired.low:+.2f} .. {100 * paired.high:+.2f}"
+    corrected = f"p = {p:.2g}" + (f", corrected for {comparisons} comparisons" if comparisons > 1 else "")
     wish = f"{100 * gain:g} points"
     if verdict == "within seed noise":
-        seeds = "more than 10,000 seeds" if needed is None else f"{needed} seeds"
+        seeds = f"more than {MOST_SEEDS:,} seeds" if needed is None else f"about {needed:,} seeds"
+        alone = f" (p = {paired.p:.2g} alone would be below {level:g})" if paired.p < level else ""
+        rough = f", of which {paired.n} pairs give only a rough idea," if paired.n < FEW_PAIRS else ""
         return (
-            f"{arm}: {by} ({span}; {corrected}): within seed noise. "
-            f"To see a gain of {wish} at this noise about {seeds} are needed."
+            f"{arm}: {by} ({span}; {corrected}): within seed noise{alone}. "
+            f"To see a gain of {wish} at this noise{rough} {seeds} are needed."
         )
     text = f"{arm}: {verdict} than {baseline}, {by} ({span}; {corrected})."
     if images is not None and images[0] <= 0 <= images[1]:

@@ -18,7 +18,58 @@ def command(
             help="Override a key, e.g. seeds=5; base.KEY=VALUE sets a key of the run spec in every arm. Repeatable.",
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Runs at once on this machine.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            help="Runs at once: by default 1 on this machine, and all that there is room for on others.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Run on a Ray cluster: auto, HOST:6379 or ray://HOST:10001. Its machines must share the output "
+            "folder and the data.",
+        ),
+    ] = None,
+    slurm: Annotated[
+        bool,
+        typer.Option(
+            "--slurm",
+            help="Run as an array of SLURM jobs, which go on when this command ends; the same command finds them "
+            "again. The machines must share the output folder and the data.",
+        ),
+    ] = False,
+    slurm_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm-option",
+            metavar="KEY=VALUE",
+            help="An option of sbatch, e.g. partition=gpu or time=12:00:00 (by default 24 hours). Repeatable.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus",
+            min=0,
+            help="With --ray and --slurm, GPUs of each run; several train it together. By default 1, without any in "
+            "a Ray cluster or under `device: cpu` 0.",
+        ),
+    ] = None,
+    cpus: Annotated[
+        int | None,
+        typer.Option(
+            "--cpus",
+            min=1,
+            help="With --ray and --slurm, CPU cores of each run. By default 1 and one for each process that "
+            "loads images.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run anew what was run with another spec.")] = False,
     dry_run: Annotated[
         bool,
@@ -54,6 +105,16 @@ def command(
         raise SpecError(
             "--report-only", f"given together with --{'dry-run' if dry_run else 'force'}", "one of them"
         )
+    if ray is not None and slurm:
+        raise SpecError("--ray", "given together with --slurm", "one of them")
+    for option, value in (("--gpus", gpus), ("--cpus", cpus)):
+        if value is not None and ray is None and not slurm:
+            raise SpecError(option, "given without --ray or --slurm", "it together with one of them")
+    if slurm_option and not slurm:
+        raise SpecError("--slurm-option", "given without --slurm", "both")
+    if gpus is not None and gpus != int(gpus) and (slurm or gpus > 1):
+        raise SpecError("--gpus", f"{gpus:g}", "a whole number; with --ray also a part of one")
+    sbatch = dict(_pair(text) for text in slurm_option or [])
     overrides = list(set_ or [])
     if output is not None:
         overrides.append(f"output={str(output)!r}")
@@ -61,6 +122,11 @@ def command(
         ablation=load_ablation(spec, overrides),
         name=spec.stem,
         jobs=jobs,
+        ray=ray,
+        slurm=slurm,
+        sbatch=sbatch,
+        gpus=gpus,
+        cpus=cpus,
         force=force,
         dry_run=dry_run,
         report_only=report_only,
@@ -71,3 +137,12 @@ def command(
     code = ablate(call)
     if code:
         raise typer.Exit(code)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    from msbal.errors import SpecError
+
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip("- "):
+        raise SpecError("--slurm-option", f"`{text}`", "KEY=VALUE, e.g. partition=gpu")
+    return key.strip(), value

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -15,9 +16,12 @@ from rich.text import Text
 from msbal.ablation.cells import Finding, findings_of, refuse_changed
 from msbal.ablation.collect import ImageBootstrap, Interval, Outcomes, collect
 from msbal.ablation.estimate import estimate, total_seconds
-from msbal.ablation.grid import Grid, make_grid
+from msbal.ablation.executors.executor import Executor
+from msbal.ablation.executors.local import LocalExecutor
+from msbal.ablation.grid import Grid, make_grid, slug
 from msbal.ablation.report import Report, make_report
-from msbal.ablation.runner import LocalRunner, Result, check_output
+from msbal.ablation.reporting.costs import arm_costs
+from msbal.ablation.runner import GridRunner, Result, check_output
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import RunError
 from msbal.evaluation.tables import Table
@@ -34,7 +38,12 @@ class AblateCall:
 
     ablation: AblationSpec
     name: str
-    jobs: int = 1
+    jobs: int | None = None
+    ray: str | None = None
+    slurm: bool = False
+    sbatch: Mapping[str, str] = field(default_factory=dict)
+    gpus: float | None = None
+    cpus: int | None = None
     force: bool = False
     dry_run: bool = False
     report_only: bool = False
@@ -65,7 +74,8 @@ def ablate(call: AblateCall) -> int:
     if any(finding.condition == "finished" for finding in result.findings):
         _report(call, grid, result.findings, console)
     if result.stopped:
-        console.print("stopped; the same command goes on from here", markup=False)
+        on = "; the runs that SLURM has go on" if call.slurm else ""
+        console.print(f"stopped{on}; the same command goes on from here", markup=False)
         return 130
     if result.failures:
         first = result.failures[0]
@@ -79,31 +89,64 @@ def ablate(call: AblateCall) -> int:
 
 def _run(call: AblateCall, grid: Grid, console: Console) -> Result:
     write_text(grid.output / "ablation.yaml", _dumped(call.ablation))
-    monitor = make_grid_monitor(call.mode, console, call.name)
+    monitor = make_grid_monitor(call.mode, console, call.name, call.ablation.figure)
+    executor = make_executor(call, grid)
     with StopRequest() as stop:
-        runner = LocalRunner(
-            grid, monitor, call.jobs, call.ablation.figure, call.force, lambda: stop.requested
-        )
+        runner = GridRunner(
+            grid, monitor, executor, call.ablation.figure, call.force, lambda: stop.requested,
+            processes=max(1, int(call.gpus or 1)),
+        )  # fmt: skip
         try:
             return runner.run()
         finally:
+            executor.close()
             monitor.close()
+
+
+def make_executor(call: AblateCall, grid: Grid) -> Executor:
+    """Where the call wants its runs to be worked on.
+
+    Raises:
+        BackendError: where what it takes is not installed.
+        RunError: where it cannot be reached.
+    """
+    devices = {cell.spec.device for cell in grid.cells}
+    gpus = call.gpus if call.gpus is not None else 0 if devices == {"cpu"} else None
+    cpus = call.cpus or 1 + max(cell.spec.schedule.workers or 0 for cell in grid.cells)
+    if call.ray is not None:
+        from msbal.ablation.executors.ray import RayExecutor
+
+        return RayExecutor(call.ray, gpus, cpus, call.jobs)
+    if call.slurm:
+        from msbal.ablation.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(
+            grid.output / "cells" / "slurm", f"msbal-{slug(call.name)}", 1 if gpus is None else int(gpus), cpus,
+            call.jobs, {**call.ablation.slurm, **call.sbatch},
+        )  # fmt: skip
+    return LocalExecutor(call.jobs or 1, gpus=bool(devices & {"auto", "cuda"}))
 
 
 def _report(call: AblateCall, grid: Grid, findings: list[Finding], console: Console) -> None:
     outcomes = collect(grid.arms, findings)
     images, notes = _bootstrap(call, grid, outcomes)
-    report = make_report(call.ablation, grid, outcomes, images, notes, call.smoke)
+    costs, uncounted = arm_costs(call.ablation.table, grid)
+    report = make_report(call.ablation, grid, outcomes, images, (*notes, *uncounted), call.smoke, costs)
     folder = grid.output / "report"
     report.write(folder)
     _print_report(report, console)
-    console.print(Text(f"report: {os.path.relpath(folder)}"), soft_wrap=True)
+    console.print(
+        Text(
+            f"report: {os.path.relpath(folder / 'report.html')}, beside it as Markdown, LaTeX, CSV and JSON"
+        ),
+        soft_wrap=True,
+    )
 
 
 def _bootstrap(
     call: AblateCall, grid: Grid, outcomes: Outcomes
 ) -> tuple[dict[str, Interval | None] | None, tuple[str, ...]]:
-    paired = [arm for arm in grid.arms if arm != grid.baseline and len(outcomes.cells[arm]) > 1]
+    paired = [arm for arm in grid.arms if grid.baselines[arm] != arm and len(outcomes.cells[arm]) > 1]
     if call.resamples == 0 or not paired:
         return None, ()
     runs = sum(len(cells) for cells in outcomes.cells.values())
@@ -114,9 +157,10 @@ def _bootstrap(
     ) as progress:  # fmt: skip
         task = progress.add_task("bootstrap over seeds and images", total=call.resamples * runs)
         bootstrap = ImageBootstrap(
-            call.ablation.figure, call.resamples, progress=lambda: progress.advance(task)
-        )
-        images = bootstrap.intervals(outcomes, grid.baseline)
+            call.ablation.figure, call.resamples, cache=grid.output / "cells",
+            progress=lambda: progress.advance(task),
+        )  # fmt: skip
+        images = bootstrap.intervals(outcomes, grid.baselines)
     return images, tuple(bootstrap.notes)
 
 
@@ -164,16 +208,24 @@ def _print_plan(call: AblateCall, grid: Grid) -> None:
         "a run",
     )
     open_cells = [c for c in grid.cells if findings[c.arm, c.seed] != "finished"]
-    took = duration(total_seconds(open_cells, costs, call.jobs))
+    took = duration(total_seconds(open_cells, costs, call.jobs or 1))
     notes = (
-        f"{len(open_cells)} of {len(grid)} runs to do: about {took} with --jobs {call.jobs}, from one measured "
+        f"{len(open_cells)} of {len(grid)} runs to do: about {took} with --jobs {call.jobs or 1}, from one measured "
         "step and prediction; runs that share a processor are slower, and a begun one is shorter.",
-        f"baseline {grid.baseline}, figure {call.ablation.figure}, output {_near(grid.output)}",
+        f"{_baseline_text(grid)}, figure {call.ablation.figure}, output {_near(grid.output)}",
     )
     _print_table(
         Table(f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds", header, tuple(rows), notes),
         console,
     )
+
+
+def _baseline_text(grid: Grid) -> str:
+    """``baseline equal``, or who is compared to whom."""
+    if len(grid.groups) == 1:
+        return f"baseline {grid.baseline}"
+    told = (f"{baseline} for {', '.join(arms[1:]) or 'none'}" for baseline, arms in grid.groups.items())
+    return f"baselines {'; '.join(told)}"
 
 
 def _near(path: Path) -> str:

@@ -1,0 +1,269 @@
+"""Runs on the machines of a Ray cluster (https://docs.ray.io), each with the GPUs and CPUs that it is given.
+
+What a lost machine was working on goes on at another, from its last checkpoint; so does a run that failed in
+a way that another machine may not: `TRIES` times in all.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msbal.ablation.executors.executor import Stage
+from msbal.ablation.work import Ended, Event, Order, bring_to_end
+from msbal.errors import BackendError, RunError
+
+TRIES = 4
+HOPELESS = 2  # the exit code of a wrong spec: it is wrong on every machine
+ANSWER_SECONDS = 10.0
+LOOK_SECONDS = 0.2  # between two looks at the tasks
+NODE = "ray.io/node-id"
+
+
+class RayExecutor:
+    """Runs as tasks of a Ray cluster.
+
+    Args:
+        address: as `ray.init` takes it: ``auto``, ``HOST:6379``, ``ray://HOST:10001``, or ``local`` for a
+            cluster of this machine alone.
+        gpus: of each run, a part of one allowed; None for one where the cluster has any.
+        cpus: of each run.
+        jobs: at most so many runs at once; None for as many as there is room for.
+
+    Attributes:
+        needs: resources of each run, as Ray names them.
+        avoided: ids of the machines on which any run has failed.
+
+    Raises:
+        BackendError: where Ray is not installed.
+        RunError: where there is no cluster.
+    """
+
+    stays = False
+    poll_seconds = 5.0
+
+    def __init__(
+        self, address: str, gpus: float | None = None, cpus: float = 1, jobs: int | None = None
+    ) -> None:
+        self._ray = _ray()
+        try:
+            _answers(address)
+            self._ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False
+            )
+        except (OSError, ValueError, RuntimeError, SystemExit) as error:
+            raise RunError(
+                f"--ray {address}", _first_line(error), "the address of a running Ray cluster",
+                "start one with `ray start --head`, or say --ray local",
+            ) from error  # fmt: skip
+        if gpus is None:
+            gpus = 1 if self._ray.cluster_resources().get("GPU", 0) else 0
+        self.needs = {"CPU": cpus, "GPU": gpus}
+        self.avoided: set[str] = set()
+        self._jobs = jobs
+        self._open: list[RayJob] = []
+        self._said: list[str] = []
+        self._halted, self._looked = False, 0.0
+        # Beside the caller: a machine that is lost does not take it along.
+        here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            self._ray.get_runtime_context().get_node_id(), soft=False
+        )
+        self.board = self._ray.remote(_Board).options(num_cpus=0, scheduling_strategy=here).remote()
+        if not self._room():
+            self._said.append(
+                f"no machine of the cluster has {cpus:g} CPUs and {gpus:g} GPUs: the runs wait until one has"
+            )
+
+    def submit(self, orders: Sequence[Order]) -> list[RayJob]:
+        """See `Executor`."""
+        made = [RayJob(self, order) for order in orders]
+        self._open += made
+        self.look()
+        return made
+
+    def stop(self) -> None:
+        """See `Executor`."""
+        self._halted = True
+        self._ray.get(self.board.halt.remote())
+        for job in self._open:
+            if job.task is not None and job.at == "queued":
+                self._ray.cancel(job.task)
+        self.look()
+
+    def messages(self) -> list[str]:
+        """See `Executor`."""
+        said, self._said = self._said, []
+        return said
+
+    def close(self) -> None:
+        """See `Executor`."""
+        self._ray.shutdown()
+
+    def look(self) -> None:
+        """Bring every open job's stage up to date, and start what there is room for."""
+        if time.monotonic() < self._looked + LOOK_SECONDS:
+            return
+        for number, event in self._ray.get(self.board.events.remote()):
+            for job in self._open:
+                if job.number == number:
+                    job.at = event
+        waited_for = {job.task: job for job in self._open if job.task is not None}
+        if waited_for:
+            done, _ = self._ray.wait(list(waited_for), num_returns=len(waited_for), timeout=0)
+            for task in done:
+                self._take(waited_for[task])
+        for job in self._open:
+            if job.task is None and self._halted:
+                job.result = Ended("stopped")
+        self._open = [job for job in self._open if job.result is None]
+        going = sum(job.task is not None for job in self._open)
+        for job in self._open:
+            if job.task is None and (self._jobs is None or going < self._jobs):
+                self._start(job)
+                going += 1
+        self._looked = time.monotonic()
+
+    def _start(self, job: RayJob) -> None:
+        job.number = self._ray.get(self.board.number.remote())
+        options: dict[str, Any] = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"]}
+        if job.avoid and self._room(job.avoid):
+            options["label_selector"] = {NODE: f"!in({','.join(sorted(job.avoid))})"}
+        # Ray would start a lost task again by itself, but say nothing of it.
+        task = self._ray.remote(_work).options(max_retries=0, name=f"msbal {job.name}", **options)
+        job.task, job.at = task.remote(job.order, job.number, self.board), "queued"
+        job.tries += 1
+
+    def _take(self, job: RayJob) -> None:
+        """A task is over: so is its job, unless it is worth another try."""
+        task, job.task = job.task, None
+        job.number = -1
+        try:
+            ended, node = self._ray.get(task)
+        except self._ray.exceptions.TaskCancelledError:
+            job.result = Ended("stopped")
+            return
+        except self._ray.exceptions.RayError as error:
+            ended, node, how = Ended("failed", _first_line(error)), None, "its machine or process was lost"
+        else:
+            how = f"failed on {ended.place} ({ended.reason})"
+        if ended.state == "stopped" and not self._halted:
+            ended, how = Ended("failed", ended.reason, ended.code, ended.place), "was stopped from outside"
+        if ended.state != "failed" or self._halted or job.tries >= TRIES or ended.code == HOPELESS:
+            job.result = ended
+        else:
+            job.at = "queued"
+            if node is not None:
+                job.avoid.add(node)
+                self.avoided.add(node)
+            self._said.append(f"{job.name}: {how}; it goes on elsewhere")
+
+    def _room(self, avoid: set[str] | frozenset[str] = frozenset()) -> bool:
+        """Whether any machine but those to avoid is large enough for a run."""
+        return any(
+            node["Alive"]
+            and node["NodeID"] not in avoid
+            and all(node["Resources"].get(kind, 0) >= amount for kind, amount in self.needs.items())
+            for node in self._ray.nodes()
+        )
+
+
+@dataclass(eq=False)
+class RayJob:
+    """See `executor.Job`.
+
+    Attributes:
+        number: of the task that works on it now.
+        avoid: machines on which it failed.
+    """
+
+    executor: RayExecutor
+    order: Order
+    task: Any = None
+    number: int = -1
+    at: Stage = "queued"
+    tries: int = 0
+    avoid: set[str] = field(default_factory=set)
+    result: Ended | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.order.arm}, seed {self.order.seed}"
+
+    def stage(self) -> Stage:
+        """See `Job`."""
+        if self.result is None:
+            self.executor.look()
+        return self.at if self.result is None else "ended"
+
+    def ended(self) -> Ended:
+        """See `Job`."""
+        assert self.result is not None
+        return self.result
+
+
+class _Board:
+    """An actor: what the tasks have to tell the caller, and whether they are to stop."""
+
+    def __init__(self) -> None:
+        self._events: list[tuple[int, Event]] = []
+        self._numbers, self._halted = 0, False
+
+    def number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def told(self, number: int, event: Event) -> None:
+        self._events.append((number, event))
+
+    def events(self) -> list[tuple[int, Event]]:
+        events, self._events = self._events, []
+        return events
+
+    def halt(self) -> None:
+        self._halted = True
+
+    def halted(self) -> bool:
+        return self._halted
+
+
+def _work(order: Order, number: int, board: Any) -> tuple[Ended, str]:
+    """The task; gives how it ended and the node's id."""
+    ray = _ray()
+    ended = bring_to_end(
+        order,
+        halted=lambda: bool(ray.get(board.halted.remote())),
+        told=lambda event: board.told.remote(number, event),
+    )
+    return ended, ray.get_runtime_context().get_node_id()
+
+
+def _answers(address: str) -> None:
+    """Ray itself tries for more than a minute, and then leaves the program.
+
+    Raises:
+        OSError: where nothing answers at a HOST:PORT.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise BackendError(
+            "--ray", f"ray cannot be imported: {error}", "Ray on this machine and on the cluster's",
+            "pip install 'msbal[ray]'",
+        ) from error  # fmt: skip
+    return ray
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

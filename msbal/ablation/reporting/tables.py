@@ -1,0 +1,131 @@
+"""The tables that every ablation has: the comparison, the figures by object size, all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msbal.ablation.cells import figure_in
+from msbal.ablation.collect import Outcomes
+from msbal.ablation.grid import Grid
+from msbal.ablation.reporting.numbers import mean_and_sd, points, signed, span
+from msbal.ablation.reporting.spanned import SpannedTable
+from msbal.ablation.statistics import Conclusion, Summary, pair, summarize
+from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.evaluation.tables import FULL_NAMES, Table
+from msbal.plotting.series import merge_names
+
+SIZES = ("AP", "AP_S", "AP_M", "AP_L")
+
+
+def comparison(
+    figure: str,
+    grid: Grid,
+    summaries: Mapping[str, Summary],
+    conclusions: Mapping[str, Conclusion],
+    notes: tuple[str, ...],
+) -> Table:
+    """Mean, spread and verdict of each arm in the one figure; a block for each baseline."""
+    boot = any(conclusion.images is not None for conclusion in conclusions.values())
+    header = [
+        "arm", "n", f"{FULL_NAMES.get(figure, figure)}, %", "sd", "difference", "95 % interval", "p (Holm)",
+        *(["seeds and images"] if boot else []), "seeds needed", "verdict",
+    ]  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    rules: list[int] = []
+    for arm, first in _in_blocks(grid):
+        if first:
+            rules.append(len(rows))
+        summary, found = summaries[arm], conclusions.get(arm)
+        row = [arm, str(summary.n), points(summary.mean), points(summary.sd)]
+        if found is None:
+            row += ["-"] * (len(header) - len(row) - 1) + ["baseline"]
+        else:
+            row += [
+                signed(found.paired.mean),
+                span(found.paired.low, found.paired.high),
+                "-" if found.p is None else f"{found.p:.2g}",
+                *([span(*(found.images or (None, None)))] if boot else []),
+                "-" if found.seeds_needed is None else str(found.seeds_needed),
+                found.verdict,
+            ]
+        rows.append(tuple(row))
+    several = len(grid.groups) > 1
+    return SpannedTable(
+        "Each arm against its baseline, the first of its block"
+        if several
+        else f"Each arm against {grid.baseline}",
+        tuple(header),
+        tuple(rows),
+        (
+            "Differences are paired by seed; their interval is Student's t over the seeds, p is two-sided and "
+            "corrected for the number of comparisons (Holm).",
+            *(
+                (
+                    "The interval over seeds and images draws both anew (bootstrap); with few seeds it is too narrow.",
+                )
+                if boot
+                else ()
+            ),
+            *notes,
+        ),
+        rules=tuple(rules),
+    )
+
+
+def sizes(grid: Grid, outcomes: Outcomes) -> Table:
+    """The figures by object size, beside the weights that the levels got."""
+    levels = merge_names([list(weights) for weights in outcomes.weights.values()])
+    by_figure = {
+        figure: {arm: summarize(values) for arm, values in outcomes.values(figure).items()}
+        for figure in SIZES
+    }
+    rows: list[tuple[str, ...]] = []
+    rules: list[int] = []
+    for arm, first in _in_blocks(grid):
+        if first:
+            rules.append(len(rows))
+        row = [arm]
+        base = grid.baselines[arm]
+        for figure in SIZES:
+            row.append(mean_and_sd(by_figure[figure][arm]))
+            if figure != "AP":
+                difference = pair(by_figure[figure][base], by_figure[figure][arm]).mean
+                row.append("-" if arm == base else signed(difference))
+        weights = outcomes.weights.get(arm, {})
+        row += [f"{weights[level]:.3f}" if level in weights else "-" for level in levels]
+        rows.append(tuple(row))
+    header, above = ["arm", "AP"], ["", ""]
+    for figure in SIZES[1:]:
+        header += [figure, f"{figure} difference"]
+        above += [figure, figure]
+    header += [f"weight {level}" for level in levels]
+    above += ["weight"] * len(levels)
+    return SpannedTable(
+        "By object size, %, and the mean weight of each level",
+        tuple(header),
+        tuple(rows),
+        (
+            "Mean ± standard deviation over the seeds. These differences are not tested: the verdict is on one "
+            "figure, chosen beforehand.",
+        ),
+        above=tuple(above),
+        rules=tuple(rules),
+    )
+
+
+def runs(grid: Grid, outcomes: Outcomes) -> Table:
+    """Every finished run's figures."""
+    rows = [
+        (arm, str(seed), *(points(figure_in(found, name)) for name in ALL_FIGURES))
+        for arm in grid.arms
+        for seed, found in outcomes.figures[arm].items()
+    ]
+    return Table("All runs, %", ("arm", "seed", *(FULL_NAMES.get(n, n) for n in ALL_FIGURES)), tuple(rows))
+
+
+def _in_blocks(grid: Grid) -> list[tuple[str, bool]]:
+    """The arms, each after its baseline where there are several, and whether a new block begins."""
+    if len(grid.groups) == 1:
+        return [(arm, False) for arm in grid.arms]
+    blocks = list(grid.groups.values())
+    return [(arm, n > 0 and arm == block[0]) for n, block in enumerate(blocks) for arm in block]

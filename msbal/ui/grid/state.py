@@ -1,0 +1,95 @@
+"""What each run of a grid is at."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal
+
+State = Literal["queued", "running", "done", "failed", "kept"]
+
+
+@dataclass
+class Run:
+    """One cell."""
+
+    state: State = "queued"
+    ap: float | None = None
+    eta: float | None = None
+    progress: float | None = None
+    begun: float | None = None
+    seconds: float | None = None
+
+
+class Grid:
+    """The state of all runs."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, figure: str = "AP") -> None:
+        self.clock, self.figure = clock, figure
+        self.lock = Lock()
+        self.arms: list[str] = []
+        self.seeds: list[int] = []
+        self.runs: dict[tuple[str, int], Run] = {}
+        self.messages: list[str] = []
+        self.begun = clock()
+
+    def planned(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        with self.lock:
+            self.begun = self.clock()
+            self.arms, self.seeds = list(arms), list(seeds)
+            self.runs = {(arm, seed): Run() for arm in arms for seed in seeds}
+
+    def updated(
+        self,
+        arm: str,
+        seed: int,
+        state: State,
+        ap: float | None,
+        eta: float | None,
+        progress: float | None,
+    ) -> bool:
+        """Whether the run's state is another one now."""
+        with self.lock:
+            if arm not in self.arms:
+                self.arms.append(arm)
+            if seed not in self.seeds:
+                self.seeds.append(seed)
+            run = self.runs.setdefault((arm, seed), Run())
+            changed = run.state != state
+            now = self.clock()
+            if state == "running" and changed:
+                run.begun = now
+            if state in ("done", "failed") and run.begun is not None and changed:
+                run.seconds = now - run.begun
+            run.state = state
+            run.ap = run.ap if ap is None else ap
+            run.eta = eta if state == "running" else None
+            run.progress = progress if state == "running" else None
+            return changed
+
+    def count(self, *states: str) -> int:
+        return sum(run.state in states for run in self.runs.values())
+
+    def aps(self, arm: str) -> list[float]:
+        """The final AP of an arm's finished runs."""
+        runs = (self.runs[arm, seed] for seed in self.seeds if (arm, seed) in self.runs)
+        return [run.ap for run in runs if run.state in ("done", "kept") and run.ap is not None]
+
+    def remaining(self) -> float | None:
+        """Seconds to the end, if runs go on taking as long as those so far, as many at once."""
+        running = [run for run in self.runs.values() if run.state == "running"]
+        took = [run.seconds for run in self.runs.values() if run.state == "done" and run.seconds]
+        for run in running:
+            if run.eta is not None and run.begun is not None:
+                took.append(self.clock() - run.begun + run.eta)
+        queued = self.count("queued")
+        if not running and not queued:
+            return 0.0
+        if not took:
+            return None
+        each = statistics.fmean(took)
+        open_runs = [each / 2 if run.eta is None else run.eta for run in running]
+        return (sum(open_runs) + queued * each) / max(1, len(running))
