@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -40,6 +41,7 @@ class TestDetectron2(BackendContract):
     cases: ClassVar[dict[str, dict[str, Any]]] = {
         "retinanet": _case("COCO-Detection/retinanet_R_50_FPN_1x.yaml", _SMALL),
         "faster": _case("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", _SMALL),
+        "fcos": _case(str(Path(__file__).with_name("detectron2_fcos.py")), []),
     }
     refused: ClassVar[dict[str, tuple[dict[str, Any], str]]] = {
         "C4": (_case("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", _SMALL[:5]), "one level"),
@@ -47,4 +49,4 @@ class TestDetectron2(BackendContract):
         "masks": (_case("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", _SMALL), "masks"),
         "no config": (_case("COCO-Detection/retinanet_R_50.yaml", []), "did you mean"),
     }
-    trained = ("retinanet", "faster")
+    trained = ("retinanet", "faster", "fcos")

@@ -17,7 +17,7 @@ from detectron2.modeling import build_model  # noqa: E402
 from msbal_detectron2 import balance, recipe, small  # noqa: E402
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, strategy: str) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(0)
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     # Each process has an image of its own.
     data = [small.batch(small.BOXES[rank : rank + 1], seed=rank)] * 4
     trainer = SimpleTrainer(wrapped, data, torch.optim.SGD(wrapped.parameters(), lr=1e-3))
-    balancing = balance(trainer, "max_loss", interval=2, records=folder / str(rank))
+    balancing = balance(trainer, strategy, interval=2, records=folder / str(rank))
     trainer.train(0, 4)
     parameters = {name: value.detach() for name, value in model.named_parameters()}
     state = {"parameters": parameters, "balancers": balancing.balancers.state_dict()}
@@ -36,4 +36,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

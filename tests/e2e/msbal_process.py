@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,6 +26,10 @@ device: cpu
 """
 
 
+# Test modules of other frameworks add theirs on import, before the first process starts.
+PRELOAD = ["msbal.cli.train_run", "msbal_torchvision.training.loop", "msbal_torchvision.models"]
+
+
 def write_spec(folder: Path, iterations: int = 30) -> Path:
     """A spec that trains in a second or so."""
     path = folder / "spec.yaml"
@@ -37,15 +42,17 @@ def context() -> BaseContext:
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        ["msbal.cli.train_run", "msbal_torchvision.training.loop", "msbal_torchvision.models"]
-    )
+    found.set_forkserver_preload(PRELOAD)
     return found
 
 
-def start(folder: Path, *arguments: str | Path) -> BaseProcess:
-    """`msbal ARGUMENTS` in `folder`; its output goes to ``output.txt`` there."""
-    process = context().Process(target=_run, args=(str(folder), [str(a) for a in arguments]))  # type: ignore[attr-defined]
+def start(folder: Path, *arguments: str | Path, first: Callable[[], None] | None = None) -> BaseProcess:
+    """`msbal ARGUMENTS` in `folder`; its output goes to ``output.txt`` there.
+
+    Args:
+        first: called in the new process before the command; it has to be picklable.
+    """
+    process = context().Process(target=_run, args=(str(folder), [str(a) for a in arguments], first))  # type: ignore[attr-defined]
     process.start()
     return process
 
@@ -61,7 +68,7 @@ def finish(process: Any, folder: Path, code: int = 0, seconds: float = 300) -> s
     return output
 
 
-def _run(folder: str, arguments: list[str]) -> None:
+def _run(folder: str, arguments: list[str], first: Callable[[], None] | None = None) -> None:
     os.chdir(folder)
     handle = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(handle, 1)
@@ -75,4 +82,6 @@ def _run(folder: str, arguments: list[str]) -> None:
     torchvision.models.resnet18 = TinyResNet
     from msbal.cli.app import run
 
+    if first is not None:
+        first()
     sys.exit(run(arguments))

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,18 @@ import pytest
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 import torch
-from msbal_process import finish, start, write_spec
+from killed_runs import (
+    DAMAGE,
+    assert_same_records,
+    copied,
+    go_on_without_the_newest,
+    interrupt_and_go_on,
+    kill_three_times,
+    size,
+    train,
+    train_unbroken,
+)
+from msbal_process import finish, write_spec
 
 from msbal_torchvision import checkpoints
 
@@ -39,94 +48,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(folder: Path) -> Path:
-    finish(start(folder, "train", "spec.yaml", "-o", "unbroken", "--plain"), folder)
-    return folder / "unbroken"
-
-
-def train(folder: Path, run: Path, resume: bool | None = None):  # type: ignore[no-untyped-def]
-    """Start the run, or go on with it where it has been started."""
-    again = (run / "spec.yaml").exists() if resume is None else resume
-    return start(folder, "train", "spec.yaml", "-o", run.name, "--plain", *(["--resume"] if again else []))
+    return train_unbroken(folder)
 
 
 def assert_same(run: Path, unbroken: Path) -> None:
-    for name in ("intervals.jsonl", "losses.csv"):
-        assert (run / name).read_bytes() == (unbroken / name).read_bytes(), name
+    assert_same_records(run, unbroken)
     mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     for part in ("model", "balancers"):
         assert mine[part].keys() == other[part].keys()
         for key, value in mine[part].items():
             if isinstance(value, torch.Tensor):
                 assert bits(value) == bits(other[part][key]), key
-    left = [path.name for path in run.rglob("*.tmp")]
-    assert not left, f"temporary files of killed writes stay behind: {left}"
 
 
 def bits(tensor: torch.Tensor) -> bytes:
     return tensor.detach().contiguous().numpy().tobytes()
 
 
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def kill_when(process, due: Callable[[], bool], seconds: float = 240) -> bool:  # type: ignore[no-untyped-def]
-    """SIGKILL as soon as `due`; False where the process ended before."""
-    until = time.monotonic() + seconds
-    while process.exitcode is None and time.monotonic() < until:
-        if due():
-            process.kill()
-            process.join()
-            return True
-        time.sleep(0.0005)
-    assert process.exitcode == 0, f"exit code {process.exitcode}"
-    return False
-
-
-def tear(path: Path, half: str) -> None:
-    """What a kill in the middle of an append leaves: too short a moment to hit from outside."""
-    if path.exists():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(half)
-
-
-def moments(draw: random.Random, run: Path) -> list[tuple[str, Callable[[], bool]]]:
-    def checkpoint_write() -> bool:
-        return any((run / "checkpoints").glob(".iteration_*.tmp")) if run.exists() else False
-
-    def record_write() -> Callable[[], bool]:
-        at = size(run / "intervals.jsonl")
-        return lambda: size(run / "intervals.jsonl") > at
-
-    def losses_write() -> Callable[[], bool]:
-        at = size(run / "losses.csv")
-        return lambda: size(run / "losses.csv") > at
-
-    def any_time() -> Callable[[], bool]:
-        at = time.monotonic() + draw.uniform(0.0, 3.0)
-        return lambda: time.monotonic() > at
-
-    return [
-        ("checkpoint", checkpoint_write), ("record", record_write()), ("losses", losses_write()),
-        ("any time", any_time()),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, round_: int) -> None:
-    draw = random.Random(round_)
     run = folder / f"killed{round_}"
-    killed = []
-    for turn in range(3):
-        choices = moments(draw, run)
-        # Any time may be after the end: not the first, so that each run is killed at least once.
-        name, due = choices[(round_ + turn) % len(choices) if turn else round_ % 3]
-        if kill_when(train(folder, run), due):
-            killed.append(name)
-            tear(run / "intervals.jsonl", draw.choice(["", '{"interval": 9, "iterat', "\0\0\0"]))
-            tear(run / "losses.csv", draw.choice(["", "2", "29,0.125,0."]))
+    kill_three_times(lambda: train(folder, run), run, round_)
     finish(train(folder, run), folder)
-    assert killed
     assert_same(run, unbroken)
 
 
@@ -134,25 +77,40 @@ def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, ro
 def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
     folder: Path, unbroken: Path, damage: str
 ) -> None:
-    run = folder / f"damaged-{damage}"
-    (run / "checkpoints").mkdir(parents=True)
-    for name in ("spec.yaml", "intervals.jsonl", "losses.csv"):
-        (run / name).write_bytes((unbroken / name).read_bytes())
-    spec = (run / "spec.yaml").read_text().replace(str(unbroken), str(run))
-    (run / "spec.yaml").write_text(spec)
-    for path in checkpoints.find(unbroken / "checkpoints"):
-        (run / "checkpoints" / path.name).write_bytes(path.read_bytes())
-    newest, before = checkpoints.find(run / "checkpoints")
+    run = copied(folder, unbroken, f"damaged-{damage}")
     trap = folder / f"executed-{damage}"
-    content = newest.read_bytes()
-    newest.write_bytes(
-        {"cut": content[: len(content) // 2], "empty": b"", "pickle": _pickle_bomb(trap)}[damage]
-    )
-    output = finish(train(folder, run, resume=True), folder)
-    assert newest.name in output and "passed over" in output, output
-    assert f"iterations {int(before.stem[-8:]) + 1} to {LAST}" in output, output
+    damages = {**DAMAGE, "pickle": lambda content: _pickle_bomb(trap)}
+    go_on_without_the_newest(folder, run, damages[damage], LAST)
     assert not trap.exists(), "the pickle was executed"
     assert_same(run, unbroken)
+
+
+@pytest.mark.parametrize("name", ["intervals.jsonl", "losses.csv"])
+@pytest.mark.parametrize("damage", ["cut", "garbled"])
+def test_records_cut_short_are_said_and_the_checkpoint_before_them_used(
+    folder: Path, unbroken: Path, name: str, damage: str
+) -> None:
+    run = copied(folder, unbroken, f"{damage}-{name}")
+    newest, before = checkpoints.find(run / "checkpoints")
+    lines = (run / name).read_text().splitlines(keepends=True)
+    if damage == "cut":
+        lines[-1] = lines[-1][: len(lines[-1]) // 2]
+    else:
+        lines[-1] = "\0\0" + lines[-1][2:]
+    (run / name).write_text("".join(lines))
+    output = finish(train(folder, run, resume=True), folder)
+    assert f"passed over the checkpoint {newest.name}: the records of the run are whole only up to" in output
+    assert f"iterations {int(before.stem[-8:]) + 1} to {LAST}" in output, output
+    assert_same(run, unbroken)
+
+
+def test_without_records_it_goes_on_from_what_was_learned(folder: Path, unbroken: Path) -> None:
+    run = copied(folder, unbroken, "without-records")
+    kept = (run / "intervals.jsonl").read_text().splitlines(keepends=True)
+    (run / "intervals.jsonl").write_text("".join(kept[:2]))
+    output = finish(train(folder, run, resume=True), folder)
+    assert f"continuing from iteration_{LAST:08d}.pth without the records in between" in output, output
+    assert (run / "intervals.jsonl").read_text() == "".join(kept[:2])
 
 
 def _pickle_bomb(trap: Path) -> bytes:
@@ -164,17 +122,7 @@ def _pickle_bomb(trap: Path) -> bytes:
 
 
 def test_ctrl_c_says_how_to_continue_and_continues(folder: Path, unbroken: Path) -> None:
-    run = folder / "interrupted"
-    process = train(folder, run)
-    until = time.monotonic() + 240
-    while not size(run / "intervals.jsonl") and process.exitcode is None and time.monotonic() < until:
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGINT)
-    output = finish(process, folder, code=130)
-    assert "msbal train interrupted/spec.yaml --resume" in output, output
-    assert "Traceback" not in output
-    finish(start(folder, "train", "interrupted/spec.yaml", "--resume", "--plain"), folder)
-    assert_same(run, unbroken)
+    assert_same(interrupt_and_go_on(folder), unbroken)
 
 
 @pytest.mark.slow

@@ -1,8 +1,13 @@
-"""What each process of `test_torchvision_distributed` runs: the command line, with one thing made to fail."""
+"""What each process of `test_torchvision_distributed` runs: the command line, with one thing made to fail.
+
+Each writes down, after every iteration, what it holds: ``held<rank>.txt``.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import signal
 import sys
 
 import torch
@@ -17,25 +22,45 @@ RANK = int(os.environ["RANK"])
 
 
 def break_rank_one(how: str) -> None:
-    """In rank 1's fifth iteration: fail, die, or see a NaN in level P5's classification loss."""
+    """In rank 1: never see a box; or, in the fifth iteration, fail, die, hang, or see a NaN in P5's classes."""
     forward = loop._Forward.forward
     seen = 0
 
     def broken(self, images, targets):  # type: ignore[no-untyped-def]
         nonlocal seen
         seen += 1
+        if how == "empty" and RANK == 1:
+            targets = [{key: value[:0] for key, value in target.items()} for target in targets]
         values, positives, rest = forward(self, images, targets)
-        if seen == AT and RANK == 1:
+        if seen == AT and RANK == 1 and how != "empty":
             if how == "raise":
                 raise ValueError("no more of this")
             if how == "die":
                 os._exit(9)
+            if how in ("kill", "hang"):
+                os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGSTOP)
             mask = torch.ones_like(values["all"])
             mask[0, 2] = float("nan")
             values = {"all": values["all"] * mask}
         return values, positives, rest
 
     loop._Forward.forward = broken  # type: ignore[method-assign]
+
+
+def keep_account(folder: str) -> None:
+    """Write a digest of the model's weights, and the balancers' in full, after every iteration."""
+    run_iteration = loop.Trainer.run_iteration
+
+    def accounted(self, samples):  # type: ignore[no-untyped-def]
+        run_iteration(self, samples)
+        digest = hashlib.sha256()
+        for parameter in self.model.parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        weights = [b.weights.tolist() for b in self.balancers.balancers.values()]
+        with open(f"{folder}/held{RANK}.txt", "a") as file:  # noqa: PTH123
+            file.write(f"{self.iteration} {digest.hexdigest()} {weights}\n")
+
+    loop.Trainer.run_iteration = accounted  # type: ignore[method-assign]
 
 
 def keep_both(folder: str) -> None:
@@ -53,6 +78,7 @@ if __name__ == "__main__":
     how, *arguments = sys.argv[1:]
     torchvision.models.resnet18 = TinyResNet
     keep_both(".")
+    keep_account(".")
     if how != "nothing":
         break_rank_one(how)
     sys.exit(run(arguments))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,9 @@ def grid(ablation: Callable[..., Any]) -> Callable[..., Grid]:
 
 
 @pytest.fixture
-def pretend(tmp_path: Path) -> Callable[[Path, Sequence[str]], list[str]]:
-    """A command that behaves as `msbal train` towards the files; what it does is in `starts.txt`."""
-    return lambda spec, options: [
-        sys.executable, str(Path(__file__).parent / "pretend_train.py"), str(spec), *options
-    ]  # fmt: skip
+def pretend() -> tuple[str, ...]:
+    """A program that behaves as `msbal train` towards the files; what it does is in `starts.txt`."""
+    return sys.executable, str(Path(__file__).parent / "pretend_train.py")
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Stands in for ``msbal train SPEC [--resume | --force]``: same files, no training, no imports of torch.
+"""Stands in for ``msbal train SPEC --plain [--resume | --force]``: same files, no training, no imports of torch.
 
 Environment: ``PRETEND_FAIL=ARM`` fails that arm's runs; ``PRETEND_HANG=ARM`` waits in them until killed,
-after the run has begun. Each start is a line in ``starts.txt`` beside the spec's folder.
+after the run has begun, and ``PRETEND_HANG_ONCE=ARM`` unless it is resumed. Each start is a line in
+``starts.txt`` beside the spec's folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import yaml
 
 
 def main() -> int:
-    spec_file, options = Path(sys.argv[1]), sys.argv[2:]
+    spec_file, options = Path(sys.argv[1]), [o for o in sys.argv[2:] if o != "--plain"]
     spec = yaml.safe_load(spec_file.read_text())
     run = Path(spec["output"])
     arm = run.parent.name
@@ -36,7 +37,8 @@ def main() -> int:
         print("some words before")
         print("error: it went wrong")
         return 1
-    if os.environ.get("PRETEND_HANG") == arm:
+    once = os.environ.get("PRETEND_HANG_ONCE") == arm and "--resume" not in options
+    if once or os.environ.get("PRETEND_HANG") == arm:
         stopped: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
         (run / "hanging").write_text(str(os.getpid()))
@@ -47,7 +49,7 @@ def main() -> int:
                 return 130
         return 1
     (run / "hanging").unlink(missing_ok=True)
-    value = 0.2 + spec["seed"] / 100 + (0.1 if arm == "better" else 0)
+    value = 0.2 + spec["seed"] / 100 + (0.1 + (spec["seed"] - 1) / 1000 if arm == "better" else 0)
     final = {"iteration": 4, "AP": value, "AP_S": value, "AP_M": value, "AP_L": None, "voc": {"mAP": value}}
     (run / "metrics.json").write_text(json.dumps({"evaluations": [final], "final": final}))
     return 0

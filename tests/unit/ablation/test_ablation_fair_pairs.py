@@ -31,17 +31,51 @@ class Silent:
         return lambda *values: None
 
 
+FROZEN = {"name": "sgd", "lr": 0.0}
+SMALL_DETECTRON2 = [
+    "MODEL.RESNETS.NORM=BN", "MODEL.BACKBONE.FREEZE_AT=0", "MODEL.RESNETS.STEM_OUT_CHANNELS=8",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS=16", "MODEL.RESNETS.WIDTH_PER_GROUP=4", "MODEL.FPN.OUT_CHANNELS=32",
+    "MODEL.RETINANET.NUM_CONVS=1", "MODEL.ROI_BOX_HEAD.FC_DIM=32", "MODEL.RPN.PRE_NMS_TOPK_TRAIN=100",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN=50", "INPUT.MIN_SIZE_TRAIN=(96,128)", "INPUT.MIN_SIZE_TEST=96",
+]  # fmt: skip
+SMALL_MMDET = {
+    "model.backbone.depth": 18, "model.neck.in_channels": [64, 128, 256, 512], "model.neck.out_channels": 64,
+    "model.bbox_head.in_channels": 64, "model.bbox_head.feat_channels": 64,
+    "model.bbox_head.stacked_convs": 1, "train_dataloader.dataset.pipeline.2.scale": [96, 96],
+}  # fmt: skip
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "torchvision retinanet": ("torchvision", {**BASE["model"], "name": "retinanet"}),
+    "torchvision fasterrcnn": ("torchvision", {**BASE["model"], "name": "fasterrcnn"}),
+    "detectron2 retinanet": (
+        "detectron2",
+        {"config": "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "overrides": SMALL_DETECTRON2},
+    ),
+    "detectron2 faster_rcnn": (
+        "detectron2",
+        {"config": "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", "overrides": SMALL_DETECTRON2},
+    ),
+    "mmdet retinanet": (
+        "mmdet",
+        {
+            "config": "retinanet/retinanet_r50_fpn_1x_coco.py",
+            "pretrained": False,
+            "cfg_options": SMALL_MMDET,
+        },
+    ),
+}
+
+
 def losses(
-    folder: Path, pictures: Path, model: str, balance: dict[str, Any], seed: int
+    folder: Path, pictures: Path, name: str, balance: dict[str, Any], seed: int
 ) -> tuple[str, list[Any]]:
     """losses.csv of a run whose weights cannot move, and the weights that held."""
     from msbal.records import Recorder, read_intervals
     from msbal.training import claim, prepare
 
     raw = copy.deepcopy(BASE)
-    raw["model"]["name"] = model
+    raw["backend"], raw["model"] = MODELS[name]
     raw["data"]["root"] = str(pictures)
-    raw["schedule"] |= {"iterations": 6, "optimizer": {"name": "sgd", "lr": 0.0}}
+    raw["schedule"] |= {"iterations": 6, "optimizer": FROZEN, "flip": 0.5}
     spec = parse_spec({**raw, "balance": {"interval": 2, **balance}, "seed": seed, "output": str(folder)})
     plan = prepare(spec)
     run = claim(spec, resume=False, force=False)
@@ -53,8 +87,11 @@ def losses(
     return run.losses_file.read_text(), [record.weights for record in read_intervals(run.intervals_file)]
 
 
-@pytest.mark.parametrize("model", ["retinanet", "fasterrcnn"])
+@pytest.mark.parametrize("model", list(MODELS))
 def test_all_arms_of_a_seed_see_the_same(tmp_path: Path, model: str) -> None:
+    backend = MODELS[model][0]
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    pytest.importorskip(f"msbal_{backend}", reason=f"the {backend} backend is not installed")
     runs = [
         losses(tmp_path / f"{number}", tmp_path / "pictures", model, balance, seed=3)
         for number, balance in enumerate(ARMS)

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from ablation_tiny import BASE
 
-from msbal.ablation.grid import Grid, first_difference, make_grid, put, slug, spec_hash
+from msbal.ablation.grid import Grid, first_difference, make_grid, slug, spec_hash
 from msbal.ablation.spec import load_ablation, parse_ablation
 from msbal.errors import SpecError
+from msbal.spec import put
 
 Make = Callable[..., Grid]
 BOTH = {"plain": {"balance.strategy": "equal"}, "moved": {}}
@@ -94,7 +95,7 @@ def test_smoke_shrinks_the_base_and_leaves_the_arms(ablation: Callable[..., Any]
         ({"arms": BOTH, "publisched": {}}, "did you mean `published`"),
         ({"arms": BOTH, "published": {"none": {"AP": 1.0}}}, "`none` is no arm"),
         ({"axes": {"seed": [1, 2]}}, "`seeds` does that"),
-        ({"axes": {"backend": ["torchvision"]}}, "cannot be varied"),
+        ({"axes": {"output": ["a"]}}, "cannot be varied"),
         ({"axes": {"balance.interval": []}}, "axes"),
         ({"arms": {"a/b": {}, "a-b": {}}}, "two arms are named `a-b`"),
         ({"arms": {"one": {"balance.intervall": 3}}}, "arm one: balance.intervall"),
@@ -149,3 +150,67 @@ def test_names_are_file_names() -> None:
 def test_a_missing_base_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"none\.yaml: no such file"):
         make_grid(parse_ablation({"base": "none.yaml", "arms": {"a": {}}, "output": "o"}, base=tmp_path))
+
+
+TABLE = {"small": {"model.fpn_channels": 8}, "large": {"model.fpn_channels": 16}}
+STRATEGIES = {"balance.strategy": ["equal", "rlo"]}
+
+
+def test_each_arm_is_compared_to_its_own_baseline(grid: Make) -> None:
+    made = grid(arms=TABLE, axes=STRATEGIES, baseline={"balance.strategy": "equal"}, seeds=1)
+    assert made.groups == {
+        "small,equal": ("small,equal", "small,rlo"),
+        "large,equal": ("large,equal", "large,rlo"),
+    }
+    assert made.baselines["large,rlo"] == "large,equal"
+
+
+def test_a_baselines_keys_count_whether_written_or_by_default(grid: Make) -> None:
+    arms = {"one": {"balance.strategy": "equal"}, "two": {}, "three": {"balance.interval": 4}}
+    made = grid(arms=arms, baseline={"balance.strategy": "rlo", "balance.interval": 2}, seeds=1)
+    assert made.baselines == {"one": "two", "two": "two", "three": "two"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"axes": {**STRATEGIES, "balance.interval": [2, 4]}}, "both `equal,interval=2` and `equal,interval=4`"),
+        ({"arms": {"one": {}, "two": {"balance.strategy": "rlw"}}}, "nothing to compare `one` to"),
+        ({"arms": TABLE, "baseline": {}}, "Found {}"),
+        ({"arms": TABLE, "baseline": {"seed": 1}}, "`seeds` does that"),
+        ({"arms": TABLE, "baseline": {"balance.strategi": "equal"}}, "balance.strategi"),
+    ],
+)  # fmt: skip
+def test_a_baseline_that_is_not_clear_is_refused(grid: Make, keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        grid(**{"baseline": {"balance.strategy": "equal"}, **keys})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_backend_is_an_axis_with_a_model_of_its_own(grid: Make) -> None:
+    pytest.importorskip("msbal_detectron2", reason="the detectron2 backend is not installed")
+    arms = {
+        "torchvision": {},
+        "detectron2": {
+            "backend": "detectron2",
+            "model": {"config": "COCO-Detection/retinanet_R_50_FPN_1x.yaml"},
+        },
+    }
+    made = grid(arms=arms, axes=STRATEGIES, baseline={"balance.strategy": "equal"}, seeds=1)
+    assert [cell.spec.backend for cell in made.cells] == ["torchvision"] * 2 + ["detectron2"] * 2
+    assert made.baselines["detectron2,rlo"] == "detectron2,equal"
+
+
+def test_smoke_of_one_arm_comes_after_its_own_keys(ablation: Callable[..., Any]) -> None:
+    keys = {
+        "arms": TABLE,
+        "smoke": {"schedule.iterations": 2, "model.fpn_channels": 24},
+        "smoke_arms": {"large": {"model.fpn_channels": 32}},
+    }
+    made = make_grid(ablation(seeds=1, **keys), smoke=True)
+    assert [cell.spec.model.model_dump()["fpn_channels"] for cell in made.cells] == [8, 32]
+    assert [
+        cell.spec.model.model_dump()["fpn_channels"] for cell in make_grid(ablation(**keys)).cells[::3]
+    ] == [8, 16]
+    with pytest.raises(SpecError, match="did you mean `large`"):
+        ablation(arms=TABLE, smoke_arms={"larg": {}})

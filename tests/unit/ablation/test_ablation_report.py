@@ -12,7 +12,7 @@ import pytest
 import yaml
 from ablation_tiny import BASE
 
-from msbal.ablation.collect import collect, mean_weights
+from msbal.ablation.collect import mean_weights
 from msbal.ablation.formats import csv_text, escaped, latex
 from msbal.cli.app import run
 from msbal.evaluation.tables import Table
@@ -50,8 +50,8 @@ def test_latex_and_csv_of_awkward_cells() -> None:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretend: Any) -> Callable[..., int]:
     """`msbal ablate` on a spec with two arms and three seeds, plus arguments."""
-    monkeypatch.setattr("msbal.ablation.runner.train_command", pretend)
-    monkeypatch.setattr("msbal.ablation.runner.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("msbal.ablation.work.PROGRAM", pretend)
+    monkeypatch.setattr("msbal.ablation.work.POLL_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
     spec = {
         "base": BASE,
@@ -75,15 +75,24 @@ def test_from_the_spec_to_the_report(
     names = {
         f"{table}.{kind}" for table in ("comparison", "sizes", "runs", "published") for kind in ("tex", "csv")
     }
-    assert {path.name for path in folder.iterdir()} == {"report.md", "report.json", *names}
+    assert {path.name for path in folder.iterdir()} == {"report.md", "report.html", "report.json", *names}
     data = json.loads((folder / "report.json").read_text())
     assert data["arms"]["better"]["conclusion"]["verdict"] == "better"
     assert data["arms"]["same"]["conclusion"]["difference"] == 0
     assert data["arms"]["plain"]["summary"]["mean"] == pytest.approx(0.21)
     rows = list(csv.reader((folder / "published.csv").read_text().splitlines()))
     assert rows[:2] == [
-        ["arm", "AP published", "AP measured", "GFLOPs published", "GFLOPs measured"],
-        ["plain", "36.1", "21.00 ± 1.00", "250.34", "-"],
+        [
+            "arm",
+            "AP published",
+            "AP measured",
+            "GFLOPs published",
+            "GFLOPs measured",
+            "difference in AP measured",
+            "difference in AP 95 % interval",
+            "verdict",
+        ],
+        ["plain", "36.1", "21.00 ± 1.00", "250.34", "-", "-", "-", "-"],
     ]
     assert "| better |" in (folder / "report.md").read_text()
     # The same command again runs nothing.
@@ -118,9 +127,3 @@ def test_what_does_not_go_together(command: Callable[..., int], capsys: pytest.C
     assert command("--report-only", "--force") == 2
     assert "--report-only" in capsys.readouterr().err
     assert command("--jobs", "0") == 2
-
-
-def test_missing_predictions_are_noted(grid: Callable[..., Any]) -> None:
-    made = grid(arms={"a": {}}, seeds=1)
-    found = collect(made.arms, [])
-    assert found.figures == {"a": {}} and found.weights == {"a": {}}

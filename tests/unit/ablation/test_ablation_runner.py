@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from msbal.ablation.cells import clear_remains, lock_file, look, spec_file
+from msbal.ablation.executors.local import LocalExecutor
 from msbal.ablation.grid import Grid
 from msbal.ablation.locks import CellLock
-from msbal.ablation.runner import LocalRunner, Result, check_output, train_command
+from msbal.ablation.runner import GridRunner, Result, check_output
+from msbal.ablation.work import make_order
 from msbal.errors import SpecError
 
 Make = Callable[..., Grid]
@@ -27,12 +29,19 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="locks are inherited 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("msbal.ablation.runner.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("msbal.ablation.work.POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
 def run(watcher: Any, pretend: Any) -> Callable[..., Result]:
-    return lambda grid, **keys: LocalRunner(grid, watcher, command=pretend, **keys).run()
+    def do(grid: Grid, jobs: int = 1, **keys: Any) -> Result:
+        executor = LocalExecutor(jobs)
+        try:
+            return GridRunner(grid, watcher, executor, program=pretend, **keys).run()
+        finally:
+            executor.close()
+
+    return do
 
 
 def starts(grid: Grid) -> list[str]:
@@ -111,13 +120,14 @@ KILLED = """
 import sys
 sys.path.insert(0, {here!r})
 from ablation_tiny import BASE, Watcher
-from msbal.ablation import runner
+from msbal.ablation import work
+from msbal.ablation.executors.local import LocalExecutor
 from msbal.ablation.grid import make_grid
+from msbal.ablation.runner import GridRunner
 from msbal.ablation.spec import parse_ablation
-runner.POLL_SECONDS = 0.05
+work.POLL_SECONDS = 0.05
 grid = make_grid(parse_ablation(dict(base=BASE, arms={arms!r}, seeds=1, output={output!r})))
-pretend = lambda spec, options: [sys.executable, {pretend!r}, str(spec), *options]
-runner.LocalRunner(grid, Watcher(), command=pretend).run()
+GridRunner(grid, Watcher(), LocalExecutor(), program=(sys.executable, {pretend!r})).run()
 """
 
 
@@ -170,7 +180,7 @@ def test_what_another_call_has_finished_meanwhile_is_kept(
     from msbal.spec import save_spec
 
     save_spec(cell.spec, spec_file(made.output, cell))
-    subprocess.run(pretend(spec_file(made.output, cell), []), check=True)
+    subprocess.run([*pretend, spec_file(made.output, cell)], check=True)
     other.release()
     waiting.join(60)
     assert results[0].findings[0].condition == "finished"
@@ -200,21 +210,63 @@ def test_the_output_cannot_be_a_file_or_a_run(grid: Make, tmp_path: Path) -> Non
         check_output(grid(arms=ARMS, output=str(tmp_path / "run")))
 
 
-def test_jobs_share_the_cores(grid: Make, watcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    made = grid(arms=ARMS)
-    assert LocalRunner(made, watcher, jobs=4)._environment(None)["OMP_NUM_THREADS"] == "2"
-    assert "OMP_NUM_THREADS" not in LocalRunner(made, watcher, jobs=1)._environment(None)
-    assert LocalRunner(made, watcher, jobs=2)._environment("3")["CUDA_VISIBLE_DEVICES"] == "3"
+    assert LocalExecutor(4).environment(None) == {"OMP_NUM_THREADS": "2"}
+    assert LocalExecutor(1).environment(None) == {}
+    assert LocalExecutor(2).environment("3")["CUDA_VISIBLE_DEVICES"] == "3"
     with pytest.raises(ValueError, match="jobs"):
-        LocalRunner(made, watcher, jobs=0)
+        LocalExecutor(0)
 
 
-def test_the_command_is_msbal_train(tmp_path: Path) -> None:
-    command = train_command(tmp_path / "a.yaml", ["--resume"])
-    assert command[:4] == [sys.executable, "-m", "msbal", "train"]
-    assert command[-1] == "--resume"
+@pytest.mark.parametrize(("visible", "taken"), [("", ["0", "1", "0"]), ("4,7", ["4", "7", "4"])])
+def test_jobs_take_turns_with_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, visible: str, taken: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    executor = LocalExecutor(3)
+    assert [executor._devices.get_nowait() for _ in range(3)] == taken
+
+
+def test_the_command_is_msbal_train(grid: Make) -> None:
+    made = grid(arms={"first": {}}, seeds=1)
+    order = make_order(made.output, made.cells[0])
+    assert order.command(["--resume"]) == [
+        sys.executable, "-m", "msbal", "train", str(order.spec), "--plain", "--resume"
+    ]  # fmt: skip
+    two = make_order(made.output, made.cells[0], processes=2)
+    assert two.command([])[-2:] == ["--nproc", "2"]
+
+
+def test_what_is_not_seen_from_here_is_said(grid: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msbal.ablation import work
+
+    monkeypatch.setattr(work, "SHARED_SECONDS", 0.1)
+    made = grid(arms={"first": {}}, seeds=1)
+    order = make_order(made.output, made.cells[0])
+    order.spec.unlink()
+    ended = work.bring_to_end(order)
+    assert ended.state == "failed" and "a folder that all machines share" in ended.reason
+
+
+def test_a_stop_from_outside_is_no_success(
+    grid: Make, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = grid(arms={"first": {}}, seeds=1)
+    monkeypatch.setenv("PRETEND_HANG", "first")
+    hanging = made.cells[0].spec.output / "hanging"
+    results: list[Result] = []
+    running = threading.Thread(target=lambda: results.append(run(made)))
+    running.start()
+    wait_for(lambda: hanging.exists() and hanging.read_text() != "")
+    os.kill(int(hanging.read_text()), signal.SIGTERM)
+    running.join(60)
+    assert "stopped from outside" in results[0].failures[0].reason
+    monkeypatch.delenv("PRETEND_HANG")
+    assert not run(made).failures
+    assert starts(made) == ["first 0", "first 0 --resume"]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

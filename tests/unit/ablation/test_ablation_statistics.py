@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,19 @@ def test_only_seeds_that_both_have_are_paired() -> None:
     assert pair(summarize({0: 0.1}), summarize({1: 0.3})).mean is None
 
 
-def test_no_spread_has_an_answer() -> None:
+def test_no_spread_is_no_certainty() -> None:
     same = pair(summarize({0: 0.1, 1: 0.2}), summarize({0: 0.1, 1: 0.2}))
     assert same.identical and same.p == 1.0
     shifted = pair(summarize({0: 0.5, 1: 0.5}), summarize({0: 0.0, 1: 0.0}))
-    assert not shifted.identical and shifted.p == 0.0
+    assert not shifted.identical and shifted.p is None and shifted.sd == 0.0
+
+
+def test_the_same_difference_on_two_seeds_proves_nothing() -> None:
+    # AP of two images moves in steps: two seeds on the same step are no rare event.
+    base, arm = summarize({0: 0.50, 1: 0.25}), summarize({0: 0.75, 1: 0.50})
+    found = conclude({"base": base, "arm": arm}, "base", 0.005)["arm"]
+    assert found.verdict == "unknown"
+    assert "+25.00 points over 2 seeds, the same on each: no noise can be seen" in found.words
 
 
 def test_holms_own_example() -> None:
@@ -96,6 +105,13 @@ def test_identical_arms_are_within_noise() -> None:
     assert "within seed noise" in found.words
 
 
+def test_runs_that_learned_nothing_show_nothing() -> None:
+    nothing = summarize({0: 0.0, 1: 0.0, 2: 0.0})
+    found = conclude({"base": nothing, "arm": nothing}, "base", 0.005)["arm"]
+    assert found.verdict == "unknown"
+    assert "none has learned enough to compare" in found.words
+
+
 def test_a_broken_arm_is_worse_even_among_many() -> None:
     base = summarize({0: 0.31, 1: 0.33, 2: 0.30})
     broken = summarize({0: 0.0, 1: 0.001, 2: 0.0})
@@ -104,6 +120,7 @@ def test_a_broken_arm_is_worse_even_among_many() -> None:
     assert found["broken"].verdict == "worse"
     assert "worse than base" in found["broken"].words
     assert {found[arm].verdict for arm in noise} == {"within seed noise"}
+    assert "of which 3 pairs give only a rough idea" in found["noise 1"].words
     assert "seeds are needed" in found["noise 1"].words
 
 
@@ -114,7 +131,8 @@ def test_without_correction_it_would_have_been_better() -> None:
     many = conclude({"base": base, "near": near, **{f"a{i}": base for i in range(9)}}, "base", 0.005)["near"]
     assert alone.verdict == "better"
     assert many.verdict == "within seed noise"
-    assert "corrected for 10 arms" in many.words
+    assert "corrected for 10 comparisons" in many.words
+    assert "alone would be below 0.05" in many.words and "alone" not in alone.words
 
 
 def test_one_seed_concludes_nothing() -> None:
@@ -158,3 +176,83 @@ def test_other_images_are_mentioned_where_they_could_turn_it() -> None:
     found = conclude({"base": base, "arm": arm}, "base", 0.005, {"arm": (-0.01, 0.05)})["arm"]
     assert found.verdict == "better"
     assert "With other images too it could be otherwise" in found.words
+
+
+figures = st.floats(0, 1).map(lambda value: round(value, 4))
+pairs = st.integers(2, 8).flatmap(
+    lambda n: st.tuples(st.lists(figures, min_size=n, max_size=n), st.lists(figures, min_size=n, max_size=n))
+)
+OPPOSITE = {"better": "worse", "worse": "better"}
+
+
+@given(pairs)
+def test_to_swap_arm_and_baseline_turns_the_sign_and_nothing_else(both: tuple[list[float], ...]) -> None:
+    one, other = (summarize(dict(enumerate(values))) for values in both)
+    there = conclude({"one": one, "other": other}, "one", 0.005)["other"]
+    back = conclude({"one": one, "other": other}, "other", 0.005)["one"]
+    assert back.verdict == OPPOSITE.get(there.verdict, there.verdict)
+    assert (back.p, back.seeds_needed) == (pytest.approx(there.p), there.seeds_needed)
+    assert back.paired.mean == pytest.approx(-there.paired.mean)  # type: ignore[operator]
+    if there.paired.low is not None:
+        assert (back.paired.low, back.paired.high) == (
+            pytest.approx(-there.paired.high), pytest.approx(-there.paired.low)  # type: ignore[operator]
+        )  # fmt: skip
+
+
+@given(st.lists(figures, min_size=1, max_size=8), st.integers(1, 5))
+def test_identical_arms_are_never_different(values: list[float], arms: int) -> None:
+    same = summarize(dict(enumerate(values)))
+    found = conclude({f"arm {i}": same for i in range(arms + 1)}, "arm 0", 0.005)
+    expected = "within seed noise" if len(values) > 1 and any(values) else "unknown"
+    assert {conclusion.verdict for conclusion in found.values()} == {expected}
+
+
+@given(pairs, st.randoms(use_true_random=False))
+def test_the_order_of_seeds_and_arms_is_nothing(both: tuple[list[float], ...], random: Any) -> None:
+    arms = {name: dict(enumerate(values)) for name, values in zip(("base", "arm"), both, strict=True)}
+    arms["third"] = {seed: 1 - value for seed, value in arms["arm"].items()}
+    first = conclude({arm: summarize(values) for arm, values in arms.items()}, "base", 0.005)
+    shuffled = {}
+    for arm in random.sample(sorted(arms), len(arms)):
+        seeds = random.sample(sorted(arms[arm]), len(arms[arm]))
+        shuffled[arm] = summarize({seed: arms[arm][seed] for seed in seeds})
+    second = conclude(shuffled, "base", 0.005)
+    for arm, conclusion in first.items():
+        assert second[arm].verdict == conclusion.verdict
+        assert second[arm].p == pytest.approx(conclusion.p)
+
+
+@given(pairs)
+def test_a_verdict_needs_an_interval_without_zero(both: tuple[list[float], ...]) -> None:
+    one, other = (summarize(dict(enumerate(values))) for values in both)
+    found = conclude({"one": one, "other": other}, "one", 0.005)["other"]
+    if found.verdict in OPPOSITE:
+        assert found.paired.low is not None and found.paired.high is not None
+        assert found.paired.low > 0 or found.paired.high < 0
+        assert found.paired.n > 1 and found.p is not None and found.p < 0.05
+    assert found.words.count("%") == 0 or "95 % interval" in found.words
+
+
+@given(st.integers(2, 60), st.floats(0.001, 0.2), st.floats(0.001, 0.2))
+def test_more_seeds_and_less_noise_see_more(seeds: int, gain: float, sd: float) -> None:
+    assert power(seeds + 1, gain, sd) >= power(seeds, gain, sd) - 1e-6
+    assert power(seeds, gain, sd / 2) >= power(seeds, gain, sd) - 1e-6
+    assert 0 <= power(seeds, gain, sd) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("seeds", "verdict", "said"),
+    [
+        (1, "unknown", "over 1 seed; one pair shows no noise"),
+        (2, "within seed noise", "of which 2 pairs give only a rough idea"),
+        (3, "within seed noise", "of which 3 pairs give only a rough idea"),
+        (12, "better", "better than base, +1.00 points over 12 seeds"),
+    ],
+)
+def test_the_same_gain_and_noise_over_more_and_more_seeds(seeds: int, verdict: str, said: str) -> None:
+    base = summarize({seed: 0.3 + (seed % 3) / 100 for seed in range(seeds)})
+    noise = [0.006, -0.006] * (seeds // 2) + ([0.0] if seeds % 2 else [])
+    arm = summarize({seed: base.values[seed] + 0.01 + noise[seed] for seed in range(seeds)})
+    found = conclude({"base": base, "arm": arm}, "base", 0.005)["arm"]
+    assert found.verdict == verdict
+    assert said in found.words

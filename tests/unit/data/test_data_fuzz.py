@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msbal.data import DetectionData, read_coco, read_voc, summarise
+from msbal.data.check import require_readable_images
 from msbal.data.layout import recognise
 from msbal.errors import DataError
 
@@ -200,3 +201,43 @@ def test_any_set_file(content: bytes, names: str) -> None:
             assert_sound(read_voc(root, [(".", "s")]))
         with one_line():
             read_voc(root, [(names, names)])
+
+
+# -- hostile on purpose ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../../../../etc/passwd", "/etc/passwd", "/dev/zero", "images/../../secret.txt", "a.png/../../x"],
+)
+def test_a_file_name_that_leaves_the_folder_reads_no_secret(tmp_path: Path, name: str) -> None:
+    """It may be an image elsewhere, as in many a data set; what is none is refused and not shown."""
+    (tmp_path / "secret.txt").write_text("root:x:0:0")
+    document = coco_document()
+    folder = tmp_path / "data"
+    write_coco(folder, document)
+    document["images"][0]["file_name"] = name
+    (folder / "instances.json").write_text(json.dumps(document))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(DataError) as caught:
+        data = read_coco(folder / "instances.json", folder / "images")
+        require_readable_images(data, "data")
+    assert "\n" not in str(caught.value) and "root:" not in str(caught.value)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><annotation><object><name>&x;</name></object></annotation>',
+        "<!DOCTYPE a [<!ENTITY a0 'x'>"
+        + "".join(f"<!ENTITY a{i} '{f'&a{i - 1};' * 10}'>" for i in range(1, 12))
+        + "]><annotation><object><name>&a11;</name></object></annotation>",
+    ],
+    ids=["outside", "bomb"],
+)
+def test_hostile_xml(tmp_path: Path, text: str) -> None:
+    root = write_voc(tmp_path, {"one": text}, {"s": "one\n"})
+    with pytest.raises(DataError) as caught:
+        read_voc(root, [(".", "s")])
+    assert "\n" not in str(caught.value) and "root:" not in str(caught.value)

@@ -166,12 +166,14 @@ def cov_with_decay(rows: Rows, decay: float = 0.9) -> Rows:
 
 
 def slaw(rows: Rows, beta: float = 0.99) -> Rows:
+    """The authors' code: both averages plain over the first 1 / (1 - beta) iterations, then exponential."""
     a, b = [0.0] * K, [0.0] * K
     out = []
-    for row in rows:
-        a = [beta * a[i] + (1 - beta) * row[i] ** 2 for i in range(K)]
-        b = [beta * b[i] + (1 - beta) * row[i] for i in range(K)]
-        out.append(sum_to_k([1 / math.sqrt(a[i] - b[i] ** 2) for i in range(K)]))
+    for n, row in enumerate(rows, start=1):
+        keep = (n - 1) / n if n <= round(1 / (1 - beta)) else beta
+        a = [keep * a[i] + (1 - keep) * row[i] ** 2 for i in range(K)]
+        b = [keep * b[i] + (1 - keep) * row[i] for i in range(K)]
+        out.append(sum_to_k([1 / math.sqrt(a[i] - b[i] ** 2) for i in range(K)]) if n > 1 else [1.0] * K)
     return out
 
 
@@ -208,6 +210,15 @@ def test_formula(strategy: Strategy, formula: Callable[[Rows], Rows]) -> None:
         assert ours == pytest.approx(theirs, rel=1e-6)
         assert sum(ours) == pytest.approx(K)
     assert used[-1] != pytest.approx([1.0] * K, rel=1e-3)
+
+
+def test_slaw_weighs_by_spread_not_by_size_from_the_start() -> None:
+    """Two levels that vary alike, one ten times as large, soon have the same weight."""
+    rng = random.Random(0)
+    rows = [[1 + rng.gauss(0, 0.1), 10 + rng.gauss(0, 0.1)] for _ in range(60)]
+    used = weights_used(Balancer(["a", "b"], SLAW(), interval=4), rows)
+    assert used[0] == [1, 1]
+    assert used[-1] == pytest.approx([1, 1], abs=0.15)
 
 
 def test_positives_formula() -> None:

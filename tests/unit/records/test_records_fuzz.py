@@ -8,21 +8,29 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from msbal.cli.app import run as command_line
+from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import DataError
+from msbal.evaluation.predictions import read_predictions
 from msbal.record import IntervalRecord
 from msbal.records import (
     RunDirectory,
+    add_evaluation,
     intervals,
     losses_log,
     open_losses,
     parse_intervals,
     read_metrics,
+    read_starts,
     to_json,
 )
 
@@ -75,6 +83,7 @@ def test_any_intervals(content: bytes) -> None:
         records, damaged = parse_intervals(path)
         assert all("\n" not in word for word in damaged)
         intervals.rewind(path, 10**9)
+        assert 0 <= intervals.whole_up_to(path, ["all"]) <= max([0, *(r.iteration for r in records)])
         # What is kept is whole, and keeping it again changes nothing.
         again, rest = parse_intervals(path)
         assert not rest
@@ -108,7 +117,9 @@ def test_any_losses(text: str) -> None:
                     assert [len(term) for term in row] == [len(group.levels)] * len(group.terms)
         except DataError as error:
             assert "\n" not in str(error)
+        whole = losses_log.whole_up_to(path)
         losses_log.rewind(path, 40)
+        assert whole is not None and (losses_log.whole_up_to(path) or 0) <= 40
         kept = path.read_bytes()
         assert kept == b"" or kept.endswith(b"\n"), "what follows is appended to a whole line"
         losses_log.rewind(path, 40)
@@ -116,14 +127,104 @@ def test_any_losses(text: str) -> None:
 
 
 @often
-@given(trees.map(lambda tree: json.dumps(tree).encode()) | st.binary(max_size=30))
+@given(
+    st.builds(
+        lambda h, r, end: "\n".join([h, *r]) + end,
+        headers,
+        st.lists(rows, max_size=5),
+        st.sampled_from(["", "\n"]),
+    ),
+    st.sampled_from(["rlo", "avw", "cov", "uw", "nothing"]),
+)
+def test_any_replay(text: str, strategy: str) -> None:
+    """By the command: a whole file of records, or one line and none."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stdout(StringIO()),
+        redirect_stderr(StringIO()) as said,
+    ):
+        path = file_of(folder, "losses.csv", text.encode("utf-8", "surrogatepass"))
+        out = Path(folder) / "out.jsonl"
+        code = command_line(["replay", str(path), "-s", strategy, "--interval", "2", "-o", str(out)])
+        assert code in (0, 2), said.getvalue()
+        assert out.exists() == (code == 0)
+        assert {entry.name for entry in Path(folder).iterdir()} <= {"losses.csv", "out.jsonl"}
+        if code:
+            assert said.getvalue().startswith("error: ") and said.getvalue().count("\n") == 1, said.getvalue()
+            assert "a traceback with" not in said.getvalue(), said.getvalue()
+        else:
+            assert not parse_intervals(out)[1]
+
+
+damaged_json = st.one_of(
+    trees.map(lambda tree: json.dumps(tree).encode()),
+    st.binary(max_size=30),
+    st.just(b"[" * 100_000),
+    st.builds(
+        lambda key, tree: json.dumps({key: tree}).encode(), st.sampled_from(["evaluations", "starts"]), trees
+    ),
+    st.builds(
+        lambda entries, final: json.dumps({"evaluations": entries, "final": final}).encode(),
+        st.lists(trees | st.fixed_dictionaries({"iteration": scalars}), max_size=3),
+        trees,
+    ),
+)
+
+
+@often
+@given(damaged_json)
 def test_any_metrics(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory(Path(folder))
         run.metrics_file.write_bytes(content)
+        run.environment_file.write_bytes(content)
+        assert all(isinstance(start, dict) for start in read_starts(run))
         try:
             found: dict[str, Any] = read_metrics(run)
             assert isinstance(found["evaluations"], list)
+            add_evaluation(run, 5, {"AP": 0.5}, final=True)
+            assert read_metrics(run)["final"] == {"iteration": 5, "AP": 0.5}
+        except DataError as error:
+            assert "\n" not in str(error)
+            assert run.metrics_file.read_bytes() == content
+        assert {entry.name for entry in Path(folder).iterdir()} == {"metrics.json", "environment.json"}
+
+
+IMAGE = ImageRecord(
+    1, Path("a.png"), 40, 30, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32),
+    np.zeros(0, np.bool_), np.zeros(0, np.bool_),
+)  # fmt: skip
+DATA = DetectionData("tiny", ("cat",), (3,), (IMAGE,))
+GOOD: dict[str, Any] = {"image_id": 1, "category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}
+entries = st.one_of(
+    st.just(GOOD),
+    st.builds(lambda key, tree: {**GOOD, key: tree}, st.sampled_from(sorted(GOOD)), trees),
+    # What it names besides is never looked at.
+    st.just(
+        {**GOOD, "file_name": "../../etc/passwd", "segmentation": {"counts": "x", "size": [10**9, 10**9]}}
+    ),
+    trees,
+)
+predictions = st.one_of(
+    damaged_json,
+    st.builds(
+        lambda found, length, more: json.dumps(found).encode()[:length] + more,
+        st.lists(entries, max_size=4),
+        st.none() | st.integers(0, 200),
+        st.binary(max_size=3),
+    ),
+)
+
+
+@often
+@given(predictions)
+def test_any_predictions(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of(folder, "predictions.json", content)
+        try:
+            found, detections, remarks = read_predictions(path, DATA)
+            assert len(found) == len(detections)
+            assert all("\n" not in line for line in remarks.lines())
         except DataError as error:
             assert "\n" not in str(error)
 

@@ -16,6 +16,7 @@ def test_a_run_killed_before_it_wrote_its_spec_can_start_again(tmp_path: Path) -
     (run.path / ".spec.yaml.abc.tmp").write_text("backend: tor")
     run.check()
     run.prepare()
+    run.release()
     assert list(run.path.iterdir()) == [run.checkpoints]
 
 
@@ -37,5 +38,6 @@ def test_abandoned_temporary_files_go_and_others_stay(tmp_path: Path) -> None:
     (run.path / "notes.tmp").write_text("the user's")
     (run.checkpoints / "iteration_00000002.pth").write_text("whole")
     run.prepare(resume=True)
+    run.release()
     left = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
     assert left == {"spec.yaml", "notes.tmp", "checkpoints/iteration_00000002.pth"}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from msbal.errors import SpecError
-from msbal.spec import dump_spec, load_spec, parse_spec, run_schema, save_spec
+from msbal.spec import dump_spec, load_spec, parse_spec, put, run_schema, save_spec
 
 pytest.importorskip("msbal_torchvision", reason="the spec's model section is the torchvision backend's")
 
@@ -169,3 +169,28 @@ def test_a_spec_from_a_dictionary() -> None:
         {**yaml.safe_load(MINIMAL), "output": "x", "balance": {"strategy": "fixed", "weights": [1, 2]}}
     )
     assert spec.balance.make_strategy().name == "fixed"
+
+
+def test_an_override_replaces_the_key_that_excludes_it(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    with_epochs = load_spec(path, ["schedule.epochs=3"])
+    assert (with_epochs.schedule.epochs, with_epochs.schedule.iterations) == (3, None)
+    back = load_spec(path, ["schedule.epochs=3", "schedule.iterations=400"])
+    assert (back.schedule.epochs, back.schedule.iterations) == (None, 400)
+    assert load_spec(path, ["schedule.iterations=400", "schedule.epochs=null"]).schedule.iterations == 400
+
+
+def test_another_strategy_leaves_the_keys_of_the_one_before(tmp_path: Path) -> None:
+    spec = load_spec(
+        write(tmp_path, MINIMAL), ["balance.strategy=rlo", "balance.step=0.2", "balance.strategy=avw"]
+    )
+    assert spec.balance.strategy == "avw"
+    with pytest.raises(SpecError, match="stpe"):
+        load_spec(write(tmp_path, MINIMAL), ["balance.stpe=0.2", "balance.strategy=avw"])
+
+
+def test_a_mapping_that_yaml_has_twice_changes_once(tmp_path: Path) -> None:
+    raw = {"a": {"x": 1}, "b": None}
+    raw["b"] = raw["a"]
+    put(raw, "a.x", 2)
+    assert raw == {"a": {"x": 2}, "b": {"x": 1}}

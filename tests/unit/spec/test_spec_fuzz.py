@@ -145,6 +145,9 @@ def test_any_override(override: str) -> None:
         "backend: !!python/name:os.mkdir ''\n",
         "&a [*a]\n",
         "[" * 20000,
+        "a0: &a0 [x]\n"
+        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
+        + "backend: torchvision\ndata: *a11\n",
         "backend: torchvision\nmodel: {{weights: '$(mkdir {trap})'}}\n",
     ],
 )

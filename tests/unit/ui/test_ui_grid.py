@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from msbal.ui.grid import Grid, LiveGrid, PlainGrid, QuietGrid, grid_lines, make_grid, mean_text
+from msbal.ui.grid import LiveGrid, PlainGrid, QuietGrid, make_grid
+from msbal.ui.grid.drawing import grid_lines, mean_text
+from msbal.ui.grid.state import Grid
 from msbal.ui.look import Look
 
 ARMS, SEEDS = ["equal", "rlo[avw,equal]", "avw"], [0, 1, 2]
@@ -144,3 +146,26 @@ def test_means() -> None:
     assert mean_text([]) == "-"
     assert mean_text([0.25]) == "0.250 (1)"
     assert mean_text([0.2, 0.3]) == "0.250 ±0.071 (2)"
+
+
+def test_many_seeds_still_show_their_numbers_where_there_is_room(grid: Grid) -> None:
+    grid.seeds = list(range(10))
+    text = text_of(grid, 120, 30)
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
+    assert "s0     s1     s2" in rows["arm"]
+    assert "0.200  0.300    ·" in rows["equal"]
+    assert " 25%     ·  " in rows["rlo[avw,equal]"]
+    assert "  x  " in rows["avw"]
+    assert "10 seeds" in text_of(grid, 80, 30)
+
+
+def test_the_figure_is_called_by_its_name(clock: Any, paper: Any) -> None:
+    console = paper(40)
+    monitor = make_grid("plain", console, figure="AP50")
+    monitor.planned(["equal"], [0])
+    monitor.updated("equal", 0, "done", ap=0.5)
+    monitor.close()
+    assert "AP50 0.5000" in console.file.getvalue() and "mean AP50 0.500 (1)" in console.file.getvalue()
+    one = Grid(clock, "mAP")
+    one.planned(["equal"], [0])
+    assert "mean mAP (n)" in "\n".join(line.plain for line in grid_lines(one, 80, 20, Look()))

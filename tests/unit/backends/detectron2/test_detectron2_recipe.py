@@ -42,6 +42,13 @@ def test_yaml_with_the_spec_laid_over_it() -> None:
     assert (found.defaults.iterations, found.defaults.images) == (90000, 16)
 
 
+def test_a_sampler_that_is_not_followed_is_said() -> None:
+    lvis = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+    (note,) = _read(lvis).notes
+    assert "RepeatFactorTrainingSampler" in note
+    assert _read(YAML).notes == []
+
+
 def test_lazy_with_the_spec_laid_over_it() -> None:
     found = _read(LAZY, ("model.test_nms_thresh=0.3",))
     assert isinstance(found, LazyRecipe)
@@ -97,6 +104,8 @@ def test_the_specs_own_schedule() -> None:
         (YAML, ("MODEL.RETINANET.NUM_CONVS",), "has no value"),
         (LAZY, ("model..x",), "model.overrides"),
         ("common/optim.py", (), "has no `model`"),
+        ("COCO-Detection/atss_R_50_FPN_1x.yaml", (), "no ATSS.*set `backend: mmdet`, which has it"),
+        ("Misc/ssd_300.yaml", (), "no SSD.*set `backend:` to torchvision or mmdet"),
     ],
 )
 def test_mistakes_are_named(config: str, overrides: tuple[str, ...], text: str) -> None:
@@ -126,7 +135,7 @@ def test_code_in_weights_is_not_run(tmp_path: Path, name: str, capsys: pytest.Ca
     else:
         torch.save({"model": _Evil()}, path)
     with pytest.raises(SpecError, match="never run"):
-        weights.read_tensors(path)
+        weights.read_weights(path)
     assert "ran" not in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
@@ -86,6 +86,61 @@ def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path
     assert not [
         name for name in names if name.startswith("loss") and name not in ("loss_cls", "loss_box_reg")
     ]
+
+
+def test_learned_weights_join_a_default_trainer_and_its_schedule(dataset: str, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    trainer = _trainer(dataset, output, 3)
+    balancing = balance(trainer, "uw", interval=2)
+    (learned,) = balancing.parameters()
+    own = trainer.optimizer.param_groups[-1]
+    assert own["params"] == [learned] and own["weight_decay"] == 0.0
+    # In warm-up from the first step on, as the model's parameters.
+    assert own["lr"] == trainer.optimizer.param_groups[0]["lr"] < own["initial_lr"]
+    trainer.train()
+    assert own["lr"] == trainer.optimizer.param_groups[0]["lr"]
+    assert float(learned.detach().abs().max()) > 0
+
+    resumed = _trainer(dataset, output, 5)
+    again = balance(resumed, "uw", interval=2)
+    resumed.resume_or_load(resume=True)
+    assert torch.equal(next(again.parameters()), learned)
+    resumed.train()
+    assert not torch.equal(next(again.parameters()), learned)
+    assert resumed.optimizer.param_groups[-1]["lr"] == resumed.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_learned_weights_join_a_schedule_made_before_or_after(when: str) -> None:
+    model = tiny(RETINANET)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    trainer = SimpleTrainer(model, [batch(BOXES)] * 2, optimizer)
+    if when == "after":
+        balance(trainer, "uw", interval=2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: 1e-3 * (done + 1))
+    trainer.register_hooks([hooks.LRScheduler(optimizer, schedule)])
+    if when == "before":
+        balance(trainer, "uw", interval=2)
+    trainer.train(0, 2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([1.5e-3, 1.5e-3])
+
+
+def test_learned_weights_in_a_loop_of_ones_own(tmp_path: Path) -> None:
+    model = tiny(RETINANET).train()
+    balancing = balance(model, "uw", interval=2)
+    optimizer = torch.optim.SGD([*model.parameters(), *balancing.parameters()], lr=1e-3)
+    with EventStorage():
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(model(batch(BOXES)).values()).backward()
+            optimizer.step()
+    (learned,) = balancing.parameters()
+    assert float(learned.detach().abs().max()) > 0
+    DetectionCheckpointer(model, str(tmp_path), msbal=balancing).save("model")
+    other = tiny(RETINANET)
+    fresh = balance(other, "uw", interval=2)
+    DetectionCheckpointer(other, str(tmp_path), msbal=fresh).load(str(tmp_path / "model.pth"))
+    assert torch.equal(next(fresh.parameters()), learned)
 
 
 def test_simple_trainer_without_an_output_folder() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
+from msbal_mmdet.pipeline import info
 from msbal_mmdet.spec import MMDetModel
 
 RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
@@ -101,6 +104,21 @@ def test_classes_go_to_the_heads_but_not_to_the_rpn() -> None:
     assert "Pretrained" not in str(config.model)
 
 
+def test_difficult_boxes_are_ignored_in_training_as_mmdets_own_voc_data_set_does(tmp_path: Path) -> None:
+    from mmdet.registry import DATASETS
+
+    hard = replace(data().images[0], difficult=np.ones(1, dtype=bool))
+    split = replace(data(), images=(hard,))
+    config = read(spec(RETINANET))
+    bridge.lay_data(config, spec(RETINANET), split, split, tmp_path, write=True)
+    dataset = {**config.train_dataloader.dataset, "pipeline": [], "filter_cfg": None}
+    trained = DATASETS.build(dataset).get_data_info(0)["instances"][0]
+    assert trained["ignore_flag"] == 1 == info(hard)["instances"][0]["ignore_flag"]
+    # In what is evaluated they keep both marks apart.
+    kept = json.loads((tmp_path / "val.json").read_text())["annotations"][0]
+    assert (kept["iscrowd"], kept["difficult"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     "name",
     [RETINANET, "yolox/yolox_s_8xb8-300e_coco.py", "pascal_voc/retinanet_r50_fpn_1x_voc0712.py"],
@@ -137,7 +155,7 @@ def test_the_resolved_config_runs_the_hook_by_itself(tmp_path: Path) -> None:
     again = Config.fromfile(tmp_path / "config.py")
     hook = again.custom_hooks[-1]
     assert (hook.type, hook.interval, hook.top_k, hook.seed) == ("MultiScaleBalanceHook", 7, 1, 4)
-    assert again.custom_imports.imports == ["msbal_mmdet.hooks"]
+    assert again.custom_imports.imports == ["msbal_mmdet.hooks", "msbal_mmdet.amp"]
 
     from mmengine.registry import HOOKS
 
@@ -147,3 +165,37 @@ def test_the_resolved_config_runs_the_hook_by_itself(tmp_path: Path) -> None:
 def test_masks_are_asked_for_by_the_pipeline() -> None:
     assert bridge.needs_masks(read(spec("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")))
     assert not bridge.needs_masks(read(spec()))
+
+
+PAPER = [
+    ("retinanet/retinanet_r50_fpn_1x_coco.py", "RetinaHead", 5, ("cls", "bbox")),
+    ("retinanet/retinanet_r101_fpn_1x_coco.py", "RetinaHead", 5, ("cls", "bbox")),
+    ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "RPNHead", 5, ("cls", "bbox")),
+    ("faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py", "RPNHead", 5, ("cls", "bbox")),
+    ("atss/atss_r50_fpn_1x_coco.py", "ATSSHead", 5, ("cls", "bbox", "centerness")),
+    ("atss/atss_r101_fpn_1x_coco.py", "ATSSHead", 5, ("cls", "bbox", "centerness")),
+    ("yolo/yolov3_d53_8xb8-ms-608-273e_coco.py", "YOLOV3Head", 3, ("cls", "conf", "xy", "wh")),
+    ("foveabox/fovea_r50_fpn_4xb4-1x_coco.py", "FoveaHead", 5, ("cls", "bbox")),
+    ("ghm/retinanet_r50_fpn_ghm-1x_coco.py", "RetinaHead", 5, ("cls", "bbox")),
+]
+
+
+@pytest.mark.parametrize(("config", "head", "levels", "terms"), PAPER, ids=[row[0] for row in PAPER])
+def test_the_papers_detectors_are_taken_from_their_zoo_configs(
+    config: str, head: str, levels: int, terms: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The whole bridge, with the model then built small."""
+    from msbal_mmdet import tiny
+    from msbal_mmdet.attach import find
+
+    run = spec(config, schedule={"epochs": 2, "batch_size": 2})
+    laid = read(run)
+    assert not bridge.needs_masks(laid)
+    bridge.lay_model(laid, run, ("cat", "dog"))
+    bridge.lay_data(laid, run, data(), data("val"), tmp_path, write=True)
+    bridge.lay_schedule(laid, run)
+    bridge.lay_run(laid, run, tmp_path)
+    Config.fromstring(laid.pretty_text, ".py")
+    (group,) = find(tiny.build_small(laid)).groups
+    assert (group.head, len(group.levels), group.terms) == (head, levels, terms)
+    assert list(group.strides) == sorted(group.strides)

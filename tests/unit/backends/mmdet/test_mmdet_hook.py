@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ def run(
     loop: str = "IterBasedTrainLoop",
     resume: Path | None = None,
     accumulate: int = 1,
+    schedule: Any = None,
     **hook: Any,
 ) -> Runner:
     """Train with the hook."""
@@ -63,6 +66,7 @@ def run(
         },
         train_cfg={"type": loop, "max_iters": iterations, "val_interval": 10**6},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001, "momentum": 0.9}, "accumulative_counts": accumulate},
+        param_scheduler=schedule,
         custom_hooks=[{"type": "MultiScaleBalanceHook", **settings}],
         default_hooks={"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 3}},
         default_scope="mmdet",
@@ -91,14 +95,25 @@ def test_a_run_balances_records_and_saves(retinanet: Callable[[], Any], tmp_path
     assert not any("loss" in name for name in scalars if name.startswith("msbal"))
 
 
-def test_a_killed_run_resumes_to_the_same_records(retinanet: Callable[[], Any], tmp_path: Path) -> None:
+WARM_AND_COSINE = [
+    {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 4},
+    {"type": "CosineAnnealingLR", "T_max": 6, "begin": 0, "end": 6, "by_epoch": False},
+]
+
+
+@pytest.mark.parametrize("strategy", ["rlo", "uw"])
+def test_a_killed_run_resumes_to_the_same_records(
+    strategy: str, retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(retinanet(), whole, loop="ExactIterTrainLoop")
-    run(retinanet(), parts, loop="ExactIterTrainLoop")
+    more: dict[str, Any] = {"loop": "ExactIterTrainLoop", "strategy": strategy}
+    more |= {"schedule": WARM_AND_COSINE} if strategy == "uw" else {"top_k": 1}
+    run(retinanet(), whole, **more)
+    run(retinanet(), parts, **more)
     # As if killed after the checkpoint of iteration 3, within an interval: what came later is dropped.
     for name in ("iter_6.pth",):
         (parts / name).unlink()
-    run(retinanet(), parts, loop="ExactIterTrainLoop", resume=parts / "iter_3.pth")
+    run(retinanet(), parts, **more, resume=parts / "iter_3.pth")
     for name in ("intervals.jsonl", "losses.csv"):
         assert (whole / name).read_text() == (parts / name).read_text()
     states = [torch.load(f / "iter_6.pth", map_location="cpu", weights_only=False) for f in (whole, parts)]
@@ -134,6 +149,64 @@ def test_strategies_that_learn_or_draw_every_step(
     assert {id(p) for p in learned} <= inside
     assert (strategy == "uw") == bool(learned)
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        WARM_AND_COSINE,
+        [
+            WARM_AND_COSINE[0],
+            {"type": "MultiStepLR", "milestones": [5], "begin": 0, "end": 6, "by_epoch": False},
+        ],
+        None,
+    ],
+    ids=["cosine", "steps", "none"],
+)
+def test_what_is_learned_follows_the_schedule(
+    schedule: Any, retinanet: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def note(self: Any, runner: Any, *args: Any, **kwargs: Any) -> None:
+        rates.append([group["lr"] for group in runner.optim_wrapper.optimizer.param_groups])
+
+    monkeypatch.setattr(MultiScaleBalanceHook, "before_train_iter", note)
+    run(retinanet(), tmp_path, strategy="uw", schedule=schedule)
+    assert len(rates) == 6
+    for model_rate, learned_rate in rates:
+        assert learned_rate == pytest.approx(model_rate)
+    assert schedule is None or rates[0][0] == pytest.approx(0.0001)
+
+
+def test_in_a_loop_of_ones_own_they_go_where_the_user_puts_them(
+    retinanet: Callable[[], Any], small_batch: Callable[..., Any]
+) -> None:
+    from mmengine.optim import OptimWrapper
+
+    from msbal_mmdet import balance
+
+    states = []
+    for resumed in (False, True):
+        model = retinanet()
+        handle = balance(model, "uw", interval=2)
+        parameters = [*model.parameters(), *handle.balancers.parameters()]
+        wrapper = OptimWrapper(torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.01))
+        for iteration in range(4):
+            if resumed and iteration == 2:
+                kept = model.state_dict(), handle.state_dict(), wrapper.state_dict()
+                kept = tuple({k: copy.deepcopy(v) for k, v in part.items()} for part in kept)
+                handle.remove()
+                model = retinanet()
+                handle = balance(model, "uw", interval=2)
+                parameters = [*model.parameters(), *handle.balancers.parameters()]
+                wrapper = OptimWrapper(torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.01))
+                for part, state in zip((model, handle, wrapper), kept, strict=True):
+                    part.load_state_dict(state)
+            model.train_step(small_batch(seed=iteration), wrapper)
+        states.append([p.detach().clone() for p in handle.balancers.parameters()])
+    (whole,), (parts,) = states
+    assert torch.equal(whole, parts) and whole.abs().min() > 0
 
 
 def run_with(model: Any, folder: Path, hook: MultiScaleBalanceHook) -> Runner:
@@ -264,6 +337,14 @@ def test_pickled_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "iteration_00000001.pth"
     torch.save({"state_dict": {}, "evil": test_pickled_code_in_a_checkpoint_is_refused}, path)
     with pytest.raises(RunError, match="cannot be read"):
+        checkpoints.read(path)
+
+
+def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "iteration_00000001.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(1 << 20))
+    with pytest.raises(RunError, match="cannot be read: is a compressed archive"):
         checkpoints.read(path)
 
 

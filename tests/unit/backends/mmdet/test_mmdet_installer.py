@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 from msbal_mmdet import diagnosis, installer
-from msbal_mmdet.coverage import Outcome, read, table
 
 
 class Recorder:
@@ -137,18 +136,3 @@ NUMBERS = [("2.3.6", (2, 3, 6)), ("2.11.0+cu130", (2, 11, 0)), ("3.0rc1", (3, 0)
 @pytest.mark.parametrize(("version", "numbers"), NUMBERS)
 def test_numbers_of_a_version(version: str, numbers: Any) -> None:
     assert diagnosis._numbers(version) == numbers
-
-
-def test_the_coverage_table_counts_by_head(tmp_path: Any) -> None:
-    head = {"all": {"head": "RetinaHead", "levels": ["P3", "P4"], "terms": ["cls", "bbox"]}}
-    outcomes = [
-        Outcome("a.py", "supported", detector="RetinaNet", heads=head),
-        Outcome("b.py", "supported", detector="RetinaNet", heads=head, same_as="a.py"),
-        Outcome("c.py", "refused", "it predicts on one level only", "YOLOF"),
-    ]
-    text = table(outcomes)
-    assert "   2  RetinaHead (all): P3, P4; cls, bbox" in text
-    assert "   1  YOLOF: it predicts on one level only" in text
-    file = tmp_path / "out.jsonl"
-    file.write_text('{"config": "a.py", "status": "supported"}\n{"config": "b.p')
-    assert [o.config for o in read(file)] == ["a.py"]

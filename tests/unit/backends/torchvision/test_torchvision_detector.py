@@ -14,8 +14,9 @@ from torchvision.ops import box_iou
 from msbal.data.model import subset
 from msbal.errors import DataError
 from msbal.proof import prove
+from msbal.training.stream import Positions, mix
 from msbal_torchvision.assignment import count_boxes
-from msbal_torchvision.pixels import Positions, Stream, mix, read_image
+from msbal_torchvision.pixels import Stream, read_image
 from msbal_torchvision.seams import install
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -13,9 +15,10 @@ import torch
 from tiny_torchvision import make_data, run_in
 
 from msbal.errors import RunError, SpecError
+from msbal.training.stream import Positions, mix
 from msbal_torchvision import checkpoints
 from msbal_torchvision.models import build_model
-from msbal_torchvision.pixels import Positions, Stream, mix, to_device
+from msbal_torchvision.pixels import Stream, to_device
 from msbal_torchvision.training.optimization import LearningRate
 
 HERE = Path(__file__).parent
@@ -93,8 +96,15 @@ def test_accumulated_iterations_make_one_step(make_run):
 
 @pytest.mark.parametrize(
     "schedule",
-    [{"amp": "bf16"}, {"clip_norm": 0.1}, {"optimizer": {"name": "adamw", "lr": 1e-3}}, {"ema": 0.5}],
-    ids=lambda schedule: next(iter(schedule)),
+    [
+        {"amp": "bf16"},
+        {"amp": "fp16"},
+        {"clip_norm": 0.1},
+        {"optimizer": {"name": "adamw", "lr": 1e-3}},
+        {"ema": 0.5},
+        {"amp": "fp16", "accumulate": 2, "clip_norm": 1.0, "ema": 0.5},
+    ],
+    ids=lambda schedule: "+".join(map(str, schedule.values())),
 )
 def test_other_ways_to_train_resume_exactly_too(make_run, schedule):
     whole = make_run("whole", schedule={"iterations": 4, **schedule}).train()
@@ -148,11 +158,6 @@ def test_loading_in_other_processes_changes_nothing(make_run):
         make_run("here", schedule={"iterations": 2}).train().state,
         make_run("there", schedule={"iterations": 2, "workers": 2}).train().state,
     )
-
-
-def test_fp16_on_the_cpu_is_refused(make_run):
-    with pytest.raises(SpecError, match=r"schedule.amp"):
-        make_run(schedule={"amp": "fp16"}).train()
 
 
 # -- resuming ------------------------------------------------------------------------------------
@@ -236,6 +241,93 @@ def test_or_leaves_the_step_out(make_run, optimizer):
         ("P5", "cls", 4)
     ]
     assert all(bool(torch.isfinite(value).all()) for value in run.state.values())
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_in_any_precision_and_while_gradients_accumulate(make_run, amp, accumulate):
+    schedule = {"iterations": 8, "warmup": 0, "amp": amp, "accumulate": accumulate, "clip_norm": 1.0}
+    stopped = make_run("stop", schedule=schedule)
+    break_level(stopped, level=2, at=5)
+    with pytest.raises(RunError, match=r"iteration 5, rank 0: the loss P5/cls is nan"):
+        stopped.train()
+    run = make_run("skip", schedule=schedule, balance={"on_nonfinite": "skip"})
+    break_level(run, level=2, at=5)
+    states = []
+    run.detector.model.register_forward_pre_hook(lambda *_: states.append(run.state))
+    run.train()
+    name = "head.classification_head.cls_logits.weight"
+    step = 4 if accumulate == 1 else 5  # the state before iteration `step` + 1
+    assert torch.equal(states[step][name], states[step + 1][name]), "the step with the NaN was left out"
+    assert not torch.equal(states[-1][name], run.state[name]), "and the next was not"
+    assert all(bool(torch.isfinite(value).all()) for value in run.state.values())
+    (message,) = run.monitor.of("message")
+    assert message.startswith("step left out: iteration 5, rank 0: the loss P5/cls is nan")
+    records = run.monitor.of("interval")
+    assert [record.count for record in records] == [2, 2, 1, 2]
+    assert [(n.level, n.term, n.iteration) for n in records[2].nonfinite] == [("P5", "cls", 5)]
+    assert all(math.isfinite(x) for r in records for x in (*r.loss, *r.weights))
+    assert all(math.isfinite(x) for r in (*records[:2], records[3]) for x in r.variance)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_balances_the_same_losses(make_run, amp):
+    whole = make_run("whole", schedule={"iterations": 2, "warmup": 0}).train()
+    mixed = make_run("mixed", schedule={"iterations": 2, "warmup": 0, "amp": amp}).train()
+    rows = [
+        [float(x) for x in run.job.run.losses_file.read_text().splitlines()[1].split(",")]
+        for run in (whole, mixed)
+    ]
+    assert rows[0] == pytest.approx(rows[1], rel=0.03, abs=1e-3) and rows[0] != rows[1]
+
+
+@pytest.mark.parametrize("amp", ["none", "fp16"])
+def test_a_clipped_step_is_as_long_as_the_limit(make_run, amp):
+    """Clipped after the scaler has divided its factor out: else the step would be 65,536 times too short."""
+    rate, limit = 0.1, 1e-3
+    optimizer = {"name": "sgd", "lr": rate, "momentum": 0.0, "weight_decay": 0.0}
+    run = make_run(
+        model={"norm": "gn"},
+        schedule={"iterations": 4, "warmup": 0, "amp": amp, "clip_norm": limit, "optimizer": optimizer,
+                  "scheduler": "constant"},
+    )  # fmt: skip
+    states = []
+    run.detector.model.register_forward_pre_hook(lambda *_: states.append(run.state))
+    run.train()
+    states.append(run.state)
+    lengths = [
+        math.sqrt(sum(float((b[name] - a[name]).double().square().sum()) for name in a))
+        for a, b in itertools.pairwise(states)
+    ]
+    moved = [length for length in lengths if length]
+    assert moved, "the scaler left out every step"
+    assert moved == pytest.approx([rate * limit] * len(moved), rel=1e-3)
+
+
+def test_accumulated_gradients_are_averaged(make_run, data):
+    rate = 0.01
+    optimizer = {"name": "sgd", "lr": rate, "momentum": 0.0, "weight_decay": 0.0}
+    run = make_run(
+        model={"norm": "gn"},
+        balance={"strategy": "equal"},
+        schedule={"iterations": 2, "warmup": 0, "accumulate": 2, "optimizer": optimizer,
+                  "scheduler": "constant"},
+    )  # fmt: skip
+    model, before = run.detector.model, run.state
+    expected = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    stream, spec = Stream(data, run.job.spec.seed), run.job.spec
+    for iteration, positions in enumerate(Positions(0, 2, 2), 1):
+        torch.manual_seed(mix("step", spec.seed, iteration, 0))
+        split = run.detector.split_losses(to_device([stream[p] for p in positions], torch.device("cpu")))
+        split.groups["all"].values.sum().backward()
+        for name, value in model.named_parameters():
+            expected[name] += value.grad / 2
+            value.grad = None
+    run.train()
+    for name, value in run.detector.model.named_parameters():
+        torch.testing.assert_close(
+            (before[name] - value.detach()) / rate, expected[name], rtol=1e-2, atol=1e-4
+        )
 
 
 def test_a_gradient_that_is_not_finite_is_caught_too(make_run):

@@ -133,7 +133,7 @@ def run_in(
     from msbal.backend import Job, load_backend
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import parse_spec
-    from msbal.training import latest_checkpoint, make_balancers
+    from msbal.training import choose_checkpoint, make_balancers
     from msbal.training.distributed import rank
 
     spec = parse_spec(
@@ -168,7 +168,7 @@ def run_in(
         balancers=balancers,
         recorder=recorder,
         monitor=monitor,
-        checkpoint=latest_checkpoint(run) if resume else None,
+        checkpoint=choose_checkpoint(run, recorder, monitor.message) if resume else None,
         evaluate=evaluate,
         stop_requested=lambda: stop_after is not None and next(asked) >= stop_after,
     )

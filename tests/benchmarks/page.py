@@ -1,0 +1,152 @@
+"""Runs the benchmarks and writes docs/cost.md: ``python tests/benchmarks/page.py``.
+
+About ten minutes on a machine that does nothing else. LibMTL and TorchJD are measured where they can be
+imported; ``pip install --target FOLDER --no-deps torchjd LibMTL`` and PYTHONPATH=FOLDER keep them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "cost.md"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "mmdet",
+    "onedl-mmdetection",
+    "detectron2",
+    "LibMTL",
+    "torchjd",
+    "hotcoco",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        script: in this folder, with its arguments.
+        text: what a reader should know before the figures.
+    """
+
+    title: str
+    script: tuple[str, ...]
+    text: str
+
+
+SECTIONS = (
+    Section(
+        "A training step, with and without balancing",
+        ("steps.py", "--pairs", "20"),
+        "The ratio of a balanced step to the framework's own, forward and backward apart, with its 95 % "
+        "interval. `nothing` pairs two untouched models: what this machine cannot tell from 1. The models are "
+        "real heads on small images: on a GPU with full images the framework's part grows, the balancer's does "
+        "not. The goal is 1.005.",
+    ),
+    Section(
+        "The engine alone",
+        ("engine.py", "--quick"),
+        "Microseconds of one process on one thread, and ratios to the plain sum of the losses; LibMTL's and "
+        "TorchJD's weightings take the same five losses. Strategies that decide once an interval (`avw`, `rlo`, "
+        "`dwa`, ...) add a product and a copy to a step. Those that weigh anew at each iteration (`gls`, `uw`, "
+        "`rlw`, `cov`, `slaw`, ...) take longer than their peers: they work in float64, mask levels without "
+        "positives, and survive a loss that is not finite. State, records, replay and start-up follow.",
+    ),
+    Section(
+        "Evaluation",
+        ("evaluation.py", "--images", "1000"),
+        "COCO figures from hotcoco, with those of pycocotools on the same detections as the reference.",
+    ),
+)
+
+
+def machine() -> list[str]:
+    """What the figures come from."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE)
+        processor = found.group(1).strip() if found else processor
+    lines = [
+        f"date: {datetime.date.today().isoformat()}",
+        f"processor: {processor}, {os.cpu_count()} cores",
+        f"system: {platform.system()} {platform.release()}, Python {platform.python_version()}",
+    ]
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        lines.append(f"memory: {memory / 2**30:.0f} GiB")
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    lines.append(f"packages: {', '.join(versions)}")
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return [*lines, f"GPU: {gpu}"]
+
+
+def command(section: Section) -> str:
+    """As a reader would type it."""
+    return " ".join(["python", f"tests/benchmarks/{section.script[0]}", *section.script[1:]])
+
+
+def page(outputs: dict[str, str]) -> str:
+    """The page.
+
+    Args:
+        outputs: by title, what each section's script printed.
+    """
+    parts = [
+        "# What balancing costs",
+        "",
+        "Every figure here was printed by the command above it, in one run of",
+        "`python tests/benchmarks/page.py`, which writes this page. Ratios compare things that ran in turns in one",
+        "process; absolute times are those of this machine.",
+        "",
+        *(f"- {line}" for line in machine()),
+    ]
+    for section in SECTIONS:
+        parts += ["", f"## {section.title}", "", section.text, "", f"    $ {command(section)}"]
+        parts += [f"    {line}".rstrip() for line in outputs[section.title].splitlines()]
+    return "\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=PAGE)
+    options = parser.parse_args()
+    outputs = {}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for section in SECTIONS:
+        print("$", command(section), flush=True)
+        script = ROOT / "tests" / "benchmarks" / section.script[0]
+        done = subprocess.run(
+            [sys.executable, str(script), *section.script[1:]],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        print(done.stdout, flush=True)
+        if done.returncode:
+            print(done.stderr[-2000:])
+            sys.exit(f"{command(section)} failed with {done.returncode}; the page stays as it was")
+        lines = [line for line in done.stdout.splitlines() if "OneDL" not in line]  # mmdet's own chatter
+        outputs[section.title] = "\n".join(lines).strip("\n")
+    options.output.write_text(page(outputs), encoding="utf-8")
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    main()

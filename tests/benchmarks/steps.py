@@ -1,0 +1,194 @@
+"""What balancing costs a training step, in every backend: ``python tests/benchmarks/steps.py [BACKEND ...]``.
+
+Forward and backward apart, each as the median of paired ratios with its 95 % bootstrap interval: a copy of
+the model that is balanced against one that is as the framework has it, on the same batch from the same seed.
+The row `nothing` pairs two untouched copies: what this machine cannot tell from 1.
+
+Models are those of the frameworks' own configs with shrunk backbones and heads as they are, which is
+unfavourable: balancing does not shrink with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import random
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pairs import paired
+from torch import Tensor
+
+INTERVAL = 10  # shorter than the run, so that the interval's end is in the measure
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        model: untouched.
+        loss: one forward pass of a copy of the model in training mode, with the losses added up.
+        balance: puts the balancer into a copy.
+    """
+
+    name: str
+    model: Any
+    loss: Callable[[Any], Tensor]
+    balance: Callable[[Any], object]
+
+
+def torchvision_subjects(side: int, device: torch.device) -> Iterator[Subject]:
+    from torchvision.models import get_model
+
+    from msbal_torchvision import balance
+    from msbal_torchvision.zoo import small_batch
+
+    for name in ("retinanet_resnet50_fpn", "fcos_resnet50_fpn", "fasterrcnn_resnet50_fpn"):
+        model: Any = get_model(name, weights=None, weights_backbone=None, num_classes=4).to(device).train()
+        model.backbone.body.requires_grad_(False)
+        if hasattr(model, "rpn"):  # RoIs are what a step on a CPU costs, and are not balanced here
+            model.rpn._post_nms_top_n["training"] = model.roi_heads.fg_bg_sampler.batch_size_per_image = 64
+        model.transform.min_size, model.transform.max_size = (side,), side
+        images, targets = small_batch(side)
+        batch = (
+            [image.to(device) for image in images],
+            [{key: value.to(device) for key, value in target.items()} for target in targets],
+        )
+
+        def loss(model: Any, batch: Any = batch) -> Tensor:
+            return sum(model(*batch).values())  # type: ignore[return-value]
+
+        yield Subject(name, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+
+
+def mmdet_subjects(side: int, device: torch.device) -> Iterator[Subject]:
+    from msbal_mmdet import balance, tiny
+
+    for config in (
+        "retinanet/retinanet_r50_fpn_1x_coco.py",
+        "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+        "atss/atss_r50_fpn_1x_coco.py",
+    ):
+        model = tiny.build_small(tiny.load_config(tiny.zoo() / config)).to(device)
+        batch = tiny.batch(80, ((side, side),) * 2)
+
+        def loss(model: Any, batch: Any = batch) -> Tensor:
+            data = model.data_preprocessor(batch, True)
+            total: Tensor = model.parse_losses(model._run_forward(data, mode="loss"))[0]
+            return total
+
+        name = config.rpartition("/")[2]
+        yield Subject(name, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+
+
+def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
+    from msbal_detectron2 import compat
+
+    compat.prepare()
+    from detectron2.config import instantiate
+    from detectron2.modeling import build_model
+    from detectron2.utils.events import EventStorage
+
+    from msbal_detectron2 import balance, recipe, small
+
+    for config in ("retinanet_R_50_FPN_1x.yaml", "fcos_R_50_FPN_1x.py", "faster_rcnn_R_50_FPN_1x.yaml"):
+        path = recipe.zoo_root() / "COCO-Detection" / config
+        if path.suffix == ".py":
+            model = instantiate(small.shrink_lazy(recipe.read_lazy(path).model)).to(device).train()
+            model.backbone.bottom_up.requires_grad_(False)  # these configs have no narrower one
+        else:
+            model = build_model(small.shrink(recipe.read_yaml(path, trusted=True))).to(device).train()
+        scaled = [[[v * side / small.SIDE for v in box] for box in boxes] for boxes in small.BOXES]
+        batch = small.batch(scaled, side)
+
+        def loss(model: Any, batch: Any = batch) -> Tensor:
+            with EventStorage():
+                return sum(model(batch).values())  # type: ignore[return-value]
+
+        yield Subject(config, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+
+
+SUBJECTS = {
+    "torchvision": torchvision_subjects,
+    "mmdet": mmdet_subjects,
+    "detectron2": detectron2_subjects,
+}
+
+
+def measure(subject: Subject, pairs: int, device: torch.device) -> None:
+    """Print one subject's ratios."""
+    plain, twin, balanced = (copy.deepcopy(subject.model) for _ in range(3))
+    subject.balance(balanced)
+
+    def step_of(model: Any) -> Callable[[int], tuple[float, float]]:
+        def step(number: int) -> tuple[float, float]:
+            random.seed(number)
+            np.random.seed(number)
+            torch.manual_seed(number)
+            model.zero_grad()
+            start = _now(device)
+            loss = subject.loss(model)
+            middle = _now(device)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return middle - start, _now(device) - middle
+
+        return step
+
+    for label, model in (("balanced", balanced), ("nothing", twin)):
+        forward, backward, whole = paired(step_of(model), step_of(plain), pairs)
+        print(
+            f"  {subject.name:34} {label:8}  forward {forward}  backward {backward}  step {whole}"
+            f"  of {1e3 * whole.base:.0f} ms",
+            flush=True,
+        )
+
+
+def _now(device: torch.device) -> float:
+    """Seconds; on the CPU those of the processor, which other programs on the machine disturb least."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
+    parser.add_argument("--pairs", type=int, default=30)
+    parser.add_argument("--side", type=int, default=128, help="pixels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    device = torch.device(options.device)
+    unknown = [name for name in options.backends if name not in SUBJECTS]
+    if unknown:
+        sys.exit(f"steps.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
+    if len(options.backends) > 1:
+        # Each in a process of its own: mmdet imports detectron2, and an old one before it is patched.
+        same = [f"--{key}={getattr(options, key)}" for key in ("pairs", "side", "device", "threads")]
+        for name in options.backends:
+            subprocess.run([sys.executable, __file__, name, *same], check=True)
+        return
+    for name in options.backends:
+        print(f"(a) {name}: a step with balancing / without, {options.pairs} pairs, {options.side} pixels")
+        try:
+            for subject in SUBJECTS[name](options.side, device):
+                measure(subject, options.pairs, device)
+        except ImportError as error:
+            print(f"  {name} is left out: {error}")
+
+
+if __name__ == "__main__":
+    main()

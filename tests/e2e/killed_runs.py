@@ -1,0 +1,154 @@
+"""Killing a training process at chosen and at random moments, and going on, whatever the backend."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from msbal_process import finish, start
+
+from msbal.training.checkpoints import find
+
+RECORDS = ("intervals.jsonl", "losses.csv")
+Due = Callable[[], bool]
+Start = Callable[[], Any]
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 where it does not exist."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def kill_when(process: Any, due: Due, seconds: float = 240) -> bool:
+    """SIGKILL as soon as `due`; False where the process ended before."""
+    until = time.monotonic() + seconds
+    while process.exitcode is None and time.monotonic() < until:
+        if due():
+            process.kill()
+            process.join()
+            return True
+        time.sleep(0.0005)
+    assert process.exitcode == 0, f"exit code {process.exitcode}"
+    return False
+
+
+def tear(path: Path, half: str) -> None:
+    """What a kill in the middle of an append leaves: too short a moment to hit from outside."""
+    if path.exists():
+        with path.open("a", encoding="utf-8") as file:
+            file.write(half)
+
+
+def moments(draw: random.Random, run: Path) -> list[tuple[str, Due]]:
+    """When to kill: as a checkpoint, a record or a loss is being written, or at any time."""
+
+    def grown(path: Path) -> Due:
+        at = size(path)
+        return lambda: size(path) > at
+
+    def checkpoint_write() -> bool:
+        return any((run / "checkpoints").glob(".iteration_*.tmp")) if run.exists() else False
+
+    end = time.monotonic() + draw.uniform(0.0, 3.0)
+    return [
+        ("checkpoint", checkpoint_write),
+        ("record", grown(run / "intervals.jsonl")),
+        ("losses", grown(run / "losses.csv")),
+        ("any time", lambda: time.monotonic() > end),
+    ]
+
+
+def kill_three_times(start: Start, run: Path, round_: int) -> Sequence[str]:
+    """Start, or go on with, a run three times and kill it each time; what it was killed at, at least one.
+
+    Args:
+        start: starts the run's process, or resumes it.
+        round_: seeds the moments.
+    """
+    draw = random.Random(round_)
+    killed = []
+    for turn in range(3):
+        choices = moments(draw, run)
+        # Any time may be after the end: not the first, so that each run is killed at least once.
+        name, due = choices[(round_ + turn) % len(choices) if turn else round_ % 3]
+        if kill_when(start(), due):
+            killed.append(name)
+            tear(run / "intervals.jsonl", draw.choice(["", '{"interval": 9, "iterat', "\0\0\0"]))
+            tear(run / "losses.csv", draw.choice(["", "2", "29,0.125,0."]))
+    assert killed
+    return killed
+
+
+def train(folder: Path, run: Path, resume: bool | None = None) -> Any:
+    """Start the run of ``spec.yaml`` in `folder`, or go on with it where it has been started."""
+    again = (run / "spec.yaml").exists() if resume is None else resume
+    return start(folder, "train", "spec.yaml", "-o", run.name, "--plain", *(["--resume"] if again else []))
+
+
+def train_unbroken(folder: Path) -> Path:
+    """The run that the others are held against."""
+    run = folder / "unbroken"
+    finish(train(folder, run, resume=False), folder)
+    return run
+
+
+def assert_same_records(run: Path, unbroken: Path) -> None:
+    """The same bytes, and nothing of a killed write beside them."""
+    for name in RECORDS:
+        assert (run / name).read_bytes() == (unbroken / name).read_bytes(), name
+    left = [path.name for path in run.rglob("*.tmp")]
+    assert not left, f"temporary files of killed writes stay behind: {left}"
+
+
+def copied(folder: Path, unbroken: Path, name: str) -> Path:
+    """The unbroken run, as if it had died just after its last checkpoint."""
+    run = folder / name
+    (run / "checkpoints").mkdir(parents=True)
+    for file in ("spec.yaml", *RECORDS):
+        (run / file).write_bytes((unbroken / file).read_bytes())
+    spec = (run / "spec.yaml").read_text().replace(str(unbroken), str(run))
+    (run / "spec.yaml").write_text(spec)
+    for path in find(unbroken / "checkpoints"):
+        (run / "checkpoints" / path.name).write_bytes(path.read_bytes())
+    return run
+
+
+def go_on_without_the_newest(folder: Path, run: Path, damage: Callable[[bytes], bytes], last: int) -> None:
+    """Damage the newest checkpoint and resume: that is said, and the one before it used.
+
+    Args:
+        damage: what becomes of its bytes.
+        last: the run's last iteration.
+    """
+    newest, before = find(run / "checkpoints")
+    newest.write_bytes(damage(newest.read_bytes()))
+    output = finish(train(folder, run, resume=True), folder)
+    assert newest.name in output and "passed over" in output, output
+    assert f"iterations {int(before.stem[-8:]) + 1} to {last}" in output, output
+
+
+def interrupt_and_go_on(folder: Path) -> Path:
+    """Ctrl-C after the first interval: it is said how to continue, and the run does."""
+    run = folder / "interrupted"
+    process = train(folder, run)
+    until = time.monotonic() + 240
+    while not size(run / RECORDS[0]) and process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGINT)
+    output = finish(process, folder, code=130)
+    assert "msbal train interrupted/spec.yaml --resume" in output, output
+    assert "Traceback" not in output
+    finish(start(folder, "train", "interrupted/spec.yaml", "--resume", "--plain"), folder)
+    return run
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+}
+"""What may have become of a checkpoint's bytes."""

@@ -1,0 +1,98 @@
+"""An mmdet run killed at any moment and resumed ends in the same bytes as one that was never killed.
+
+``MSBAL_KILLS=20`` kills that many runs, each several times; by default one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
+
+import msbal_process
+import torch
+from killed_runs import (
+    DAMAGE,
+    assert_same_records,
+    copied,
+    go_on_without_the_newest,
+    interrupt_and_go_on,
+    kill_three_times,
+    train,
+    train_unbroken,
+)
+from mmdet_specs import write_spec
+from msbal_process import finish
+
+from msbal_mmdet import checkpoints
+
+msbal_process.PRELOAD += ["msbal_mmdet.training", "mmdet.models", "mmdet.datasets"]
+ROUNDS = int(os.environ.get("MSBAL_KILLS", "1"))
+LAST = 24
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills by POSIX signals")
+
+
+@pytest.fixture(scope="module", params=["iterations", "epochs"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a spec that has all the state there is; epochs of six iterations, so that it resumes within one."""
+    made = tmp_path_factory.mktemp(f"mmdet-{request.param}")
+    length = (
+        {"iterations": LAST} if request.param == "iterations" else {"iterations": None, "epochs": LAST // 6}
+    )
+    write_spec(
+        made,
+        schedule={
+            **length, "checkpoint_every": 3, "accumulate": 2, "ema": 0.9, "clip_norm": 1.0, "amp": "bf16",
+            "optimizer": {"name": "adamw", "lr": 0.001},
+        },
+        balance={"strategy": "rlo", "interval": 5},
+    )  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path) -> Path:
+    return train_unbroken(folder)
+
+
+def assert_same(run: Path, unbroken: Path) -> None:
+    assert_same_records(run, unbroken)
+    mine, other = (checkpoints.read(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
+    for part in ("state_dict", "ema_state_dict", "msbal"):
+        assert mine[part].keys() == other[part].keys() and mine[part]
+        for key, value in mine[part].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, other[part][key]), f"{part} {key}"
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, round_: int) -> None:
+    run = folder / f"killed{round_}"
+    kill_three_times(lambda: train(folder, run), run, round_)
+    finish(train(folder, run), folder)
+    assert_same(run, unbroken)
+
+
+def test_the_last_two_checkpoints_stay(unbroken: Path) -> None:
+    """Every third iteration one is due; every second one has a step, which it waits for."""
+    found = checkpoints.find(unbroken / "checkpoints")
+    assert [path.name for path in found] == [f"iteration_{done:08d}.pth" for done in (24, 22)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_said_and_the_one_before_it_used(
+    folder: Path, unbroken: Path, damage: str
+) -> None:
+    run = copied(folder, unbroken, f"damaged-{damage}")
+    go_on_without_the_newest(folder, run, DAMAGE[damage], LAST)
+    assert_same(run, unbroken)
+
+
+def test_ctrl_c_says_how_to_continue_and_continues(folder: Path, unbroken: Path) -> None:
+    assert_same(interrupt_and_go_on(folder), unbroken)

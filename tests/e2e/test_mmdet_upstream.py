@@ -1,0 +1,48 @@
+"""MMDetection's own tests of heads and detectors, with every head balanced at unit weights.
+
+``MSBAL_MMDET_CHECKOUT`` names a checkout of its sources (its ``tests`` folder is enough).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmdet", reason="MMDetection is not installed")
+pytest.importorskip("parameterized", reason="mmdet's tests need parameterized")
+
+CHECKOUT = os.environ.get("MSBAL_MMDET_CHECKOUT", "")
+HERE = Path(__file__).parent
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHECKOUT, reason="MSBAL_MMDET_CHECKOUT names no checkout"),
+]
+
+
+def passed(folder: str, *options: str) -> set[str]:
+    """The tests of a folder that pass."""
+    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-p", "mmdet_unit_weights", "-p", "no:cacheprovider", "-q", "-rA",
+            "-W", "ignore", *options, f"tests/test_models/{folder}",
+        ],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert ("unit weights:" in done.stdout) == ("--plain" not in options), done.stdout[-2000:]
+    return set(re.findall(r"^PASSED (\S+)", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("folder", ["test_dense_heads", "test_detectors"])
+def test_what_passes_without_a_balancer_passes_with_one(folder: str) -> None:
+    plain = passed(folder, "--plain")
+    assert plain
+    assert not plain - passed(folder)

@@ -1,0 +1,172 @@
+"""A run among other runs, on a full disk, in odd folders, and asked to stop at bad moments."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
+if sys.platform == "win32":
+    pytest.skip("POSIX signals and limits", allow_module_level=True)
+
+import resource
+
+from msbal_process import finish, start, write_spec
+from test_torchvision_resume import LAST, assert_same
+
+EVALUATED = ("--set", "evaluate.enabled=true", "--set", "evaluate.every=10")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("hostile")
+    write_spec(made, LAST)
+    return made
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder: Path) -> Path:
+    finish(start(folder, "train", "spec.yaml", "-o", "unbroken", "--plain", *EVALUATED), folder)
+    return folder / "unbroken"
+
+
+def wait(process, due: Callable[[], bool]) -> None:  # type: ignore[no-untyped-def]
+    until = time.monotonic() + 240
+    while not due() and process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.005)
+    assert due() and process.exitcode is None
+
+
+def started(folder: Path) -> bool:
+    """Whether the command has begun to train, by what it has printed."""
+    output = folder / "output.txt"
+    return output.exists() and "start " in output.read_text(encoding="utf-8")
+
+
+def only_error(output: str) -> str:
+    """The one line that a refused command prints."""
+    (line,) = output.splitlines()
+    assert line.startswith("error: "), output
+    return line
+
+
+def test_a_second_run_in_the_same_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    run = folder / "busy"
+    long = ("train", folder / "spec.yaml", "-o", run, "--plain", "--set", "schedule.iterations=100000")
+    first = start(folder, *long)
+    wait(first, (run / "intervals.jsonl").exists)
+    for more in ([], ["--resume"], ["--force"]):
+        refused = only_error(finish(start(tmp_path, *long, *more), tmp_path, code=2))
+        assert f"is being written by another run (process {first.pid} on " in refused, refused
+    assert first.exitcode is None
+    first.kill()
+    first.join()
+    assert (run / "spec.yaml").exists()
+    # Its lock died with it.
+    again = start(tmp_path, *long, "--resume")
+    wait(again, lambda: started(tmp_path))
+    os.kill(again.pid, signal.SIGTERM)
+    finish(again, tmp_path, code=130)
+    assert not (run / ".lock").exists()
+
+
+def limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(("size", "every"), [(5_000, "null"), (30_000, "4")], ids=["records", "checkpoint"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    folder: Path, unbroken: Path, size: int, every: str
+) -> None:
+    """By a limit on the size of files, which fails as a full disk does: in the middle of a write."""
+    run = folder / f"full{size}"
+    command = ("train", "spec.yaml", "-o", run.name, "--plain", *EVALUATED)
+    every = f"schedule.checkpoint_every={every}"
+    process = start(folder, *command, "--set", every, first=functools.partial(limit, size))
+    output = finish(process, folder, code=1)
+    last = output.splitlines()[-1]
+    assert last.startswith("error: ") and "cannot be written: File too large" in last, output
+    assert "continue with --resume" in last and "Traceback" not in output
+    assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
+    finish(start(folder, *command, "--resume"), folder)
+    assert_same(run, unbroken)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_folder_that_cannot_be_made(folder: Path) -> None:
+    for place in ("/proc/msbal/run", "/dev/null/run"):
+        line = only_error(finish(start(folder, "train", "spec.yaml", "-o", place, "--plain"), folder, code=2))
+        assert "output" in line and "a writable folder" in line, line
+
+
+def test_spaces_quotes_and_other_scripts_in_names(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "my runs – 訓練 'ø' $(touch x)"
+    home.mkdir()
+    (home / "spec é.yaml").write_text((folder / "spec.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    process = start(
+        home, "train", "spec é.yaml", "-o", "a run; 中", "--plain", "--set", "schedule.iterations=50000"
+    )
+    wait(process, (home / "a run; 中" / "intervals.jsonl").exists)
+    os.kill(process.pid, signal.SIGINT)
+    output = finish(process, home, code=130)
+    # What it says to type is what a shell takes.
+    said = shlex.split(re.findall(r"continue: msbal (.*)", output)[0])
+    assert said == ["train", "a run; 中/spec.yaml", "--resume"]
+    (home / "output.txt").unlink()
+    again = start(home, *said, "--plain", "--set", "schedule.iterations=50000")
+    wait(again, lambda: started(home))
+    os.kill(again.pid, signal.SIGTERM)
+    finish(again, home, code=130)
+
+    assert not list(tmp_path.rglob("x"))
+
+
+def stop_in_evaluation(which: int) -> None:
+    """SIGTERM in the middle of the evaluation of that number."""
+    import importlib
+
+    execute = importlib.import_module("msbal.training.execute")
+
+    evaluate, calls = execute.evaluate, iter(range(1, 100))
+
+    def stopped(*arguments):  # type: ignore[no-untyped-def]
+        if next(calls) == which:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    execute.evaluate = stopped
+
+
+@pytest.mark.parametrize("which", [1, 3])
+def test_asked_to_stop_while_it_evaluates(folder: Path, unbroken: Path, which: int) -> None:
+    run = folder / f"evaluating{which}"
+    command = ("train", "spec.yaml", "-o", run.name, "--plain", *EVALUATED)
+    process = start(folder, *command, first=functools.partial(stop_in_evaluation, which))
+    output = finish(process, folder, code=130)
+    assert f"msbal train {run.name}/spec.yaml --resume" in output, output
+    finish(start(folder, *command, "--resume"), folder)
+    assert_same(run, unbroken)
+    for name in ("metrics.json", "predictions.json"):
+        assert (run / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def test_a_schedulers_signal_to_all_processes(folder: Path) -> None:
+    """Those that load the images get it too, and outlive it until the checkpoint is written."""
+    process = start(
+        folder, "train", "spec.yaml", "-o", "workers", "--plain", "--set", "schedule.workers=2",
+        "--set", "schedule.iterations=100000", first=os.setsid,
+    )  # fmt: skip
+    wait(process, (folder / "workers" / "intervals.jsonl").exists)
+    os.killpg(process.pid, signal.SIGTERM)
+    output = finish(process, folder, code=130)
+    assert "continue: msbal train workers/spec.yaml --resume" in output, output
+    assert list((folder / "workers" / "checkpoints").glob("iteration_*.pth"))

@@ -1,0 +1,194 @@
+"""The trainer of a run: accumulation, precision, and steps that must not be taken."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_detectron2 import BOXES, tiny
+from torch import Tensor, nn
+
+from msbal.engine import BalancerSet
+from msbal.errors import RunError
+from msbal.spec import ScheduleSpec
+from msbal_detectron2.balancing import Balancing
+from msbal_detectron2.small import batch
+from msbal_detectron2.trainer import Trainer, WeightAverage
+
+RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+
+
+def make(
+    model: nn.Module | None = None,
+    steps: int = 4,
+    skip: bool = False,
+    scope: tuple[str, ...] = ("rpn",),
+    say: Callable[[str], None] = lambda text: None,
+    strategy: str = "equal",
+    **schedule: Any,
+) -> Trainer:
+    model = tiny(RETINANET).train() if model is None else model
+    balancing = Balancing(model, scope)
+    balancing.install(BalancerSet(balancing.group_names(), strategy, interval=2))
+    optimizer = torch.optim.SGD([*model.parameters(), *balancing.parameters()], lr=1e-3)
+    return Trainer(
+        model, [batch(BOXES)] * steps, optimizer, balancing, ScheduleSpec(**schedule), skip, 0, say
+    )
+
+
+def weights(trainer: Trainer) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in trainer.model.parameters()]
+
+
+def same(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def spoil(trainer: Trainer, at: int, level: int, term: int, group: str = "all") -> None:
+    """A NaN in one level's loss of one iteration."""
+    seam = next(s for s in trainer.balancing.seams if s.group.name == group)
+    take = seam.take
+
+    def broken() -> Any:
+        losses = take()
+        if trainer.iter == at:
+            mask = torch.ones_like(losses.values)
+            mask[term, level] = float("nan")
+            losses = type(losses)(losses.values * mask, losses.positives)
+        return losses
+
+    seam.take = broken  # type: ignore[method-assign]
+
+
+def test_accumulated_gradients_are_the_mean_of_the_iterations() -> None:
+    model = tiny(RETINANET).train()
+    twin = copy.deepcopy(model)
+    trainer = make(model, steps=2, accumulate=2)
+    found: list[dict[str, Tensor]] = []
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: found.append(
+            {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        )
+    )
+    trainer.train(0, 2)
+    balancing = Balancing(twin)
+    expected: dict[str, Tensor] = {}
+    with balancing.probing():
+        for _ in range(2):
+            twin.zero_grad(set_to_none=True)
+            sum(balancing.framework_losses(batch(BOXES)).values()).backward()
+            for name, parameter in twin.named_parameters():
+                if parameter.grad is not None:
+                    expected[name] = expected.get(name, 0) + parameter.grad / 2
+    assert len(found) == 1 and found[0].keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[0][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_is_exact_only_between_steps() -> None:
+    trainer = make(steps=5, accumulate=2)
+    trainer.max_iter = 5
+    assert [trainer.whole(done) for done in range(6)] == [True, False, True, False, True, True]
+
+
+def test_a_nan_stops_before_it_reaches_the_weights_and_is_named() -> None:
+    trainer = make(clip_norm=1.0)
+    spoil(trainer, at=1, level=2, term=1)
+    trainer.train(0, 1)
+    before = weights(trainer)
+    with pytest.raises(RunError, match=r"^iteration 2, rank 0: the loss P5/bbox is nan; expected finite"):
+        trainer.train(1, 2)
+    assert same(weights(trainer), before)
+
+
+def test_of_several_groups_the_group_is_named_too() -> None:
+    trainer = make(tiny(FASTER).train(), scope=("rpn", "roi"))
+    spoil(trainer, at=0, level=1, term=0, group="roi")
+    with pytest.raises(RunError, match="the loss roi P3/cls is nan"):
+        trainer.train(0, 1)
+
+
+def test_a_loss_that_is_not_balanced_is_named_by_detectron2s_name() -> None:
+    model = tiny(FASTER).train()
+    trainer = make(model)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.bbox_pred.bias.fill_(float("nan"))
+    with pytest.raises(RunError, match="the loss loss_box_reg is nan"):
+        trainer.train(0, 1)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_skipping_leaves_the_whole_accumulated_step_out(at: int) -> None:
+    said: list[str] = []
+    trainer = make(skip=True, say=said.append, accumulate=2)
+    spoil(trainer, at=at, level=0, term=0)
+    before = weights(trainer)
+    trainer.train(0, 2)
+    assert same(weights(trainer), before)
+    assert said == [f"step left out: iteration {at + 1}, rank 0: the loss P3/cls is nan"]
+    trainer.train(2, 4)
+    assert not same(weights(trainer), before)
+    assert all(bool(torch.isfinite(value).all()) for value in weights(trainer))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(skip: bool) -> None:
+    said: list[str] = []
+    trainer = make(skip=skip, say=said.append)
+    bias = trainer.model.head.cls_score.bias
+    handle = bias.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(trainer)
+    if skip:
+        trainer.train(0, 1)
+        assert "the gradient of a finite loss is not finite" in said[0]
+    else:
+        with pytest.raises(RunError, match="iteration 1, rank 0: the gradient of a finite loss"):
+            trainer.train(0, 1)
+    assert same(weights(trainer), before)
+    handle.remove()
+    trainer.train(1, 2)
+    assert not same(weights(trainer), before)
+
+
+def test_watching_the_gradients_changes_no_bit() -> None:
+    """Against detectron2's own trainer, from the same random numbers."""
+    from detectron2.engine import SimpleTrainer
+
+    from msbal.training.stream import mix
+
+    own, ours = (tiny(FASTER).train() for _ in range(2))
+    ours.load_state_dict(own.state_dict())
+    theirs = SimpleTrainer(own, [batch(BOXES)] * 3, torch.optim.SGD(own.parameters(), lr=1e-3))
+    theirs.before_step = lambda: torch.manual_seed(mix("step", 0, 0, theirs.iter))  # type: ignore[method-assign]
+    theirs.train(0, 3)
+    make(ours, scope=("rpn", "roi")).train(0, 3)
+    for name, value in own.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_learned_weights_learn_and_resume() -> None:
+    trainer = make(strategy="uw", ema=0.5, clip_norm=1.0)
+    trainer.train(0, 2)
+    (learned,) = trainer.balancing.parameters()
+    assert float(learned.detach().abs().max()) > 0
+    again = make(strategy="uw", ema=0.5, clip_norm=1.0)
+    again.balancing.load_state_dict(trainer.balancing.state_dict())
+    assert torch.equal(next(again.balancing.parameters()), learned)
+
+
+def test_the_average_swaps_in_and_out() -> None:
+    model = nn.Linear(2, 2)
+    average = WeightAverage(model, 0.75)
+    start = model.weight.detach().clone()
+    with torch.no_grad():
+        model.weight.add_(4.0)
+    average.update()
+    end = model.weight.detach().clone()
+    average.swap()
+    torch.testing.assert_close(model.weight.detach(), start + 1.0)
+    average.swap()
+    assert torch.equal(model.weight, end)
