@@ -88,9 +88,10 @@ class RayExecutor:
     def stop(self) -> None:
         """See `Executor`."""
         self._halted = True
-        self._ray.get(self.board.halt.remote())
+        begun = self._ray.get(self.board.halt.remote())
         for job in self._open:
-            if job.task is not None and job.at == "queued":
+            # A task that has begun would be interrupted, and its training die without a checkpoint.
+            if job.task is not None and job.number not in begun:
                 self._ray.cancel(job.task)
         self.look()
 
@@ -211,11 +212,18 @@ class _Board:
 
     def __init__(self) -> None:
         self._events: list[tuple[int, Event]] = []
+        self._begun: set[int] = set()
         self._numbers, self._halted = 0, False
 
     def number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+    def begin(self, number: int) -> bool:
+        """Whether a task may; what has begun ends by itself after a halt, and nothing begins after one."""
+        if not self._halted:
+            self._begun.add(number)
+        return not self._halted
 
     def told(self, number: int, event: Event) -> None:
         self._events.append((number, event))
@@ -224,8 +232,10 @@ class _Board:
         events, self._events = self._events, []
         return events
 
-    def halt(self) -> None:
+    def halt(self) -> set[int]:
+        """Gives the tasks that have begun."""
         self._halted = True
+        return self._begun
 
     def halted(self) -> bool:
         return self._halted
@@ -234,12 +244,15 @@ class _Board:
 def _work(order: Order, number: int, board: Any) -> tuple[Ended, str]:
     """The task; gives how it ended and the node's id."""
     ray = _ray()
+    node = ray.get_runtime_context().get_node_id()
+    if not ray.get(board.begin.remote(number)):
+        return Ended("stopped", place=socket.gethostname()), node
     ended = bring_to_end(
         order,
         halted=lambda: bool(ray.get(board.halted.remote())),
         told=lambda event: board.told.remote(number, event),
     )
-    return ended, ray.get_runtime_context().get_node_id()
+    return ended, node
 
 
 def _answers(address: str) -> None:

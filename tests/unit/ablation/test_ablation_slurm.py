@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def test_the_same_folder_as_on_this_machine(grid: Make, stand_in: Any, watcher: 
     assert not result.failures
     assert [finding.condition for finding in result.findings] == ["finished", "finished"]
     assert starts(made) == ["first 0", "second 0"]
-    assert watcher.states["first", 0] == ["running", "done"]
+    # On a busy machine the run is seen more than once.
+    assert [state for state, _ in groupby(watcher.states["first", 0])] == ["running", "done"]
     cells = {path.name for path in (made.output / "cells").iterdir() if path.is_file()}
     assert cells == {f"{arm}--seed-0.{kind}" for arm in ARMS for kind in ("yaml", "log", "lock")}
 
