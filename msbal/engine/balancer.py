@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
+from msbal.engine.host import choose
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
@@ -286,7 +287,7 @@ class Balancer(nn.Module):
         finite = total_loss - total_loss == 0  # infinity and NaN leave NaN; in fewer kernels than isfinite
         if parameters:
             # In their backward a NaN would survive a mask.
-            losses = torch.where(finite, losses, 1.0)
+            losses = choose(finite, losses, torch.ones_like(losses))
         weighed = strategy.weigh(
             losses,
             positives,
@@ -294,15 +295,15 @@ class Balancer(nn.Module):
             {**state, **parameters},
             self._draw,
         )
-        weights = torch.where(finite, weighed.weights.detach(), self.weights)
+        weights = choose(finite, weighed.weights.detach(), self.weights)
         total = torch.dot(values, self._constant(weights, values))
         if weighed.objective is not None:
             # Its gradient without its value.
-            objective = torch.where(finite, weighed.objective, 0.0)
+            objective = choose(finite, weighed.objective, torch.zeros_like(weighed.objective))
             total = total + (objective - objective.detach()).to(total.dtype)
         with torch.no_grad():
             for key, value in state.items():
-                value.copy_(torch.where(finite, weighed.state[key], value))
+                value.copy_(choose(finite, weighed.state[key], value))
             self.weights.copy_(weights)
         return total
 

@@ -13,6 +13,8 @@ import zlib
 import torch
 from torch import Tensor
 
+from msbal.engine import host
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -58,6 +60,9 @@ class Draw:
 
     def uniform(self, counter: Tensor) -> Tensor:
         """Uniform in [0, 1), float64, one for each element of the int64 `counter`, on its device."""
+        if host.readable(counter):
+            drawn = [_mix_host(self.key + n * _GOLDEN) >> 11 for n in counter.flatten().tolist()]
+            return torch.tensor(drawn, dtype=torch.float64).view(counter.shape) * 2.0**-53
         bits = _mix(counter * _signed(_GOLDEN) + self.key)
         return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
+from msbal.engine.host import choose
 from msbal.engine.statistics import IntervalStatistics, interval_moments, variance_reduction
 from msbal.engine.strategies.base import State, Strategy
 
@@ -68,13 +69,14 @@ def end_interval(
         weights=memory.weights,
     )
     weights, state = strategy.decide(statistics, memory.strategy, draw)
-    # A finite loss can still overflow in a square; then, too, nothing is decided.
-    usable = (count >= 2) & torch.isfinite(variance + weights).all()
+    # Of fewer than two iterations the variance, of none the loss is NaN. And a finite loss can overflow in
+    # a sum or a square; then, too, nothing is decided. Times 0, only what is finite is 0.
+    usable = ((loss + variance + weights) * 0.0).sum() == 0
     new = Memory(
         interval=interval,
-        weights=torch.where(usable, weights, memory.weights),
-        previous_loss=torch.where(usable, loss, memory.previous_loss),
-        previous_variance=torch.where(usable, variance, memory.previous_variance),
-        strategy={key: torch.where(usable, state[key], old) for key, old in memory.strategy.items()},
+        weights=choose(usable, weights, memory.weights),
+        previous_loss=choose(usable, loss, memory.previous_loss),
+        previous_variance=choose(usable, variance, memory.previous_variance),
+        strategy={key: choose(usable, state[key], old) for key, old in memory.strategy.items()},
     )
     return new, statistics

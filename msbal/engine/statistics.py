@@ -53,22 +53,25 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Returns:
         count (scalar), loss ``[K]``, loss by term ``[T, K]``, variance ``[K]``: unbiased, from centred
-        differences, NaN where count < 2.
+        differences. The losses are NaN where count is 0, the variance where it is 1.
     """
-    finite = torch.isfinite(losses).all(dim=(0, 2, 3))  # [A]
-    count = finite.sum(dtype=losses.dtype)
-    kept = finite.view(-1, 1, 1)
-    mean_over_ranks = torch.where(kept, losses, 0.0).mean(dim=0)  # [A, T, K]
-    fill = losses.shape[1] / count
+    alpha = losses.shape[1]
+    finite = (losses * 0.0).sum(dim=(0, 2, 3)) == 0  # [A]: times 0, only what is finite is 0
+    kept = finite.to(losses.dtype)
+    count = kept.sum()
+    left_out = ~finite.view(-1, 1)
+    mean_over_ranks = losses.masked_fill(left_out.unsqueeze(2), 0.0)
+    # A mean over one rank, a sum over one term would be a kernel for nothing.
+    mean_over_ranks = mean_over_ranks.mean(dim=0) if len(losses) > 1 else mean_over_ranks.squeeze(0)
+    per_level = mean_over_ranks.sum(dim=1) if losses.shape[2] > 1 else mean_over_ranks.squeeze(1)  # [A, K]
+    fill = alpha / count
     loss_by_term = mean_over_ranks.sum(dim=0) * fill
-    per_level = mean_over_ranks.sum(dim=1)  # [A, K]
     loss = per_level.sum(dim=0) * fill
     # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge ones
     # that difference is a huge variance.
-    kept = kept[:, :, 0]
-    first = per_level.index_select(0, finite.to(torch.int64).argmax(dim=0, keepdim=True))
-    shifted = torch.where(kept, per_level - first, 0.0)
-    centred = torch.where(kept, shifted - shifted.sum(dim=0) / count, 0.0)
+    first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
+    shifted = (per_level - first).masked_fill(left_out, 0.0)
+    centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)
     variance = centred.square().sum(dim=0) / (count - 1)
     return count, loss, loss_by_term, variance
 

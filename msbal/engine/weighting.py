@@ -32,8 +32,8 @@ def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
     # Divided by the largest first: a sum of losses near the end of float64 would overflow.
     scaled = loss / loss.abs().amax().clamp_min(torch.finfo(loss.dtype).tiny)
     total = scaled.sum()
-    share = torch.where(total > 0, scaled / total, 0.0).clamp(0.0, 1.0)
-    return 1.0 + amplification * torch.where(selected, share, 0.0)
+    share = (scaled / total).masked_fill(total <= 0, 0.0).clamp(0.0, 1.0)
+    return 1.0 + amplification * (share * selected)
 
 
 def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor:

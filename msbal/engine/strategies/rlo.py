@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
+from msbal.engine.host import choose
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import State, Strategy, available, ones, register
 from msbal.engine.strategies.selection import SelectionStrategy
@@ -41,12 +42,10 @@ def reinforce(
         step: gamma.
     """
     chosen = torch.arange(probabilities.numel(), device=probabilities.device) == action
-    sign = torch.where(reward > 0, 1.0, -1.0).to(probabilities.dtype)
-    moved = (probabilities + step * sign).clamp(p_min, p_max)
-    others = torch.where(chosen, 0.0, probabilities)
-    new_of_chosen = torch.where(chosen, moved, 0.0).sum()
-    rescaled = others * ((1.0 - new_of_chosen) / others.sum())
-    return torch.where(action < 0, probabilities, torch.where(chosen, moved, rescaled))
+    moved = choose(reward > 0, probabilities + step, probabilities - step).clamp(p_min, p_max)
+    others = probabilities.masked_fill(chosen, 0.0)
+    rescaled = others * ((1.0 - (moved * chosen).sum()) / others.sum())
+    return choose(action < 0, probabilities, torch.where(chosen, moved, rescaled))
 
 
 @register
@@ -128,7 +127,7 @@ class RLO(Strategy):
         return self.actions
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-        earned = torch.where(state["action"] < 0, 0.0, reward(statistics.previous_loss, statistics.loss))
+        earned = reward(statistics.previous_loss, statistics.loss).masked_fill(state["action"] < 0, 0.0)
         probabilities = reinforce(
             state["probabilities"], state["action"], earned, self.step, self.p_min, self.p_max
         )
@@ -149,4 +148,4 @@ class RLO(Strategy):
         weights = amplify(select_top(score, self.top_k), statistics.loss, self.amplification)
         if EQUAL not in self.actions:
             return weights
-        return torch.where(action == self.actions.index(EQUAL), unit, weights)
+        return choose(action == self.actions.index(EQUAL), unit, weights)

@@ -1,4 +1,4 @@
-"""A step and an interval's end ask the device for nothing; here on the CPU, by the operators they call."""
+"""A step and an interval's end ask a device for nothing; here on the CPU, by the operators they call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from msbal.engine import Balancer, Fixed, LevelLosses, Strategy, available
+from msbal.engine import Balancer, Fixed, LevelLosses, Strategy, available, host
 
 aten = torch.ops.aten
 # What makes the host wait for a device, or has a shape that depends on values.
@@ -46,7 +46,8 @@ def test_the_watch_sees_waiting() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(available()))
-def test_no_waiting(name: str) -> None:
+def test_no_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "readable", lambda tensor: False)  # as on a device
     balancer = Balancer(["a", "b", "c", "d"], strategy(name), terms=("cls", "bbox"), interval=3)
     with Watch():
         for _ in range(7):
