@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,15 @@ def size(path: Path) -> int:
 
 
 def kill_when(process: Any, due: Due, seconds: float = 240) -> bool:
-    """SIGKILL as soon as `due`; False where the process ended before."""
+    """SIGKILL as soon as `due`; False where the process ended before, even if only just."""
     until = time.monotonic() + seconds
-    while process.exitcode is None and time.monotonic() < until:
-        if due():
-            process.kill()
-            process.join()
-            return True
+    while process.exitcode is None and not due():
+        assert time.monotonic() < until, "neither due nor at its end"
         time.sleep(0.0005)
-    assert process.exitcode == 0, f"exit code {process.exitcode}"
-    return False
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), f"exit code {process.exitcode}"
+    return process.exitcode != 0
 
 
 def tear(path: Path, half: str) -> None:
@@ -44,8 +44,12 @@ def tear(path: Path, half: str) -> None:
             file.write(half)
 
 
-def moments(draw: random.Random, run: Path) -> list[tuple[str, Due]]:
-    """When to kill: as a checkpoint, a record or a loss is being written, or at any time."""
+def moments(draw: random.Random, run: Path, seconds: float) -> list[tuple[str, Due]]:
+    """When to kill: as a checkpoint, a record or a loss is being written, or at any time.
+
+    Args:
+        seconds: that a whole run takes.
+    """
 
     def grown(path: Path) -> Due:
         at = size(path)
@@ -54,7 +58,7 @@ def moments(draw: random.Random, run: Path) -> list[tuple[str, Due]]:
     def checkpoint_write() -> bool:
         return any((run / "checkpoints").glob(".iteration_*.tmp")) if run.exists() else False
 
-    end = time.monotonic() + draw.uniform(0.0, 3.0)
+    end = time.monotonic() + draw.uniform(0.0, seconds)
     return [
         ("checkpoint", checkpoint_write),
         ("record", grown(run / "intervals.jsonl")),
@@ -63,25 +67,32 @@ def moments(draw: random.Random, run: Path) -> list[tuple[str, Due]]:
     ]
 
 
-def kill_three_times(start: Start, run: Path, round_: int) -> Sequence[str]:
-    """Start, or go on with, a run three times and kill it each time; what it was killed at, at least one.
+def kill_three_times(start: Start, run: Path, unbroken: Path, round_: int) -> None:
+    """Start, or go on with, a run until it has been killed three times. A run that came to its end starts anew.
 
     Args:
         start: starts the run's process, or resumes it.
+        unbroken: the run that was left in peace, and took as long as it takes.
         round_: seeds the moments.
     """
     draw = random.Random(round_)
-    killed = []
-    for turn in range(3):
-        choices = moments(draw, run)
-        # Any time may be after the end: not the first, so that each run is killed at least once.
-        name, due = choices[(round_ + turn) % len(choices) if turn else round_ % 3]
+    landed = 0
+    seconds = find(unbroken / "checkpoints")[0].stat().st_mtime - (unbroken / "spec.yaml").stat().st_mtime
+    for turn in range(round_, round_ + 12):
+        name, due = moments(draw, run, seconds)[turn % 4]
+        began = time.monotonic()
         if kill_when(start(), due):
-            killed.append(name)
+            landed += 1
+            after, left = time.monotonic() - began, [path.name for path in run.rglob(".*.tmp")]
+            print(f"killed: {name}, after {after:.2f} s, half written: {', '.join(left) or 'nothing'}")
             tear(run / "intervals.jsonl", draw.choice(["", '{"interval": 9, "iterat', "\0\0\0"]))
             tear(run / "losses.csv", draw.choice(["", "2", "29,0.125,0."]))
-    assert killed
-    return killed
+        else:
+            print(f"ended before: {name}")
+            shutil.rmtree(run)
+        if landed == 3:
+            return
+    raise AssertionError(f"{landed} of 12 kills landed")
 
 
 def train(folder: Path, run: Path, resume: bool | None = None) -> Any:
