@@ -28,17 +28,21 @@ sys.exit(launch(2, [sys.executable, {program!r}, *sys.argv[1:]]))
 
 
 @pytest.mark.parametrize("strategy", ["max_loss", "uw"])
-def test_a_script_of_ones_own_ends_alike_on_both(tmp_path: Path, strategy: str) -> None:
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        str(HERE / "detectron2_two_processes.py"), str(tmp_path), strategy,
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+def test_a_script_of_ones_own_under_detectron2s_launch(tmp_path: Path, strategy: str) -> None:
+    """Both processes decide and end alike, and again where they go on from a checkpoint within an interval."""
+    command = [sys.executable, str(HERE / "detectron2_two_processes.py"), str(tmp_path), strategy]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
-    assert_same_decisions(first["balancers"], second["balancers"])
-    for key, value in first["parameters"].items():
-        assert torch.equal(value, second["parameters"][key]), key
+    assert_same_decisions(first["whole"]["balancers"], second["whole"]["balancers"])
+    for key, value in first["whole"]["model"].items():
+        assert torch.equal(value, second["whole"]["model"][key]), key
+    for mine in (first, second):
+        for part in ("model", "balancers"):
+            for key, value in mine["whole"][part].items():
+                assert torch.equal(value, mine["resumed"][part][key]), key
+        assert mine["whole"]["loss_normalizer"] == mine["resumed"]["loss_normalizer"]
+    assert len(set(first["whole"]["loss_normalizer"])) == 2, "each process's own positives"
     records = read_intervals(tmp_path / "0" / "intervals.jsonl")
     assert [record.iteration for record in records] == [2, 4]
     assert max(records[-1].weights) > 1
@@ -92,10 +96,10 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
     for name in ("intervals.jsonl", "losses.csv"):
         assert (broken / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name
     for mine, other in zip(ends(broken), (first, second), strict=True):
-        # Each process's own positives, which RetinaNet divides by.
         assert mine["loss_normalizer"] == other["loss_normalizer"]
         for key, value in mine["model"].items():
             assert torch.equal(value, other["model"][key]), key
+    # Each process's own positives, which RetinaNet divides by.
     assert first["loss_normalizer"] != second["loss_normalizer"]
 
 

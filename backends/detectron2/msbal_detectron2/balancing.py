@@ -12,6 +12,8 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
@@ -41,6 +43,7 @@ class Balancing:
         self.groups: tuple[LevelGroup, ...] = tuple(seam.group for seam in self.seams)
         self.balancers: BalancerSet | None = None
         self.after_forward: Callable[[Balancing], None] | None = None
+        self._normalizers: list[float | None] = []
 
     def group_names(self) -> dict[str, GroupNames]:
         """The groups, as `BalancerSet` takes them."""
@@ -148,10 +151,23 @@ class Balancing:
         else:
             setattr(self.model, _NORMALIZER, value)
 
+    def synchronize(self) -> None:
+        """Gather what each process has of its own, for the next `state_dict`.
+
+        A collective: all processes call it before the first one saves a checkpoint. Without it a checkpoint has
+        only that one's losses of the unfinished interval, and its loss normalizer.
+        """
+        assert self.balancers is not None
+        self.balancers.synchronize()
+        self._normalizers = everyones(self.loss_normalizer)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a resume needs besides the weights: tensors and numbers only."""
         assert self.balancers is not None
-        return {"balancers": self.balancers.state_dict(), _NORMALIZER: self.loss_normalizer}
+        mine, found = self.loss_normalizer, self._normalizers
+        # A step since `synchronize` makes what it found outdated.
+        current = bool(found) and found[comm.get_rank()] == mine
+        return {"balancers": self.balancers.state_dict(), _NORMALIZER: list(found) if current else [mine]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`.
@@ -161,7 +177,8 @@ class Balancing:
         """
         assert self.balancers is not None
         self.balancers.load_state_dict(state["balancers"])
-        self.loss_normalizer = state[_NORMALIZER]
+        normalizers = state[_NORMALIZER]
+        self.loss_normalizer = normalizers[comm.get_rank() % len(normalizers)]
 
 
 def balancing_of(model: nn.Module) -> Balancing | None:
@@ -176,6 +193,14 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, wrappers) else model
 
 
+def everyones(value: Any) -> list[Any]:
+    """What each process gives; a collective. detectron2's own ``comm.all_gather`` warns under newer torch."""
+    found = [value] * comm.get_world_size()
+    if len(found) > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
 def _own_forward(model: nn.Module) -> Callable[[Any], Any]:
     return MethodType(type(model).forward, model)
 
@@ -184,6 +209,9 @@ def _forward(model: nn.Module, batched_inputs: Any, *args: Any, **kwargs: Any) -
     if not model.training:
         return MethodType(type(model).forward, model)(batched_inputs, *args, **kwargs)
     balancing: Balancing = model.__dict__[_BALANCING]
+    if not torch.is_grad_enabled():
+        # No training step: PreciseBN's passes, or someone's validation loss.
+        return balancing.framework_losses(batched_inputs)
     return balancing.balanced_losses(batched_inputs)
 
 

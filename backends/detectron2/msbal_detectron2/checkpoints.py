@@ -1,8 +1,8 @@
 """Checkpoints of a run, in detectron2's own layout; see `msbal.training.checkpoints`.
 
-Content: ``iteration``, ``model``, ``trainer`` (optimizer, scaler and hooks), ``balancing``, ``normalizers`` (each
-process's) and, where asked for, ``average``. Only tensors and plain values; ``DetectionCheckpointer`` loads
-the model from it.
+Content: ``iteration``, ``model``, ``trainer`` (optimizer, scaler and hooks), ``balancing`` (the balancers, and each
+process's loss normalizer) and, where asked for, ``average``. Only tensors and plain values;
+``DetectionCheckpointer`` loads the model from it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msbal_detectron2.weights import plain
 
 __all__ = ["find", "load", "load_newest", "path_of", "save"]
 
-_OURS = Checkpoints("detectron2", ("model", "trainer", "balancing", "normalizers"))
+_OURS = Checkpoints("detectron2", ("model", "trainer", "balancing"))
 load, load_newest = _OURS.load, _OURS.load_newest
 
 

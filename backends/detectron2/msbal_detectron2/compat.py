@@ -3,8 +3,8 @@
 detectron2 0.6 (2021) meets Pillow, NumPy and setuptools that have since dropped names which it uses. `PATCHES`
 lists each trap as the text that fails and the text that works on old and new versions alike. It is applied in
 two ways: the installer edits the source distribution once; an installation that came from elsewhere is left
-alone on disk and patched in memory as it is imported (`prepare`). Where the failing text does not occur, as in
-detectron2's main branch, nothing happens.
+alone on disk and patched in memory as it is imported (`prepare`). Where the failing text does not occur nothing
+happens: of detectron2's main branch only the meshgrid and pkg_resources are left.
 """
 
 from __future__ import annotations

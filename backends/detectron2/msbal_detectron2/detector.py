@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
@@ -286,12 +285,7 @@ class RunHook(HookBase):
         """Write a checkpoint; every process takes part."""
         self._saved = done
         self._job.recorder.flush()
-        # The ranks' own losses of an unfinished interval; a collective.
-        self._job.balancers.synchronize()
-        normalizers: list[Any] = [self._detector.balancing.loss_normalizer]
-        if world_size() > 1:
-            normalizers = [None] * world_size()
-            dist.all_gather_object(normalizers, self._detector.balancing.loss_normalizer)
+        self._detector.balancing.synchronize()
         if rank() != 0:
             return
         average = self._trainer.average
@@ -302,7 +296,6 @@ class RunHook(HookBase):
                 "model": self._detector.model.state_dict(),
                 "trainer": self._trainer.state_dict(),
                 "balancing": self._detector.balancing.state_dict(),
-                "normalizers": normalizers,
                 "average": {} if average is None else average.state_dict(),
             },
         )
@@ -319,8 +312,6 @@ class RunHook(HookBase):
             raise SpecError(
                 "--resume", f"the checkpoint does not fit the spec: {reason}", "the spec it was trained with"
             ) from error
-        normalizers = state["normalizers"]
-        detector.balancing.loss_normalizer = normalizers[rank() % len(normalizers)]
         if self._trainer.average is not None and state.get("average"):
             self._trainer.average.load_state_dict(state["average"])
         self._saved = int(state["iteration"])

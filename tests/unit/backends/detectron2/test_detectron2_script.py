@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import DefaultTrainer, SimpleTrainer, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, hooks
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
@@ -48,8 +49,8 @@ def dataset(tmp_path: Path) -> Iterator[str]:
     MetadataCatalog.remove(name)
 
 
-def _trainer(dataset: str, output: Path, iterations: int) -> DefaultTrainer:
-    cfg = tiny_cfg(RETINANET)
+def _trainer(dataset: str, output: Path, iterations: int, **overrides: Any) -> DefaultTrainer:
+    cfg = tiny_cfg(RETINANET, **overrides)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (dataset,), ()
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.INPUT.MIN_SIZE_TRAIN = (SIDE,)
@@ -72,7 +73,7 @@ def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path
     again = balance(resumed, "rlo", interval=2)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 3
-    assert again.loss_normalizer == state["loss_normalizer"] != 100
+    assert [again.loss_normalizer] == state["loss_normalizer"] != [100]
     for key, value in state["balancers"].items():
         assert torch.equal(again.balancers.state_dict()[key], value), key
     resumed.train()
@@ -155,6 +156,65 @@ def test_simple_trainer_without_an_output_folder() -> None:
     }
     assert "msbal/rpn/weight/P2" in trainer.storage.latest()
     assert "msbal/roi/loss/P5/cls" in trainer.storage.latest()
+
+
+@pytest.fixture
+def amp_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AMPTrainer asks for CUDA and its autocast; here that is the CPU's, in bfloat16."""
+    available = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True), Tensor=torch.Tensor)
+    monkeypatch.setattr("detectron2.engine.train_loop.torch", available)
+    monkeypatch.setattr("torch.cuda.amp.autocast", lambda **_: torch.autocast("cpu", dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("config", [RETINANET, "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"])
+def test_amp_trainer(config: str, amp_on_the_cpu: None) -> None:
+    """At weights of 1 the loss is what it is without."""
+    totals = {}
+    for balanced in (False, True):
+        torch.manual_seed(0)
+        model = tiny(config)
+        logits: list[torch.dtype] = []
+        model.backbone.register_forward_hook(lambda m, i, o, seen=logits: seen.append(o["p4"].dtype))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        trainer = AMPTrainer(model, [batch(BOXES)] * 2, optimizer, grad_scaler=scaler)
+        if balanced:
+            balancing = balance(trainer, "equal", interval=2, scope=("rpn", "roi"))
+        trainer.register_hooks([hooks.CallbackHook(before_step=lambda _: torch.manual_seed(0))])
+        trainer.train(0, 2)
+        assert set(logits) == {torch.bfloat16}
+        totals[balanced] = [value for value, _ in trainer.storage.history("total_loss").values()]
+    assert totals[True] == pytest.approx(totals[False], rel=2e-3)
+    for name in balancing.group_names():
+        prefix = "msbal" if name == "all" else f"msbal/{name}"
+        assert trainer.storage.latest()[f"{prefix}/weight/P3"] == (1.0, 1)
+
+
+def test_a_default_trainer_under_amp(dataset: str, tmp_path: Path, amp_on_the_cpu: None) -> None:
+    trainer = _trainer(dataset, tmp_path / "run", 3, SOLVER__AMP__ENABLED=True)
+    assert isinstance(trainer._trainer, AMPTrainer)
+    balance(trainer, "avw", interval=2)
+    trainer.train()
+    (record,) = read_intervals(tmp_path / "run" / "intervals.jsonl")
+    assert record.iteration == 2 and max(record.weights) > 1
+
+
+def test_a_loss_without_gradients_is_detectron2s_own_and_counts_for_nothing() -> None:
+    """A validation loss, or the passes of PreciseBN."""
+    model, twin = (tiny(RETINANET).train() for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    balancing = balance(model, Fixed(weights=(1.0, 2.0, 3.0, 4.0, 5.0)), interval=2)
+    data = batch(BOXES)
+    with EventStorage(), torch.no_grad():
+        own, found = twin(data), model(data)
+    assert found.keys() == own.keys()
+    for key, value in own.items():
+        assert torch.equal(found[key], value), key
+    assert balancing.balancers is not None
+    assert balancing.balancers.balancers["all"].iteration == 0
+    with EventStorage():
+        model(data)
+    assert balancing.balancers.balancers["all"].iteration == 1
 
 
 def test_plain_loop_and_its_checkpoint(tmp_path: Path) -> None:
