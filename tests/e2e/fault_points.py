@@ -1,21 +1,27 @@
 """Deaths at chosen moments of writing, for tests: by a signal, or by a loss of power.
 
-In a process that calls `install`, everything that is written under a folder passes a numbered point before
-each step: half of a write done, a write done, a file synced, a folder synced, a name changed, a file deleted.
-At the chosen point the process is killed. With `power` the disk forgets first what no sync has made durable:
-bytes, new names and changed names.
+In a process that calls `install`, everything that is written under a folder passes a point at each step, of a
+kind: half of a write done, a write done, a file synced, a folder synced, a name changed, a file deleted. At the
+chosen point the process is killed. With `power` the disk forgets first what no sync has made durable: bytes, new
+names and changed names.
 """
 
 from __future__ import annotations
 
+import builtins
 import os
 import re
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 _TEMPORARY = re.compile(r"^\.(.*)\.[^.]*\.tmp$")
+_CALLED = r"temporary \1"
 _NUMBER = re.compile(r"_\d+")
+
+
+ANY = "any"
 
 
 class Disk:
@@ -23,14 +29,14 @@ class Disk:
 
     Args:
         folder: only what lies in it counts.
-        die_at: the number of the point, from 1; 0 never.
+        die_at: the point, as its kind and which of them from 1 on; the kind `ANY` counts all, 0 is never.
         power: whether it is the power that fails.
         events: a file that every point is written to, one line each.
     """
 
-    def __init__(self, folder: Path, die_at: int, power: bool, events: Path) -> None:
+    def __init__(self, folder: Path, die_at: tuple[str, int], power: bool, events: Path) -> None:
         self.folder, self.die_at, self.power = folder, die_at, power
-        self.passed = 0
+        self.passed: Counter[str] = Counter()
         self.log = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self.durable: dict[int, int] = {}  # inode -> bytes
         self.unsettled: dict[Path, Path | None] = {}  # name -> where its old content is kept
@@ -41,10 +47,11 @@ class Disk:
 
     def point(self, what: str, path: Path) -> None:
         """Pass a point, or die at it."""
-        self.passed += 1
-        name = _TEMPORARY.sub(r"temporary \1", path.name)
-        os.write(self.log, f"{what} {_NUMBER.sub('', name)}\n".encode())
-        if self.passed == self.die_at:
+        name = "run's folder" if path == self.folder else path.name
+        kind = f"{what} {_NUMBER.sub('', _TEMPORARY.sub(_CALLED, name))}"
+        os.write(self.log, f"{kind}\n".encode())
+        self.passed.update([kind, ANY])
+        if self.passed[self.die_at[0]] == self.die_at[1]:
             if self.power:
                 self._forget()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -104,22 +111,26 @@ class _File:
         return getattr(self._file, name)
 
 
-def install(folder: str, die_at: int, power: bool, events: str) -> None:
+def install(folder: str, die_at: tuple[str, int], power: bool, events: str) -> None:
     """Lay the points into this process."""
     disk = Disk(Path(folder).absolute(), die_at, power, Path(events))
-    open_, replace, unlink, fsync = Path.open, Path.replace, Path.unlink, os.fsync
+    replace, unlink, fsync = Path.replace, Path.unlink, os.fsync
 
-    def new_open(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if not disk.mine(self) or self.name == "log.txt" or not set(mode) & set("wa"):
-            return open_(self, mode, *args, **kwargs)
-        if not self.exists():
-            disk.name(self)
-        file = open_(self, mode, *args, **kwargs)
-        inode = os.fstat(file.fileno()).st_ino
-        disk.durable.setdefault(inode, 0)
-        if "w" in mode:
-            disk.durable[inode] = 0
-        return _File(disk, self, file)
+    def opens(before: Any) -> Any:
+        def new_open(path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if not disk.mine(path) or Path(path).name == "log.txt" or not set(mode) & set("wa"):
+                return before(path, mode, *args, **kwargs)
+            path = Path(path).absolute()
+            if not path.exists():
+                disk.name(path)
+            file = before(path, mode, *args, **kwargs)
+            inode = os.fstat(file.fileno()).st_ino
+            disk.durable.setdefault(inode, 0)
+            if "w" in mode:
+                disk.durable[inode] = 0
+            return _File(disk, path, file)
+
+        return new_open
 
     def new_replace(self: Path, target: Path) -> Path:
         if disk.mine(target):
@@ -146,4 +157,6 @@ def install(folder: str, die_at: int, power: bool, events: str) -> None:
             disk.durable[os.fstat(handle).st_ino] = os.fstat(handle).st_size
         disk.point("synced", path)
 
-    Path.open, Path.replace, Path.unlink, os.fsync = new_open, new_replace, new_unlink, new_fsync  # type: ignore[method-assign,assignment]
+    Path.replace, Path.unlink, os.fsync = new_replace, new_unlink, new_fsync  # type: ignore[method-assign,assignment]
+    # msbal opens by the one, mmengine by the other.
+    Path.open, builtins.open = opens(Path.open), opens(builtins.open)  # type: ignore[method-assign,assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fault_points
 from msbal_process import finish, start
 
 from msbal.training.checkpoints import find
@@ -95,10 +97,46 @@ def kill_three_times(start: Start, run: Path, unbroken: Path, round_: int) -> No
     raise AssertionError(f"{landed} of 12 kills landed")
 
 
-def train(folder: Path, run: Path, resume: bool | None = None) -> Any:
+def train(
+    folder: Path,
+    run: Path,
+    *settings: str,
+    resume: bool | None = None,
+    first: Callable[[], None] | None = None,
+) -> Any:
     """Start the run of ``spec.yaml`` in `folder`, or go on with it where it has been started."""
     again = (run / "spec.yaml").exists() if resume is None else resume
-    return start(folder, "train", "spec.yaml", "-o", run.name, "--plain", *(["--resume"] if again else []))
+    options = [*settings, *(["--resume"] if again else [])]
+    return start(folder, "train", "spec.yaml", "-o", run.name, "--plain", *options, first=first)
+
+
+def die_at(folder: Path, run: Path, point: tuple[str, int], power: bool, *settings: str) -> bool:
+    """Train until a point of `fault_points`, which the run may end before; whether it died there."""
+    first = functools.partial(fault_points.install, str(run), point, power, str(folder / "events.txt"))
+    process = train(folder, run, *settings, first=first)
+    process.join(240)
+    assert process.exitcode in (0, -signal.SIGKILL), (point, (folder / "output.txt").read_text())
+    return process.exitcode != 0
+
+
+WRITES = [
+    "half written temporary iteration.pth", "half written intervals.jsonl", "written temporary iteration.pth",
+    "half written losses.csv", "to be named iteration.pth", "synced intervals.jsonl", "named iteration.pth",
+    "written intervals.jsonl", "to be deleted iteration.pth", "synced losses.csv",
+]  # fmt: skip
+"""Points that every run passes at least four times."""
+
+
+def die_twice(folder: Path, run: Path, round_: int, power: bool) -> None:
+    """Die at a write of one kind, the kinds in turn, go on, and die at any point on the way if there is one."""
+    draw = random.Random(round_)
+    # A power failure at another kind than a kill.
+    kind = WRITES[(round_ + power) % len(WRITES)]
+    point = (kind, draw.randint(1, 4))
+    assert die_at(folder, run, point, power), f"never came to {point}"
+    again = (fault_points.ANY, draw.randint(1, 60))
+    died = die_at(folder, run, again, power)
+    print(f"died at {point}, {'and at point' if died else 'but not at point'} {again[1]} of the next start")
 
 
 def train_unbroken(folder: Path) -> Path:

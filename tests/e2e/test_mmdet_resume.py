@@ -20,6 +20,7 @@ from killed_runs import (
     DAMAGE,
     assert_same_records,
     copied,
+    die_twice,
     go_on_without_the_newest,
     interrupt_and_go_on,
     kill_three_times,
@@ -75,6 +76,15 @@ def assert_same(run: Path, unbroken: Path) -> None:
 def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, round_: int) -> None:
     run = folder / f"killed{round_}"
     kill_three_times(lambda: train(folder, run), run, unbroken, round_)
+    finish(train(folder, run), folder)
+    assert_same(run, unbroken)
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["killed", "power"])
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_a_run_that_dies_while_it_writes(folder: Path, unbroken: Path, round_: int, power: bool) -> None:
+    run = folder / f"died{round_}{power:d}"
+    die_twice(folder, run, round_, power)
     finish(train(folder, run), folder)
     assert_same(run, unbroken)
 
