@@ -41,7 +41,8 @@ class _HostView:
         counts: False once a compiled or captured step has counted on the device alone.
         scale: ``[T * K]`` the weights as a constant of the losses' dtype and device, or None where they
             have to be made. A copy: the backward of a step that is past needs that step's weights.
-        rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval.
+        rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval, or none
+            where they have to be made.
         last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.
         pending: reports on their way to the host, each with its CUDA event.
@@ -206,7 +207,8 @@ class Balancer(nn.Module):
         host = self._host
         if not host.counts:
             host.position, host.counts = int(self._filled()), True
-        host.rows = self._losses.flatten(1).unbind(0)
+        if not host.rows:
+            host.rows = self._losses.flatten(1).unbind(0)
         host.scale = self._constant(self.weights, values)
         return host.scale
 
@@ -230,7 +232,7 @@ class Balancer(nn.Module):
         old = self._memory()
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
         self._send(pack(old, new, statistics, losses, self.weights, intervals))
-        for current, next_ in self._pairs(new):
+        for current, next_ in _pairs(old, new):
             current.copy_(next_)
         self._losses.fill_(_EMPTY)
         self._positives.zero_()
@@ -266,7 +268,7 @@ class Balancer(nn.Module):
             report = pack(old, new, statistics, losses, self.weights, self.intervals)
             for current, next_ in (
                 (self._report, report),
-                *self._pairs(new),
+                *_pairs(old, new),
                 (self._losses, torch.full_like(self._losses, _EMPTY)),
                 (self._positives, torch.zeros_like(self._positives)),
             ):
@@ -312,17 +314,6 @@ class Balancer(nn.Module):
     def _memory(self) -> Memory:
         state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
         return Memory(self.intervals, self.weights, self.previous_loss, self.previous_variance, state)
-
-    def _pairs(self, new: Memory) -> list[tuple[Tensor, Tensor]]:
-        """What changes in place, with what it becomes. In place: a captured graph knows addresses."""
-        old = self._memory()
-        return [
-            (old.weights, new.weights),
-            (old.interval, new.interval),
-            (old.previous_loss, new.previous_loss),
-            (old.previous_variance, new.previous_variance),
-            *((old.strategy[key], new.strategy[key]) for key in self._state_keys),
-        ]
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""
@@ -401,6 +392,7 @@ class Balancer(nn.Module):
         self._positives = keep_dtype(self._positives)
         self._report = keep_dtype(self._report)
         self._host.scale = self._host.gathered = None
+        self._host.rows = ()
         return self
 
     def extra_repr(self) -> str:
@@ -462,6 +454,17 @@ class Balancer(nn.Module):
         rank = dist.get_rank() if ranks() > 1 else 0
         losses = self._host.last.view(1, 1, len(self.terms), len(self.levels))
         return find_nonfinite(losses, self.levels, self.terms, self.iteration - 1, rank)
+
+
+def _pairs(old: Memory, new: Memory) -> list[tuple[Tensor, Tensor]]:
+    """What changes in place, with what it becomes. In place: a captured graph knows addresses."""
+    return [
+        (old.weights, new.weights),
+        (old.interval, new.interval),
+        (old.previous_loss, new.previous_loss),
+        (old.previous_variance, new.previous_variance),
+        *((value, new.strategy[key]) for key, value in old.strategy.items()),
+    ]
 
 
 @torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")

@@ -14,8 +14,14 @@ def readable(tensor: Tensor) -> bool:
     return tensor.is_cpu and not torch.compiler.is_compiling()
 
 
-def choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+def read(condition: Tensor) -> Tensor | bool:
+    """A bool scalar as a Python bool where that costs nothing, to be read once and used often."""
+    return bool(condition) if readable(condition) else condition
+
+
+def choose(condition: Tensor | bool, yes: Tensor, no: Tensor) -> Tensor:
     """`torch.where` for one condition, a bool scalar; where it is readable, `yes` or `no` itself."""
-    if readable(condition):
+    condition = condition if isinstance(condition, bool) else read(condition)
+    if isinstance(condition, bool):
         return yes if condition else no
     return torch.where(condition, yes, no)

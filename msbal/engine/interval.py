@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose
+from msbal.engine.host import choose, read
 from msbal.engine.statistics import IntervalStatistics, interval_moments, variance_reduction
 from msbal.engine.strategies.base import State, Strategy
 
@@ -71,7 +71,7 @@ def end_interval(
     weights, state = strategy.decide(statistics, memory.strategy, draw)
     # Of fewer than two iterations the variance, of none the loss is NaN. And a finite loss can overflow in
     # a sum or a square; then, too, nothing is decided. Times 0, only what is finite is 0.
-    usable = ((loss + variance + weights) * 0.0).sum() == 0
+    usable = read(((loss + variance + weights) * 0.0).sum() == 0)
     new = Memory(
         interval=interval,
         weights=choose(usable, weights, memory.weights),

@@ -36,11 +36,11 @@ class IntervalReport:
     """A record, and the losses that it was made from.
 
     Attributes:
-        losses: ``[A][T][K]`` the interval's unweighted losses, averaged over ranks, in order.
+        losses: ``[A, T, K]`` float64 on the host: the interval's unweighted losses, averaged over ranks.
     """
 
     record: IntervalRecord
-    losses: list[list[list[float]]]
+    losses: Tensor
 
 
 def pack(
@@ -129,7 +129,7 @@ def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalRepor
         else find_nonfinite(by_rank, levels, terms, (interval - 1) * layout.alpha),
         positives=positives if knows_positives else None,
     )
-    return IntervalReport(record, (by_rank[0] if len(by_rank) == 1 else by_rank.mean(dim=0)).tolist())
+    return IntervalReport(record, by_rank[0] if len(by_rank) == 1 else by_rank.mean(dim=0))
 
 
 def find_nonfinite(

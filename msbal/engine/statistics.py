@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from msbal.engine.host import read
 
 EPSILON = 1e-5
 """Eq 4's epsilon."""
@@ -56,24 +57,31 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         differences. The losses are NaN where count is 0, the variance where it is 1.
     """
     alpha = losses.shape[1]
-    finite = (losses * 0.0).sum(dim=(0, 2, 3)) == 0  # [A]: times 0, only what is finite is 0
-    kept = finite.to(losses.dtype)
+    kept = ((losses * 0.0).sum(dim=(0, 2, 3)) == 0).to(losses.dtype)  # [A]: times 0, only what is finite is 0
     count = kept.sum()
-    left_out = ~finite.view(-1, 1)
-    mean_over_ranks = losses.masked_fill(left_out.unsqueeze(2), 0.0)
-    # A mean over one rank, a sum over one term would be a kernel for nothing.
-    mean_over_ranks = mean_over_ranks.mean(dim=0) if len(losses) > 1 else mean_over_ranks.squeeze(0)
-    per_level = mean_over_ranks.sum(dim=1) if losses.shape[2] > 1 else mean_over_ranks.squeeze(1)  # [A, K]
-    fill = alpha / count
-    loss_by_term = mean_over_ranks.sum(dim=0) * fill
-    loss = per_level.sum(dim=0) * fill
-    # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge ones
-    # that difference is a huge variance.
-    first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
-    shifted = (per_level - first).masked_fill(left_out, 0.0)
-    centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)
+    if read(count == alpha) is True:  # as nearly always: then no mask changes anything
+        mean_over_ranks, per_level = _means(losses)
+        loss_by_term, loss = mean_over_ranks.sum(dim=0), per_level.sum(dim=0)
+        shifted = per_level - per_level[:1]
+        centred = shifted - shifted.sum(dim=0) / count
+    else:
+        left_out = (kept == 0).view(-1, 1)
+        mean_over_ranks, per_level = _means(losses.masked_fill(left_out.unsqueeze(2), 0.0))
+        fill = alpha / count
+        loss_by_term, loss = mean_over_ranks.sum(dim=0) * fill, per_level.sum(dim=0) * fill
+        # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge
+        # ones that difference is a huge variance.
+        first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
+        shifted = (per_level - first).masked_fill(left_out, 0.0)
+        centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)
     variance = centred.square().sum(dim=0) / (count - 1)
     return count, loss, loss_by_term, variance
+
+
+def _means(losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Over ranks, ``[A, T, K]``, and summed over terms, ``[A, K]``; one rank or term costs no kernel."""
+    mean_over_ranks = losses.mean(dim=0) if len(losses) > 1 else losses.squeeze(0)
+    return mean_over_ranks, mean_over_ranks.sum(dim=1) if losses.shape[2] > 1 else mean_over_ranks.squeeze(1)
 
 
 def variance_reduction(previous: Tensor, current: Tensor, epsilon: float = EPSILON) -> Tensor:

@@ -11,9 +11,9 @@ def select_top(score: Tensor, top_k: int) -> Tensor:
 
     By counting, not sorting: torch.topk does not say which of two equals it takes.
     """
-    order = torch.arange(score.numel(), device=score.device)
-    above = score.unsqueeze(0) > score.unsqueeze(1)
-    tied_finer = (score.unsqueeze(0) == score.unsqueeze(1)) & (order.unsqueeze(0) < order.unsqueeze(1))
+    own = score.unsqueeze(1)
+    above = score > own  # [K, K]: whether the column's level is above the row's
+    tied_finer = (score == own).tril(-1)
     return (above | tied_finer).sum(dim=1) < top_k
 
 

@@ -118,10 +118,8 @@ class Recorder:
             for level in report.record.levels
         ]
         last = reports[0].record.iteration
-        rows = [
-            [value for report in reports for term in report.losses[a] for value in term]
-            for a in range(len(reports[0].losses))
-        ]
+        groups = [report.losses.flatten(1).tolist() for report in reports]
+        rows = [[value for group in iteration for value in group] for iteration in zip(*groups, strict=True)]
         first = last - len(rows) + 1
         file_path = self.run.losses_file
         new = not file_path.exists() or file_path.stat().st_size == 0

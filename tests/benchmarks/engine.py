@@ -85,8 +85,7 @@ ENGINE = ("equal", "rlo", "avw", "dwa", "uw", "uw_so", "gls", "rlw", "cov", "sla
 
 def engine_steps(losses: Tensor) -> dict[str, Step]:
     def made(name: str) -> Step:
-        # An interval that does not end here; its end is measured by itself and shared out.
-        balancer = Balancer(LEVELS, name, interval=20_000)
+        balancer = Balancer(LEVELS, name, interval=ALPHA)
         return lambda: (balancer(losses).backward(), balancer.reports())
 
     return {f"msbal {name}": made(name) for name in ENGINE}
@@ -135,7 +134,7 @@ def libmtl_steps(losses: Tensor) -> dict[str, Step]:
     }
 
 
-def one_step(rounds: int, calls: int) -> None:
+def one_step(rounds: int) -> None:
     """(b): forward and backward, five losses in one tensor, as the peers take them."""
     losses = torch.rand(len(LEVELS), requires_grad=True)
     steps: dict[str, Step] = {"plain sum": lambda: losses.sum().backward()}
@@ -145,25 +144,22 @@ def one_step(rounds: int, calls: int) -> None:
             steps |= make(losses)
         except ImportError as error:
             missing.append(f"{title} is left out: {error}")
-    taken = fastest(steps, rounds, calls)
-    for name in ENGINE:
-        _, update, report = interval_end(name, losses.detach(), ("loss",), rounds)
-        taken[f"msbal {name}"] += (update + report) / ALPHA
+    taken = fastest(steps, rounds, ALPHA)  # a whole interval a round, its end and its report in it
     plain = taken["plain sum"]
     rows = sorted(taken.items(), key=lambda item: item[1])
     table(
-        f"(b) one step, losses.sum().backward() = 1 (msbal: interval ends, every {ALPHA} steps, shared out)",
+        f"(b) one step, losses.sum().backward() = 1 (msbal: with an interval's end and report every {ALPHA})",
         [("", "us", "ratio"), *((n, f"{1e6 * t:.1f}", f"{t / plain:.2f}") for n, t in rows)],
     )
     for line in missing:
         print(f"  {line}")
 
 
-def one_step_of_scalars(rounds: int, calls: int) -> None:
+def one_step_of_scalars(rounds: int) -> None:
     """The same for what a detector has: two terms of five scalars each."""
     scalars = [nn.Parameter(torch.rand(())) for _ in range(2 * len(LEVELS))]
     losses = {"cls": scalars[:5], "bbox": scalars[5:]}
-    balancer = Balancer(LEVELS, "rlo", terms=("cls", "bbox"), interval=20_000)
+    balancer = Balancer(LEVELS, "rlo", terms=("cls", "bbox"), interval=ALPHA)
     taken = fastest(
         {
             "torch.stack(losses).sum()": lambda: torch.stack(scalars).sum(),
@@ -173,7 +169,7 @@ def one_step_of_scalars(rounds: int, calls: int) -> None:
             "... with backward: msbal rlo": lambda: (balancer(losses).backward(), balancer.reports()),
         },
         rounds,
-        calls,
+        ALPHA,
     )
     one, *_ = taken.values()
     both = taken["... with backward: torch.stack(losses).sum()"]
@@ -333,8 +329,8 @@ def main() -> None:
     torch.set_num_threads(1)
     few = 10 if options.quick else 1
     print(f"Python {sys.version.split()[0]}, torch {torch.__version__}, one thread")
-    one_step(max(300 // few, 20), 20)
-    one_step_of_scalars(max(300 // few, 20), 20)
+    one_step(max(200 // few, 20))
+    one_step_of_scalars(max(200 // few, 20))
     interval_update(max(60 // few, 10))
     records(max(50 // few, 5))
     replay_of(options.iterations // few)

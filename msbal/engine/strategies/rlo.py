@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from msbal.engine import host
 from msbal.engine.draw import Draw
 from msbal.engine.host import choose
 from msbal.engine.statistics import IntervalStatistics
@@ -134,14 +135,18 @@ class RLO(Strategy):
         # Inverse of the cumulative distribution; the clamp is for a last sum that rounds below u.
         below = torch.cumsum(probabilities, 0) <= draw.uniform(statistics.interval)
         action = below.sum().clamp_max(len(self.actions) - 1)
-        return self._weights_of(action, statistics), {
+        if host.readable(action):
+            weights, _ = self._strategies[int(action)].decide(statistics, {}, draw)
+        else:
+            weights = self._weights_of(action, statistics)
+        return weights, {
             "probabilities": probabilities,
             "action": action,
             "reward": earned,
         }
 
     def _weights_of(self, action: Tensor, statistics: IntervalStatistics) -> Tensor:
-        """The weights ``[K]`` that an action leads to. Its score is chosen first: eq 5 is then run once."""
+        """What the action's own strategy decides, ``[K]``. Its score is chosen first: eq 5 is then run once."""
         unit = ones(statistics)
         scores = [s.score(statistics) if isinstance(s, SelectionStrategy) else unit for s in self._strategies]
         score = torch.stack(scores).index_select(0, action.view(1)).squeeze(0)

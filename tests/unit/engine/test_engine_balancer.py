@@ -417,7 +417,7 @@ def test_reports_have_every_loss_in_order() -> None:
     for row in rows:
         balancer(row)
     first, second = balancer.reports()
-    assert first.losses == rows[:4].tolist() and second.losses == rows[4:].tolist()
+    assert torch.equal(first.losses, rows[:4]) and torch.equal(second.losses, rows[4:])
     assert balancer.reports(wait=True) == []
 
 
