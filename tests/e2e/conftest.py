@@ -1,7 +1,8 @@
-"""One ablation, run once for all tests that compare to it."""
+"""What several tests share: one ablation, run once for all that compare to it, and a SLURM."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,22 @@ def unbroken(ablation_folder: Path) -> Path:
 
     finish(ablate(ablation_folder, "--jobs", "2", output="unbroken"), ablation_folder, "unbroken")
     return ablation_folder / "unbroken"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A SLURM for this user's commands: the one that answers, or a private one; skips where neither can be."""
+    import private_slurm
+
+    if private_slurm.answers():
+        yield
+        return
+    reason = private_slurm.why_not()
+    if reason:
+        pytest.skip(f"no SLURM answers, and none can be started: {reason}")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        private_slurm.started(tmp_path_factory.mktemp("slurm")) as file,
+    ):
+        patch.setenv("SLURM_CONF", str(file))
+        yield

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -45,7 +44,7 @@ def start(folder: Path, command: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def wait(due: Callable[[], bool], seconds: float = 240) -> None:
+def wait(due: Callable[[], bool], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while not due():
         assert time.monotonic() < until
@@ -78,14 +77,7 @@ def test_several_machines(tmp_path: Path, which: str) -> None:
     assert len(read_intervals(tmp_path / "runs" / "spec" / "intervals.jsonl")) == 2
 
 
-def slurm_answers() -> bool:
-    if shutil.which("sbatch") is None:
-        return False
-    return subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode == 0
-
-
-@pytest.mark.skipif(not slurm_answers(), reason="no SLURM here: `sbatch` is missing, or its controller")
-def test_slurm_stops_a_job_and_the_same_script_continues_it(tmp_path: Path) -> None:
+def test_slurm_stops_a_job_and_the_same_script_continues_it(slurm: None, tmp_path: Path) -> None:
     write_spec(tmp_path, 60)
     script = block("#SBATCH --nodes=2")
     for there, here in (
