@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -243,6 +243,9 @@ def conclude(
     of = dict.fromkeys(summaries, baseline) if isinstance(baseline, str) else baseline
     others = [arm for arm in summaries if of[arm] != arm]
     pairs = {arm: pair(summaries[of[arm]], summaries[arm], 1 - level) for arm in others}
+    # Figures that are all 0 are no measured agreement: they get no interval, and are no comparison.
+    blank = {arm for arm in others if pairs[arm].identical and not any(summaries[arm].values.values())}
+    pairs |= {arm: replace(pairs[arm], low=None, high=None, p=None) for arm in blank}
     corrected = dict(zip(others, holm([pairs[arm].p for arm in others]), strict=True))
     found = {}
     for arm in others:
@@ -252,12 +255,11 @@ def conclude(
             if paired.sd is not None and paired.sd > EXACT
             else None
         )
-        bounds = (images or {}).get(arm)
+        bounds = None if arm in blank else (images or {}).get(arm)
         verdict = _verdict(paired, p, level)
         tested = sum(p is not None for p in corrected.values())
         words = _words(arm, of[arm], paired, p, verdict, bounds, gain, needed, tested, level)
-        if paired.identical and not any(summaries[arm].values.values()):
-            verdict = "unknown"
+        if arm in blank:
             words = f"{arm}: as with {of[arm]}, every run's figure is 0: none has learned enough to compare."
         found[arm] = Conclusion(arm, paired, verdict, p, words, needed, bounds)
     return found

@@ -110,6 +110,10 @@ def test_runs_that_learned_nothing_show_nothing() -> None:
     found = conclude({"base": nothing, "arm": nothing}, "base", 0.005)["arm"]
     assert found.verdict == "unknown"
     assert "none has learned enough to compare" in found.words
+    assert (found.p, found.paired.low, found.images) == (None, None, None)
+    base, arm = summarize({0: 0.0, 1: 0.0, 2: 0.0}), summarize({0: 0.1, 1: 0.12, 2: 0.11})
+    both = conclude({"base": base, "nothing": nothing, "arm": arm}, "base", 0.005)
+    assert both["arm"].p == pytest.approx(both["arm"].paired.p)  # the only comparison
 
 
 def test_a_broken_arm_is_worse_even_among_many() -> None:
