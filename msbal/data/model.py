@@ -6,6 +6,7 @@ edges exclusive (COCO's ``x + w``); VOC's one-based inclusive corners are conver
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -77,6 +78,15 @@ class DetectionData:
     def box_count(self) -> int:
         """Boxes over all images, crowds included."""
         return sum(len(image.boxes) for image in self.images)
+
+    def summary(self) -> dict[str, Any]:
+        """``images``, ``boxes`` and a ``digest`` of what is learned from the annotations, wherever they lie."""
+        digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
+        for image in self.images:
+            digest.update(f"{image.path.name} {image.width} {image.height}\n".encode("utf-8", "replace"))
+            for column in (image.boxes, image.labels, image.crowd, image.difficult):
+                digest.update(column.tobytes())
+        return {"images": len(self), "boxes": self.box_count, "digest": digest.hexdigest()}
 
     def to_coco(self, difficult_as_crowd: bool = False) -> dict[str, Any]:
         """The split as a COCO annotation dictionary; ``file_name`` is the absolute path.

@@ -25,8 +25,10 @@ def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
 
 
-def write_environment(run: RunDirectory, versions: Mapping[str, str], device: str, processes: int) -> None:
-    """Add this start of the run to environment.json: time, command, versions, machine."""
+def write_environment(
+    run: RunDirectory, versions: Mapping[str, str], device: str, processes: int, data: Mapping[str, Any]
+) -> None:
+    """Add this start of the run to environment.json: time, command, versions, machine, training data."""
     starts = read_starts(run)
     starts.append(
         {
@@ -36,6 +38,7 @@ def write_environment(run: RunDirectory, versions: Mapping[str, str], device: st
             "platform": platform.platform(),
             "device": device,
             "processes": processes,
+            "data": dict(data),
             "packages": {**{name: _version(name) for name in _PACKAGES}, **versions},
         }
     )

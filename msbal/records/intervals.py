@@ -66,7 +66,7 @@ def parse_intervals(path: Path) -> tuple[list[IntervalRecord], list[str]]:
         DataError: where the file cannot be read at all.
     """
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise DataError(str(path), error.strerror or str(error), "a run's intervals.jsonl") from error
     records: list[IntervalRecord] = []

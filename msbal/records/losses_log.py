@@ -164,7 +164,8 @@ def _whole_rows(path: Path) -> tuple[str, list[tuple[int, str]]]:
     What follows the last newline was cut short, the header itself perhaps: then it is empty, and is written
     again.
     """
-    lines = [line + "\n" for line in path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]]
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
+    lines = [line.removesuffix("\r") + "\n" for line in text.split("\n")[:-1]]
     if not lines:
         return "", []
     width, rows = lines[0].count(","), []

@@ -29,7 +29,10 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
         return {"evaluations": evaluations, "final": final}
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RecursionError) as error:
         raise DataError(
-            str(run.metrics_file), "damaged", "a run's metrics.json", "evaluate the run again"
+            str(run.metrics_file),
+            "damaged",
+            "a run's metrics.json",
+            "delete it; the run goes on without the figures in it",
         ) from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,18 @@ def prune(path: Path) -> None:
     at = found.index(path)
     for other in (*found[:at], *found[at + KEPT :]):
         other.unlink(missing_ok=True)
+
+
+def require_parts(path: Path, state: Mapping[str, Any], keys: Iterable[str], backend: str) -> None:
+    """Refuse what torch could read but no run of `backend` has written.
+
+    Raises:
+        SpecError: where one of `keys` is missing or holds a single value.
+    """
+    for key in keys:
+        if not isinstance(state.get(key), (Mapping, list, tuple)):
+            found = f"`{key}` is a {type(state[key]).__name__}" if key in state else f"has no `{key}`"
+            raise SpecError(str(path), found, f"a checkpoint of a msbal {backend} run")
 
 
 @dataclass(frozen=True)
@@ -89,13 +101,9 @@ class Checkpoints:
             SpecError: where it is damaged or no checkpoint.
         """
         state = read_tensors(path)
-        missing = [key for key in ("iteration", *self.keys) if key not in state]
-        if missing:
-            raise SpecError(
-                str(path), f"has no `{missing[0]}`", f"a checkpoint of a msbal {self.backend} run"
-            )
-        if type(state["iteration"]) is not int:
-            raise SpecError(str(path), f"iteration {state['iteration']!r}"[:200], "a whole number")
+        require_parts(path, state, self.keys, self.backend)
+        if type(state.get("iteration")) is not int:
+            raise SpecError(str(path), f"iteration {state.get('iteration')!r}"[:200], "a whole number")
         return state
 
     def load_newest(self, path: Path, say: Callable[[str], None]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,14 @@ from msbal.backend import Detector, Job, Monitor
 from msbal.data.model import DetectionData, subset
 from msbal.errors import MsbalError, RunError
 from msbal.evaluation import evaluate
-from msbal.records import Recorder, RunDirectory, add_evaluation, write_environment
+from msbal.records import (
+    Recorder,
+    RunDirectory,
+    add_evaluation,
+    read_metrics,
+    read_starts,
+    write_environment,
+)
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
 from msbal.training.distributed import barrier, rank, world_size
@@ -75,7 +83,7 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
     try:
         return _execute(plan, run, monitor, resume)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in _DISK and not _is_in(run, error.filename):
             raise
         raise _disk_error(run, error) from error
     finally:
@@ -85,11 +93,18 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
 _DISK = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
+def _is_in(run: RunDirectory, name: object) -> bool:
+    """Whether a file that failed is the run's own: its folder may have been deleted, or be another user's."""
+    return isinstance(name, str) and Path(name).absolute().is_relative_to(run.path)
+
+
 def _disk_error(run: RunDirectory, error: OSError) -> RunError:
     return RunError(
         str(error.filename or run.path),
         f"cannot be written: {error.strerror or error}",
-        fix="when the disk has room again, continue with --resume",
+        fix="continue with --resume once it can be"
+        if run.exists()
+        else "the run's folder has gone: start anew",
     )
 
 
@@ -97,7 +112,11 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
     first = rank() == 0
     spec = plan.spec
     if first:
-        write_environment(run, plan.backend.diagnose().versions, spec.device, world_size())
+        if resume:
+            read_metrics(run)  # damaged, it is better refused now than at the next evaluation
+            _compare_data(run, plan.train, monitor)
+        versions = plan.backend.diagnose().versions
+        write_environment(run, versions, spec.device, world_size(), plan.train.summary())
     recorder = Recorder(run if first else None, monitor.interval, spec.log.per_iteration)
     recorder.attach(plan.balancers)
 
@@ -131,6 +150,18 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             # All is trained and saved: what is left is done again by --resume.
             return Outcome(run, finished=False, metrics=None)
     return Outcome(run, finished=True, metrics=metrics)
+
+
+def _compare_data(run: RunDirectory, train: DetectionData, monitor: Monitor) -> None:
+    """Say where the training data are others than at the last start; they may have been mended on purpose."""
+    starts = read_starts(run)
+    before, now = starts[-1].get("data") if starts else None, train.summary()
+    if isinstance(before, dict) and before.get("digest") != now["digest"]:
+        then = f"{before.get('images')} images with {before.get('boxes')} boxes"
+        monitor.message(
+            f"the training data have changed since the run was last started: {then} then, {now['images']} with "
+            f"{now['boxes']} now; what follows is not what an unbroken run would have done"
+        )
 
 
 def gather_predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:

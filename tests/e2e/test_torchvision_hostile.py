@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 if sys.platform == "win32":
@@ -22,6 +25,9 @@ import resource
 
 from msbal_process import finish, start, write_spec
 from test_torchvision_resume import LAST, assert_same
+
+from msbal.data.model import subset
+from msbal.spec import load_spec
 
 EVALUATED = ("--set", "evaluate.enabled=true", "--set", "evaluate.every=10")
 
@@ -157,6 +163,67 @@ def test_asked_to_stop_while_it_evaluates(folder: Path, unbroken: Path, which: i
     assert_same(run, unbroken)
     for name in ("metrics.json", "predictions.json"):
         assert (run / name).read_bytes() == (unbroken / name).read_bytes()
+
+
+def write_coco(folder: Path, images: int) -> Path:
+    """The first so many of the pictures as a COCO data set, and a spec that trains on it."""
+    from msbal.data import load
+
+    root = folder / "data"
+    data = load(load_spec(write_spec(folder)).data, "train")
+    (folder / "annotations.json").write_text(json.dumps(subset(data, range(images)).to_coco()))
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    spec["data"] = {"format": "coco", "root": str(root), "train": {"annotations": "../annotations.json"}}
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    return data.images[0].path
+
+
+def test_data_that_changed_before_it_was_resumed(tmp_path: Path) -> None:
+    def train(iterations: int, code: int = 0) -> str:
+        command = ["train", "spec.yaml", "-o", "run", "--plain", "--set", f"schedule.iterations={iterations}"]
+        again = ["--resume"] * (tmp_path / "run").exists()
+        return finish(start(tmp_path, *command, *again), tmp_path, code=code)
+
+    write_coco(tmp_path, images=6)
+    train(6)
+    image = write_coco(tmp_path, images=5)
+    output = train(9)
+    assert "the training data have changed since the run was last started: 6 images with" in output, output
+    # Said once; then they are the run's.
+    assert "have changed" not in train(12)
+    image.rename(tmp_path / "elsewhere")
+    line = only_error(train(15, code=2))
+    assert image.name in line, line
+    (tmp_path / "elsewhere").rename(image)
+    (tmp_path / "run" / "metrics.json").write_text('{"evaluations": [')
+    output = train(15, code=2)
+    assert "metrics.json: damaged" in output.splitlines()[-1] and "start " not in output, output
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert "iterations 13 to 15" in train(15)
+
+
+def delete_at_the_second_record(run: str) -> None:
+    """Somebody tidies up."""
+    from msbal.records import Recorder
+
+    write, calls = Recorder._write, iter(range(1, 100))
+
+    def gone(self, reports):  # type: ignore[no-untyped-def]
+        if next(calls) == 2:
+            shutil.rmtree(run)
+        write(self, reports)
+
+    Recorder._write = gone  # type: ignore[method-assign]
+
+
+def test_a_folder_that_is_deleted_while_it_trains(folder: Path) -> None:
+    run = folder / "deleted"
+    process = start(
+        folder, "train", "spec.yaml", "-o", run.name, "--plain",
+        first=functools.partial(delete_at_the_second_record, str(run)),
+    )  # fmt: skip
+    last = finish(process, folder, code=1).splitlines()[-1]
+    assert last.startswith(f"error: {run}") and "the run's folder has gone: start anew" in last, last
 
 
 def test_a_schedulers_signal_to_all_processes(folder: Path) -> None:

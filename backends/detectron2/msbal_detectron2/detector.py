@@ -67,6 +67,17 @@ class Detectron2Detector:
         mapper = self.recipe.mapper(training=True, augment=False, masks=_kind(outlines))
         return [map_image(mapper, data.images[index], outlines) for index in indices]
 
+    def check_data(self, train: DetectionData) -> None:
+        """Refuse data in which an object has no mask, where masks are learned.
+
+        Raises:
+            DataError: naming the object.
+        """
+        outlines = self._read_outlines(train)
+        if outlines is not None:
+            for image in train.images:
+                outlines.of(image)
+
     def _read_outlines(self, data: DetectionData) -> Outlines | None:
         """What a mask head learns from, read once; None for a model without."""
         if self._outlines is None and getattr(getattr(self.model, "roi_heads", None), "mask_on", False):
@@ -307,10 +318,13 @@ class RunHook(HookBase):
             detector.model.load_state_dict(state["model"])
             self._trainer.load_state_dict(state["trainer"])
             detector.balancing.load_state_dict(state["balancing"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).partition("\n")[0][:200]
+        except Exception as error:
+            # A file that is whole may hold anything: torch's own loading then fails in any way.
             raise SpecError(
-                "--resume", f"the checkpoint does not fit the spec: {reason}", "the spec it was trained with"
+                "--resume",
+                f"the checkpoint does not fit the spec: {' '.join(str(error).split())[:300]}",
+                "the spec that the run was started with",
+                "leave the spec as it was, or start anew with --force",
             ) from error
         if self._trainer.average is not None and state.get("average"):
             self._trainer.average.load_state_dict(state["average"])

@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from msbal.errors import RunError, SpecError
-from msbal.training.checkpoints import find, path_of, prune
+from msbal.errors import MsbalError, RunError, SpecError
+from msbal.training.checkpoints import find, path_of, prune, require_parts
 from msbal.training.tensors import read_tensors
 
 __all__ = ["find", "load_weights", "make_plain", "newest_readable", "path_of", "prune", "read"]
+
+
+_PARTS = ("meta", "state_dict", "message_hub", "optimizer", "msbal")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -44,12 +47,12 @@ def newest_readable(path: Path, report: Any) -> Path:
         report: called with a line about each that cannot.
     """
     candidates = [p for p in find(path.parent) if p.name <= path.name]
-    problem: RunError | None = None
+    problem: MsbalError | None = None
     for candidate in candidates or [path]:
         try:
-            read(candidate)
+            require_parts(candidate, read(candidate), _PARTS, "mmdet")
             return candidate
-        except RunError as error:
+        except MsbalError as error:
             report(f"passed over a damaged checkpoint: {error}")
             problem = problem or error
     assert problem is not None
@@ -87,6 +90,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_plain(v) for v in value)
     return value
+
+
+def require_fit(model: torch.nn.Module, weights: dict[str, Any]) -> None:
+    """Refuse to resume from another model's weights, which mmengine loads as far as they go.
+
+    Raises:
+        SpecError: naming the first tensor that does not fit.
+    """
+    own = model.state_dict()
+    for name in sorted({*own, *weights}):
+        here, there = (tuple(state[name].shape) if name in state else None for state in (own, weights))
+        if here != there:
+            raise SpecError(
+                "--resume",
+                f"the checkpoint does not fit the spec: {name} is {there or 'missing'}",
+                str(here or "no such tensor"),
+                "leave the spec as it was, or start anew with --force",
+            )
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,26 @@ def test_a_rewound_recording_is_that_of_an_unbroken_run(tmp_path: Path, killed_a
     assert parts.losses_file.read_text() == whole.losses_file.read_text()
     assert whole.losses_file.read_text().startswith("iteration,rpn:P2/cls,")
     assert len(whole.losses_file.read_text().splitlines()) == 1 + 12
+
+
+@pytest.mark.parametrize(
+    "edited", [lambda b: b.replace(b"\n", b"\r\n"), lambda b: b"\xef\xbb\xbf" + b], ids=["line ends", "mark"]
+)
+def test_what_an_editor_of_windows_does_to_records_is_undone(
+    tmp_path: Path, edited: Callable[[bytes], bytes]
+) -> None:
+    groups = {"all": GroupNames(("P3", "P4", "P5"), ("cls",))}
+    run = RunDirectory(tmp_path)
+    recorder, balancers = Recorder(run), BalancerSet(groups, interval=2)
+    recorder.attach(balancers)
+    run_balancers(groups, recorder, range(8), balancers)
+    files = (run.intervals_file, run.losses_file)
+    kept = [file.read_bytes() for file in files]
+    for file, content in zip(files, kept, strict=True):
+        file.write_bytes(edited(content))
+    assert recorder.whole_up_to() == 8
+    recorder.rewind(8)
+    assert [file.read_bytes() for file in files] == kept
 
 
 def test_losses_are_read_back(tmp_path: Path) -> None:
