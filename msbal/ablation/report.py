@@ -82,7 +82,7 @@ def make_report(
     missing = len(grid.cells) - sum(len(runs) for runs in outcomes.figures.values())
     if missing:
         notes = (f"{missing} of {len(grid.cells)} runs are not finished and are left out.", *notes)
-    shown = {"comparison": tables.comparison(figure, grid, summaries, conclusions, notes)}
+    shown = {"comparison": tables.comparison(figure, grid, summaries, conclusions, ablation.gain, notes)}
     name, layout = "table", ablation.table
     if layout is None and ablation.published:
         name, layout = "published", layout_of_published(ablation.published, grid.arms)

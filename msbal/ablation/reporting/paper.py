@@ -134,8 +134,8 @@ def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smo
     if COST in layout.columns and inputs:
         sizes = ", ".join(f"{width} x {height}" for _, _, height, width in inputs)
         notes.append(
-            "GFLOPs: of one image of 1333 x 800 pixels as MMDetection's tool counts them; with the detector's own "
-            f"resizing and padding its input is {sizes}."
+            "GFLOPs: of one image of 1333 x 800 pixels as MMDetection's tool counts them; as the detector takes it "
+            f"in, it has {sizes}."
         )
     if smoke:
         notes.append("A smoke run: the measured figures are not meant to match.")

@@ -87,7 +87,7 @@ def figures(
     if not shown:
         return ""
     near = [arm for arm in shown if arm not in far]
-    values = [100 * v for arm in near for v in summaries[arm].values.values()]
+    values = [100 * v for arm in near for v in (*summaries[arm].values.values(), *_spread(summaries[arm]))]
     scale = svg.scale_of([*values, *(published[arm] for arm in near if arm in published)], narrowest=0.2)
     bottom = ROW * len(shown)
     parts = svg.axis(scale, 0, bottom)
@@ -114,8 +114,8 @@ def figures(
         if summary.mean is not None:
             mean = scale.at(100 * summary.mean)
             if summary.sd is not None:
-                ends = [scale.at(100 * (summary.mean + sign * summary.sd)) for sign in (-1, 1)]
-                parts.append(svg.bar(ends[0], ends[1], y - 4, 8, "spread"))
+                low, high = (scale.at(100 * end) for end in _spread(summary))
+                parts.append(svg.bar(low, high, y - 4, 8, "spread"))
             parts.append(svg.line(mean, y - 10, mean, y + 10, "mean", f"{arm}: mean {points(summary.mean)}"))
         for seed, value in summary.values.items():
             parts.append(svg.dot(scale.at(100 * value), y, 4, "seed", f"{arm}, seed {seed}: {points(value)}"))
@@ -162,14 +162,14 @@ def mean_weights(weights: Mapping[str, Mapping[str, float]], colors: Mapping[str
     scale = svg.scale_of([v for by_level in weights.values() for v in by_level.values()], 1.0, narrowest=0.2)
     drawn = {}
     for arm, by_level in weights.items():
-        step = max(120.0 / max(1, len(by_level)), 18.0)
+        step = max(130.0 / max(1, len(by_level)), 26.0)
         parts = svg.axis(scale, 0, step * len(by_level), zero=1.0)
         for n, (level, weight) in enumerate(by_level.items()):
-            y = step * n + step / 2
+            y = step * n
             title = f"{arm}, {level}: mean weight {weight:.3f}"
-            parts.append(svg.bar(scale.at(1.0), scale.at(weight), y - 5, 10, "weight", title, colors[level]))
-            parts.append(svg.text(0, y + 4, level, "name small"))
-            parts.append(_right(y + 4, f"{weight:.3f}", ""))
+            parts.append(svg.bar(scale.at(1.0), scale.at(weight), y + 15, 7, "weight", title, colors[level]))
+            parts.append(svg.text(0, y + 11, level, "name small"))
+            parts.append(_right(y + 11, f"{weight:.3f}", ""))
         said = ", ".join(f"{level} {weight:.3f}" for level, weight in by_level.items())
         drawn[arm] = svg.drawing(f"{arm}: mean weights: {said}", step * len(by_level) + AXIS, parts)
     return drawn
@@ -271,6 +271,13 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=1)
     return np.asarray(total / known.sum(axis=1), dtype=np.float64)
+
+
+def _spread(summary: Summary) -> tuple[float, ...]:
+    """One standard deviation to each side of the mean; nothing where there is none."""
+    if summary.mean is None or summary.sd is None:
+        return ()
+    return summary.mean - summary.sd, summary.mean + summary.sd
 
 
 def _paired(

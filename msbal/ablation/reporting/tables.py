@@ -22,9 +22,14 @@ def comparison(
     grid: Grid,
     summaries: Mapping[str, Summary],
     conclusions: Mapping[str, Conclusion],
+    gain: float,
     notes: tuple[str, ...],
 ) -> Table:
-    """Mean, spread and verdict of each arm in the one figure; a block for each baseline."""
+    """Mean, spread and verdict of each arm in the one figure; a block for each baseline.
+
+    Args:
+        gain: that `seeds_needed` is for, 0..1.
+    """
     boot = any(conclusion.images is not None for conclusion in conclusions.values())
     header = [
         "arm", "n", f"{FULL_NAMES.get(figure, figure)}, %", "sd", "difference", "95 % interval", "p (Holm)",
@@ -64,6 +69,11 @@ def comparison(
                     "The interval over seeds and images draws both anew (bootstrap); with few seeds it is too narrow.",
                 )
                 if boot
+                else ()
+            ),
+            *(
+                (f"Seeds needed: to see a gain of {100 * gain:g} points in four of five such ablations.",)
+                if any(conclusion.seeds_needed is not None for conclusion in conclusions.values())
                 else ()
             ),
             *notes,

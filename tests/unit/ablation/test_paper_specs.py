@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("msbal_mmdet", reason="the paper's detectors are MMDetection's")
 
+from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid, make_grid
 from msbal.ablation.reporting.paper import actions_of
 from msbal.ablation.spec import AblationSpec, load_ablation
@@ -102,6 +103,43 @@ def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke
         epochs = config.train_cfg.max_epochs * config.train_dataloader.dataset.get("times", 1)
         assert epochs == 12
         assert config.optim_wrapper.optimizer.momentum == 0.9
+
+
+@pytest.mark.slow
+def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
+    pytest.importorskip("mmdet", reason="mmdet is not installed")
+    from msbal.ablation.reporting.costs import arm_costs
+    from msbal.ablation.reporting.paper import paper_table
+
+    write_coco(tmp_path / "coco", classes=80)
+    places = [f"base.data.root={tmp_path / 'coco'}", f"output={tmp_path / 'out'}"]
+    ablation = load_ablation(FOLDER / "table1.yaml", places)
+    grid = make_grid(ablation)
+    costs, notes = arm_costs(ablation.table, grid)
+    assert not notes and ablation.table is not None
+    nothing = Outcomes({arm: {} for arm in grid.arms}, {}, {arm: {} for arm in grid.arms})
+    table = paper_table(ablation.table, grid, nothing, ablation.figure, {}, costs)
+    at = table.header.index("GFLOPs published")
+    assert table.header[at + 1] == "GFLOPs measured"
+    assert [row[at : at + 2] for row in table.rows] == [("250.34", "250.34")] * 2 + [("-", "250.34")] * 4
+
+
+def write_coco(root: Path, classes: int) -> None:
+    """COCO 2017 with one image and one box in each split."""
+    from PIL import Image
+
+    (root / "annotations").mkdir(parents=True)
+    found = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 64, "height": 48}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 24, 24], "area": 576, "iscrowd": 0}
+        ],
+        "categories": [{"id": i + 1, "name": f"class {i}"} for i in range(classes)],
+    }
+    for split in ("train2017", "val2017"):
+        (root / split).mkdir()
+        Image.new("RGB", (64, 48)).save(root / split / "1.jpg")
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(found))
 
 
 @pytest.mark.slow
