@@ -96,7 +96,7 @@ def test_gflops_stand_beside_the_published_ones(first: Any) -> None:
     table = table_of(first)
     at = table.header.index("GFLOPs published")
     assert [row[at : at + 2] for row in table.rows] == [("250.34", "251.31")] * 2 + [("-", "251.31")] * 2
-    assert any("its input is 1344 x 800" in note for note in table.notes)
+    assert any("it has 1344 x 800" in note for note in table.notes)
     assert first.data["arms"]["rlo"]["complexity"]["flops_as_mmdetection"] == 251_310_000_000
 
 
