@@ -10,6 +10,7 @@ from msbal.errors import SpecError
 from msbal_mmdet.spec import MMDetModel
 
 if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_mmdet.detector import MMDetDetector
     from msbal_mmdet.zoo import MMDetZoo
@@ -43,20 +44,18 @@ class MMDetBackend:
 
         from msbal.training.distributed import resolve_device, world_size
         from msbal_mmdet.attach import attach
-        from msbal_mmdet.config import lay_model, needs_masks, read_config
+        from msbal_mmdet.config import lay_model, read_config
         from msbal_mmdet.detector import MMDetDetector
         from msbal_mmdet.loops import seed_generators
+        from msbal_mmdet.masks import check_needs
         from msbal_mmdet.settings import scope_of
         from msbal_mmdet.tiny import quiet
 
         assert isinstance(spec.model, MMDetModel)
-        register_all_modules(init_default_scope=True)
+        with quiet():
+            register_all_modules(init_default_scope=True)
         config = read_config(spec.model)
-        if needs_masks(config):
-            raise SpecError(
-                "model.config", f"{spec.model.config} trains on masks", "a config that trains on boxes alone",
-                "a spec's data has boxes only; in mmdet's own tools/train.py the hook balances this config too",
-            )  # fmt: skip
+        check_needs(config, spec)
         lay_model(config, spec, classes)
         device = resolve_device(spec.device)
         if spec.schedule.amp == "fp16" and device.type == "cpu":
@@ -83,6 +82,12 @@ class MMDetBackend:
                 "leave it out: the model has one head",
             )  # fmt: skip
         return MMDetDetector(model, attachment, config, spec, device)
+
+    def starter(self, data: DetectionData) -> str:
+        """What `msbal init` proposes."""
+        from msbal_mmdet.starter import starter
+
+        return starter(data)
 
     def zoo(self) -> MMDetZoo:
         """The models that the installed mmdet carries, for `msbal backends coverage`."""

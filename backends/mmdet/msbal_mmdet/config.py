@@ -18,6 +18,7 @@ from msbal.spec import RunSpec
 from msbal.spec.schedule import ScheduleSpec
 from msbal.training.distributed import resolve_device
 from msbal_mmdet.hooks import hook_config
+from msbal_mmdet.masks import Outlines, load_no_masks
 from msbal_mmdet.spec import MMDetModel
 from msbal_mmdet.tiny import walk, zoo
 
@@ -123,29 +124,31 @@ def _heads_with_classes(model: Any) -> Iterator[Any]:
                 yield from _heads_with_classes(part)
 
 
-def needs_masks(config: Config) -> bool:
-    """Whether the training pipeline loads masks or semantic maps, which a spec's data does not have."""
-    for part in walk(config.train_dataloader):
-        if part.get("type") in ("LoadAnnotations", "LoadPanopticAnnotations") and (
-            part.get("with_mask") or part.get("with_seg")
-        ):
-            return True
-    return False
-
-
 def lay_data(
-    config: Config, spec: RunSpec, train: DetectionData, val: DetectionData | None, folder: Path, write: bool
+    config: Config,
+    spec: RunSpec,
+    train: DetectionData,
+    val: DetectionData | None,
+    folder: Path,
+    write: bool,
+    outlines: Outlines | None = None,
 ) -> None:
     """The spec's data in the place of the config's, as COCO files in `folder`. In place.
 
     Args:
         write: only the first rank of a run writes.
+        outlines: of the training objects, where the config trains on masks.
     """
     files = {"train": folder / "train.json", "val": folder / "val.json"}
     if write:
         folder.mkdir(parents=True, exist_ok=True)
         # As mmdet's own VOC data set does: difficult boxes are ignored in training.
-        write_json(files["train"], train.to_coco(difficult_as_crowd=True))
+        document = train.to_coco(difficult_as_crowd=True)
+        if outlines is not None:
+            masks = [mask for image in train.images for mask in outlines.of(image)]
+            for annotation, mask in zip(document["annotations"], masks, strict=True):
+                annotation["segmentation"] = mask
+        write_json(files["train"], document)
         if val is not None:
             write_json(files["val"], val.to_coco())
     schedule = spec.schedule
@@ -164,6 +167,7 @@ def lay_data(
         config.val_dataloader.dataset = _replace_leaf(
             config.val_dataloader.dataset, _dataset(val, files["val"], test=True)
         )
+        load_no_masks(config.val_dataloader)
         config.val_evaluator = ConfigDict(
             type="CocoMetric", ann_file=str(files["val"]), metric="bbox", format_only=False
         )

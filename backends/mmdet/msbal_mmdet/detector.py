@@ -20,6 +20,8 @@ from msbal.training.distributed import world_size
 from msbal_mmdet import checkpoints, pipeline
 from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_schedule
+from msbal_mmdet.images import naming_images
+from msbal_mmdet.masks import Outlines, read_outlines
 from msbal_mmdet.seams.base import as_scalar
 
 Batch = dict[str, Any]
@@ -38,6 +40,7 @@ class MMDetDetector:
     ) -> None:
         self.model: Any = model.to(device)
         self.attachment, self.config, self.spec, self.device = attachment, config, spec, device
+        self._outlines: Outlines | None = None
 
     @property
     def groups(self) -> tuple[LevelGroup, ...]:
@@ -50,8 +53,26 @@ class MMDetDetector:
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
         """As a data loader gives it; images as the config resizes them for evaluation."""
-        transform = pipeline.measuring(self.config)
-        return pipeline.collate([transform(pipeline.info(data.images[i])) for i in indices])
+        outlines = self.outlines(data)
+        transform = pipeline.measuring(self.config, masks=outlines is not None)
+        return pipeline.collate([transform(pipeline.info(data.images[i], outlines)) for i in indices])
+
+    def check_data(self, train: DetectionData) -> None:
+        """Refuse data in which an object has no mask, where masks are learned.
+
+        Raises:
+            DataError: naming the object.
+        """
+        outlines = self.outlines(train)
+        if outlines is not None:
+            for image in train.images:
+                outlines.of(image)
+
+    def outlines(self, train: DetectionData) -> Outlines | None:
+        """What a mask head learns from, read once; None for a config without."""
+        if self._outlines is None:
+            self._outlines = read_outlines(self.config, self.spec, train.category_ids)
+        return self._outlines
 
     def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses as mmdet's own ``parse_losses`` would add them up."""
@@ -113,7 +134,8 @@ class MMDetDetector:
         try:
             for start in range(0, len(data), size):
                 records = data.images[start : start + size]
-                batch = pipeline.collate([transform(pipeline.info(record)) for record in records])
+                with naming_images(data):
+                    batch = pipeline.collate([transform(pipeline.info(record)) for record in records])
                 found += pipeline.coco_results(data, self.model.test_step(batch))
         finally:
             self.model.train(was_training)

@@ -1,7 +1,9 @@
 """The hook that balances a run of mmengine's: one entry under ``custom_hooks`` of an unchanged config.
 
-custom_imports = dict(imports=["msbal_mmdet.hooks"])
-custom_hooks = [dict(type="MultiScaleBalanceHook", strategy="rlo", interval=100)]
+custom_hooks = [dict(type="msbal_mmdet.hooks.MultiScaleBalanceHook", strategy="rlo", interval=100)]
+
+mmengine imports what is named by its whole path. The class's name is enough where
+``custom_imports = dict(imports=["msbal_mmdet.hooks"])`` stands beside it.
 """
 
 from __future__ import annotations
@@ -249,4 +251,13 @@ def hook_config(spec: Any, unbalanced: bool = False) -> dict[str, Any]:
     return {"type": "MultiScaleBalanceHook", **({"unbalanced": True} if unbalanced else {}), **values}
 
 
-__all__: Sequence[str] = ["KEY", "MultiScaleBalanceHook", "hook_config", "interval_scalars"]
+def is_balance_hook(entry: Any) -> bool:
+    """Whether a ``custom_hooks`` entry is this hook: named by its class, by its path, or given as the class."""
+    kind = entry.get("type")
+    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
+    return name.rpartition(".")[2] == MultiScaleBalanceHook.__name__
+
+
+__all__: Sequence[str] = [
+    "KEY", "MultiScaleBalanceHook", "hook_config", "interval_scalars", "is_balance_hook",
+]  # fmt: skip

@@ -7,8 +7,10 @@ from typing import Any
 
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from torch import Tensor
 
 from msbal.data.model import DetectionData, ImageRecord
+from msbal_mmdet.masks import Outlines
 from msbal_mmdet.tiny import walk
 
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
@@ -35,27 +37,29 @@ def predicting(config: Config) -> Compose:
     return Compose([*steps, {"type": "PackDetInputs", "meta_keys": _META}])
 
 
-def measuring(config: Config) -> Compose:
-    """Image and boxes to a training sample, as in evaluation: nothing random."""
+def measuring(config: Config, masks: bool = False) -> Compose:
+    """Image, boxes and masks to a training sample, as in evaluation: nothing random."""
     steps = _without(test_transforms(config), ("LoadAnnotations", "Pack"))
     # Before everything else: mmdet's evaluation loads boxes after resizing, as its metrics want the originals.
-    load = {"type": "LoadAnnotations", "with_bbox": True}
+    load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
     return Compose([steps[0], load, *steps[1:], {"type": "PackDetInputs", "meta_keys": _META}])
 
 
-def info(record: ImageRecord) -> dict[str, Any]:
+def info(record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:
     """An image as mmdet's data sets describe it."""
+    masks = [{}] * len(record.boxes) if outlines is None else [{"mask": mask} for mask in outlines.of(record)]
     return {
         "img_id": record.id,
         "img_path": str(record.path),
         "height": record.height,
         "width": record.width,
         "instances": [
-            {"bbox": box, "bbox_label": label, "ignore_flag": int(ignored)}
-            for box, label, ignored in zip(
+            {"bbox": box, "bbox_label": label, "ignore_flag": int(ignored), **mask}
+            for box, label, ignored, mask in zip(
                 record.boxes.tolist(),
                 record.labels.tolist(),
                 (record.crowd | record.difficult).tolist(),
+                masks,
                 strict=True,
             )
         ],
@@ -76,7 +80,7 @@ def coco_results(data: DetectionData, samples: Sequence[Any]) -> list[dict[str, 
     for sample in samples:
         found = sample.pred_instances
         for (x1, y1, x2, y2), label, score in zip(
-            found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+            _boxes(found).tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
         ):
             results.append(
                 {
@@ -87,3 +91,13 @@ def coco_results(data: DetectionData, samples: Sequence[Any]) -> list[dict[str, 
                 }
             )
     return results
+
+
+def _boxes(found: Any) -> Tensor:
+    """``[N, 4]``; those around the masks for a model that predicts masks alone (SOLO), whose boxes are zeros."""
+    boxes: Tensor = found.bboxes
+    if "masks" in found and len(boxes) and not boxes.any():
+        from mmdet.structures.mask import mask2bbox
+
+        boxes = mask2bbox(found.masks)
+    return boxes

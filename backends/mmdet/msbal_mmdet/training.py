@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from msbal.backend import Job
@@ -23,7 +24,8 @@ from msbal.training.distributed import rank, world_size
 from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers its wrapper)
 from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_data, lay_run, lay_schedule
-from msbal_mmdet.hooks import MultiScaleBalanceHook
+from msbal_mmdet.hooks import MultiScaleBalanceHook, is_balance_hook
+from msbal_mmdet.images import naming_images
 from msbal_mmdet.tiny import quiet
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ class JobBalanceHook(MultiScaleBalanceHook):
         self.recorder = None
         self._restored = None
         self._skip = None
+
+    def before_train(self, runner: Any) -> None:
+        super().before_train(runner)
+        if self._skip is not None:
+            say = self.job.monitor.message
+            self._skip.say = lambda text: say(f"step left out: iteration {runner.iter + 1}: {text}")
 
     def make_balancers(self, attachment: Attachment, runner: Any) -> BalancerSet:
         return self.job.balancers
@@ -109,11 +117,21 @@ class JobHook(Hook):
         temporary = path.with_name(f".{path.name}.mmengine.tmp")
         # The ranks' own losses of an unfinished interval; a collective.
         self.job.balancers.synchronize()
-        # mmengine saves on the first rank alone.
-        runner.save_checkpoint(str(path.parent), temporary.name, by_epoch=False, backend_args=None)
-        if rank() == 0:
-            put_in_place(temporary, path)
-            checkpoints.prune(path)
+        _require_finite(runner.model, done)
+        try:
+            # mmengine saves on the first rank alone.
+            runner.save_checkpoint(str(path.parent), temporary.name, by_epoch=False, backend_args=None)
+            if rank() == 0:
+                put_in_place(temporary, path)
+                checkpoints.prune(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk all the more
+            raise
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        if runner._resume:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            checkpoints.require_fit(model, checkpoint["state_dict"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         checkpoints.make_plain(checkpoint)
@@ -147,11 +165,29 @@ class JobHook(Hook):
         self.job.monitor.stepped(done, scalars)
 
 
+def _require_finite(model: torch.nn.Module, done: int) -> None:
+    """Keep weights that the gradient of a finite loss has spoilt out of the checkpoints: mmengine looks at none.
+
+    Raises:
+        RunError: on all ranks alike, as they hold the same weights.
+    """
+    named = dict(model.named_parameters())
+    finite = torch.stack([torch.isfinite(value.detach()).all() for value in named.values()]).tolist()
+    spoilt = [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
+    if spoilt:
+        raise RunError(
+            f"iteration {done}", f"{len(spoilt)} weights are not finite, {spoilt[0]} for one", "finite numbers",
+            "the gradient of a finite loss was not: lower schedule.optimizer.lr or set schedule.clip_norm; the "
+            "checkpoint before is kept",
+        )  # fmt: skip
+
+
 def full_config(detector: MMDetDetector, job: Job) -> Config:
     """The config with everything laid over it; the first rank writes its data and itself to the run's folder."""
     config: Config = detector.config_copy()
     first = rank() == 0
-    lay_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first)
+    outlines = detector.outlines(job.train) if first else None
+    lay_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines)
     lay_schedule(config, job.spec)
     lay_run(config, job.spec, job.run.path / "mmengine")
     if first:
@@ -171,7 +207,8 @@ def train(detector: MMDetDetector, job: Job) -> None:
     try:
         with quiet():
             runner._train_loop = runner.build_train_loop(runner._train_loop)
-        runner.train()
+        with naming_images(job.train):
+            runner.train()
     except Stopped:
         pass
     except torch.OutOfMemoryError as error:
@@ -202,7 +239,7 @@ def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
             config[key] = None
     config.default_hooks.checkpoint = None
     config.default_hooks.logger = None
-    config.custom_hooks = [h for h in config.custom_hooks if h.get("type") != "MultiScaleBalanceHook"]
+    config.custom_hooks = [h for h in config.custom_hooks if not is_balance_hook(h)]
     config.visualizer = ConfigDict(type="Visualizer", vis_backends=None)
     config.log_level = "ERROR"
     if world_size() > 1:

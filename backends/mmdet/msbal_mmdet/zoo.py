@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,8 @@ class MMDetZoo:
             config = tiny.load_config(tiny.zoo() / name)
         except tiny.NeedsPackage as error:
             return Outcome("", UNUSABLE, str(error))
+        except FileNotFoundError as error:
+            return Outcome("", UNUSABLE, f"its _base_ names a file that is not there: {_file_of(error)}")
         if "model" not in config or "type" not in config.model:
             return Outcome("", NO_MODEL, "it has no complete model")
         detector = str(config.model.type).rpartition(".")[2].strip("'>")
@@ -80,6 +83,9 @@ def _prove(config: Any, detector: str) -> Outcome:
         try:
             proof = prove(model, batch, scope, seed=attempt)
         except FrameworkError as error:
+            reason = _never_trained(config)
+            if reason is not None:
+                return Outcome("", UNUSABLE, reason, detector)
             last = error
             continue
         except (Exception, torch.OutOfMemoryError) as error:
@@ -95,6 +101,23 @@ def _prove(config: Any, detector: str) -> Outcome:
         status = SUPPORTED if proof.holds else FAILED
         return Outcome("", status, "" if proof.holds else one_line(str(figures)), detector, heads, figures)
     return Outcome("", UNUSABLE, one_line(f"step: {last}"), detector)
+
+
+def _file_of(error: FileNotFoundError) -> str:
+    """The name in an error of Python's or of mmengine's, which puts it into quotation marks."""
+    found = re.search(r"""["']([^"']+)["']""", str(error))
+    return str(error.filename or (found[1] if found else error)).rpartition("/")[2]
+
+
+def _never_trained(config: Any) -> str | None:
+    """Why a step of a config fails that mmdet itself only evaluates with."""
+    head = config.model.get("bbox_head")
+    if isinstance(head, dict) and head.get("type") == "ATSSVLFusionHead" and "loss_bbox" not in head:
+        return (
+            "it is for evaluation: it sets no loss_bbox, and the SmoothL1Loss that AnchorHead then takes does "
+            "not fit ATSSVLFusionHead; with model.bbox_head.loss_bbox.type=GIoULoss the proof holds"
+        )
+    return None
 
 
 def _refused_by_config(config: Any) -> str | None:

@@ -35,6 +35,21 @@ def test_trackers_and_memory_savers_are_left_out() -> None:
     assert not any(part["with_cp"] for part in kept)
 
 
+def test_what_mmcv_has_for_cuda_alone_is_stood_in_for_and_all_else_stays() -> None:
+    """These operators come before the losses; a proof on a CPU would end in them."""
+    for name in (
+        "carafe/mask-rcnn_r50_fpn-carafe_1x_coco.py",
+        "dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py",
+        "dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco.py",
+    ):
+        model = shrunk(name)
+        text = str(model)
+        assert "carafe" not in text and "DeformRoIPool" not in text, name
+        assert model.roi_head.bbox_roi_extractor.roi_layer.output_size == 7
+    plain = tiny.load_config(tiny.zoo() / "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py").model
+    assert shrunk("dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py").rpn_head == plain.rpn_head
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -64,6 +79,38 @@ def test_also_where_mmengine_hides_it_behind_its_search_path() -> None:
 def test_an_error_about_an_installed_package_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="torch is not installed"), tiny.naming_packages():
         raise RuntimeError("torch is not installed")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "sort/faster-rcnn_r50_fpn_8xb2-8e_mot20train_test-mot20train.py",
+            "faster-rcnn_r50_fpn_8xb2-4e_mot17half",
+        ),
+        (
+            "bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17test.py",
+            "bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17half",
+        ),
+    ],
+)
+def test_a_config_whose_base_is_missing_says_which(name: str, reason: str) -> None:
+    from msbal_mmdet.zoo import MMDetZoo
+
+    outcome = MMDetZoo().check(name)
+    assert outcome.status == "unusable"
+    assert outcome.reason.startswith(f"its _base_ names a file that is not there: {reason}")
+
+
+def test_glips_zero_shot_configs_are_told_from_those_that_train() -> None:
+    """They leave out loss_bbox, which the head cannot do without; the five to fine-tune with set it."""
+    from msbal_mmdet.zoo import _never_trained
+
+    names = sorted(str(p.relative_to(tiny.zoo())) for p in (tiny.zoo() / "glip").rglob("glip_*.py"))
+    reasons = {name: _never_trained(tiny.load_config(tiny.zoo() / name)) for name in names}
+    assert [name for name, reason in reasons.items() if reason is None] == [
+        n for n in names if "funtune" in n
+    ]
 
 
 def test_fast_rcnn_gets_proposals_and_video_detectors_pairs_of_frames() -> None:

@@ -1,0 +1,82 @@
+"""Masks, for configs that train on them: outlines of the spec's COCO file, as mmdet takes them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from mmengine.config import Config
+
+from msbal.data import outlines
+from msbal.data.model import ImageRecord
+from msbal.errors import SpecError
+from msbal.spec import RunSpec
+from msbal.spec.data import CocoData
+from msbal_mmdet.tiny import walk
+
+_LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
+
+
+class Outlines(outlines.Outlines):
+    """See `msbal.data.outlines`."""
+
+    instead: ClassVar[str] = "choose a config without a mask head"
+
+    def of(self, record: ImageRecord) -> list[Any]:
+        """The same; a crowd, which is never learned, has its box: mmdet loads a mask for every object."""
+        return [
+            [[x1, y1, x2, y1, x2, y2, x1, y2]] if outline is None else outline
+            for outline, (x1, y1, x2, y2) in zip(super().of(record), record.boxes.tolist(), strict=True)
+        ]
+
+
+def loads_masks(config: Config) -> bool:
+    """Whether the training pipeline loads masks of instances."""
+    return any(part.get("with_mask") for part in _annotation_loaders(config.train_dataloader))
+
+
+def check_needs(config: Config, spec: RunSpec) -> None:
+    """Refuse a config that trains on what the spec's data has not.
+
+    Raises:
+        SpecError: naming what it needs.
+    """
+    name = getattr(spec.model, "config", "")
+    for part in _annotation_loaders(config.train_dataloader):
+        if part.get("with_seg") or _kind(part) == "LoadPanopticAnnotations":
+            raise SpecError(
+                "model.config", f"{name} trains on semantic maps", "a config that trains on boxes or masks",
+                "in mmdet's own tools/train.py the hook balances this config too",
+            )  # fmt: skip
+    if loads_masks(config) and not isinstance(spec.data, CocoData):
+        raise SpecError(
+            "model.config", f"{name} trains on masks, and data of the format `{spec.data.format}` has none",
+            "a COCO annotation file with `segmentation`", "or a config that trains on boxes alone",
+        )  # fmt: skip
+
+
+def read_outlines(config: Config, spec: RunSpec, category_ids: tuple[int, ...]) -> Outlines | None:
+    """Those of the training split; None for a config that loads none.
+
+    Raises:
+        DataError: where the file has none.
+    """
+    if not loads_masks(config):
+        return None
+    assert isinstance(spec.data, CocoData)
+    return Outlines(spec.data.root / spec.data.train.annotations, category_ids)
+
+
+def load_no_masks(loader: Any) -> None:
+    """Where boxes alone are evaluated. In place."""
+    for part in _annotation_loaders(loader):
+        part.pop("with_mask", None)
+
+
+def _annotation_loaders(loader: Any) -> list[Any]:
+    return [part for part in walk(loader) if _kind(part) in _LOADERS]
+
+
+def _kind(part: Any) -> str:
+    """The name of its type; configs in pure Python have the class itself."""
+    kind = part.get("type", "")
+    return str(getattr(kind, "__name__", kind))

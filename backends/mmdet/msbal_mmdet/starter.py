@@ -1,0 +1,51 @@
+"""What `msbal init` proposes for a data set: a spec that trains as it stands."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
+
+_SECTIONS = """\
+model:
+  # A config of MMDetection's model zoo, or the path of your own.
+  config: retinanet/retinanet_r50_fpn_1x_coco.py
+  pretrained: false      # true starts from ImageNet weights: far better on small data; downloads them once
+  cfg_options:           # as in --cfg-options
+    # From scratch, normalisation must learn; with pretrained: true delete the next three.
+    model.backbone.norm_cfg.requires_grad: true
+    model.backbone.norm_eval: false
+    model.backbone.frozen_stages: -1
+    train_dataloader.dataset.pipeline.2.scale: [{longest}, {side}]  # longer and shorter side in pixels
+    val_dataloader.dataset.pipeline.1.scale: [{longest}, {side}]
+schedule:
+  epochs: {epochs}
+  batch_size: {batch}
+  optimizer: {{name: sgd, lr: {lr}}}  # for this batch size; scale the two together
+  warmup: {warmup}
+  clip_norm: 35.0
+"""
+
+
+def starter(data: DetectionData) -> str:
+    """Commented ``model:`` and ``schedule:`` sections, as YAML.
+
+    Images keep about their own size; a small data set gets more epochs.
+    """
+    side = statistics.median(min(image.width, image.height) for image in data.images)
+    side = int(min(800, max(128, 32 * round(side / 32))))
+    batch = min(4, len(data))
+    steps = math.ceil(len(data) / batch)
+    epochs = max(12, math.ceil(1500 / steps))
+    return _SECTIONS.format(
+        longest=max(side, round(side * 5 / 3)),
+        side=side,
+        epochs=epochs,
+        batch=batch,
+        # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
+        lr=f"{0.01 * batch / 16:.3g}",
+        warmup=min(500, epochs * steps // 5),
+    )
