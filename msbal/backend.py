@@ -187,7 +187,8 @@ class Backend(Protocol):
     # ``schedule:`` takes where it says nothing; without it the framework's own config decides. And a
     # `starter(data: DetectionData) -> str`, commented YAML of ``model:`` and ``schedule:`` for
     # `msbal init`, and a `zoo() -> msbal.coverage.zoo.Zoo`, for `msbal backends coverage`. A detector may
-    # have `boxes_per_level(data) -> dict[str, list[int]]`, by group.
+    # have `boxes_per_level(data) -> dict[str, list[int]]`, by group, and `check_data(train)`, which refuses data
+    # that it cannot learn from with a `DataError`, before anything is written.
 
     def diagnose(self) -> Diagnosis:
         """Look at what is installed, without failing."""

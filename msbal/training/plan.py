@@ -94,6 +94,9 @@ def prepare(spec: RunSpec) -> Plan:
     train, val = read_data(spec)
     seed_everything(spec.seed)
     detector = backend.build(spec, train.classes)
+    check_data = getattr(detector, "check_data", None)
+    if check_data is not None:
+        check_data(train)
     balancers = make_balancers(spec, detector)
     iterations = detector.iterations(len(train))
     check_interval(spec.balance.interval, iterations)

@@ -1,90 +1,31 @@
-"""The objects' outlines in a COCO annotation file, for mask heads. msbal's own data sets leave them out."""
+"""The objects' outlines, as detectron2 takes them."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
+from msbal.data import outlines
 from msbal.data.model import ImageRecord
-from msbal.errors import DataError
 
-_APART = 0.05  # pixels that two readings of one box may differ by
 _CORNERS = 3
 
 
-class Outlines:
-    """The segmentations of a file, found again by image, category and box.
+class Outlines(outlines.Outlines):
+    """See `msbal.data.outlines`."""
 
-    Args:
-        annotations: a COCO annotation file that msbal has read, and so checked, before.
-        category_ids: COCO category id of each label.
-
-    Attributes:
-        has_rle: whether any object is given as a run-length encoded mask, not as polygons.
-
-    Raises:
-        DataError: where no object has an outline.
-    """
-
-    def __init__(self, annotations: Path, category_ids: tuple[int, ...]) -> None:
-        self.path, self.category_ids = annotations, category_ids
-        self.has_rle = False
-        self._objects: dict[tuple[int, int], list[tuple[list[float], Any]]] = {}
-        document = json.loads(annotations.read_bytes())
-        for entry in document["annotations"]:
-            if entry.get("iscrowd"):
-                continue
-            outline = entry.get("segmentation")
-            self.has_rle |= isinstance(outline, dict)
-            key = (entry["image_id"], entry["category_id"])
-            self._objects.setdefault(key, []).append((entry["bbox"], outline))
-        if not any(outline for found in self._objects.values() for _, outline in found):
-            raise DataError(
-                str(annotations),
-                "no object has a `segmentation`",
-                "the outlines that a mask head learns from",
-                "override MODEL.MASK_ON=False (in a LazyConfig model.roi_heads.mask_in_features=null)",
-            )
+    instead: ClassVar[str] = (
+        "override MODEL.MASK_ON=False (in a LazyConfig model.roi_heads.mask_in_features=null)"
+    )
 
     def of(self, record: ImageRecord) -> list[Any]:
-        """The outline of each box of an image: polygons, a run-length encoding, or None for a crowd.
-
-        An outline of less than three corners is an empty list: detectron2 leaves such objects out.
-
-        Raises:
-            DataError: where an object has none.
-        """
-        found: list[Any] = []
-        for number, (box, label) in enumerate(
-            zip(record.boxes.tolist(), record.labels.tolist(), strict=True)
-        ):
-            if record.crowd[number]:
-                found.append(None)
-                continue
-            outline = self._find(record, box, self.category_ids[label])
-            if not outline:
-                raise DataError(
-                    str(self.path),
-                    f"the object at {[round(v, 1) for v in box]} in {record.path.name} has no `segmentation`",
-                    "one for every object that a mask head learns from",
-                )
-            found.append(_checked(outline))
-        return found
-
-    def _find(self, record: ImageRecord, box: list[float], category: int) -> Any:
-        limits = np.array([record.width, record.height] * 2)
-        for (x, y, w, h), outline in self._objects.get((record.id, category), ()):
-            clipped = np.clip([x, y, x + w, y + h], 0, limits)
-            if np.abs(clipped - box).max() < _APART:
-                return outline
-        return None
+        """The same; an outline of less than three corners is an empty list: detectron2 leaves such objects out."""
+        return [_checked(outline) for outline in super().of(record)]
 
 
 def _checked(outline: Any) -> Any:
     """As ``detectron2.data.datasets.load_coco_json`` does."""
+    if outline is None:
+        return None
     if isinstance(outline, dict):
         if isinstance(outline["counts"], list):
             from pycocotools import mask

@@ -1,4 +1,4 @@
-"""The outlines of a COCO file, and the masks that detectron2 makes of them."""
+"""The masks that detectron2 makes of the outlines in a COCO file."""
 
 from __future__ import annotations
 
@@ -64,33 +64,17 @@ def write(folder: Path, *objects: dict[str, Any]) -> Path:
     return path
 
 
-def outlines(path: Path) -> list[Any]:
-    data = read_coco(path, path.parent)
-    return Outlines(path, data.category_ids).of(data.images[0])
-
-
-def test_each_box_finds_its_own_outline_by_image_category_and_box(tmp_path: Path) -> None:
-    other = [[30, 30, 50, 30, 50, 50]]
-    path = write(
-        tmp_path,
-        {"bbox": [30, 30, 20, 20], "segmentation": other},
-        {"bbox": [8, 8, 16, 16], "segmentation": [[1.0, 1, 2, 2, 3, 3]], "category_id": 9},
-        {"bbox": [8, 8, 16, 16], "segmentation": SQUARE},
-        {"bbox": [40, 40, 90, 90], "segmentation": SQUARE},  # clipped on reading
-        {"bbox": [0, 0, 60, 60], "iscrowd": 1, "segmentation": rle(0, 0, 60, 60)},
-    )
-    assert outlines(path) == [other, [[1.0, 1, 2, 2, 3, 3]], SQUARE, SQUARE, None]
-
-
-def test_an_object_without_one_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, {"bbox": [8, 8, 16, 16], "segmentation": SQUARE}, {"bbox": [30, 30, 20, 20]})
-    with pytest.raises(DataError, match=r"\[30.0, 30.0, 50.0, 50.0\] in a.png has no `segmentation`"):
-        outlines(path)
-
-
 def test_a_file_without_any_says_how_to_go_without(tmp_path: Path) -> None:
+    path = write(tmp_path, {"bbox": [8, 8, 16, 16]})
     with pytest.raises(DataError, match=r"no object has a `segmentation`.*MODEL\.MASK_ON=False"):
-        outlines(write(tmp_path, {"bbox": [8, 8, 16, 16]}))
+        Outlines(path, (3, 9))
+
+
+def test_what_has_no_outline_is_refused_before_training(tmp_path: Path) -> None:
+    path = write(tmp_path, {"bbox": [8, 8, 16, 16], "segmentation": SQUARE}, {"bbox": [30, 30, 20, 20]})
+    detector, data = build(path, MASK)
+    with pytest.raises(DataError, match=r"in a.png has no `segmentation`"):
+        detector.check_data(data)
 
 
 def build(path: Path, config: str) -> tuple[Detectron2Detector, Any]:

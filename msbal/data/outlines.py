@@ -1,0 +1,83 @@
+"""The objects' outlines in a COCO annotation file, for mask heads. A `DetectionData` leaves them out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from msbal.data.model import ImageRecord
+from msbal.errors import DataError
+
+_APART = 0.05  # pixels that two readings of one box may differ by
+
+
+class Outlines:
+    """The segmentations of a file, found again by image, category and box.
+
+    Args:
+        annotations: a COCO annotation file that msbal has read, and so checked, before.
+        category_ids: COCO category id of each label.
+
+    Attributes:
+        instead: how to train without; for the error.
+        has_rle: whether any object is given as a run-length encoded mask, not as polygons.
+
+    Raises:
+        DataError: where no object has an outline.
+    """
+
+    instead: ClassVar[str] = "choose a model without a mask head"
+
+    def __init__(self, annotations: Path, category_ids: tuple[int, ...]) -> None:
+        self.path, self.category_ids = annotations, category_ids
+        self.has_rle = False
+        self._objects: dict[tuple[int, int], list[tuple[list[float], Any]]] = {}
+        document = json.loads(annotations.read_bytes())
+        for entry in document["annotations"]:
+            if entry.get("iscrowd"):
+                continue
+            outline = entry.get("segmentation")
+            self.has_rle |= isinstance(outline, dict)
+            key = (entry["image_id"], entry["category_id"])
+            self._objects.setdefault(key, []).append((entry["bbox"], outline))
+        if not any(outline for found in self._objects.values() for _, outline in found):
+            raise DataError(
+                str(annotations),
+                "no object has a `segmentation`",
+                "the outlines that a mask head learns from",
+                self.instead,
+            )
+
+    def of(self, record: ImageRecord) -> list[Any]:
+        """The outline of each box of an image: polygons, a run-length encoding, or None for a crowd.
+
+        Raises:
+            DataError: where an object has none.
+        """
+        found: list[Any] = []
+        for number, (box, label) in enumerate(
+            zip(record.boxes.tolist(), record.labels.tolist(), strict=True)
+        ):
+            if record.crowd[number]:
+                found.append(None)
+                continue
+            outline = self._find(record, box, self.category_ids[label])
+            if not outline:
+                raise DataError(
+                    str(self.path),
+                    f"the object at {[round(v, 1) for v in box]} in {record.path.name} has no `segmentation`",
+                    "one for every object that a mask head learns from",
+                )
+            found.append(outline)
+        return found
+
+    def _find(self, record: ImageRecord, box: list[float], category: int) -> Any:
+        limits = np.array([record.width, record.height] * 2)
+        for (x, y, w, h), outline in self._objects.get((record.id, category), ()):
+            clipped = np.clip([x, y, x + w, y + h], 0, limits)
+            if np.abs(clipped - box).max() < _APART:
+                return outline
+        return None

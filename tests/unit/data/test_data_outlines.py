@@ -1,0 +1,63 @@
+"""The outlines of a COCO file, found again for the boxes that msbal keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from msbal.data.coco import read_coco
+from msbal.data.outlines import Outlines
+from msbal.errors import DataError
+
+SIDE = 64
+SQUARE = [[8, 8, 24, 8, 24, 24, 8, 24]]
+CROWD = {"size": [SIDE, SIDE], "counts": [0, SIDE * SIDE]}
+
+
+def write(folder: Path, *objects: dict[str, Any]) -> Path:
+    Image.fromarray(np.zeros((SIDE, SIDE, 3), np.uint8)).save(folder / "a.png")
+    document = {
+        "images": [{"id": 7, "file_name": "a.png", "width": SIDE, "height": SIDE}],
+        "categories": [{"id": 3, "name": "thing"}, {"id": 9, "name": "other"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 7, "category_id": 3, "iscrowd": 0, "area": 1.0, **entry}
+            for i, entry in enumerate(objects)
+        ],
+    }
+    path = folder / "train.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def outlines(path: Path) -> list[Any]:
+    data = read_coco(path, path.parent)
+    return Outlines(path, data.category_ids).of(data.images[0])
+
+
+def test_each_box_finds_its_own_outline_by_image_category_and_box(tmp_path: Path) -> None:
+    other = [[30, 30, 50, 30, 50, 50]]
+    path = write(
+        tmp_path,
+        {"bbox": [30, 30, 20, 20], "segmentation": other},
+        {"bbox": [8, 8, 16, 16], "segmentation": [[1.0, 1, 2, 2, 3, 3]], "category_id": 9},
+        {"bbox": [8, 8, 16, 16], "segmentation": SQUARE},
+        {"bbox": [40, 40, 90, 90], "segmentation": SQUARE},  # clipped on reading
+        {"bbox": [0, 0, 60, 60], "iscrowd": 1, "segmentation": CROWD},
+    )
+    assert outlines(path) == [other, [[1.0, 1, 2, 2, 3, 3]], SQUARE, SQUARE, None]
+
+
+def test_an_object_without_one_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, {"bbox": [8, 8, 16, 16], "segmentation": SQUARE}, {"bbox": [30, 30, 20, 20]})
+    with pytest.raises(DataError, match=r"\[30.0, 30.0, 50.0, 50.0\] in a.png has no `segmentation`"):
+        outlines(path)
+
+
+def test_a_file_without_any_says_how_to_go_without(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no object has a `segmentation`.*without a mask head"):
+        outlines(write(tmp_path, {"bbox": [8, 8, 16, 16]}))
