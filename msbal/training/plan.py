@@ -126,14 +126,17 @@ def _warnings(
     found = []
     decides = spec.balance.strategy not in ("equal", "fixed")
     if decides and intervals < FEW_INTERVALS:
-        fitting = max(2, iterations // FEW_INTERVALS)
-        found.append(
-            f"only {intervals} intervals of {spec.balance.interval} iterations: the strategy decides "
-            f"{intervals} times; balance.interval={fitting} would give {iterations // fitting}"
+        few = (
+            f"only {intervals} interval{'s' * (intervals != 1)} of {spec.balance.interval} iterations: the strategy "
+            f"decides {intervals} time{'s' * (intervals != 1)}"
         )
+        fitting = max(2, iterations // FEW_INTERVALS)
+        if fitting < spec.balance.interval:
+            few += f"; balance.interval={fitting} would give {iterations // fitting}"
+        found.append(few)
     unfinished = iterations % spec.balance.interval
     if decides and unfinished and intervals < FEW_INTERVALS:
-        found.append(f"the last {unfinished} iterations are no whole interval and decide nothing")
+        found.append(f"iterations left over after the last whole interval decide nothing: {unfinished}")
     if train.dropped:
         first = train.dropped[0]
         found.append(
