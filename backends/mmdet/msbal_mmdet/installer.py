@@ -1,15 +1,17 @@
 """Installs MMDetection with operators that fit this Python, torch and CUDA: `msbal backends install mmdet`.
 
-    python -m msbal_mmdet.installer [--dry-run] [--yes]
+    python -m msbal_mmdet.installer [--cpu] [--dry-run]
 
-First a prebuilt wheel is looked for; where no index has one that fits, the operators are built from the
-source distribution, which takes a while and is said before.
+First a prebuilt wheel is looked for: among those that mmcv's maintainers build for each torch and CUDA, then
+in the indexes that pip is configured with. Where none fits, or the one that was found does not load, the
+operators are built from the source distribution, which takes a while and is said before.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,10 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 
 ENGINE, OPERATORS, DETECTOR = "onedl-mmengine==0.10.12", "onedl-mmcv==2.3.6", "onedl-mmdetection==3.5.1"
+# The maintainers' wheels are not of every version for every torch.
+ANY_OPERATORS = "onedl-mmcv>=2.3.0,<2.4"
+WHEELS = "https://mmwheels.onedl.ai"
+"""Pages of wheels, one for each device and torch; ``MMCV_BASE_URL`` names another place, as for onedl-mim."""
 BUILD_TOOLS = ("setuptools>=70,<82", "wheel", "ninja", "psutil")
 MINUTES_ON_TWO_CORES = 20
 HEARTBEAT = 30.0
@@ -52,10 +58,31 @@ def pip(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "pip", *arguments)
 
 
-def probe() -> Step:
-    """Whether an index that pip is configured with has a wheel of the operators for this Python."""
-    command = pip("install", "--dry-run", "--no-deps", "--only-binary=:all:", "--quiet", OPERATORS)
-    return Step("look for a prebuilt wheel of mmcv", command, may_fail=True)
+def wheel_page(torch_version: str, cuda: str | None) -> str:
+    """The page of the wheels that were built for a torch.
+
+    Args:
+        torch_version: e.g. ``2.8.0+cu128``; the wheels of 2.8.0 fit every 2.8.
+        cuda: that torch was built for, e.g. ``12.8``; None for the CPU.
+    """
+    major, minor = torch_version.split(".")[:2]
+    device = "cpu" if cuda is None else f"cu{cuda.replace('.', '')}"
+    base = os.environ.get("MMCV_BASE_URL", WHEELS).rstrip("/")
+    return f"{base}/{device}-torch{major}{minor}0/simple/onedl-mmcv/index.html"
+
+
+def probe(page: str = "") -> Step:
+    """Whether there is a wheel of the operators for this Python.
+
+    Args:
+        page: of wheels; by default the indexes that pip is configured with.
+    """
+    where = ("--no-index", "--find-links", page) if page else ()
+    requirement = ANY_OPERATORS if page else OPERATORS
+    command = pip("install", "--dry-run", "--no-deps", "--only-binary=:all:", "--quiet", *where, requirement)
+    title = f"look for a prebuilt wheel of mmcv {'at ' + page if page else 'in the configured indexes'}"
+    # An index that cannot be reached is an answer too.
+    return Step(title, command, {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "15"}, may_fail=True)
 
 
 def tools() -> Step:
@@ -66,22 +93,27 @@ def engine() -> Step:
     return Step("install mmengine", pip("install", ENGINE))
 
 
-def prebuilt() -> Step:
-    return Step("install mmcv from a wheel", pip("install", "--only-binary=onedl-mmcv", OPERATORS))
+def prebuilt(page: str = "") -> Step:
+    """Install the wheel that `probe` has found."""
+    where = ("--find-links", page) if page else ()
+    requirement = ANY_OPERATORS if page else OPERATORS
+    return Step("install mmcv from a wheel", pip("install", "--only-binary=onedl-mmcv", *where, requirement))
 
 
-def build(cores: int, cuda: bool) -> Step:
+def build(cores: int, cuda: bool, again: bool = False) -> Step:
     """Build the operators against the installed torch, which build isolation would hide.
 
     Args:
         cores: compilers at once.
         cuda: build the CUDA operators too.
+        again: in the place of an mmcv that is installed and does not load, which pip would leave there.
     """
     environment = {"MMCV_WITH_OPS": "1", "FORCE_CUDA": "1" if cuda else "0", "MAX_JOBS": str(cores)}
     minutes = max(3, round(MINUTES_ON_TWO_CORES * 2 / max(1, cores) * (2.5 if cuda else 1)))
     command = pip(
-        "install", "--no-build-isolation", "--no-binary=onedl-mmcv", "--no-cache-dir", "-v", OPERATORS
-    )
+        "install", "--no-build-isolation", "--no-binary=onedl-mmcv", "--no-cache-dir", "-v",
+        *(("--force-reinstall", "--no-deps") if again else ()), OPERATORS,
+    )  # fmt: skip
     return Step("build mmcv's operators from source", command, environment, minutes=minutes)
 
 
@@ -114,7 +146,7 @@ def installed(requirement: str) -> bool:
 
 def run(step: Step, say: Callable[[str], None] = print) -> int:
     """Run a step, showing its lines as they come and a sign of life where none do."""
-    say(f"$ {' '.join(step.command)}")
+    say(f"$ {shlex.join(step.command)}")
     if step.minutes:
         say(f"  this takes about {step.minutes} minutes on this machine")
     started = time.monotonic()
@@ -163,6 +195,13 @@ def torch_has_cuda() -> bool:
     return torch.version.cuda is not None and torch.cuda.is_available()
 
 
+def torch_build(cpu: bool) -> tuple[str, str | None]:
+    """The version of the installed torch, and the CUDA that it was built for, unless the CPU is asked for."""
+    import torch
+
+    return torch.__version__, None if cpu else torch.version.cuda
+
+
 def install(
     cpu: bool = False,
     dry_run: bool = False,
@@ -179,16 +218,14 @@ def install(
     if not installed(ENGINE):
         steps.append(engine())
     if not _operators_work():
-        if run_step(probe(), _silent) == 0 and not _was_broken():
-            steps.append(prebuilt())
+        page = None if _operators_there() else _find_wheel(cpu, say, run_step)
+        if page is not None:
+            steps.append(prebuilt(page))
         else:
-            wrong = missing_tools(cuda)
-            if wrong and not dry_run:
-                for line in wrong:
-                    say(line)
+            building = _building(cuda, dry_run, say)
+            if building is None:
                 return 3
-            steps += [tools(), build(_cores(), cuda)]
-            say("No prebuilt wheel of mmcv fits this Python, torch and CUDA: its operators are built here.")
+            steps += building
     if not installed(DETECTOR):
         steps.append(detector())
     if not steps:
@@ -196,18 +233,49 @@ def install(
     minutes = sum(step.minutes for step in steps)
     if minutes:
         say(f"This will take about {minutes} minutes, nearly all of it compiling; it can be left alone.")
-    for number, step in enumerate(steps, 1):
-        say(f"[{number}/{len(steps)}] {step.title}")
-        if dry_run:
+    if dry_run:
+        for number, step in enumerate(steps, 1):
             more = "".join(f"{k}={v} " for k, v in step.environment.items())
-            say(f"$ {more}{' '.join(step.command)}")
-            continue
+            say(f"[{number}/{len(steps)}] {step.title}\n$ {more}{shlex.join(step.command)}")
+        return 0
+    done = 0
+    while steps:
+        step, done = steps.pop(0), done + 1
+        say(f"[{done}/{done + len(steps)}] {step.title}")
         if run_step(step, say):
             say(f"failed: {step.title}")
             return 3
-    if dry_run:
-        return 0
+        if step.title == prebuilt().title and not _operators_work():
+            say("The wheel does not load with this torch.")
+            building = _building(cuda, dry_run, say)
+            if building is None:
+                return 3
+            say(f"Building takes about {building[-1].minutes} minutes more.")
+            steps = [*building, *steps]
     return _verify(say)
+
+
+def _find_wheel(
+    cpu: bool, say: Callable[[str], None], run_step: Callable[[Step, Callable[[str], None]], int]
+) -> str | None:
+    """The page that has a wheel which fits, empty for the configured indexes; None where there is none."""
+    for page in (wheel_page(*torch_build(cpu)), ""):
+        step = probe(page)
+        say(step.title)
+        if run_step(step, _silent) == 0:
+            return page
+    return None
+
+
+def _building(cuda: bool, dry_run: bool, say: Callable[[str], None]) -> list[Step] | None:
+    """The steps of a build, or None, the reason said, where something for it is missing."""
+    wrong = missing_tools(cuda)
+    if wrong and not dry_run:
+        for line in wrong:
+            say(line)
+        return None
+    say("No prebuilt wheel of mmcv fits this Python, torch and CUDA: its operators are built here.")
+    return [tools(), build(_cores(), cuda, again=_operators_there())]
 
 
 def _verify(say: Callable[[str], None]) -> int:
@@ -222,15 +290,18 @@ def _verify(say: Callable[[str], None]) -> int:
 
 
 def _operators_work() -> bool:
-    if not installed(OPERATORS):
+    if not _operators_there():
         return False
     command = [sys.executable, "-c", "import mmcv.ops"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def _was_broken() -> bool:
-    """Whether the version is there but does not load: its wheel was built for another torch."""
-    return installed(OPERATORS)
+def _operators_there() -> bool:
+    """Whether a version that would do is there; where it does not load, it was built for another torch."""
+    try:
+        return metadata.version("onedl-mmcv").startswith("2.3.")
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _silent(_text: str) -> None:

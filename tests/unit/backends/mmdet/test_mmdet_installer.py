@@ -28,16 +28,66 @@ class Recorder:
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installer, "installed", lambda _name: False)
     monkeypatch.setattr(installer, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(installer, "torch_build", lambda _cpu: ("2.8.1+cu128", "12.8"))
     monkeypatch.setattr(installer, "missing_tools", lambda _cuda: [])
+    monkeypatch.setattr(installer, "_operators_there", lambda: False)
+    # Not before anything is installed, and then at once.
+    works = iter([False])
+    monkeypatch.setattr(installer, "_operators_work", lambda: next(works, True))
     monkeypatch.setattr(installer, "_verify", lambda _say: 0)
 
 
-def test_a_wheel_that_fits_is_taken(nothing_installed: None) -> None:
+PAGE = "https://mmwheels.onedl.ai/cu128-torch280/simple/onedl-mmcv/index.html"
+
+
+def test_a_wheel_that_fits_is_taken_from_the_maintainers_page_for_this_torch(nothing_installed: None) -> None:
     run, said = Recorder(), []  # type: ignore[var-annotated]
     assert installer.install(say=said.append, run_step=run) == 0
-    titles = [step.title for step in run.steps]
-    assert "install mmcv from a wheel" in titles and not any("build" in title for title in titles)
+    look, *_, wheel, _detector = run.steps
+    assert PAGE in look.command and "--no-index" in look.command, "no wheel for another torch counts"
+    assert "from a wheel" in wheel.title and PAGE in wheel.command
+    assert not any("build" in step.title for step in run.steps)
     assert not any("minutes" in line for line in said)
+
+
+def test_the_pages_are_by_device_and_minor_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = installer.wheel_page
+    assert page("2.10.0", None) == "https://mmwheels.onedl.ai/cpu-torch2100/simple/onedl-mmcv/index.html"
+    assert "/cu130-torch2110/" in page("2.11.0+cu130", "13.0")
+    monkeypatch.setenv("MMCV_BASE_URL", "https://mirror.example/wheels/")
+    assert page("2.4.1", "12.1").startswith("https://mirror.example/wheels/cu121-torch240/")
+
+
+def test_a_wheel_of_a_configured_index_is_the_second_choice(nothing_installed: None) -> None:
+    run, said = Recorder(failing=["mmwheels"]), []  # type: ignore[var-annotated]
+    assert installer.install(say=said.append, run_step=run) == 0
+    wheel = next(step for step in run.steps if "from a wheel" in step.title)
+    assert wheel.command[-1] == installer.OPERATORS and "--find-links" not in wheel.command
+
+
+def test_a_wheel_that_does_not_load_is_built_over(
+    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = iter([False, False])
+    monkeypatch.setattr(installer, "_operators_work", lambda: next(works))
+    run, said = Recorder(), []  # type: ignore[var-annotated]
+    there = iter([False, True])
+    monkeypatch.setattr(installer, "_operators_there", lambda: next(there))
+    assert installer.install(say=said.append, run_step=run) == 0
+    build = next(step for step in run.steps if "build mmcv" in step.title)
+    assert "--force-reinstall" in build.command, "pip would leave the one that is there"
+    assert "install mmdetection" in run.steps[-1].title
+    assert any("does not load" in line for line in said) and any("minutes more" in line for line in said)
+
+
+def test_operators_that_are_there_and_do_not_load_are_built_over(
+    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installer, "_operators_there", lambda: True)
+    run, said = Recorder(), []  # type: ignore[var-annotated]
+    assert installer.install(say=said.append, run_step=run) == 0
+    assert not any("look for" in step.title for step in run.steps)
+    assert any("--force-reinstall" in step.command for step in run.steps)
 
 
 def test_without_a_wheel_it_builds_and_says_how_long_before(
@@ -49,7 +99,9 @@ def test_without_a_wheel_it_builds_and_says_how_long_before(
     build = next(step for step in run.steps if "build mmcv" in step.title)
     assert build.environment["MMCV_WITH_OPS"] == "1" and "--no-build-isolation" in build.command
     assert any("setuptools>=70,<82" in part for step in run.steps for part in step.command)
-    assert any("about 20 minutes" in line for line in said[:2])
+    assert "--force-reinstall" not in build.command
+    before = said[: next(i for i, line in enumerate(said) if line.startswith("[1/"))]
+    assert any("about 20 minutes" in line for line in before)
     order = [step.title for step in run.steps]
     assert order.index("install what building needs") < order.index("build mmcv's operators from source")
 
@@ -57,7 +109,7 @@ def test_without_a_wheel_it_builds_and_says_how_long_before(
 def test_a_dry_run_runs_nothing_but_the_look(nothing_installed: None) -> None:
     run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
     assert installer.install(dry_run=True, say=said.append, run_step=run) == 0
-    assert [step.title for step in run.steps] == ["look for a prebuilt wheel of mmcv"]
+    assert [step.title.partition(" of mmcv")[0] for step in run.steps] == ["look for a prebuilt wheel"] * 2
     assert any("MMCV_WITH_OPS=1" in line for line in said)
 
 
@@ -67,7 +119,7 @@ def test_a_missing_compiler_is_named_before_anything_runs(
     monkeypatch.setattr(installer, "missing_tools", lambda _cuda: ["no C++ compiler is found"])
     run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
     assert installer.install(say=said.append, run_step=run) == 3
-    assert len(run.steps) == 1 and "compiler" in said[-1]
+    assert all("look for" in step.title for step in run.steps) and "compiler" in said[-1]
 
 
 def test_missing_tools() -> None:
