@@ -77,7 +77,9 @@ def model_name(spec: RunSpec) -> str:
 
 
 def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
-    where = shlex.quote(os.path.relpath(outcome.run.path))
+    place = os.path.relpath(outcome.run.path)
+    # What begins like an option would be taken for one.
+    where = shlex.quote(os.path.join(".", place) if place.startswith("-") else place)  # noqa: PTH118
     if not outcome.finished:
         return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
     steps = {"run": where, "see": f"msbal plot-losses {where}"}

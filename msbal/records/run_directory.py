@@ -75,6 +75,13 @@ class RunDirectory:
         Raises:
             SpecError: where the folder cannot be used.
         """
+        try:
+            self._check(resume, force)
+        except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+            reason = getattr(error, "strerror", None) or str(error)
+            raise SpecError("output", f"{self.path}: {reason}", "a folder that can be made") from error
+
+    def _check(self, resume: bool, force: bool) -> None:
         elsewhere = "choose another `output`"
         if self.path.exists() and not self.path.is_dir():
             raise SpecError("output", f"{self.path} is a file", "a folder", elsewhere)

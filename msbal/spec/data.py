@@ -15,10 +15,7 @@ from msbal.spec.base import SpecModel, resolve
 
 
 def _from_spec(path: Path | None, info: ValidationInfo) -> Path | None:
-    try:
-        return None if path is None else resolve(path, info)
-    except RuntimeError as error:
-        raise ValueError(f"{path} names a home folder that does not exist") from error
+    return None if path is None else resolve(path, info)
 
 
 _Root = Annotated[Path, AfterValidator(_from_spec)]

@@ -11,7 +11,7 @@ from pydantic import Field, SerializeAsAny, create_model, field_validator, model
 from msbal.backend import load_backend
 from msbal.errors import SpecError, suggest
 from msbal.spec.balance import BalanceSpec, balance_models
-from msbal.spec.base import SpecModel
+from msbal.spec.base import SpecModel, expand
 from msbal.spec.data import DataSpec
 from msbal.spec.schedule import ScheduleSpec
 
@@ -62,7 +62,7 @@ class RunSpec(SpecModel):
     @field_validator("output")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        return expand(value).absolute()
 
     @model_validator(mode="after")
     def _interval_fits(self) -> RunSpec:

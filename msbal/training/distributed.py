@@ -31,12 +31,19 @@ def barrier() -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process its own GPU."""
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process its own GPU.
+
+    Raises:
+        SpecError: where no machine has that many.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise SpecError("device", f"`{name}`", "a GPU that there is, cpu or auto") from error
 
 
 TIMEOUT = "MSBAL_TIMEOUT"

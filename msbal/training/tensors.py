@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +23,19 @@ def read_tensors(path: Path) -> dict[str, Any]:
         SpecError: where it is missing, damaged, or holds more than tensors and plain values.
     """
     where = str(path)
+    with contextlib.suppress(OSError, ValueError):  # torch says what is wrong
+        if path.exists() and not path.is_file():
+            # A pipe could be waited for without end.
+            raise SpecError(where, "is no regular file", "a .pth file")
     if _swells(path):
         raise SpecError(
             where, "is a compressed archive that grows when it is read", "a .pth file as torch.save writes it"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # That the pickle it refuses is of an unusual version.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
     except pickle.UnpicklingError as error:

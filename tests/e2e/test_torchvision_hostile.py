@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -23,9 +24,12 @@ if sys.platform == "win32":
 
 import resource
 
+import torchvision
 from msbal_process import finish, start, write_spec
 from test_torchvision_resume import LAST, assert_same
+from tiny_backbone import TinyResNet
 
+from msbal.cli.app import run as command_line
 from msbal.data.model import subset
 from msbal.spec import load_spec
 
@@ -134,6 +138,67 @@ def test_spaces_quotes_and_other_scripts_in_names(folder: Path, tmp_path: Path) 
     finish(again, home, code=130)
 
     assert not list(tmp_path.rglob("x"))
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, trap: str) -> None:
+        self.trap = trap
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (self.trap,))
+
+
+HOSTILE = {
+    "model.weights": (
+        "$(mkdir trap)", "`mkdir trap`", "--help", "/etc/passwd", "/etc", "loop", "pipe", "bomb.pth", "link.pth",
+        "a\0b", "x" * 5000, "~nobody-of-that-name/w.pth", "file:///etc/passwd",
+    ),
+    "output": ("loop", "pipe", "/etc/passwd", "/dev/null", "a\0b", "x" * 5000, "~nobody-of-that-name/run"),
+    "data": tuple(
+        {"format": "coco", "root": root, "train": {"annotations": file}}
+        for root, file in (
+            (".", "/etc/passwd"), (".", "../../../../../../etc/passwd"), (".", "pipe"), (".", "/dev/zero"),
+            (".", "bomb.pth"), (".", "| mkdir trap"), ("loop", "a.json"), ("a\0b", "a.json"), ("x" * 5000, "a.json"),
+        )
+    ),
+    "device": ("cuda:99999999999999999999",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", HOSTILE)
+def test_paths_in_a_spec_run_nothing_show_nothing_and_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torchvision.models, "resnet18", TinyResNet)
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    Path("bomb.pth").write_bytes(pickle.dumps({"model": Bomb(str(tmp_path / "trap"))}, protocol=4))
+    Path("link.pth").symlink_to("bomb.pth")
+    spec = yaml.safe_load(write_spec(tmp_path).read_text())
+    section, _, name = key.partition(".")
+    for value in HOSTILE[key]:
+        changed = {**spec, section: {**spec[section], name: value} if name else value}
+        Path("spec.yaml").write_text(yaml.safe_dump(changed))
+        capfd.readouterr()
+        code = command_line(["train", "spec.yaml", "--plain", *([] if key == "output" else ["-o", "run"])])
+        out, said = capfd.readouterr()
+        assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, (value, code, out + said)
+        assert "root:x:" not in out + said
+        left = {path.name for path in tmp_path.iterdir()}
+        assert left <= {"loop", "pipe", "bomb.pth", "link.pth", "spec.yaml", "data"}, (value, left)
+
+
+def test_a_folder_that_begins_like_an_option(tmp_path: Path) -> None:
+    write_spec(tmp_path)
+    settings = ("--plain", "--set", "schedule.iterations=100000")
+    process = start(tmp_path, "train", "spec.yaml", "--output=--force", *settings)
+    wait(process, (tmp_path / "--force" / "intervals.jsonl").exists)
+    os.kill(process.pid, signal.SIGTERM)
+    said = shlex.split(re.findall(r"continue: msbal (.*)", finish(process, tmp_path, code=130))[0])
+    finish(start(tmp_path, *said, "--plain", "--set", "schedule.iterations=6"), tmp_path)
 
 
 def stop_in_evaluation(which: int) -> None:

@@ -148,7 +148,7 @@ def test_any_override(override: str) -> None:
         "a0: &a0 [x]\n"
         + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12))
         + "backend: torchvision\ndata: *a11\n",
-        "backend: torchvision\nmodel: {{weights: '$(mkdir {trap})'}}\n",
+        "backend: torchvision\nmodel: {weights: '$(mkdir {trap})'}\n",
     ],
 )
 def test_hostile_text_executes_nothing(tmp_path: Path, text: str) -> None:
