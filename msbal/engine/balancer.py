@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose
+from msbal.engine.host import choose, read
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
@@ -283,10 +283,10 @@ class Balancer(nn.Module):
             losses = losses.view(self._losses.shape[1:]).sum(dim=0)
         if ranks() > 1:
             losses, positives = average_ranks(losses, positives)
-        state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
+        state = self._state()
         parameters = {key: getattr(self, _STATE_PREFIX + key) for key in self._parameter_keys}
         total_loss = losses.sum()
-        finite = total_loss - total_loss == 0  # infinity and NaN leave NaN; in fewer kernels than isfinite
+        finite = read(total_loss - total_loss == 0)  # infinity and NaN leave NaN; fewer kernels than isfinite
         if parameters:
             # In their backward a NaN would survive a mask.
             losses = choose(finite, losses, torch.ones_like(losses))
@@ -312,8 +312,11 @@ class Balancer(nn.Module):
     # -- state -----------------------------------------------------------------------------------
 
     def _memory(self) -> Memory:
-        state = {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
-        return Memory(self.intervals, self.weights, self.previous_loss, self.previous_variance, state)
+        return Memory(self.intervals, self.weights, self.previous_loss, self.previous_variance, self._state())
+
+    def _state(self) -> dict[str, Tensor]:
+        """What the strategy remembers."""
+        return {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""
