@@ -99,8 +99,7 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
         assert mine["loss_normalizer"] == other["loss_normalizer"]
         for key, value in mine["model"].items():
             assert torch.equal(value, other["model"][key]), key
-    # Each process's own positives, which RetinaNet divides by.
-    assert first["loss_normalizer"] != second["loss_normalizer"]
+    assert len(set(first["loss_normalizer"])) == 2, "each process's own positives, which RetinaNet divides by"
 
 
 def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path: Path) -> None:
