@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.text import Text
 
 from msbal.ablation.cells import Finding, findings_of, refuse_changed
@@ -169,15 +170,24 @@ def _print_report(report: Report, console: Console) -> None:
         if name != "runs":
             _print_table(table, console)
     for sentence in report.sentences:
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(Text(sentence), soft_wrap=not console.is_terminal)
 
 
 def _print_table(table: Table, console: Console) -> None:
-    drawn = table.rich()
+    drawn, given = table.rich(), console.width
     least, needed = Measurement.get(console, console.options.update(max_width=10_000), drawn)
     # A pipe has no width to fit into; on a terminal broken lines are better than cut figures.
-    console.width = max(console.width, least if console.is_terminal else needed)
+    console.width = max(given, least if console.is_terminal else needed)
+    # Rich cuts a table that it cannot make as narrow as it has said.
+    while (taken := _width(console, drawn)) > console.width:
+        console.width = taken
     console.print(drawn)
+    console.width = given
+
+
+def _width(console: Console, drawn: RenderableType) -> int:
+    lines = Segment.split_lines(console.render(drawn))
+    return max((sum(segment.cell_length for segment in line) for line in lines), default=0)
 
 
 def _print_plan(call: AblateCall, grid: Grid) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html.parser
+import io
 import json
 import re
 import shutil
@@ -289,3 +290,18 @@ def test_an_arm_far_out_does_not_hide_the_others() -> None:
     assert far_out(judged(a=0.1, b=-0.2)) == frozenset()
     assert far_out(judged(a=-0.2)) == frozenset()
     assert far_out({}) == frozenset()
+
+
+@pytest.mark.parametrize("width", [40, 66, 100, 125])
+def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> None:
+    from rich.console import Console
+
+    from msbal.cli.ablate_run import _print_table
+
+    for table in first.tables.values():
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        _print_table(table, console)
+        printed = console.file.getvalue().split()
+        for part in (*table.header, *table.notes, *(cell for row in table.rows for cell in row)):
+            assert set(part.split()) <= set(printed), part
+        assert console.width == width
