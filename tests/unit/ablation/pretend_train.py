@@ -42,7 +42,7 @@ def main() -> int:
         stopped: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
         (run / "hanging").write_text(str(os.getpid()))
-        for _ in range(600):
+        for _ in range(6000):
             time.sleep(0.1)
             if stopped:
                 (run / "hanging").unlink()

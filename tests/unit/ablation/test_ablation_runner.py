@@ -140,7 +140,7 @@ def test_killed_in_the_middle_and_run_again(grid: Make, run: Callable[..., Resul
     )
     killed = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PRETEND_HANG": "second"})
     hanging = made.cells[1].spec.output / "hanging"
-    wait_for(hanging.exists)
+    wait_for(lambda: hanging.exists() and hanging.read_text() != "")
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     orphan = int(hanging.read_text())
@@ -152,7 +152,7 @@ def test_killed_in_the_middle_and_run_again(grid: Make, run: Callable[..., Resul
     assert "run by another process" in watcher.messages[0]
     assert starts(made) == ["first 0", "second 0"]
     os.kill(orphan, signal.SIGKILL)
-    again.join(60)
+    again.join(300)
     assert [finding.condition for finding in results[0].findings] == ["finished", "finished"]
     assert starts(made) == ["first 0", "second 0", "second 0 --resume"]
 
@@ -182,7 +182,7 @@ def test_what_another_call_has_finished_meanwhile_is_kept(
     save_spec(cell.spec, spec_file(made.output, cell))
     subprocess.run([*pretend, spec_file(made.output, cell)], check=True)
     other.release()
-    waiting.join(60)
+    waiting.join(300)
     assert results[0].findings[0].condition == "finished"
     assert starts(made) == ["first 0"]
 
@@ -262,14 +262,14 @@ def test_a_stop_from_outside_is_no_success(
     running.start()
     wait_for(lambda: hanging.exists() and hanging.read_text() != "")
     os.kill(int(hanging.read_text()), signal.SIGTERM)
-    running.join(60)
+    running.join(300)
     assert "stopped from outside" in results[0].failures[0].reason
     monkeypatch.delenv("PRETEND_HANG")
     assert not run(made).failures
     assert starts(made) == ["first 0", "first 0 --resume"]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +130,9 @@ def test_the_same_folder_as_on_this_machine(grid: Make, stand_in: Any, watcher: 
     assert not result.failures
     assert [finding.condition for finding in result.findings] == ["finished", "finished"]
     assert starts(made) == ["first 0", "second 0"]
-    # On a busy machine the run is seen more than once.
-    assert [state for state, _ in groupby(watcher.states["first", 0])] == ["running", "done"]
+    # On a busy machine the run is seen more than once, or only at its end.
+    states = watcher.states["first", 0]
+    assert states[-1] == "done" and set(states[:-1]) <= {"running"}
     cells = {path.name for path in (made.output / "cells").iterdir() if path.is_file()}
     assert cells == {f"{arm}--seed-0.{kind}" for arm in ARMS for kind in ("yaml", "log", "lock")}
 
@@ -166,7 +166,7 @@ def test_before_its_time_is_up_a_job_checkpoints_and_is_queued_again(
     results: list[Result] = []
     running = threading.Thread(target=lambda: results.append(go()))
     running.start()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not (hanging.exists() and hanging.read_text()):
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
@@ -178,7 +178,7 @@ def test_before_its_time_is_up_a_job_checkpoints_and_is_queued_again(
     # The controller passes it on to submitit's process, as SLURM's --signal does.
     task = children(submitted[0]._process.pid)[0]
     os.kill(task, signal.SIGUSR2)
-    running.join(120)
+    running.join(300)
     assert [finding.condition for finding in results[0].findings] == ["finished"]
     assert starts(made) == ["first 0", "first 0 --resume"]
 
