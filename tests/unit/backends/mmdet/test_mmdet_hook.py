@@ -283,6 +283,18 @@ def test_a_nan_can_be_skipped(retinanet: Callable[[], Any], tmp_path: Path) -> N
     assert bad.nonfinite[0].level == "P5" and bad.nonfinite[0].term == "bbox" and bad.count == 1
 
 
+@pytest.mark.parametrize("on", [3, 4])
+def test_and_with_it_the_whole_step_that_it_is_accumulated_for(
+    retinanet: Callable[[], Any], tmp_path: Path, on: int
+) -> None:
+    before, model = retinanet(), retinanet()
+    run(before, tmp_path / "before", iterations=2, accumulate=2)
+    poison(model, on)
+    run(model, tmp_path / "after", iterations=4, accumulate=2, on_nonfinite="skip")
+    for mine, other in zip(model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_scalars_never_have_a_key_that_is_taken_for_a_loss() -> None:
     record = IntervalRecord(
         interval=1, iteration=2, levels=("P3", "P4"), loss=(1.0, 2.0), loss_by_term={"loss": (1.0, 2.0)},
