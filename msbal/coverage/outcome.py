@@ -52,7 +52,7 @@ def unusable(where: str, error: BaseException) -> Outcome:
 
 def one_line(text: str) -> str:
     """At most 400 characters, no line breaks, no folders of this machine."""
-    return " ".join(re.sub(r"[^\s(]*/site-packages/", "", text).split())[:400]
+    return " ".join(re.sub(r"[^\s('\"]*/site-packages/", "", text).split())[:400]
 
 
 def to_line(outcome: Outcome) -> str:

@@ -102,8 +102,8 @@ def test_table_counts_heads_and_reasons() -> None:
 
 
 def test_reasons_name_no_folder_of_the_machine() -> None:
-    found = unusable("load", OSError("no file\n '/home/x/site-packages/mmdet/a.py'"))
-    assert found.reason == "load: OSError: no file mmdet/a.py'"
+    found = unusable("load", OSError("no file\n '/home/x/site-packages/mmdet/a.py' (/x/site-packages/b.py)"))
+    assert found.reason == "load: OSError: no file 'mmdet/a.py' (b.py)"
 
 
 def test_markdown_has_the_same_rows() -> None:
