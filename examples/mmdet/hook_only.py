@@ -5,10 +5,9 @@ Run: python tools/train.py hook_only.py
 
 _base_ = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
 
-custom_imports = {"imports": ["msbal_mmdet.hooks"], "allow_failed_imports": False}
 custom_hooks = [
     {
-        "type": "MultiScaleBalanceHook",
+        "type": "msbal_mmdet.hooks.MultiScaleBalanceHook",
         "strategy": "rlo",  # or avw, min_loss, max_loss, equal, fixed, ...
         "interval": 100,  # iterations between two decisions
         # "scope": ["rpn", "roi"],  # two-stage detectors: also the RoI head, by the level each RoI is pooled from

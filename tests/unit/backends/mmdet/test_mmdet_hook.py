@@ -361,7 +361,8 @@ def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> N
 
 
 def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "iteration_00000001.pth")
+    parts: dict[str, Any] = {key: {} for key in ("meta", "state_dict", "message_hub", "optimizer", KEY)}
+    torch.save(parts, tmp_path / "iteration_00000001.pth")
     (tmp_path / "iteration_00000002.pth").write_bytes(b"cut")
     told: list[str] = []
     found = checkpoints.newest_readable(tmp_path / "iteration_00000002.pth", told.append)
