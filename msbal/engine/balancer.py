@@ -170,7 +170,9 @@ class Balancer(nn.Module):
         if not self.training:
             return torch.dot(values, self._constant(self.weights, values))
         if torch.compiler.is_compiling():
-            return self._device_step(values, positives)
+            # Over processes the graph ends here: the losses of all ranks have to be gathered.
+            step = self._device_step if ranks() == 1 else self._step_outside
+            return step(values, positives)
         if self._captured or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
             # From now on the host cannot count at all: a graph's replay runs none of this.
             self._captured = True
@@ -199,6 +201,11 @@ class Balancer(nn.Module):
         if host.position == self.interval:
             self._end_interval()
         return total
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _step_outside(self, values: Tensor, positives: Tensor | None) -> Tensor:
+        """`_host_step`, which a compiler must not trace: torch 2.4 loses what it appends to a deque."""
+        return self._host_step(values, positives)
 
     def _prepare(self, values: Tensor) -> Tensor:
         """Bring the host's view up to date."""
@@ -241,10 +248,9 @@ class Balancer(nn.Module):
     def _device_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration of which the host knows nothing: the end of the interval is a `where`."""
         if ranks() > 1:
-            # Raised while a compiler traces, this ends its graph here, and the step runs outside of it.
             raise RuntimeError(
-                "Balancer: a compiled or captured step cannot gather losses over processes; "
-                "call the balancer outside of torch.compile, on the level losses that come out of it"
+                "Balancer: a captured step cannot gather losses over processes; call the balancer outside of the "
+                "CUDA graph, on the level losses that come out of it"
             )
         host = self._host
         host.counts, host.scale = False, None
