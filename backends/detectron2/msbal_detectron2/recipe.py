@@ -25,7 +25,6 @@ from detectron2.modeling import build_model
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver.build import build_optimizer, get_default_optimizer_params
 from fvcore.common.param_scheduler import (
-    ConstantParamScheduler,
     CosineParamScheduler,
     MultiStepParamScheduler,
     ParamScheduler,
@@ -119,11 +118,18 @@ class Recipe(ABC):
         return self.defaults.warmup if schedule.warmup is None else schedule.warmup
 
 
+class Constant(ParamScheduler):
+    """1 throughout; fvcore's own refuses the end of the run, which LRMultiplier asks for after the last step."""
+
+    def __call__(self, where: float) -> float:
+        return 1.0
+
+
 def _spec_multiplier(schedule: ScheduleSpec) -> ParamScheduler:
     if schedule.scheduler == "cosine":
         return CosineParamScheduler(1, 0)
     if schedule.scheduler == "constant":
-        return ConstantParamScheduler(1.0)
+        return Constant()
     decay = schedule.decay if schedule.decay is not None else (8 / 12, 11 / 12)
     return step_multiplier(decay, 0.1)
 
@@ -131,7 +137,7 @@ def _spec_multiplier(schedule: ScheduleSpec) -> ParamScheduler:
 def step_multiplier(fractions: Sequence[float], gamma: float) -> ParamScheduler:
     """Multiplied by `gamma` at each of these fractions of the run."""
     if not fractions:
-        return ConstantParamScheduler(1.0)
+        return Constant()
     scale = 10**6  # milestones are whole numbers
     return MultiStepParamScheduler(
         values=[gamma**k for k in range(len(fractions) + 1)],

@@ -91,6 +91,20 @@ def test_the_specs_own_schedule() -> None:
     assert rates[49] == pytest.approx(0.2) and rates[51] == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("kind", [{"scheduler": "constant"}, {"decay": []}])
+def test_a_constant_rate_to_the_runs_end(kind: dict[str, Any], warmup: int) -> None:
+    schedule = ScheduleSpec.model_validate({"optimizer": {"lr": 0.2}, "warmup": warmup, **kind})
+    found = _read(YAML)
+    optimizer = found.optimizer(nn.Linear(2, 2), schedule)
+    scheduler = found.scheduler(optimizer, schedule, 100)
+    for done in range(100):
+        if done >= warmup:
+            assert optimizer.param_groups[0]["lr"] == 0.2
+        optimizer.step()
+        scheduler.step()
+
+
 @pytest.mark.parametrize(
     ("config", "overrides", "text"),
     [
