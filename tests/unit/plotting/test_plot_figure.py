@@ -19,7 +19,7 @@ from msbal.records import NonFinite
 pytest.importorskip("matplotlib", reason="figures need the extra `plots`")
 
 from matplotlib.axes import Axes
-from matplotlib.collections import FillBetweenPolyCollection, LineCollection, PathCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -175,7 +175,7 @@ def test_a_level_that_never_varied_does_not_break_the_log_scale(write_run: Write
 def test_shares_stack_to_the_whole(run: RunSeries) -> None:
     figure = figure_of([run], "share")
     for ax, weighted in zip(figure.axes, (False, True), strict=True):
-        areas = [part for part in ax.collections if isinstance(part, FillBetweenPolyCollection)]
+        areas = [part for part in ax.collections if isinstance(part, PolyCollection)]
         share = run.groups[0].share(weighted=weighted)
         stacked = np.cumsum(share, axis=1)
         for place, area in enumerate(areas):
