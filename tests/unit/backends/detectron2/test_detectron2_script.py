@@ -53,7 +53,7 @@ def _trainer(dataset: str, output: Path, iterations: int, **overrides: Any) -> D
     cfg = tiny_cfg(RETINANET, **overrides)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (dataset,), ()
     cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.INPUT.MIN_SIZE_TRAIN = (SIDE,)
+    cfg.INPUT.MIN_SIZE_TRAIN = (2 * SIDE if cfg.SOLVER.AMP.ENABLED else SIDE,)
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, iterations, ()
     cfg.SOLVER.CHECKPOINT_PERIOD = 100
     cfg.OUTPUT_DIR = str(output)
@@ -177,14 +177,15 @@ def test_amp_trainer(config: str, amp_on_the_cpu: None) -> None:
         model.backbone.register_forward_hook(lambda m, i, o, seen=logits: seen.append(o["p4"].dtype))
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-        trainer = AMPTrainer(model, [batch(BOXES)] * 2, optimizer, grad_scaler=scaler)
+        # At 64 pixels P6 is one cell, of which oneDNN's bfloat16 weight gradient is garbage, balanced or not.
+        trainer = AMPTrainer(model, [batch(BOXES, side=96)] * 2, optimizer, grad_scaler=scaler)
         if balanced:
             balancing = balance(trainer, "equal", interval=2, scope=("rpn", "roi"))
         trainer.register_hooks([hooks.CallbackHook(before_step=lambda _: torch.manual_seed(0))])
         trainer.train(0, 2)
         assert set(logits) == {torch.bfloat16}
         totals[balanced] = [value for value, _ in trainer.storage.history("total_loss").values()]
-    assert totals[True] == pytest.approx(totals[False], rel=2e-3)
+    assert totals[True] == pytest.approx(totals[False], rel=1e-4)
     for name in balancing.group_names():
         prefix = "msbal" if name == "all" else f"msbal/{name}"
         assert trainer.storage.latest()[f"{prefix}/weight/P3"] == (1.0, 1)
