@@ -102,8 +102,9 @@ def test_or_its_step_is_left_out_on_both(tmp_path: Path) -> None:
     assert [(n.level, n.term, n.iteration, n.rank) for n in record.nonfinite] == [("P5", "cls", 5, 1)]
 
 
-def test_what_is_learned_is_alike_too(tmp_path: Path) -> None:
-    code, output = two(tmp_path, "nothing", "balance.strategy=uw", "schedule.iterations=4")
+def test_what_is_learned_is_alike_too_in_mixed_precision_with_accumulated_gradients(tmp_path: Path) -> None:
+    changes = ("balance.strategy=uw", "schedule.iterations=4", "schedule.amp=bf16", "schedule.accumulate=2")
+    code, output = two(tmp_path, "nothing", *changes)
     assert code == 0, output
     assert_alike(tmp_path)
 

@@ -246,6 +246,11 @@ def test_one_level_is_refused_or_trains_unbalanced(tmp_path: Path) -> None:
     hook.before_run(runner)
     assert hook.attachment is None and "unbalanced" in runner.logger.warnings[0]
 
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    run(model, tmp_path / "b", iterations=3, unbalanced=True)
+    assert (tmp_path / "b" / "iter_3.pth").is_file() and not (tmp_path / "b" / "intervals.jsonl").exists()
+    assert any(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+
 
 class _Logger:
     def __init__(self) -> None:
