@@ -19,11 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import numpy as np
 import torch
 
 with atheris.instrument_imports(include=["msbal", "msbal_torchvision", "yaml"]):
     from msbal.data import read_coco, read_voc
-    from msbal.data.model import DetectionData
+    from msbal.data.model import DetectionData, ImageRecord
     from msbal.errors import MsbalError
     from msbal.evaluation.predictions import read_predictions
     from msbal.records import RunDirectory, intervals, losses_log, open_losses, parse_intervals, read_metrics
@@ -33,7 +34,11 @@ with atheris.instrument_imports(include=["msbal", "msbal_torchvision", "yaml"]):
 os.fsync = lambda handle: None  # a disk would be all that is measured
 
 FOLDER = Path(tempfile.mkdtemp(prefix="msbal-fuzz-"))
-NO_IMAGES = DetectionData("none", ("cat",), (1,), ())
+ONE_IMAGE = DetectionData(
+    "one", ("cat",), (1,),
+    (ImageRecord(1, Path("a.png"), 40, 30, np.zeros((0, 4), np.float32), np.zeros(0, np.int64),
+                 np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros(0, np.bool_)),),
+)  # fmt: skip
 
 
 def _records(path: Path) -> None:
@@ -110,7 +115,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], object], bytes]] = {
         _text({"evaluations": [{"iteration": 5, "AP": 0.5}], "final": None}),
     ),
     "predictions": (
-        "predictions.json", lambda path: read_predictions(path, NO_IMAGES), _text([PREDICTION, PREDICTION])
+        "predictions.json", lambda path: read_predictions(path, ONE_IMAGE), _text([PREDICTION, PREDICTION])
     ),
     "checkpoint": ("iteration_00000001.pth", read_tensors, _checkpoint()),
     "coco": ("instances.json", lambda path: read_coco(path, path.parent), _text(COCO)),
