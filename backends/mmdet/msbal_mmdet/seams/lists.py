@@ -4,7 +4,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
 
 from msbal_mmdet.seams.base import HeadSeam, LossCall, Losses, as_scalar
 
@@ -12,18 +18,65 @@ _CLS_BBOX = {"loss_cls": "cls", "loss_bbox": "bbox"}
 
 
 class ListSeam(HeadSeam):
-    """The lists as they come. Covers heads whose ``loss_by_feat`` ends in a ``multi_apply`` over levels."""
+    """The lists as they come. Covers heads whose ``loss_by_feat`` ends in a ``multi_apply`` over levels.
+
+    Attributes:
+        single: the head's method that is called once a level with the targets, from which the positives are
+            counted; empty where they do not tell.
+    """
 
     heads: ClassVar[tuple[str, ...]] = (
-        "AnchorHead", "RetinaHead", "RetinaSepBNHead", "TOODHead", "FSAFHead", "RTMDetHead", "RTMDetSepBNHead",
+        "AnchorHead", "RetinaHead", "RetinaSepBNHead", "TOODHead", "RTMDetHead", "RTMDetSepBNHead",
     )  # fmt: skip
+    single: ClassVar[str] = "loss_by_feat_single"
+
+    def __init__(self, head: nn.Module, group: str = "all", prefix: str = "") -> None:
+        super().__init__(head, group, prefix)
+        self._counts: list[Tensor] = []
+
+    def positives(self) -> Tensor | None:
+        counts, self._counts = self._counts, []
+        return torch.stack(counts) if len(counts) == self.num_levels else None
+
+    def positive(self, targets: Mapping[str, Any]) -> Tensor:
+        """Which samples of one level are positive, from the arguments of `single`."""
+        labels: Tensor = targets["labels"]
+        return (labels >= 0) & (labels < self.head.num_classes)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        self._counts = []
+        single = getattr(self.head, self.single, None) if self.single else None
+        if single is None or self.single in vars(self.head):
+            yield  # somebody else stands there already
+            return
+        signature = inspect.signature(single)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            targets = signature.bind(*args, **kwargs).arguments
+            self._counts.append(self.positive(targets).sum().float())
+            return single(*args, **kwargs)
+
+        setattr(self.head, self.single, counted)
+        try:
+            yield
+        finally:
+            delattr(self.head, self.single)
 
     def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
-        losses = compute(*args, **kwargs)
+        with self._counting():
+            losses = compute(*args, **kwargs)
         for key in self.terms:
             if key in losses:
                 losses[key] = [as_scalar(value) for value in losses[key]]
         return losses
+
+
+class FSAFSeam(ListSeam):
+    """FSAF gives each object to every level, and chooses one of them by their losses."""
+
+    heads: ClassVar = ("FSAFHead",)
+    single: ClassVar = ""
 
 
 class RPNSeam(ListSeam):
@@ -52,6 +105,7 @@ class LDSeam(ListSeam):
 
 class DDODSeam(ListSeam):
     heads: ClassVar = ("DDODHead",)
+    single: ClassVar = "loss_cls_by_feat_single"
     terms: ClassVar = {**_CLS_BBOX, "loss_iou": "iou"}
 
 
@@ -75,6 +129,11 @@ class CascadeRPNStageSeam(ListSeam):
 
     heads: ClassVar = ("StageCascadeRPNHead",)
     terms: ClassVar = {"loss_rpn_cls": "cls", "loss_rpn_reg": "bbox"}
+
+    def positives(self) -> Tensor | None:
+        found = super().positives()
+        # A stage that classifies nothing has the label of a positive on every anchor.
+        return found if self.head.with_cls else None
 
     def term_names(self) -> tuple[str, ...]:
         names = ("cls", "bbox") if self.head.with_cls else ("bbox",)
@@ -102,3 +161,7 @@ class YOLOV3Seam(ListSeam):
 
     heads: ClassVar = ("YOLOV3Head",)
     terms: ClassVar = {"loss_cls": "cls", "loss_conf": "conf", "loss_xy": "xy", "loss_wh": "wh"}
+
+    def positive(self, targets: Mapping[str, Any]) -> Tensor:
+        target: Tensor = targets["target_map"]
+        return target[..., 4] > 0  # as the head itself weighs its box losses

@@ -162,3 +162,41 @@ def test_positives_are_counted_by_level(small_batch: Callable[..., Any]) -> None
     assert losses.positives is not None
     # A box of 90 pixels is P4's (64 to 128), and half of its centre is within 64: P3's.
     assert losses.positives[:2].sum() > 0 and not losses.positives[2:].any()
+
+
+LISTS = (
+    "retinanet/retinanet_r50_fpn_1x_coco.py",
+    "atss/atss_r50_fpn_1x_coco.py",
+    "gfl/gfl_r50_fpn_1x_coco.py",
+    "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+)
+
+
+@pytest.mark.parametrize("config", LISTS)
+def test_positives_of_heads_with_lists_are_where_there_is_a_box_loss(config: str) -> None:
+    from msbal_mmdet import tiny
+    from msbal_mmdet.attach import attach
+    from msbal_mmdet.proof import _forward
+
+    model = make(config)
+    attachment = attach(model)
+    (group,) = attachment.groups
+    (found,) = attachment.level_losses(_forward(model, tiny.batch(80, ((128, 128), (128, 128))), 0)).values()
+    assert found.positives is not None
+    boxes = found.values[group.terms.index("bbox")]
+    assert (found.positives > 0).tolist() == (boxes > 0).tolist()
+    assert 0 < (found.positives > 0).sum() < len(group.levels)
+
+
+def test_yolov3_counts_its_positives_finest_level_first() -> None:
+    from msbal_mmdet import tiny
+    from msbal_mmdet.attach import attach
+    from msbal_mmdet.proof import _forward
+
+    model = make("yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco.py")
+    attachment = attach(model)
+    found = attachment.level_losses(_forward(model, tiny.batch(80, ((96, 96), (96, 96))), 0))["all"]
+    (group,) = attachment.groups
+    assert found.positives is not None
+    assert (found.positives > 0).tolist() == (found.values[group.terms.index("wh")] > 0).tolist()
+    assert found.positives.any()
