@@ -91,7 +91,7 @@ def ablate(folder: Path, *arguments: str, output: str = "out", **environment: st
 def finish(process: subprocess.Popen[bytes], folder: Path, output: str = "out", code: int = 0) -> str:
     """Wait for its end, and give what was printed."""
     try:
-        found = process.wait(900)
+        found = process.wait(1800)
     finally:
         if process.poll() is None:
             process.kill()
@@ -100,7 +100,7 @@ def finish(process: subprocess.Popen[bytes], folder: Path, output: str = "out", 
     return text
 
 
-def wait_for(process: subprocess.Popen[bytes], due: Callable[[], bool], seconds: float = 600) -> None:
+def wait_for(process: subprocess.Popen[bytes], due: Callable[[], bool], seconds: float = 1200) -> None:
     """Wait until `due`, while the process runs."""
     until = time.monotonic() + seconds
     while not due():
@@ -127,6 +127,15 @@ def begun(output: Path) -> set[str]:
     """The runs that have saved a checkpoint, and are not finished."""
     files = (output / "runs").glob("*/*/checkpoints/iteration_*")
     return {str(f.parents[1].relative_to(output / "runs")) for f in files} - finished(output)
+
+
+def young(output: Path) -> set[str]:
+    """Those of them that have most of their 60 iterations before them."""
+    return {
+        run
+        for run in begun(output)
+        if all(int(f.stem.partition("_")[2]) <= 20 for f in (output / "runs" / run).glob("checkpoints/*.pth"))
+    }
 
 
 def assert_same_results(one: Path, other: Path) -> None:
