@@ -1,4 +1,4 @@
-"""Reading what torch saved, never code: every file goes through ``torch.load(weights_only=True)``."""
+"""Reading what torch saved, never code: by ``torch.load(weights_only=True)``, or with `msbal.training.inert`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from typing import Any
 import torch
 
 from msbal.errors import SpecError
+from msbal.training.inert import inert_pickle
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
     """A file that torch saved, on the CPU.
+
+    Args:
+        foreign: another program's, of which what is neither tensor nor plain value becomes `inert.Inert`.
 
     Raises:
         SpecError: where it is missing, damaged, or holds more than tensors and plain values.
@@ -35,7 +39,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings():
             # That the pickle it refuses is of an unusual version.
             warnings.simplefilter("ignore", UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            how: dict[str, Any] = {"pickle_module": inert_pickle} if foreign else {}
+            content = torch.load(path, map_location="cpu", weights_only=not foreign, **how)
     except FileNotFoundError as error:
         raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
     except pickle.UnpicklingError as error:

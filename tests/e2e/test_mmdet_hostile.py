@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def test_another_models_checkpoint_is_refused(folder: Path, unbroken: Path) -> N
     torch.save(state, newest)
     output = finish(train(folder, run, *FARTHER), folder, code=2)
     assert "does not fit the spec: neck.fpn_convs.1.conv.bias is (3,); expected (16,)" in error(output)
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, trap: Path) -> None:
+        self.trap = str(trap)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (os.mkdir, (self.trap,))
+
+
+def test_code_in_weights_to_start_from_is_not_run(folder: Path, unbroken: Path) -> None:
+    """mmengine runs it where it cannot load the file without. The weights are started from all the same."""
+    trap = folder / "trap"
+    weights = checkpoints.read(checkpoints.find(unbroken / "checkpoints")[0])["state_dict"]
+    torch.save({"state_dict": weights, "meta": {"x": Bomb(trap)}}, folder / "bomb.pth")
+    settings = ("--set", f"model.weights={folder / 'bomb.pth'}", "--set", "schedule.optimizer.lr=0.0")
+    run = folder / "bombed"
+    finish(train(folder, run, *settings), folder)
+    assert not trap.exists()
+    kept = checkpoints.read(checkpoints.find(run / "checkpoints")[0])["state_dict"]
+    assert torch.equal(kept["bbox_head.retina_cls.weight"], weights["bbox_head.retina_cls.weight"])
 
 
 def spoil_a_gradient() -> None:

@@ -118,6 +118,7 @@ TARGETS: dict[str, tuple[str, Callable[[Path], object], bytes]] = {
         "predictions.json", lambda path: read_predictions(path, ONE_IMAGE), _text([PREDICTION, PREDICTION])
     ),
     "checkpoint": ("iteration_00000001.pth", read_tensors, _checkpoint()),
+    "foreign": ("theirs.pth", lambda path: read_tensors(path, foreign=True), _checkpoint()),
     "coco": ("instances.json", lambda path: read_coco(path, path.parent), _text(COCO)),
     "voc": ("one.xml", _voc, _text(VOC)),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from msbal.errors import MsbalError, RunError, SpecError
 from msbal.training.checkpoints import find, path_of, prune, require_parts
 from msbal.training.tensors import read_tensors
 
-__all__ = ["find", "load_weights", "make_plain", "newest_readable", "path_of", "prune", "read"]
+__all__ = ["find", "load_weights", "make_plain", "newest_readable", "path_of", "prune", "read", "read_start"]
 
 
 _PARTS = ("meta", "state_dict", "message_hub", "optimizer", "msbal")
@@ -38,6 +39,23 @@ def read(path: Path) -> dict[str, Any]:
         raise RunError(
             str(path), f"cannot be read: {error.found}", "a checkpoint of a run", error.fix
         ) from error
+
+
+def read_start(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint of mmdet's to start from; of what else is in it nothing runs.
+
+    mmengine runs what it cannot load otherwise, its own history of logged values and all else alike.
+
+    Raises:
+        SpecError: where it cannot be read, or has no weights.
+    """
+    content = read_tensors(path, foreign=True)
+    weights = content.get("state_dict", content)
+    if isinstance(weights, Mapping):
+        weights = {str(k): value for k, value in weights.items() if isinstance(value, torch.Tensor)}
+    if not weights or not isinstance(weights, dict):
+        raise SpecError("model.weights", f"{path} has no weights", "a checkpoint with a state_dict")
+    return weights
 
 
 def newest_readable(path: Path, report: Any) -> Path:

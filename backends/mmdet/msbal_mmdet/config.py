@@ -17,6 +17,7 @@ from msbal.records.atomic import write_json
 from msbal.spec import RunSpec
 from msbal.spec.schedule import ScheduleSpec
 from msbal.training.distributed import resolve_device
+from msbal_mmdet import checkpoints
 from msbal_mmdet.hooks import hook_config
 from msbal_mmdet.masks import Outlines, load_no_masks
 from msbal_mmdet.spec import MMDetModel
@@ -110,6 +111,8 @@ def lay_model(config: Config, spec: RunSpec, classes: Sequence[str]) -> None:
     config.load_from = None if model.weights is None else str(model.weights)
     if model.weights is not None and not model.weights.is_file():
         raise SpecError("model.weights", f"{model.weights} is no file", "a checkpoint")
+    if model.weights is not None:
+        checkpoints.read_start(model.weights)
 
 
 def _heads_with_classes(model: Any) -> Iterator[Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +168,19 @@ class JobHook(Hook):
         self.job.monitor.stepped(done, scalars)
 
 
+@contextmanager
+def _start(runner: Runner) -> Iterator[None]:
+    """Let mmengine load a copy of the weights to start from that holds nothing else; see `checkpoints.read_start`."""
+    if runner._resume or runner._load_from is None:
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "weights.pth"
+        torch.save({"state_dict": checkpoints.read_start(Path(runner._load_from))}, copy)
+        runner._load_from = str(copy)
+        yield
+
+
 def _require_finite(model: torch.nn.Module, done: int) -> None:
     """Keep weights that the gradient of a finite loss has spoilt out of the checkpoints: mmengine looks at none.
 
@@ -207,7 +223,7 @@ def train(detector: MMDetDetector, job: Job) -> None:
     try:
         with quiet():
             runner._train_loop = runner.build_train_loop(runner._train_loop)
-        with naming_images(job.train):
+        with naming_images(job.train), _start(runner):
             runner.train()
     except Stopped:
         pass

@@ -89,6 +89,10 @@ def test_a_run_balances_records_and_saves(retinanet: Callable[[], Any], tmp_path
     assert len((tmp_path / "losses.csv").read_text().splitlines()) == 7
     state = torch.load(tmp_path / "iter_6.pth", map_location="cpu", weights_only=False)
     assert KEY in state and not any("msbal" in key or "balancer" in key for key in state["state_dict"])
+    assert state["message_hub"]["log_scalars"], "mmengine's own history"
+    start = checkpoints.read_start(tmp_path / "iter_6.pth")  # may be started from all the same
+    assert start.keys() == state["state_dict"].keys()
+    assert all(torch.equal(value, state["state_dict"][name]) for name, value in start.items())
     assert "parse_losses" not in vars(model), "the model is left as it was"
     scalars = runner.message_hub.log_scalars
     assert scalars["msbal/all/weight/P3"].current() == pytest.approx(records[-1].weights[0])
