@@ -11,7 +11,7 @@ from msbal.data.model import ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
-from msbal_mmdet.tiny import walk
+from msbal_mmdet.tiny import loads_masks, walk
 
 _LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
 
@@ -27,11 +27,6 @@ class Outlines(outlines.Outlines):
             [[x1, y1, x2, y1, x2, y2, x1, y2]] if outline is None else outline
             for outline, (x1, y1, x2, y2) in zip(super().of(record), record.boxes.tolist(), strict=True)
         ]
-
-
-def loads_masks(config: Config) -> bool:
-    """Whether the training pipeline loads masks of instances."""
-    return any(part.get("with_mask") for part in _annotation_loaders(config.train_dataloader))
 
 
 def check_needs(config: Config, spec: RunSpec) -> None:

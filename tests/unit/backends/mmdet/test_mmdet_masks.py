@@ -21,7 +21,7 @@ from msbal.data.model import DetectionData
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
-from msbal_mmdet import masks, pipeline
+from msbal_mmdet import masks, pipeline, tiny
 from msbal_mmdet.backend import MMDetBackend
 from msbal_mmdet.detector import MMDetDetector
 
@@ -128,7 +128,7 @@ def test_what_has_no_mask_is_refused_before_training(tmp_path: Path) -> None:
 def test_a_config_of_boxes_asks_for_none(tmp_path: Path) -> None:
     run = spec(tmp_path, "retinanet/retinanet_r50_fpn_1x_coco.py", {})
     config = bridge.read_config(run.model)  # type: ignore[arg-type]
-    assert not masks.loads_masks(config)
+    assert not tiny.loads_masks(config)
     assert masks.read_outlines(config, run, (3,)) is None
 
 
