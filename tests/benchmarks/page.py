@@ -1,7 +1,8 @@
 """Runs the benchmarks and writes docs/cost.md: ``python tests/benchmarks/page.py``.
 
-About ten minutes on a machine that does nothing else. LibMTL and TorchJD are measured where they can be
-imported; ``pip install --target FOLDER --no-deps torchjd LibMTL`` and PYTHONPATH=FOLDER keep them apart.
+About seven minutes on a machine that does nothing else. LibMTL, TorchJD and faster-coco-eval are measured where
+they can be imported; ``pip install --target FOLDER --no-deps torchjd LibMTL faster-coco-eval`` and PYTHONPATH=FOLDER
+keep them apart.
 """
 
 from __future__ import annotations
