@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from rich.console import Console, RenderableType
-from rich.measure import Measurement
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.text import Text
 
 from msbal.ablation.cells import Finding, findings_of, refuse_changed
@@ -31,6 +29,7 @@ from msbal.training.stop import StopRequest
 from msbal.ui.grid import make_grid as make_grid_monitor
 from msbal.ui.monitor import Mode
 from msbal.ui.text import duration, one_line
+from msbal.ui.whole import print_whole
 
 
 @dataclass(frozen=True)
@@ -168,26 +167,9 @@ def _bootstrap(
 def _print_report(report: Report, console: Console) -> None:
     for name, table in report.tables.items():
         if name != "runs":
-            _print_table(table, console)
+            print_whole(console, table.rich())
     for sentence in report.sentences:
         console.print(Text(sentence), soft_wrap=not console.is_terminal)
-
-
-def _print_table(table: Table, console: Console) -> None:
-    drawn, given = table.rich(), console.width
-    least, needed = Measurement.get(console, console.options.update(max_width=10_000), drawn)
-    # A pipe has no width to fit into; on a terminal broken lines are better than cut figures.
-    console.width = max(given, least if console.is_terminal else needed)
-    # Rich cuts a table that it cannot make as narrow as it has said.
-    while (taken := _width(console, drawn)) > console.width:
-        console.width = taken
-    console.print(drawn)
-    console.width = given
-
-
-def _width(console: Console, drawn: RenderableType) -> int:
-    lines = Segment.split_lines(console.render(drawn))
-    return max((sum(segment.cell_length for segment in line) for line in lines), default=0)
 
 
 def _print_plan(call: AblateCall, grid: Grid) -> None:
@@ -224,10 +206,8 @@ def _print_plan(call: AblateCall, grid: Grid) -> None:
         "step and prediction; runs that share a processor are slower, and a begun one is shorter.",
         f"{_baseline_text(grid)}, figure {call.ablation.figure}, output {_near(grid.output)}",
     )
-    _print_table(
-        Table(f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds", header, tuple(rows), notes),
-        console,
-    )
+    table = Table(f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds", header, tuple(rows), notes)
+    print_whole(console, table.rich())
 
 
 def _baseline_text(grid: Grid) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msbal.data.model import DetectionData
@@ -31,6 +30,7 @@ from msbal.evaluation.runs import (
 )
 from msbal.records import RunDirectory
 from msbal.records.atomic import write_json, write_text
+from msbal.ui.whole import needed_width, print_whole
 
 if TYPE_CHECKING:
     from msbal.backend import Detector
@@ -217,21 +217,14 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
     console = Console(highlight=False)
     builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
     for build in builders:
-        table = build(comparison).rich()
-        least, needed = Measurement.get(console, console.options.update(max_width=10_000), table)
         parts = [comparison]
-        if not console.is_terminal:
-            # A file or a pipe has no width to fit into.
-            console.width = max(console.width, needed)
-        elif needed > console.width and len(comparison.runs) > 2:
+        fits = needed_width(console, build(comparison).rich()) <= console.width or not console.is_terminal
+        if not fits and len(comparison.runs) > 2:
             parts = [comparison.only(index) for index in range(1, len(comparison.runs))]
-        else:
-            # Better lines that the terminal breaks than figures that are cut off.
-            console.width = max(console.width, least)
         for part in parts:
-            console.print(build(part).rich())
+            print_whole(console, build(part).rich())
     if costs:
-        console.print(tables.complexity(costs).transposed().rich())
+        print_whole(console, tables.complexity(costs).transposed().rich())
 
 
 def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:

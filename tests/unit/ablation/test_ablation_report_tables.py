@@ -296,11 +296,11 @@ def test_an_arm_far_out_does_not_hide_the_others() -> None:
 def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> None:
     from rich.console import Console
 
-    from msbal.cli.ablate_run import _print_table
+    from msbal.ui.whole import print_whole
 
     for table in first.tables.values():
         console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-        _print_table(table, console)
+        print_whole(console, table.rich())
         printed = console.file.getvalue().split()
         for part in (*table.header, *table.notes, *(cell for row in table.rows for cell in row)):
             assert set(part.split()) <= set(printed), part
