@@ -106,7 +106,12 @@ def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
             model = instantiate(small.shrink_lazy(recipe.read_lazy(path).model)).to(device).train()
             model.backbone.bottom_up.requires_grad_(False)  # these configs have no narrower one
         else:
-            model = build_model(small.shrink(recipe.read_yaml(path, trusted=True))).to(device).train()
+            config_node = small.shrink(recipe.read_yaml(path, trusted=True))
+            whole = recipe.read_yaml(path, trusted=True).MODEL
+            config_node.MODEL.FPN.OUT_CHANNELS = whole.FPN.OUT_CHANNELS
+            for head in ("RETINANET", "RPN", "ROI_HEADS", "ROI_BOX_HEAD"):
+                config_node.MODEL[head] = whole[head]
+            model = build_model(config_node).to(device).train()
         scaled = [[[v * side / small.SIDE for v in box] for box in boxes] for boxes in small.BOXES]
         batch = small.batch(scaled, side)
 
