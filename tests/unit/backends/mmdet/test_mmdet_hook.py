@@ -210,7 +210,9 @@ def test_in_a_loop_of_ones_own_they_go_where_the_user_puts_them(
             model.train_step(small_batch(seed=iteration), wrapper)
         states.append([p.detach().clone() for p in handle.balancers.parameters()])
     (whole,), (parts,) = states
-    assert torch.equal(whole, parts) and whole.abs().min() > 0
+    assert torch.equal(whole, parts)
+    # On pictures this small P6 and P7 have no positives: nothing is learned for them.
+    assert (whole != 0).tolist() == [True, True, True, False, False]
 
 
 def run_with(model: Any, folder: Path, hook: MultiScaleBalanceHook) -> Runner:
