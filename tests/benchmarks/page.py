@@ -60,8 +60,8 @@ SECTIONS = (
         ("engine.py", "--quick"),
         "Microseconds of one process on one thread, and ratios to the plain sum of the losses; LibMTL's and "
         "TorchJD's weightings take the same five losses. Strategies that decide once an interval (`avw`, `rlo`, "
-        "`dwa`, ...) add a product and a copy to a step: less than any peer's that looks at the losses, though more than "
-        "TorchJD's constants, which record nothing. Those that weigh anew at each iteration (`gls`, `uw`, "
+        "`dwa`, ...) add a product and a copy to a step: less than any peer's that looks at the losses, though more "
+        "than TorchJD's constants, which record nothing. Those that weigh anew at each iteration (`gls`, `uw`, "
         "`rlw`, `cov`, `slaw`, ...) take longer than their peers: they work in float64, mask levels without "
         "positives, and survive a loss that is not finite. State, records, replay and start-up follow.",
     ),
