@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
@@ -55,7 +57,7 @@ class Outlines:
         """The outline of each box of an image: polygons, a run-length encoding, or None for a crowd.
 
         Raises:
-            DataError: where an object has none.
+            DataError: where an object has none, or what it has is no outline.
         """
         found: list[Any] = []
         for number, (box, label) in enumerate(
@@ -71,8 +73,24 @@ class Outlines:
                     f"the object at {[round(v, 1) for v in box]} in {record.path.name} has no `segmentation`",
                     "one for every object that a mask head learns from",
                 )
+            if not _is_outline(outline):
+                raise DataError(
+                    str(self.path),
+                    f"the `segmentation` of the object at {[round(v, 1) for v in box]} in {record.path.name} is "
+                    f"{str(outline)[:60]}",
+                    "polygons, each a list of x and y in turn, or run lengths: size and counts",
+                )
             found.append(outline)
         return found
+
+    def check(self, images: Iterable[ImageRecord]) -> None:
+        """Look at all of them.
+
+        Raises:
+            DataError: as `of`, for the first object.
+        """
+        for image in images:
+            self.of(image)
 
     def _find(self, record: ImageRecord, box: list[float], category: int) -> Any:
         limits = np.array([record.width, record.height] * 2)
@@ -81,3 +99,17 @@ class Outlines:
             if np.abs(clipped - box).max() < _APART:
                 return outline
         return None
+
+
+def _is_outline(outline: Any) -> bool:
+    if isinstance(outline, dict):
+        size, counts = outline.get("size"), outline.get("counts")
+        lengths = isinstance(counts, str) or (_is_numbers(counts) and all(n >= 0 for n in counts))
+        return lengths and _is_numbers(size) and len(size) == 2
+    return isinstance(outline, list) and all(_is_numbers(polygon) for polygon in outline)
+
+
+def _is_numbers(values: Any) -> TypeGuard[list[float]]:
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in values
+    )

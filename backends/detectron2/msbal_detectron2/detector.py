@@ -75,8 +75,7 @@ class Detectron2Detector:
         """
         outlines = self._read_outlines(train)
         if outlines is not None:
-            for image in train.images:
-                outlines.of(image)
+            outlines.check(train.images)
 
     def _read_outlines(self, data: DetectionData) -> Outlines | None:
         """What a mask head learns from, read once; None for a model without."""

@@ -65,8 +65,7 @@ class MMDetDetector:
         """
         outlines = self.outlines(train)
         if outlines is not None:
-            for image in train.images:
-                outlines.of(image)
+            outlines.check(train.images)
 
     def outlines(self, train: DetectionData) -> Outlines | None:
         """What a mask head learns from, read once; None for a config without."""

@@ -61,3 +61,24 @@ def test_an_object_without_one_is_named(tmp_path: Path) -> None:
 def test_a_file_without_any_says_how_to_go_without(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no object has a `segmentation`.*without a mask head"):
         outlines(write(tmp_path, {"bbox": [8, 8, 16, 16]}))
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        "abc", 5, [1, 2, 3], [["a", 1]], [[1, float("inf")]], {"counts": "a"}, {"size": [64, 64]},
+        {"size": [64], "counts": [1]}, {"size": [64, 64], "counts": [-1]},
+    ],
+)  # fmt: skip
+def test_what_is_no_outline_is_refused_in_one_line(tmp_path: Path, segmentation: Any) -> None:
+    path = write(
+        tmp_path,
+        {"bbox": [8, 8, 16, 16], "segmentation": SQUARE},
+        {"bbox": [30, 30, 20, 20], "segmentation": segmentation},
+    )
+    data = read_coco(path, path.parent)
+    with pytest.raises(
+        DataError, match=r"`segmentation` of the object at \[30.0, 30.0, 50.0, 50.0\]"
+    ) as error:
+        Outlines(path, data.category_ids).check(data.images)
+    assert "\n" not in str(error.value)
