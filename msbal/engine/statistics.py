@@ -59,6 +59,8 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     alpha = losses.shape[1]
     kept = ((losses * 0.0).sum(dim=(0, 2, 3)) == 0).to(losses.dtype)  # [A]: times 0, only what is finite is 0
     count = kept.sum()
+    # The variance is seen from the first that is kept: a mean of equal losses need not be equal to them, and
+    # of huge ones that difference is a huge variance.
     if read(count == alpha) is True:  # as nearly always: then no mask changes anything
         mean_over_ranks, per_level = _means(losses)
         loss_by_term, loss = mean_over_ranks.sum(dim=0), per_level.sum(dim=0)
@@ -69,8 +71,6 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         mean_over_ranks, per_level = _means(losses.masked_fill(left_out.unsqueeze(2), 0.0))
         fill = alpha / count
         loss_by_term, loss = mean_over_ranks.sum(dim=0) * fill, per_level.sum(dim=0) * fill
-        # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge
-        # ones that difference is a huge variance.
         first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
         shifted = (per_level - first).masked_fill(left_out, 0.0)
         centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)

@@ -112,11 +112,12 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
     first = rank() == 0
     spec = plan.spec
     if first:
+        data = plan.train.summary()
         if resume:
             read_metrics(run)  # damaged, it is better refused now than at the next evaluation
-            _compare_data(run, plan.train, monitor)
+            _compare_data(run, data, monitor)
         versions = plan.backend.diagnose().versions
-        write_environment(run, versions, spec.device, world_size(), plan.train.summary())
+        write_environment(run, versions, spec.device, world_size(), data)
     recorder = Recorder(run if first else None, monitor.interval, spec.log.per_iteration)
     recorder.attach(plan.balancers)
 
@@ -152,10 +153,14 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
     return Outcome(run, finished=True, metrics=metrics)
 
 
-def _compare_data(run: RunDirectory, train: DetectionData, monitor: Monitor) -> None:
-    """Say where the training data are others than at the last start; they may have been mended on purpose."""
+def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -> None:
+    """Say where the training data are others than at the last start; they may have been mended on purpose.
+
+    Args:
+        now: the training data's `DetectionData.summary`.
+    """
     starts = read_starts(run)
-    before, now = starts[-1].get("data") if starts else None, train.summary()
+    before = starts[-1].get("data") if starts else None
     if isinstance(before, dict) and before.get("digest") != now["digest"]:
         then = f"{before.get('images')} images with {before.get('boxes')} boxes"
         monitor.message(

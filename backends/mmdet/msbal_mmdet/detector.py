@@ -73,6 +73,10 @@ class MMDetDetector:
             self._outlines = read_outlines(self.config, self.spec, train.category_ids)
         return self._outlines
 
+    def drop_outlines(self) -> None:
+        """Forget them: those of a large data set take gigabytes, in every process."""
+        self._outlines = None
+
     def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The losses as mmdet's own ``parse_losses`` would add them up."""
         self.attachment.close()

@@ -204,6 +204,7 @@ def full_config(detector: MMDetDetector, job: Job) -> Config:
     first = rank() == 0
     outlines = detector.outlines(job.train) if first else None
     lay_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines)
+    detector.drop_outlines()  # they are in the run's file now
     lay_schedule(config, job.spec)
     lay_run(config, job.spec, job.run.path / "mmengine")
     if first:
