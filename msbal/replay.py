@@ -47,5 +47,5 @@ def replay(
     while len(chunk := list(islice(rows, interval))) == interval:
         values = torch.tensor([chunk], dtype=torch.float64)
         new, statistics = end_interval(strategy, memory, values, positives, draw, epsilon)
-        yield unpack(pack(memory, new, statistics, values, memory.weights), layout, knows_positives=False)
+        yield unpack(pack(memory, new, statistics, values), layout, knows_positives=False)
         memory = new

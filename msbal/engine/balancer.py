@@ -6,7 +6,7 @@ Shapes: A iterations of an interval (alpha), T terms, K levels, R ranks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +14,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose, read
+from msbal.engine.host import choose, writer
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
-from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, unpack
+from msbal.engine.report import (
+    IntervalReport,
+    Layout,
+    Packed,
+    find_nonfinite,
+    pack,
+    pack_flat,
+    split,
+    unpack,
+)
 from msbal.engine.statistics import EPSILON
-from msbal.engine.strategies.base import StepStrategy, Strategy, make
+from msbal.engine.strategies.base import Iteration, StepStrategy, Strategy, make
+from msbal.engine.weighting import examine
 from msbal.record import IntervalRecord, NonFinite
 
 # Marks the iterations of the interval that have not happened yet: the position within the interval is
@@ -43,6 +53,7 @@ class _HostView:
             have to be made. A copy: the backward of a step that is past needs that step's weights.
         rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval, or none
             where they have to be made.
+        write: writes into them where they are in the host's memory, see `host.writer`.
         last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.
         pending: reports on their way to the host, each with its CUDA event.
@@ -55,9 +66,10 @@ class _HostView:
         self.counts = True
         self.scale: Tensor | None = None
         self.rows: tuple[Tensor, ...] = ()
-        self.last: Tensor | None = None
+        self.write: Callable[..., None] | None = None
+        self.last: Tensor | list[float] | None = None
         self.knows_positives = False
-        self.pending: deque[tuple[Tensor, Any]] = deque()
+        self.pending: deque[tuple[Packed | Tensor, Any]] = deque()
         self.drained = 0
         self.gathered: tuple[Tensor, Tensor] | None = None
 
@@ -187,17 +199,21 @@ class Balancer(nn.Module):
         scale = host.scale
         if scale is None or scale.dtype != values.dtype or scale.device != values.device:
             scale = self._prepare(values)
-        detached = values.detach()
+        position = host.position
+        if host.write is not None:
+            host.last = numbers = values.tolist()
+            host.write(position * 8 * len(numbers), *numbers)
+        else:
+            host.last = detached = values.detach()
+            host.rows[position].copy_(detached)
         if self._step_strategy is None:
             total = torch.dot(values, scale)
         else:
-            total = self._weigh_step(self._step_strategy, values, positives, host.position)
-        host.last = detached
-        host.rows[host.position].copy_(detached)
+            total = self._weigh_step(self._step_strategy, values, host.rows[position], positives, position)
         if positives is not None:
             host.knows_positives = True
-            self._positives += positives
-        host.position += 1
+            self._positives.add_(positives)
+        host.position = position + 1
         if host.position == self.interval:
             self._end_interval()
         return total
@@ -215,7 +231,9 @@ class Balancer(nn.Module):
         if not host.counts:
             host.position, host.counts = int(self._filled()), True
         if not host.rows:
-            host.rows = self._losses.flatten(1).unbind(0)
+            rows = self._losses.flatten(1)
+            host.rows = rows.unbind(0)
+            host.write = writer(rows)
         host.scale = self._constant(self.weights, values)
         return host.scale
 
@@ -228,7 +246,7 @@ class Balancer(nn.Module):
         """
         if torch.compiler.is_compiling():
             weights = _opaque_copy(weights)
-        weights = weights.to(values.device, values.dtype, copy=True)
+        weights = weights.to(values, copy=True)
         return weights.repeat(len(self.terms)) if len(self.terms) > 1 else weights
 
     @torch.no_grad()
@@ -238,9 +256,11 @@ class Balancer(nn.Module):
             losses, positives, intervals = gather_ranks(losses, positives, intervals)
         old = self._memory()
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
-        self._send(pack(old, new, statistics, losses, self.weights, intervals))
-        for current, next_ in _pairs(old, new):
-            current.copy_(next_)
+        if self._host.write is not None:
+            self._host.pending.append((pack(old, new, statistics, losses, intervals), None))
+        else:
+            self._send(pack_flat(old, new, statistics, losses, intervals))
+        _replace(_pairs(old, new))
         self._losses.fill_(_EMPTY)
         self._positives.zero_()
         self._host.position, self._host.scale = 0, None
@@ -255,14 +275,13 @@ class Balancer(nn.Module):
         host = self._host
         host.counts, host.scale = False, None
         host.last = values.detach()
-        filled = self._filled()
+        row, filled = host.last.to(torch.float64), self._filled()
         if self._step_strategy is None:
             total = torch.dot(values, self._constant(self.weights, values))
         else:
-            total = self._weigh_step(self._step_strategy, values, positives, filled)
+            total = self._weigh_step(self._step_strategy, values, row, positives, filled)
         with torch.no_grad():
-            row = values.detach().to(torch.float64).view(1, *self._losses.shape[1:])
-            self._losses.index_copy_(0, filled.view(1), row)
+            self._losses.index_copy_(0, filled.view(1), row.view(1, *self._losses.shape[1:]))
             if positives is not None:
                 host.knows_positives = True
                 self._positives.add_(positives)
@@ -271,58 +290,69 @@ class Balancer(nn.Module):
             new, statistics = end_interval(
                 self.strategy, old, losses, self._positives, self._draw, self.epsilon
             )
-            report = pack(old, new, statistics, losses, self.weights, self.intervals)
-            for current, next_ in (
+            report = pack_flat(old, new, statistics, losses)
+            changes = (
                 (self._report, report),
                 *_pairs(old, new),
                 (self._losses, torch.full_like(self._losses, _EMPTY)),
                 (self._positives, torch.zeros_like(self._positives)),
-            ):
-                current.copy_(torch.where(due, next_, current))
+            )
+            _replace([(current, torch.where(due, next_, current)) for current, next_ in changes])
         return total
 
     def _weigh_step(
-        self, strategy: StepStrategy, values: Tensor, positives: Tensor | None, position: Tensor | int
+        self,
+        strategy: StepStrategy,
+        values: Tensor,
+        row: Tensor,
+        positives: Tensor | None,
+        position: Tensor | int,
     ) -> Tensor:
-        losses = values.detach().to(torch.float64)
-        if len(self.terms) > 1:
-            losses = losses.view(self._losses.shape[1:]).sum(dim=0)
+        """The total under weights of this very iteration.
+
+        Args:
+            row: `values`, detached, in float64.
+        """
+        losses = row.view(self._losses.shape[1:]).sum(dim=0) if len(self.terms) > 1 else row
         if ranks() > 1:
             losses, positives = average_ranks(losses, positives)
+        finite, empty = examine(losses, positives)
+        if finite is False:
+            return torch.dot(values, self._constant(self.weights, values))
         state = self._state()
-        parameters = {key: getattr(self, _STATE_PREFIX + key) for key in self._parameter_keys}
-        total_loss = losses.sum()
-        finite = read(total_loss - total_loss == 0)  # infinity and NaN leave NaN; fewer kernels than isfinite
-        if parameters:
-            # In their backward a NaN would survive a mask.
-            losses = choose(finite, losses, torch.ones_like(losses))
-        weighed = strategy.weigh(
-            losses,
-            positives,
-            lambda: self.intervals * self.interval + position,
-            {**state, **parameters},
-            self._draw,
-        )
-        weights = choose(finite, weighed.weights.detach(), self.weights)
+        if self._parameter_keys:
+            state |= {key: self._parameters[_STATE_PREFIX + key] for key in self._parameter_keys}
+            # Their backward may come when the row is long another's, and in it a NaN would survive a mask.
+            losses = losses.clone() if finite is True else torch.where(finite, losses, 1.0)
+        step = Iteration(losses, positives, empty, lambda: self.intervals * self.interval + position)
+        weighed = strategy.weigh(step, state, self._draw)
+        weights = weighed.weights.detach()
+        if finite is not True:
+            weights = choose(finite, weights, self.weights)
         total = torch.dot(values, self._constant(weights, values))
         if weighed.objective is not None:
             # Its gradient without its value.
-            objective = choose(finite, weighed.objective, torch.zeros_like(weighed.objective))
+            objective = weighed.objective
+            if finite is not True:
+                objective = choose(finite, objective, torch.zeros_like(objective))
             total = total + (objective - objective.detach()).to(total.dtype)
-        with torch.no_grad():
-            for key, value in state.items():
-                value.copy_(choose(finite, weighed.state[key], value))
-            self.weights.copy_(weights)
+        changes = [(self.weights, weights)]
+        for key in self._state_keys:
+            changes.append((state[key], choose(finite, weighed.state[key].detach(), state[key])))
+        _replace(changes)
         return total
 
     # -- state -----------------------------------------------------------------------------------
 
     def _memory(self) -> Memory:
-        return Memory(self.intervals, self.weights, self.previous_loss, self.previous_variance, self._state())
+        own: Any = self._buffers  # attributes of a module are slow to read
+        return Memory(
+            own["intervals"], own["weights"], own["previous_loss"], own["previous_variance"], self._state()
+        )
 
     def _state(self) -> dict[str, Tensor]:
         """What the strategy remembers."""
-        return {key: getattr(self, _STATE_PREFIX + key) for key in self._state_keys}
+        return {key: self._buffers[_STATE_PREFIX + key] for key in self._state_keys}
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""
@@ -400,7 +430,7 @@ class Balancer(nn.Module):
         self._losses = keep_dtype(self._losses)
         self._positives = keep_dtype(self._positives)
         self._report = keep_dtype(self._report)
-        self._host.scale = self._host.gathered = None
+        self._host.scale = self._host.gathered = self._host.write = None
         self._host.rows = ()
         return self
 
@@ -441,15 +471,17 @@ class Balancer(nn.Module):
             self._send(self._report.clone())
         finished: list[IntervalReport] = []
         while host.pending:
-            flat, event = host.pending[0]
+            report, event = host.pending[0]
             if event is not None and not event.query():
                 if not wait:
                     break
                 event.synchronize()
             host.pending.popleft()
-            if int(flat[0]) > host.drained:
-                host.drained = int(flat[0])
-                finished.append(unpack(flat, self._layout, host.knows_positives))
+            packed = report if isinstance(report, Packed) else split(report, self._layout)
+            interval = int(packed.numbers[0])
+            if interval > host.drained:
+                host.drained = interval
+                finished.append(unpack(packed, self._layout, host.knows_positives))
         return finished
 
     def drain(self, wait: bool = False) -> list[IntervalRecord]:
@@ -461,7 +493,9 @@ class Balancer(nn.Module):
         if self._host.last is None:
             return ()
         rank = dist.get_rank() if ranks() > 1 else 0
-        losses = self._host.last.view(1, 1, len(self.terms), len(self.levels))
+        losses = torch.as_tensor(self._host.last, dtype=torch.float64).view(
+            1, 1, len(self.terms), len(self.levels)
+        )
         return find_nonfinite(losses, self.levels, self.terms, self.iteration - 1, rank)
 
 
@@ -474,6 +508,11 @@ def _pairs(old: Memory, new: Memory) -> list[tuple[Tensor, Tensor]]:
         (old.previous_variance, new.previous_variance),
         *((value, new.strategy[key]) for key, value in old.strategy.items()),
     ]
+
+
+def _replace(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Copy each second tensor into its first, in one call."""
+    torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
 
 
 @torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")

@@ -8,6 +8,7 @@ run draws the same. In integer arithmetic only, so bit-exact everywhere, in a ha
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import torch
@@ -58,15 +59,30 @@ class Draw:
     def __init__(self, seed: int, stream: str = "") -> None:
         self.key = _signed(_mix_host(_mix_host(seed) + _GOLDEN * (1 + zlib.crc32(stream.encode()))))
 
+    def number(self, n: int) -> float:
+        """Number n, by the host's arithmetic."""
+        return (_mix_host(self.key + n * _GOLDEN) >> 11) * 2.0**-53
+
     def uniform(self, counter: Tensor) -> Tensor:
         """Uniform in [0, 1), float64, one for each element of the int64 `counter`, on its device."""
         if host.readable(counter):
-            drawn = [_mix_host(self.key + n * _GOLDEN) >> 11 for n in counter.flatten().tolist()]
-            return torch.tensor(drawn, dtype=torch.float64).view(counter.shape) * 2.0**-53
+            drawn = [self.number(n) for n in counter.flatten().tolist()]
+            return torch.tensor(drawn, dtype=torch.float64).view(counter.shape)
         bits = _mix(counter * _signed(_GOLDEN) + self.key)
         return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
-    def normal(self, counter: Tensor) -> Tensor:
-        """Standard normal, float64, one for each element of `counter` (Box and Muller's transform)."""
-        radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(2 * counter)))
-        return radius * torch.cos(2.0 * torch.pi * self.uniform(2 * counter + 1))
+    def normal(self, first: Tensor, count: int) -> Tensor:
+        """Standard normal numbers `first` (an int64 scalar) to ``first + count - 1``, ``[count]`` float64.
+
+        Box and Muller's transform: number n is made of the uniform numbers 2n and 2n + 1.
+        """
+        if host.readable(first):
+            start = 2 * int(first)
+            pairs = [(self.number(n), self.number(n + 1)) for n in range(start, start + 2 * count, 2)]
+            return torch.tensor(
+                [math.sqrt(-2.0 * math.log1p(-u)) * math.cos(2.0 * math.pi * v) for u, v in pairs],
+                dtype=torch.float64,
+            )
+        counter = 2 * (first + torch.arange(count, device=first.device))
+        radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(counter)))
+        return radius * torch.cos(2.0 * torch.pi * self.uniform(counter + 1))

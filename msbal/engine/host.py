@@ -5,6 +5,11 @@ They change no number, and nothing else depends on them: every function of the e
 
 from __future__ import annotations
 
+import math
+import struct
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,6 +17,18 @@ from torch import Tensor
 def readable(tensor: Tensor) -> bool:
     """Whether a value can be read for nothing: on the CPU, and not while a compiler traces."""
     return tensor.is_cpu and not torch.compiler.is_compiling()
+
+
+def writer(rows: Tensor) -> Callable[..., None] | None:
+    """Writes a row of a contiguous float64 tensor ``[M, N]`` straight into its memory.
+
+    Returns:
+        a function of the row's offset in bytes and its N numbers, which costs a tenth of `Tensor.copy_`; None
+        where the memory is not the host's.
+    """
+    if not readable(rows):
+        return None
+    return partial(struct.Struct(f"{rows.shape[1]}d").pack_into, memoryview(rows.numpy()).cast("B"))
 
 
 def read(condition: Tensor) -> Tensor | bool:
@@ -25,3 +42,22 @@ def choose(condition: Tensor | bool, yes: Tensor, no: Tensor) -> Tensor:
     if isinstance(condition, bool):
         return yes if condition else no
     return torch.where(condition, yes, no)
+
+
+def all_finite(*tensors: Tensor) -> Tensor | bool:
+    """Whether no element of tensors of one shape is NaN or infinite: a bool scalar, where it is readable a bool."""
+    if all(map(readable, tensors)):
+        return all(all(map(math.isfinite, _numbers(tensor))) for tensor in tensors)
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return (total * 0.0).sum() == 0  # times 0, only what is finite is 0; fewer kernels than isfinite
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    return tensor.tolist() if tensor.dim() == 1 else tensor.flatten().tolist()
+
+
+def unless_nowhere(mask: Tensor) -> Tensor | None:
+    """`mask`, or None where it is readable and nowhere true: what it guards against need not run then."""
+    return None if readable(mask) and True not in mask.tolist() else mask

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose, read
+from msbal.engine.host import all_finite, choose
 from msbal.engine.statistics import IntervalStatistics, interval_moments, variance_reduction
 from msbal.engine.strategies.base import State, Strategy
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What an interval leaves to the next.
 
     Attributes:
@@ -70,8 +69,8 @@ def end_interval(
     )
     weights, state = strategy.decide(statistics, memory.strategy, draw)
     # Of fewer than two iterations the variance, of none the loss is NaN. And a finite loss can overflow in
-    # a sum or a square; then, too, nothing is decided. Times 0, only what is finite is 0.
-    usable = read(((loss + variance + weights) * 0.0).sum() == 0)
+    # a sum or a square; then, too, nothing is decided.
+    usable = all_finite(loss, variance, weights)
     new = Memory(
         interval=interval,
         weights=choose(usable, weights, memory.weights),

@@ -71,10 +71,10 @@ def gather_flat(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> 
 
 
 def _flat(values: Tensor, terms: Sequence[str], levels: Sequence[str]) -> Tensor:
+    if len(terms) == 1 and values.shape == (len(levels),):
+        return values
     if values.shape == (len(terms), len(levels)):
         return values.reshape(-1)
-    if values.shape == (len(levels),) and len(terms) == 1:
-        return values
     raise ValueError(
         f"losses should have shape {[len(terms), len(levels)]}, terms {list(terms)} by levels {list(levels)}. "
         f"Found {list(values.shape)}."

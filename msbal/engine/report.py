@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,56 +44,86 @@ class IntervalReport:
     losses: Tensor
 
 
+class Packed(NamedTuple):
+    """A report's numbers, but not yet what they are.
+
+    Attributes:
+        numbers: `Layout.size` of no ranks.
+        losses: ``[R, A, T, K]``.
+    """
+
+    numbers: list[float]
+    losses: Tensor
+
+
+def _parts(
+    old: Memory, new: Memory, statistics: IntervalStatistics, intervals: Tensor | None
+) -> list[Tensor | None]:
+    """A report's numbers in their order, on the device; None for a 0 that nobody has counted."""
+    state = new.strategy
+    apart = intervals is not None and intervals.numel() > 1
+    return [
+        statistics.interval,
+        statistics.count,
+        state.get("reward"),
+        state.get("action"),
+        (intervals != old.interval).any() if apart else None,
+        statistics.loss,
+        statistics.variance,
+        statistics.variance_reduction,
+        new.weights,
+        old.weights,
+        statistics.positives,
+        *statistics.loss_by_term.unbind(0),
+        *([state["probabilities"]] if "probabilities" in state else []),
+    ]
+
+
 def pack(
-    old: Memory,
-    new: Memory,
-    statistics: IntervalStatistics,
-    losses: Tensor,
-    weights: Tensor,
-    intervals: Tensor | None = None,
-) -> Tensor:
-    """Everything that a report needs in one flat float64 tensor, on the device.
+    old: Memory, new: Memory, statistics: IntervalStatistics, losses: Tensor, intervals: Tensor | None = None
+) -> Packed:
+    """Everything that a report needs, read from the host's memory.
 
     Args:
+        old: its weights are those that held at the interval's last iteration.
         losses: ``[R, A, T, K]``.
-        weights: ``[K]`` that held at the interval's last iteration.
         intervals: ``[R]`` that each rank had counted, where there are several.
     """
-    nothing = statistics.count.new_zeros(1)
-    state = new.strategy
-    apart = nothing
-    if intervals is not None and intervals.numel() > 1:
-        apart = (intervals != old.interval).any().to(torch.float64).view(1)
-    return torch.cat(
-        [
-            statistics.interval.to(torch.float64).view(1),
-            statistics.count.view(1),
-            state["reward"].view(1) if "reward" in state else nothing,
-            state["action"].to(torch.float64).view(1) if "action" in state else nothing,
-            apart,
-            statistics.loss,
-            statistics.variance,
-            statistics.variance_reduction,
-            new.weights,
-            weights.to(torch.float64),
-            statistics.positives,
-            statistics.loss_by_term.flatten(),
-            state["probabilities"] if "probabilities" in state else nothing[:0],
-            losses.flatten(),
-        ]
-    )
+    numbers: list[float] = []
+    for part in _parts(old, new, statistics, intervals):
+        read = 0.0 if part is None else part.tolist()
+        if isinstance(read, list):
+            numbers += read
+        else:
+            numbers.append(read)
+    return Packed(numbers, losses.clone())
 
 
-def unpack(flat: Tensor, layout: Layout, knows_positives: bool) -> IntervalReport:
-    """The inverse of `pack`, on the host.
+def pack_flat(
+    old: Memory, new: Memory, statistics: IntervalStatistics, losses: Tensor, intervals: Tensor | None = None
+) -> Tensor:
+    """`pack` into one flat float64 tensor on the device."""
+    parts, zero = _parts(old, new, statistics, intervals), losses.new_zeros(1)
+    flat = [zero if part is None else part.to(torch.float64).view(-1) for part in parts]
+    return torch.cat([*flat, losses.flatten()])
+
+
+def split(flat: Tensor, layout: Layout) -> Packed:
+    """What `pack_flat` made, once it is on the host."""
+    size = layout.size(ranks=0)
+    losses = flat[size:].view(-1, layout.alpha, len(layout.terms), len(layout.levels))
+    return Packed(flat[:size].tolist(), losses)
+
+
+def unpack(packed: Packed, layout: Layout, knows_positives: bool) -> IntervalReport:
+    """The inverse of `pack`.
 
     Raises:
         RuntimeError: where the ranks had not counted the same intervals.
     """
     levels, terms, actions = layout.levels, layout.terms, layout.actions
     k, t = len(levels), len(terms)
-    by_rank = flat[layout.size(ranks=0) :].view(-1, layout.alpha, t, k)
-    values = flat[: layout.size(ranks=0)].tolist()
+    values, by_rank = packed
     interval, count, reward, action = int(values[0]), int(values[1]), int(values[2]), int(values[3])
     if values[4]:
         raise RuntimeError(

@@ -5,18 +5,18 @@ Shapes: A iterations of the interval (alpha), T terms, K levels, R ranks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
-from msbal.engine.host import read
+from msbal.engine import host
+from msbal.engine.host import all_finite
 
 EPSILON = 1e-5
 """Eq 4's epsilon."""
 
 
-@dataclass(frozen=True)
-class IntervalStatistics:
+class IntervalStatistics(NamedTuple):
     """What a strategy may look at when an interval ends. All tensors are float64 on one device.
 
     Attributes:
@@ -57,23 +57,23 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         differences. The losses are NaN where count is 0, the variance where it is 1.
     """
     alpha = losses.shape[1]
+    if host.readable(losses):
+        mean_over_ranks, per_level = _means(losses)
+        loss_by_term = mean_over_ranks.sum(dim=0)
+        if all_finite(loss_by_term):  # as nearly always: nothing has to be left out
+            loss = per_level.sum(dim=0) if len(loss_by_term) > 1 else loss_by_term.squeeze(0)
+            return losses.new_full((), alpha), loss, loss_by_term, per_level.var(dim=0)
     kept = ((losses * 0.0).sum(dim=(0, 2, 3)) == 0).to(losses.dtype)  # [A]: times 0, only what is finite is 0
     count = kept.sum()
-    # The variance is seen from the first that is kept: a mean of equal losses need not be equal to them, and
-    # of huge ones that difference is a huge variance.
-    if read(count == alpha) is True:  # as nearly always: then no mask changes anything
-        mean_over_ranks, per_level = _means(losses)
-        loss_by_term, loss = mean_over_ranks.sum(dim=0), per_level.sum(dim=0)
-        shifted = per_level - per_level[:1]
-        centred = shifted - shifted.sum(dim=0) / count
-    else:
-        left_out = (kept == 0).view(-1, 1)
-        mean_over_ranks, per_level = _means(losses.masked_fill(left_out.unsqueeze(2), 0.0))
-        fill = alpha / count
-        loss_by_term, loss = mean_over_ranks.sum(dim=0) * fill, per_level.sum(dim=0) * fill
-        first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
-        shifted = (per_level - first).masked_fill(left_out, 0.0)
-        centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)
+    left_out = (kept == 0).view(-1, 1)
+    mean_over_ranks, per_level = _means(losses.masked_fill(left_out.unsqueeze(2), 0.0))
+    fill = alpha / count
+    loss_by_term, loss = mean_over_ranks.sum(dim=0) * fill, per_level.sum(dim=0) * fill
+    # Seen from the first that is kept: a mean of equal losses need not be equal to them, and of huge ones that
+    # difference is a huge variance. (Welford's algorithm, `Tensor.var`, has no such mean, but no mask either.)
+    first = per_level.index_select(0, kept.argmax(dim=0, keepdim=True))
+    shifted = (per_level - first).masked_fill(left_out, 0.0)
+    centred = (shifted - shifted.sum(dim=0) / count).masked_fill(left_out, 0.0)
     variance = centred.square().sum(dim=0) / (count - 1)
     return count, loss, loss_by_term, variance
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from msbal.engine import host
+from msbal.engine.host import all_finite, unless_nowhere
 
 
 def select_top(score: Tensor, top_k: int) -> Tensor:
@@ -36,8 +41,30 @@ def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
     return 1.0 + amplification * (share * selected)
 
 
-def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
-    """The levels that a ratio of losses says nothing about, as a ``[K]`` mask.
+def amplify_top(score: Tensor, loss: Tensor, top_k: int, amplification: float) -> Tensor:
+    """Eq 5 for the `top_k` levels of the highest score: `select_top` and `amplify` in one, ``[K]`` weights.
+
+    The host does it by its own arithmetic, for which it needs one tensor instead of twenty.
+    """
+    if host.readable(score) and host.readable(loss):
+        return score.new_tensor(_amplified_top(score.tolist(), loss.tolist(), top_k, amplification))
+    return amplify(select_top(score, top_k), loss, amplification)
+
+
+def _amplified_top(scores: list[float], losses: list[float], top_k: int, amplification: float) -> list[float]:
+    largest = max(map(abs, losses)) or 1.0
+    scaled = [loss / largest for loss in losses]
+    total = sum(scaled)
+    weights = [1.0] * len(losses)
+    if total > 0.0:
+        # The sort is stable: of equals the finer level stays before the coarser.
+        for level in sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[:top_k]:
+            weights[level] += amplification * min(max(scaled[level] / total, 0.0), 1.0)
+    return weights
+
+
+def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor | None:
+    """The levels that a ratio of losses says nothing about: a ``[K]`` mask, or None where the host sees none.
 
     A level without positive samples has a loss of zero, or one of background alone, of which a
     logarithm, an inverse or a ratio makes anything.
@@ -46,21 +73,50 @@ def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor:
         losses: ``[K]``.
         positives: ``[K]``, or None where they are unknown.
     """
-    return losses <= 0 if positives is None else (losses <= 0) | (positives <= 0)
+    return unless_nowhere(losses <= 0.0 if positives is None else (losses <= 0.0) | (positives <= 0))
 
 
-def rescale(raw: Tensor, empty: Tensor) -> Tensor:
+def examine(losses: Tensor, positives: Tensor | None) -> tuple[Tensor | bool, Tensor | None]:
+    """Whether one iteration's level losses, and their total, are finite; and its `empty_levels`.
+
+    On the host by its own arithmetic, on anything else by kernels.
+    """
+    if not host.readable(losses) or not (positives is None or host.readable(positives)):
+        return all_finite(losses.sum()), empty_levels(losses, positives)
+    numbers = losses.tolist()
+    if min(numbers) > 0 and (positives is None or min(positives.tolist()) > 0):
+        return math.isfinite(sum(numbers)), None
+    return math.isfinite(sum(numbers)), empty_levels(losses, positives)
+
+
+def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """The union of two masks that may be None, for nowhere."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
+
+
+def keep_empty(empty: Tensor | None, old: Tensor, new: Tensor) -> Tensor:
+    """`new`, but `old` where a level is empty."""
+    return new if empty is None else torch.where(empty, old, new)
+
+
+def rescale(raw: Tensor, empty: Tensor | None) -> Tensor:
     """Weights proportional to `raw` where not empty, else 1; their sum is K.
 
     Args:
         raw: ``[K]``, above 0; anything at all where empty.
-        empty: ``[K]`` mask.
+        empty: ``[K]`` mask, or None.
     """
+    if empty is None:
+        return raw / raw.mean()
     kept = raw.masked_fill(empty, 0.0)
     return (kept * ((empty.numel() - empty.sum()) / kept.sum())).masked_fill(empty, 1.0)
 
 
-def rescale_softmax(logits: Tensor, empty: Tensor) -> Tensor:
+def rescale_softmax(logits: Tensor, empty: Tensor | None) -> Tensor:
     """`rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
+    if empty is None:
+        return torch.softmax(logits, dim=0) * float(logits.numel())
     share = torch.softmax(logits.masked_fill(empty, -torch.inf), dim=0)
     return (share * (empty.numel() - empty.sum())).masked_fill(empty, 1.0)

@@ -26,20 +26,24 @@ from msbal.engine import RLO, Balancer, BalancerSet, GroupNames, available
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 ALPHA = 100
+WARM = 20  # untimed calls before the timed ones of a round
 Step = Callable[[], object]
 
 
 def fastest(steps: dict[str, Step], rounds: int, calls: int) -> dict[str, float]:
-    """Seconds of processor time a call of each takes, run in turns, in the fastest round."""
+    """Seconds of processor time a call of each takes, run in turns, in the fastest round.
+
+    The processor has first to find a step's code again: that is not timed, or the first of several that
+    share code would pay for all of them.
+    """
     taken = dict.fromkeys(steps, float("inf"))
-    for step in steps.values():
-        for _ in range(3):
-            step()
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
             for name, step in steps.items():
+                for _ in range(WARM):
+                    step()
                 start = time.process_time()
                 for _ in range(calls):
                     step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import keep_empty, rescale
 
 
 @register
@@ -64,11 +63,9 @@ class Autobalance(StepStrategy):
 
     def initial_weights(self, levels: int) -> Tensor:
         balance = self.initial_state(levels)["balance"]
-        return rescale(balance, torch.zeros(levels, dtype=torch.bool))
+        return rescale(balance, None)
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        balance, empty = state["balance"], empty_levels(losses, positives)
-        moved = torch.where(empty, balance, self.decay * balance + (1.0 - self.decay) / losses)
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        balance, empty = state["balance"], iteration.empty
+        moved = keep_empty(empty, balance, balance.lerp(iteration.losses.reciprocal(), 1.0 - self.decay))
         return Weighing(rescale(balance, empty), {"balance": moved / moved[self.reference]})

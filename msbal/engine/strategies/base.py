@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib import metadata
-from typing import ClassVar, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -64,8 +65,25 @@ class Strategy(ABC):
         """The ``[K]`` float64 weights of the next interval, and the new state."""
 
 
-@dataclass(frozen=True)
-class Weighing:
+class Iteration(NamedTuple):
+    """What a `StepStrategy` may look at.
+
+    Attributes:
+        losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
+        positives: ``[K]``, summed over ranks, or None where the seam cannot tell.
+        empty: ``[K]`` mask of the levels that a ratio of losses says nothing about, see
+            `msbal.engine.weighting.empty_levels`; None where the host sees that there are none, so that
+            nothing has to be masked.
+        step: gives the number of iterations before this one, an int64 scalar.
+    """
+
+    losses: Tensor
+    positives: Tensor | None
+    empty: Tensor | None
+    step: Callable[[], Tensor]
+
+
+class Weighing(NamedTuple):
     """What a `StepStrategy` makes of one iteration.
 
     Attributes:
@@ -75,7 +93,7 @@ class Weighing:
     """
 
     weights: Tensor
-    state: State = field(default_factory=dict)
+    state: State = MappingProxyType({})
     objective: Tensor | None = None
 
 
@@ -88,22 +106,12 @@ class StepStrategy(Strategy):
         return {}
 
     @abstractmethod
-    def weigh(
-        self,
-        losses: Tensor,
-        positives: Tensor | None,
-        step: Callable[[], Tensor],
-        state: State,
-        draw: Draw,
-    ) -> Weighing:
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
         """Weights of this iteration.
 
         Of an iteration with a loss that is not finite nothing is kept, whatever this returns.
 
         Args:
-            losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
-            positives: ``[K]``, summed over ranks, or None where the seam cannot tell.
-            step: gives the number of iterations before this one, an int64 scalar.
             state: the strategy's state, and its parameters.
         """
 

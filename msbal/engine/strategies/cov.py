@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale
+from msbal.engine.host import unless_nowhere
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import either, keep_empty, rescale
 
 
 @register
@@ -40,23 +40,25 @@ class CoV(StepStrategy):
         keys = ("count", "mean_loss", "mean_ratio", "squares")
         return {key: torch.zeros(levels, dtype=torch.float64) for key in keys}
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
         count, mean_loss, mean_ratio = state["count"], state["mean_loss"], state["mean_ratio"]
-        empty = empty_levels(losses, positives)
+        losses, empty = iteration.losses, iteration.empty
+        young = unless_nowhere(count < 2.0)
         # The 1e-8 is the authors' code's.
         deviation = torch.sqrt(state["squares"] / count + 1e-8)
-        weights = rescale(deviation / mean_ratio, empty | (count < 2))
+        weights = rescale(deviation / mean_ratio, either(empty, young))
 
-        first = count == 0
-        ratio = torch.where(first, 1.0, losses / mean_loss)
-        keep = 1.0 - 1.0 / (count + 1.0) if self.decay is None else torch.where(first, 0.0, self.decay)
-        new_ratio = keep * mean_ratio + (1.0 - keep) * ratio
+        counted = count + 1.0
+        ratio = losses / mean_loss
+        rate = counted.reciprocal() if self.decay is None else torch.full_like(count, 1.0 - self.decay)
+        if young is not None:
+            first = count == 0.0
+            ratio, rate = ratio.masked_fill(first, 1.0), rate.masked_fill(first, 1.0)
+        new_ratio = mean_ratio.lerp(ratio, rate)
         new = {
-            "count": count + 1.0,
-            "mean_loss": keep * mean_loss + (1.0 - keep) * losses,
+            "count": counted,
+            "mean_loss": mean_loss.lerp(losses, rate),
             "mean_ratio": new_ratio,
-            "squares": state["squares"] + (ratio - mean_ratio) * (ratio - new_ratio),
+            "squares": state["squares"].addcmul(ratio - mean_ratio, ratio - new_ratio),
         }
-        return Weighing(weights, {key: torch.where(empty, state[key], value) for key, value in new.items()})
+        return Weighing(weights, {key: keep_empty(empty, state[key], value) for key, value in new.items()})

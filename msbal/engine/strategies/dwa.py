@@ -8,9 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from msbal.engine.draw import Draw
+from msbal.engine.host import unless_nowhere
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import State, Strategy, register
-from msbal.engine.weighting import empty_levels, rescale_softmax
+from msbal.engine.weighting import either, empty_levels, rescale_softmax
 
 
 @register
@@ -38,5 +39,5 @@ class DWA(Strategy):
         ratio = statistics.loss / statistics.previous_loss
         # Where no level at all has positives, nobody has counted them.
         counted = statistics.positives + (statistics.positives.sum() == 0)
-        empty = empty_levels(statistics.loss, counted) | (statistics.previous_loss <= 0)
+        empty = either(empty_levels(statistics.loss, counted), unless_nowhere(statistics.previous_loss <= 0))
         return rescale_softmax((ratio / self.temperature).clamp_max(1e300), empty), state

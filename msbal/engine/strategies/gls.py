@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale_softmax
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import rescale_softmax
 
 
 @register
@@ -27,7 +26,5 @@ class GLS(StepStrategy):
 
     name: ClassVar[str] = "gls"
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        return Weighing(rescale_softmax(-losses.log(), empty_levels(losses, positives)))
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        return Weighing(rescale_softmax(-iteration.losses.log(), iteration.empty))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import rescale
 
 
 @register
@@ -30,14 +29,12 @@ class Positives(StepStrategy):
     def initial_state(self, levels: int) -> dict[str, Tensor]:
         return {"seen": torch.zeros(levels, dtype=torch.float64)}
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        if positives is None:
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        if iteration.positives is None:
             raise ValueError(
                 "losses should have the positives of each level for the strategy `positives`. Found none."
             )
-        seen = state["seen"] + positives
+        seen = state["seen"] + iteration.positives
         least, most = seen.amin(), seen.amax()
         factor = 2.0 - (seen - least) / (most - least).clamp_min(1.0)
-        return Weighing(rescale(factor, empty_levels(losses, positives)), {"seen": seen})
+        return Weighing(rescale(factor, iteration.empty), {"seen": seen})

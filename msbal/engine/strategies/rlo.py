@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -10,11 +12,10 @@ from torch import Tensor
 
 from msbal.engine import host
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import State, Strategy, available, ones, register
 from msbal.engine.strategies.selection import SelectionStrategy
-from msbal.engine.weighting import amplify, select_top
+from msbal.engine.weighting import amplify_top
 
 EQUAL = "equal"
 
@@ -42,11 +43,26 @@ def reinforce(
         reward: scalar; above 0 is a reward, all else a punishment.
         step: gamma.
     """
-    chosen = torch.arange(probabilities.numel(), device=probabilities.device) == action
-    moved = choose(reward > 0, probabilities + step, probabilities - step).clamp(p_min, p_max)
-    others = probabilities.masked_fill(chosen, 0.0)
-    rescaled = others * ((1.0 - (moved * chosen).sum()) / others.sum())
-    return choose(action < 0, probabilities, torch.where(chosen, moved, rescaled))
+    if host.readable(probabilities) and host.readable(action) and host.readable(reward):
+        moved = _reinforced(probabilities.tolist(), int(action), float(reward), step, p_min, p_max)
+        return probabilities.new_tensor(moved)
+    chosen = action.clamp_min(0).view(1)
+    own = probabilities.index_select(0, chosen)
+    moved = torch.where(reward > 0.0, own + step, own - step).clamp(p_min, p_max)
+    others = probabilities.index_fill(0, chosen, 0.0)
+    rescaled = others * ((1.0 - moved) / others.sum())
+    return torch.where(action < 0, probabilities, rescaled.index_copy(0, chosen, moved))
+
+
+def _reinforced(
+    probabilities: list[float], action: int, reward: float, step: float, p_min: float, p_max: float
+) -> list[float]:
+    """`reinforce` by the host's arithmetic."""
+    if action < 0:
+        return probabilities
+    moved = min(max(probabilities[action] + (step if reward > 0 else -step), p_min), p_max)
+    scale = (1.0 - moved) / sum(p for i, p in enumerate(probabilities) if i != action)
+    return [moved if i == action else p * scale for i, p in enumerate(probabilities)]
 
 
 @register
@@ -128,6 +144,8 @@ class RLO(Strategy):
         return self.actions
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
+        if host.readable(statistics.loss) and host.readable(state["action"]):
+            return self._decide_on_host(statistics, state, draw)
         earned = reward(statistics.previous_loss, statistics.loss).masked_fill(state["action"] < 0, 0.0)
         probabilities = reinforce(
             state["probabilities"], state["action"], earned, self.step, self.p_min, self.p_max
@@ -135,14 +153,27 @@ class RLO(Strategy):
         # Inverse of the cumulative distribution; the clamp is for a last sum that rounds below u.
         below = torch.cumsum(probabilities, 0) <= draw.uniform(statistics.interval)
         action = below.sum().clamp_max(len(self.actions) - 1)
-        if host.readable(action):
-            weights, _ = self._strategies[int(action)].decide(statistics, {}, draw)
-        else:
-            weights = self._weights_of(action, statistics)
+        weights = self._weights_of(action, statistics)
+        return weights, {"probabilities": probabilities, "action": action, "reward": earned}
+
+    def _decide_on_host(
+        self, statistics: IntervalStatistics, state: State, draw: Draw
+    ) -> tuple[Tensor, State]:
+        """`decide` by the host's arithmetic, which asks the action's own strategy alone."""
+        last, earned = int(state["action"]), 0.0
+        if last >= 0:
+            before, now = sum(statistics.previous_loss.tolist()), sum(statistics.loss.tolist())
+            earned = float(before > now) - float(before < now)
+        probabilities = _reinforced(
+            state["probabilities"].tolist(), last, earned, self.step, self.p_min, self.p_max
+        )
+        drawn = bisect_right(list(accumulate(probabilities)), draw.number(int(statistics.interval)))
+        action = min(drawn, len(self.actions) - 1)
+        weights, _ = self._strategies[action].decide(statistics, {}, draw)
         return weights, {
-            "probabilities": probabilities,
-            "action": action,
-            "reward": earned,
+            "probabilities": torch.tensor(probabilities, dtype=torch.float64),
+            "action": torch.tensor(action),
+            "reward": torch.tensor(earned, dtype=torch.float64),
         }
 
     def _weights_of(self, action: Tensor, statistics: IntervalStatistics) -> Tensor:
@@ -150,7 +181,7 @@ class RLO(Strategy):
         unit = ones(statistics)
         scores = [s.score(statistics) if isinstance(s, SelectionStrategy) else unit for s in self._strategies]
         score = torch.stack(scores).index_select(0, action.view(1)).squeeze(0)
-        weights = amplify(select_top(score, self.top_k), statistics.loss, self.amplification)
+        weights = amplify_top(score, statistics.loss, self.top_k, self.amplification)
         if EQUAL not in self.actions:
             return weights
-        return choose(action == self.actions.index(EQUAL), unit, weights)
+        return torch.where(action == self.actions.index(EQUAL), unit, weights)

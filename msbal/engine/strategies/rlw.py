@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale_softmax
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import rescale_softmax
 
 
 @register
@@ -26,9 +22,6 @@ class RLW(StepStrategy):
 
     name: ClassVar[str] = "rlw"
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        k = losses.numel()
-        z = draw.normal(step() * k + torch.arange(k, device=losses.device))
-        return Weighing(rescale_softmax(z, empty_levels(losses, positives)))
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        k = iteration.losses.numel()
+        return Weighing(rescale_softmax(draw.normal(iteration.step() * k, k), iteration.empty))

@@ -10,7 +10,7 @@ from torch import Tensor
 from msbal.engine.draw import Draw
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import State, Strategy
-from msbal.engine.weighting import amplify, select_top
+from msbal.engine.weighting import amplify_top
 
 
 @dataclass(frozen=True)
@@ -43,5 +43,5 @@ class SelectionStrategy(Strategy):
         """``[K]``: the highest are amplified."""
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-        selected = select_top(self.score(statistics), self.top_k)
-        return amplify(selected, statistics.loss, self.amplification), state
+        score = self.score(statistics)
+        return amplify_top(score, statistics.loss, self.top_k, self.amplification), state

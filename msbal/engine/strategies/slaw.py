@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale
+from msbal.engine.host import unless_nowhere
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import either, keep_empty, rescale
 
 
 @register
@@ -46,16 +46,16 @@ class SLAW(StepStrategy):
     def initial_state(self, levels: int) -> dict[str, Tensor]:
         return {key: torch.zeros(levels, dtype=torch.float64) for key in ("count", "mean", "variance")}
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        empty = empty_levels(losses, positives)
-        count = state["count"] + (~empty).to(torch.float64)
-        averaged = count <= round(1.0 / (1.0 - self.decay))
-        keep = torch.where(averaged, 1.0 - 1.0 / count.clamp_min(1.0), self.decay)
-        away = (losses - state["mean"]).masked_fill(empty, 0.0)
-        mean = state["mean"] + (1.0 - keep) * away
-        moved = keep * (state["variance"] + (1.0 - keep) * away.square())
-        variance = torch.where(empty, state["variance"], moved)
-        weights = rescale(1.0 / variance.sqrt().clamp_min(self.floor), empty | (count < 2))
-        return Weighing(weights, {"count": count, "mean": mean, "variance": variance})
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        empty, mean = iteration.empty, state["mean"]
+        count = state["count"] + 1.0
+        rate = count.reciprocal().clamp_min(1.0 - self.decay)
+        away = iteration.losses - mean
+        new = {
+            "count": count,
+            "mean": mean.lerp(iteration.losses, rate),
+            "variance": (1.0 - rate) * state["variance"].addcmul(rate * away, away),
+        }
+        new = {key: keep_empty(empty, state[key], value) for key, value in new.items()}
+        raw = new["variance"].sqrt().clamp_min(self.floor).reciprocal()
+        return Weighing(rescale(raw, either(empty, unless_nowhere(new["count"] < 2.0))), new)

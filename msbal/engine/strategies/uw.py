@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale_softmax
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import rescale_softmax
 
 
 @register
@@ -35,11 +34,14 @@ class UW(StepStrategy):
     def initial_parameters(self, levels: int) -> dict[str, Tensor]:
         return {"log_variance": torch.full((levels,), self.initial)}
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
-        log_variance = state["log_variance"].to(losses.dtype)
-        empty = empty_levels(losses, positives)
-        terms = 0.5 * (torch.exp(-log_variance) * losses + log_variance)
-        objective = terms.masked_fill(empty, 0.0).sum()
-        return Weighing(rescale_softmax(-log_variance.detach(), empty), objective=objective)
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+        log_variance, empty = state["log_variance"], iteration.empty
+        log_inverse = -log_variance.detach().to(torch.float64)
+        # The objective's derivative by s, (1 - exp(-s) L) / 2: to write it costs less than autograd's finding it.
+        derivative = torch.full_like(log_inverse, 0.5).addcmul(
+            log_inverse.exp(), iteration.losses, value=-0.5
+        )
+        if empty is not None:
+            derivative = derivative.masked_fill(empty, 0.0)
+        objective = torch.dot(log_variance, derivative.to(log_variance.dtype))
+        return Weighing(rescale_softmax(log_inverse, empty), objective=objective)

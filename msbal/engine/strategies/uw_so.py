@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import State, StepStrategy, Weighing, register
-from msbal.engine.weighting import empty_levels, rescale_softmax
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
+from msbal.engine.weighting import rescale_softmax
 
 
 @register
@@ -34,9 +33,7 @@ class UWSO(StepStrategy):
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature should be finite and above 0. Found {self.temperature}.")
 
-    def weigh(
-        self, losses: Tensor, positives: Tensor | None, step: Callable[[], Tensor], state: State, draw: Draw
-    ) -> Weighing:
+    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
         # The inverse of a loss near the least number is infinite.
-        logits = (1.0 / (self.temperature * losses)).clamp_max(1e300)
-        return Weighing(rescale_softmax(logits, empty_levels(losses, positives)))
+        logits = (self.temperature * iteration.losses).reciprocal().clamp_max(1e300)
+        return Weighing(rescale_softmax(logits, iteration.empty))

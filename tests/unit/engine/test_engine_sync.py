@@ -66,7 +66,12 @@ def operators(f: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["rlo", "avw", "equal"])
-def test_a_step_has_at_most_three_kernels_more_than_a_sum(name: str) -> None:
+@pytest.mark.parametrize("device", [False, True])
+def test_a_step_has_at_most_three_kernels_more_than_a_sum(
+    name: str, device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device:
+        monkeypatch.setattr(host, "readable", lambda tensor: False)
     balancer = Balancer(["a", "b", "c", "d"], name, terms=("cls", "bbox"), interval=100)
     scalars = [torch.rand((), requires_grad=True) for _ in range(8)]
     losses = {"cls": scalars[:4], "bbox": scalars[4:]}
@@ -78,4 +83,5 @@ def test_a_step_has_at_most_three_kernels_more_than_a_sum(name: str) -> None:
     plain[plain.index("aten.sum")] = "aten.dot"
     for call in plain:
         balanced.remove(call)
-    assert sorted(balanced) == ["aten.copy_", "aten.mul"]
+    # On the CPU the host writes the losses into the interval itself.
+    assert sorted(balanced) == (["aten.copy_", "aten.mul"] if device else ["aten.mul"])
