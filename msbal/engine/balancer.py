@@ -5,8 +5,8 @@ Shapes: A iterations of an interval (alpha), T terms, K levels, R ranks.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import choose, writer
+from msbal.engine.host import all_finite, choose, writer
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
+from msbal.engine.numbers import Numbers
 from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
 from msbal.engine.report import (
     IntervalReport,
@@ -30,7 +31,8 @@ from msbal.engine.report import (
 )
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import Iteration, StepStrategy, Strategy, make
-from msbal.engine.weighting import examine
+from msbal.engine.view import HostView
+from msbal.engine.weighting import empty_levels
 from msbal.record import IntervalRecord, NonFinite
 
 # Marks the iterations of the interval that have not happened yet: the position within the interval is
@@ -39,39 +41,6 @@ from msbal.record import IntervalRecord, NonFinite
 _EMPTY = torch.finfo(torch.float64).min
 
 _STATE_PREFIX = "strategy_"
-
-
-class _HostView:
-    """What the host knows of a balancer; all of it can be had from the balancer's state again.
-
-    Apart from the module, whose attributes are slow to read and to write.
-
-    Attributes:
-        position: iterations of this interval so far, where `counts`.
-        counts: False once a compiled or captured step has counted on the device alone.
-        scale: ``[T * K]`` the weights as a constant of the losses' dtype and device, or None where they
-            have to be made. A copy: the backward of a step that is past needs that step's weights.
-        rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval, or none
-            where they have to be made.
-        write: writes into them where they are in the host's memory, see `host.writer`.
-        last: ``[T * K]`` the losses of the last iteration.
-        knows_positives: the losses came with counts of positives.
-        pending: reports on their way to the host, each with its CUDA event.
-        drained: the last interval that was handed out.
-        gathered: all ranks' unfinished interval, as `Balancer.synchronize` found it.
-    """
-
-    def __init__(self) -> None:
-        self.position = 0
-        self.counts = True
-        self.scale: Tensor | None = None
-        self.rows: tuple[Tensor, ...] = ()
-        self.write: Callable[..., None] | None = None
-        self.last: Tensor | list[float] | None = None
-        self.knows_positives = False
-        self.pending: deque[tuple[Packed | Tensor, Any]] = deque()
-        self.drained = 0
-        self.gathered: tuple[Tensor, Tensor] | None = None
 
 
 class Balancer(nn.Module):
@@ -163,7 +132,7 @@ class Balancer(nn.Module):
         )
         # The last report of a compiled or captured step.
         self._report = torch.zeros(self._layout.size(ranks=1), dtype=torch.float64)
-        self._host = _HostView()
+        self._host = HostView()
         self._captured = False
 
     def forward(self, losses: Losses) -> Tensor:
@@ -208,6 +177,8 @@ class Balancer(nn.Module):
             host.rows[position].copy_(detached)
         if self._step_strategy is None:
             total = torch.dot(values, scale)
+        elif host.write is not None and self._step_strategy.on_numbers:
+            total = self._weigh_numbers(self._step_strategy, values, numbers, positives)
         else:
             total = self._weigh_step(self._step_strategy, values, host.rows[position], positives, position)
         if positives is not None:
@@ -232,8 +203,11 @@ class Balancer(nn.Module):
             host.position, host.counts = int(self._filled()), True
         if not host.rows:
             rows = self._losses.flatten(1)
-            host.rows = rows.unbind(0)
-            host.write = writer(rows)
+            host.rows, host.write = rows.unbind(0), writer(rows)
+            if host.write is not None:
+                buffers = {"weights": self.weights, **self._state()}
+                host.buffers = {key: writer(value.view(1, -1)) for key, value in buffers.items()}
+                host.iterations = int(self.intervals) * self.interval
         host.scale = self._constant(self.weights, values)
         return host.scale
 
@@ -263,7 +237,9 @@ class Balancer(nn.Module):
         _replace(_pairs(old, new))
         self._losses.fill_(_EMPTY)
         self._positives.zero_()
-        self._host.position, self._host.scale = 0, None
+        host = self._host
+        host.position, host.scale = 0, None
+        host.iterations += self.interval
 
     def _device_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """An iteration of which the host knows nothing: the end of the interval is a `where`."""
@@ -316,31 +292,59 @@ class Balancer(nn.Module):
         losses = row.view(self._losses.shape[1:]).sum(dim=0) if len(self.terms) > 1 else row
         if ranks() > 1:
             losses, positives = average_ranks(losses, positives)
-        finite, empty = examine(losses, positives)
-        if finite is False:
-            return torch.dot(values, self._constant(self.weights, values))
-        state = self._state()
-        if self._parameter_keys:
-            state |= {key: self._parameters[_STATE_PREFIX + key] for key in self._parameter_keys}
-            # Their backward may come when the row is long another's, and in it a NaN would survive a mask.
-            losses = losses.clone() if finite is True else torch.where(finite, losses, 1.0)
-        step = Iteration(losses, positives, empty, lambda: self.intervals * self.interval + position)
-        weighed = strategy.weigh(step, state, self._draw)
-        weights = weighed.weights.detach()
-        if finite is not True:
-            weights = choose(finite, weights, self.weights)
+        finite, state = all_finite(losses.sum()), self._state()
+        parameters = {
+            key: parameter.detach().to(torch.float64) for key, parameter in self._learned_by_key().items()
+        }
+        step = Iteration(
+            losses,
+            positives,
+            empty_levels(losses, positives),
+            lambda: self.intervals * self.interval + position,
+        )
+        weighed = strategy.weigh(step, {**state, **parameters}, self._draw)
+        weights = choose(finite, weighed.weights, self.weights)
         total = torch.dot(values, self._constant(weights, values))
-        if weighed.objective is not None:
-            # Its gradient without its value.
-            objective = weighed.objective
-            if finite is not True:
-                objective = choose(finite, objective, torch.zeros_like(objective))
-            total = total + (objective - objective.detach()).to(total.dtype)
-        changes = [(self.weights, weights)]
-        for key in self._state_keys:
-            changes.append((state[key], choose(finite, weighed.state[key].detach(), state[key])))
-        _replace(changes)
+        for key, parameter in self._learned_by_key().items():
+            gradient = choose(finite, weighed.gradients[key], torch.zeros_like(parameters[key]))
+            total = _with_gradient(total, parameter, gradient.to(parameter.dtype))
+        changes = [(value, choose(finite, weighed.state[key], value)) for key, value in state.items()]
+        _replace([(self.weights, weights), *changes])
         return total
+
+    def _weigh_numbers(
+        self, strategy: StepStrategy, values: Tensor, numbers: list[float], positives: Tensor | None
+    ) -> Tensor:
+        """`_weigh_step` by the host's arithmetic.
+
+        Args:
+            numbers: those of `values`.
+        """
+        host, own, k = self._host, self._buffers, len(self.levels)
+        losses = numbers if len(numbers) == k else [sum(numbers[level::k]) for level in range(k)]
+        seen = None if positives is None else positives.tolist()
+        if ranks() > 1:
+            mean, over_ranks = average_ranks(torch.tensor(losses, dtype=torch.float64), positives)
+            losses, seen = mean.tolist(), None if over_ranks is None else over_ranks.tolist()
+        if not math.isfinite(sum(losses)):
+            return torch.dot(values, self._constant(self.weights, values))
+        step = Iteration.of_numbers(losses, seen, host.iterations + host.position)
+        state = {key: Numbers(own[_STATE_PREFIX + key].tolist()) for key in self._state_keys}
+        for key, parameter in self._learned_by_key().items():
+            state[key] = Numbers(parameter.tolist())
+        weighed = strategy.weigh(step, state, self._draw)
+        weights = weighed.weights.tolist()
+        total = torch.dot(values, values.new_tensor(weights * len(self.terms)))
+        for key, parameter in self._learned_by_key().items():
+            total = _with_gradient(total, parameter, parameter.new_tensor(weighed.gradients[key].tolist()))
+        host.buffers["weights"](0, *weights)
+        for key in self._state_keys:
+            host.buffers[key](0, *weighed.state[key].tolist())
+        return total
+
+    def _learned_by_key(self) -> dict[str, nn.Parameter]:
+        """What the strategy learns."""
+        return {key: self._parameters[_STATE_PREFIX + key] for key in self._parameter_keys}
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -411,12 +415,12 @@ class Balancer(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self._report.zero_()
-        self._host = _HostView()
+        self._host = HostView()
         self._host.counts = False
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy starts with the state alone: reports on their way belong to the original.
-        host = _HostView()
+        host = HostView()
         host.counts = False
         return {**self.__dict__, "_host": host, "_captured": False}
 
@@ -508,6 +512,11 @@ def _pairs(old: Memory, new: Memory) -> list[tuple[Tensor, Tensor]]:
         (old.previous_variance, new.previous_variance),
         *((value, new.strategy[key]) for key, value in old.strategy.items()),
     ]
+
+
+def _with_gradient(total: Tensor, parameter: Tensor, gradient: Tensor) -> Tensor:
+    """`total` as it is, through which `parameter` receives `gradient`."""
+    return total + torch.dot(parameter - parameter.detach(), gradient).to(total.dtype)
 
 
 def _replace(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from msbal.engine import host
+from msbal.engine.numbers import Numbers
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -65,24 +66,17 @@ class Draw:
 
     def uniform(self, counter: Tensor) -> Tensor:
         """Uniform in [0, 1), float64, one for each element of the int64 `counter`, on its device."""
-        if host.readable(counter):
-            drawn = [self.number(n) for n in counter.flatten().tolist()]
-            return torch.tensor(drawn, dtype=torch.float64).view(counter.shape)
         bits = _mix(counter * _signed(_GOLDEN) + self.key)
         return ((bits >> 11) & ((1 << 53) - 1)).to(torch.float64) * 2.0**-53
 
-    def normal(self, first: Tensor, count: int) -> Tensor:
-        """Standard normal numbers `first` (an int64 scalar) to ``first + count - 1``, ``[count]`` float64.
+    def normal(self, first: Tensor | int, count: int) -> Any:
+        """Standard normal numbers `first` to ``first + count - 1``, ``[count]`` float64; `Numbers` for an int.
 
         Box and Muller's transform: number n is made of the uniform numbers 2n and 2n + 1.
         """
-        if host.readable(first):
-            start = 2 * int(first)
-            pairs = [(self.number(n), self.number(n + 1)) for n in range(start, start + 2 * count, 2)]
-            return torch.tensor(
-                [math.sqrt(-2.0 * math.log1p(-u)) * math.cos(2.0 * math.pi * v) for u, v in pairs],
-                dtype=torch.float64,
-            )
+        if isinstance(first, int):
+            pairs = [(self.number(n), self.number(n + 1)) for n in range(2 * first, 2 * (first + count), 2)]
+            return Numbers([math.sqrt(-2.0 * math.log1p(-u)) * math.cos(2.0 * math.pi * v) for u, v in pairs])
         counter = 2 * (first + torch.arange(count, device=first.device))
         radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(counter)))
         return radius * torch.cos(2.0 * torch.pi * self.uniform(counter + 1))

@@ -13,6 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from msbal.engine.numbers import Numbers
+
 
 def readable(tensor: Tensor) -> bool:
     """Whether a value can be read for nothing: on the CPU, and not while a compiler traces."""
@@ -60,4 +62,5 @@ def _numbers(tensor: Tensor) -> list[float]:
 
 def unless_nowhere(mask: Tensor) -> Tensor | None:
     """`mask`, or None where it is readable and nowhere true: what it guards against need not run then."""
-    return None if readable(mask) and True not in mask.tolist() else mask
+    seen = isinstance(mask, Numbers) or readable(mask)
+    return None if seen and True not in mask.tolist() else mask

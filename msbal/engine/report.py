@@ -122,7 +122,7 @@ def unpack(packed: Packed, layout: Layout, knows_positives: bool) -> IntervalRep
         RuntimeError: where the ranks had not counted the same intervals.
     """
     levels, terms, actions = layout.levels, layout.terms, layout.actions
-    k, t = len(levels), len(terms)
+    k = len(levels)
     values, by_rank = packed
     interval, count, reward, action = int(values[0]), int(values[1]), int(values[2]), int(values[3])
     if values[4]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from msbal.engine import host
-from msbal.engine.host import all_finite, unless_nowhere
+from msbal.engine.host import unless_nowhere
 
 
 def select_top(score: Tensor, top_k: int) -> Tensor:
@@ -76,19 +74,6 @@ def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor | None:
     return unless_nowhere(losses <= 0.0 if positives is None else (losses <= 0.0) | (positives <= 0))
 
 
-def examine(losses: Tensor, positives: Tensor | None) -> tuple[Tensor | bool, Tensor | None]:
-    """Whether one iteration's level losses, and their total, are finite; and its `empty_levels`.
-
-    On the host by its own arithmetic, on anything else by kernels.
-    """
-    if not host.readable(losses) or not (positives is None or host.readable(positives)):
-        return all_finite(losses.sum()), empty_levels(losses, positives)
-    numbers = losses.tolist()
-    if min(numbers) > 0 and (positives is None or min(positives.tolist()) > 0):
-        return math.isfinite(sum(numbers)), None
-    return math.isfinite(sum(numbers)), empty_levels(losses, positives)
-
-
 def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """The union of two masks that may be None, for nowhere."""
     if one is None or other is None:
@@ -98,7 +83,7 @@ def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 def keep_empty(empty: Tensor | None, old: Tensor, new: Tensor) -> Tensor:
     """`new`, but `old` where a level is empty."""
-    return new if empty is None else torch.where(empty, old, new)
+    return new if empty is None else old.where(empty, new)
 
 
 def rescale(raw: Tensor, empty: Tensor | None) -> Tensor:
@@ -111,12 +96,12 @@ def rescale(raw: Tensor, empty: Tensor | None) -> Tensor:
     if empty is None:
         return raw / raw.mean()
     kept = raw.masked_fill(empty, 0.0)
-    return (kept * ((empty.numel() - empty.sum()) / kept.sum())).masked_fill(empty, 1.0)
+    return (kept / kept.sum() * (empty.numel() - empty.sum())).masked_fill(empty, 1.0)
 
 
 def rescale_softmax(logits: Tensor, empty: Tensor | None) -> Tensor:
     """`rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
     if empty is None:
-        return torch.softmax(logits, dim=0) * float(logits.numel())
-    share = torch.softmax(logits.masked_fill(empty, -torch.inf), dim=0)
+        return logits.softmax(0) * float(logits.numel())
+    share = logits.masked_fill(empty, -torch.inf).softmax(0)
     return (share * (empty.numel() - empty.sum())).masked_fill(empty, 1.0)

@@ -26,7 +26,6 @@ from msbal.engine import RLO, Balancer, BalancerSet, GroupNames, available
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 ALPHA = 100
-WARM = 20  # untimed calls before the timed ones of a round
 Step = Callable[[], object]
 
 
@@ -42,7 +41,7 @@ def fastest(steps: dict[str, Step], rounds: int, calls: int) -> dict[str, float]
     try:
         for _ in range(rounds):
             for name, step in steps.items():
-                for _ in range(WARM):
+                for _ in range(calls):
                     step()
                 start = time.process_time()
                 for _ in range(calls):

@@ -32,6 +32,7 @@ class Autobalance(StepStrategy):
     """
 
     name: ClassVar[str] = "autobalance"
+    on_numbers: ClassVar[bool] = True
     decay: float = 0.9999
     reference: int = 1
     initial: tuple[float, ...] | None = None

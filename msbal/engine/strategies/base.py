@@ -14,13 +14,15 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib import metadata
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
+from msbal.engine.numbers import Numbers
 from msbal.engine.statistics import IntervalStatistics
+from msbal.engine.weighting import empty_levels
 
 ENTRY_POINT_GROUP = "msbal.strategies"
 
@@ -66,7 +68,7 @@ class Strategy(ABC):
 
 
 class Iteration(NamedTuple):
-    """What a `StepStrategy` may look at.
+    """What a `StepStrategy` may look at. For `on_numbers`, a tensor may be `Numbers` in its stead.
 
     Attributes:
         losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
@@ -74,13 +76,21 @@ class Iteration(NamedTuple):
         empty: ``[K]`` mask of the levels that a ratio of losses says nothing about, see
             `msbal.engine.weighting.empty_levels`; None where the host sees that there are none, so that
             nothing has to be masked.
-        step: gives the number of iterations before this one, an int64 scalar.
+        step: gives the number of iterations before this one, an int64 scalar (or an int).
     """
 
     losses: Tensor
     positives: Tensor | None
     empty: Tensor | None
     step: Callable[[], Tensor]
+
+    @classmethod
+    def of_numbers(cls, losses: list[float], positives: list[float] | None, step: int) -> Iteration:
+        """On the host; `losses` are finite."""
+        own: Any = Numbers(losses)
+        seen: Any = None if positives is None else Numbers(positives)
+        any_empty = min(losses) <= 0 or (positives is not None and min(positives) <= 0)
+        return cls(own, seen, empty_levels(own, seen) if any_empty else None, cast(Any, lambda: step))
 
 
 class Weighing(NamedTuple):
@@ -89,20 +99,26 @@ class Weighing(NamedTuple):
     Attributes:
         weights: ``[K]`` float64.
         state: the new state, without the parameters.
-        objective: a scalar whose gradient the parameters receive; its value never enters the loss.
+        gradients: what each parameter receives when the total is differentiated, ``[K]`` float64.
     """
 
     weights: Tensor
     state: State = MappingProxyType({})
-    objective: Tensor | None = None
+    gradients: State = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class StepStrategy(Strategy):
-    """Weighs anew at every iteration, from that iteration's losses."""
+    """Weighs anew at every iteration, from that iteration's losses.
+
+    Attributes:
+        on_numbers: `weigh` uses of its tensors nothing but what `Numbers` has, which the host then hands it.
+    """
+
+    on_numbers: ClassVar[bool] = False
 
     def initial_parameters(self, levels: int) -> dict[str, Tensor]:
-        """Learned tensors: parameters of the balancer, which the optimizer has to be given."""
+        """Learned tensors, ``[K]``: parameters of the balancer, which the optimizer has to be given."""
         return {}
 
     @abstractmethod
@@ -112,7 +128,7 @@ class StepStrategy(Strategy):
         Of an iteration with a loss that is not finite nothing is kept, whatever this returns.
 
         Args:
-            state: the strategy's state, and its parameters.
+            state: the strategy's state, and its parameters, detached, in float64.
         """
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:

@@ -30,6 +30,7 @@ class CoV(StepStrategy):
     """
 
     name: ClassVar[str] = "cov"
+    on_numbers: ClassVar[bool] = True
     decay: float | None = None
 
     def __post_init__(self) -> None:
@@ -45,12 +46,12 @@ class CoV(StepStrategy):
         losses, empty = iteration.losses, iteration.empty
         young = unless_nowhere(count < 2.0)
         # The 1e-8 is the authors' code's.
-        deviation = torch.sqrt(state["squares"] / count + 1e-8)
+        deviation = (state["squares"] / count + 1e-8).sqrt()
         weights = rescale(deviation / mean_ratio, either(empty, young))
 
         counted = count + 1.0
         ratio = losses / mean_loss
-        rate = counted.reciprocal() if self.decay is None else torch.full_like(count, 1.0 - self.decay)
+        rate = counted.reciprocal() if self.decay is None else 0.0 * count + (1.0 - self.decay)
         if young is not None:
             first = count == 0.0
             ratio, rate = ratio.masked_fill(first, 1.0), rate.masked_fill(first, 1.0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
 from msbal.engine.weighting import rescale_softmax
@@ -25,6 +23,7 @@ class GLS(StepStrategy):
     """
 
     name: ClassVar[str] = "gls"
+    on_numbers: ClassVar[bool] = True
 
     def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
         return Weighing(rescale_softmax(-iteration.losses.log(), iteration.empty))

@@ -25,6 +25,7 @@ class Positives(StepStrategy):
     """
 
     name: ClassVar[str] = "positives"
+    on_numbers: ClassVar[bool] = True
 
     def initial_state(self, levels: int) -> dict[str, Tensor]:
         return {"seen": torch.zeros(levels, dtype=torch.float64)}
@@ -35,6 +36,7 @@ class Positives(StepStrategy):
                 "losses should have the positives of each level for the strategy `positives`. Found none."
             )
         seen = state["seen"] + iteration.positives
-        least, most = seen.amin(), seen.amax()
-        factor = 2.0 - (seen - least) / (most - least).clamp_min(1.0)
+        more = seen - seen.amin()
+        spread = (0.0 * more + more.amax()).clamp_min(1.0)
+        factor = 2.0 - more / spread
         return Weighing(rescale(factor, iteration.empty), {"seen": seen})

@@ -21,6 +21,7 @@ class RLW(StepStrategy):
     """
 
     name: ClassVar[str] = "rlw"
+    on_numbers: ClassVar[bool] = True
 
     def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
         k = iteration.losses.numel()

@@ -34,6 +34,7 @@ class SLAW(StepStrategy):
     """
 
     name: ClassVar[str] = "slaw"
+    on_numbers: ClassVar[bool] = True
     decay: float = 0.99
     floor: float = 1e-5
 

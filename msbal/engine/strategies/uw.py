@@ -29,19 +29,15 @@ class UW(StepStrategy):
     """
 
     name: ClassVar[str] = "uw"
+    on_numbers: ClassVar[bool] = True
     initial: float = 0.0
 
     def initial_parameters(self, levels: int) -> dict[str, Tensor]:
         return {"log_variance": torch.full((levels,), self.initial)}
 
     def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
-        log_variance, empty = state["log_variance"], iteration.empty
-        log_inverse = -log_variance.detach().to(torch.float64)
-        # The objective's derivative by s, (1 - exp(-s) L) / 2: to write it costs less than autograd's finding it.
-        derivative = torch.full_like(log_inverse, 0.5).addcmul(
-            log_inverse.exp(), iteration.losses, value=-0.5
-        )
+        log_inverse, empty = -state["log_variance"], iteration.empty
+        derivative = 0.5 - 0.5 * (log_inverse.exp() * iteration.losses)  # of the objective, by s
         if empty is not None:
             derivative = derivative.masked_fill(empty, 0.0)
-        objective = torch.dot(log_variance, derivative.to(log_variance.dtype))
-        return Weighing(rescale_softmax(log_inverse, empty), objective=objective)
+        return Weighing(rescale_softmax(log_inverse, empty), gradients={"log_variance": derivative})

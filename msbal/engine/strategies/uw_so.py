@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
 from msbal.engine.draw import Draw
 from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
 from msbal.engine.weighting import rescale_softmax
@@ -27,6 +25,7 @@ class UWSO(StepStrategy):
     """
 
     name: ClassVar[str] = "uw_so"
+    on_numbers: ClassVar[bool] = True
     temperature: float = 10.0
 
     def __post_init__(self) -> None:
