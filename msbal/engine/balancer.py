@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import all_finite, choose, writer
+from msbal.engine.host import all_finite, choose, tensor_of, writer
 from msbal.engine.interval import Memory, end_interval, initial_memory
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.numbers import Numbers
@@ -292,10 +292,8 @@ class Balancer(nn.Module):
         losses = row.view(self._losses.shape[1:]).sum(dim=0) if len(self.terms) > 1 else row
         if ranks() > 1:
             losses, positives = average_ranks(losses, positives)
-        finite, state = all_finite(losses.sum()), self._state()
-        parameters = {
-            key: parameter.detach().to(torch.float64) for key, parameter in self._learned_by_key().items()
-        }
+        finite, state, learned = all_finite(losses.sum()), self._state(), self._learned_by_key()
+        parameters = {key: parameter.detach().to(torch.float64) for key, parameter in learned.items()}
         step = Iteration(
             losses,
             positives,
@@ -305,7 +303,7 @@ class Balancer(nn.Module):
         weighed = strategy.weigh(step, {**state, **parameters}, self._draw)
         weights = choose(finite, weighed.weights, self.weights)
         total = torch.dot(values, self._constant(weights, values))
-        for key, parameter in self._learned_by_key().items():
+        for key, parameter in learned.items():
             gradient = choose(finite, weighed.gradients[key], torch.zeros_like(parameters[key]))
             total = _with_gradient(total, parameter, gradient.to(parameter.dtype))
         changes = [(value, choose(finite, weighed.state[key], value)) for key, value in state.items()]
@@ -330,13 +328,15 @@ class Balancer(nn.Module):
             return torch.dot(values, self._constant(self.weights, values))
         step = Iteration.of_numbers(losses, seen, host.iterations + host.position)
         state = {key: Numbers(own[_STATE_PREFIX + key].tolist()) for key in self._state_keys}
-        for key, parameter in self._learned_by_key().items():
+        learned = self._learned_by_key()
+        for key, parameter in learned.items():
             state[key] = Numbers(parameter.tolist())
         weighed = strategy.weigh(step, state, self._draw)
         weights = weighed.weights.tolist()
-        total = torch.dot(values, values.new_tensor(weights * len(self.terms)))
-        for key, parameter in self._learned_by_key().items():
-            total = _with_gradient(total, parameter, parameter.new_tensor(weighed.gradients[key].tolist()))
+        total = torch.dot(values, tensor_of(weights * len(self.terms), values.dtype))
+        for key, parameter in learned.items():
+            gradient = tensor_of(weighed.gradients[key].tolist(), parameter.dtype)
+            total = _with_gradient(total, parameter, gradient)
         host.buffers["weights"](0, *weights)
         for key in self._state_keys:
             host.buffers[key](0, *weighed.state[key].tolist())

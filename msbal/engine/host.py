@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Callable
 from functools import partial
 
@@ -31,6 +32,11 @@ def writer(rows: Tensor) -> Callable[..., None] | None:
     if not readable(rows):
         return None
     return partial(struct.Struct(f"{rows.shape[1]}d").pack_into, memoryview(rows.numpy()).cast("B"))
+
+
+def tensor_of(numbers: list[float], dtype: torch.dtype) -> Tensor:
+    """`torch.tensor` of float32 or float64 on the CPU, at a third of its cost."""
+    return torch.frombuffer(array("f" if dtype == torch.float32 else "d", numbers), dtype=dtype)
 
 
 def read(condition: Tensor) -> Tensor | bool:

@@ -9,10 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_AVAILABLE = dist.is_available()
+
 
 def ranks() -> int:
     """Processes of the default group; 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _AVAILABLE and dist.is_initialized() else 1
 
 
 def all_gather(flat: Tensor) -> Tensor:
