@@ -3,6 +3,7 @@
 from msbal.engine.balancer import Balancer
 from msbal.engine.group import BalancerSet, GroupNames
 from msbal.engine.losses import LevelLosses, Losses, gather
+from msbal.engine.numbers import Numbers
 from msbal.engine.report import IntervalReport
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies import (
@@ -18,6 +19,7 @@ from msbal.engine.strategies import (
     CoV,
     Equal,
     Fixed,
+    Iteration,
     MaxLoss,
     MinLoss,
     Positives,
@@ -50,11 +52,13 @@ __all__ = [
     "IntervalRecord",
     "IntervalReport",
     "IntervalStatistics",
+    "Iteration",
     "LevelLosses",
     "Losses",
     "MaxLoss",
     "MinLoss",
     "NonFinite",
+    "Numbers",
     "Positives",
     "State",
     "StepStrategy",

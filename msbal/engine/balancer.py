@@ -30,7 +30,7 @@ from msbal.engine.report import (
     unpack,
 )
 from msbal.engine.statistics import EPSILON
-from msbal.engine.strategies.base import Iteration, StepStrategy, Strategy, make
+from msbal.engine.strategies.base import Iteration, State, StepStrategy, Strategy, make
 from msbal.engine.view import HostView
 from msbal.engine.weighting import empty_levels
 from msbal.record import IntervalRecord, NonFinite
@@ -118,6 +118,7 @@ class Balancer(nn.Module):
         self._step_strategy = self.strategy if isinstance(self.strategy, StepStrategy) else None
         if self._step_strategy is not None:
             parameters = self._step_strategy.initial_parameters(k)
+            self._check_shapes(parameters, memory.strategy if self._step_strategy.on_numbers else {})
             self._parameter_keys = tuple(parameters)
             for key, value in parameters.items():
                 self.register_parameter(_STATE_PREFIX + key, nn.Parameter(value))
@@ -134,6 +135,15 @@ class Balancer(nn.Module):
         self._report = torch.zeros(self._layout.size(ranks=1), dtype=torch.float64)
         self._host = HostView()
         self._captured = False
+
+    def _check_shapes(self, parameters: State, state: State) -> None:
+        k = len(self.levels)
+        for key, value in {**state, **parameters}.items():
+            if value.shape != (k,) or (key in state and value.dtype != torch.float64):
+                raise ValueError(
+                    f"strategy `{self.strategy.name}`: `{key}` should have the shape [{k}], one number a level"
+                    f"{', in float64' if key in state else ''}. Found {list(value.shape)} in {value.dtype}."
+                )
 
     def forward(self, losses: Losses) -> Tensor:
         """Weigh one iteration's losses.
@@ -166,12 +176,12 @@ class Balancer(nn.Module):
         """An iteration whose place in the interval the host knows: two kernels more than a sum."""
         host = self._host
         scale = host.scale
-        if scale is None or scale.dtype != values.dtype or scale.device != values.device:
+        if scale is None or scale.dtype is not values.dtype or scale.device != values.device:
             scale = self._prepare(values)
         position = host.position
         if host.write is not None:
             host.last = numbers = values.tolist()
-            host.write(position * 8 * len(numbers), *numbers)
+            host.write(position * host.stride, *numbers)
         else:
             host.last = detached = values.detach()
             host.rows[position].copy_(detached)
@@ -201,13 +211,13 @@ class Balancer(nn.Module):
         host = self._host
         if not host.counts:
             host.position, host.counts = int(self._filled()), True
+            host.iterations = int(self.intervals) * self.interval
         if not host.rows:
             rows = self._losses.flatten(1)
-            host.rows, host.write = rows.unbind(0), writer(rows)
-            if host.write is not None:
-                buffers = {"weights": self.weights, **self._state()}
-                host.buffers = {key: writer(value.view(1, -1)) for key, value in buffers.items()}
-                host.iterations = int(self.intervals) * self.interval
+            host.rows, host.write, host.stride = rows.unbind(0), writer(rows), rows.nbytes // len(rows)
+            if self._step_strategy is not None and self._step_strategy.on_numbers:
+                own = {"weights": self.weights, **self._state()}
+                host.buffers = {key: writer(value.view(1, -1)) for key, value in own.items()}
         host.scale = self._constant(self.weights, values)
         return host.scale
 
@@ -318,19 +328,19 @@ class Balancer(nn.Module):
         Args:
             numbers: those of `values`.
         """
-        host, own, k = self._host, self._buffers, len(self.levels)
+        host, k = self._host, len(self.levels)
         losses = numbers if len(numbers) == k else [sum(numbers[level::k]) for level in range(k)]
-        seen = None if positives is None else positives.tolist()
         if ranks() > 1:
-            mean, over_ranks = average_ranks(torch.tensor(losses, dtype=torch.float64), positives)
-            losses, seen = mean.tolist(), None if over_ranks is None else over_ranks.tolist()
+            mean, positives = average_ranks(tensor_of(losses, torch.float64), positives)
+            losses = mean.tolist()
         if not math.isfinite(sum(losses)):
             return torch.dot(values, self._constant(self.weights, values))
+        seen = None if positives is None else positives.tolist()
         step = Iteration.of_numbers(losses, seen, host.iterations + host.position)
-        state = {key: Numbers(own[_STATE_PREFIX + key].tolist()) for key in self._state_keys}
         learned = self._learned_by_key()
-        for key, parameter in learned.items():
-            state[key] = Numbers(parameter.tolist())
+        state: Any = {
+            key: Numbers(value.tolist()) for key, value in (*self._state().items(), *learned.items())
+        }
         weighed = strategy.weigh(step, state, self._draw)
         weights = weighed.weights.tolist()
         total = torch.dot(values, tensor_of(weights * len(self.terms), values.dtype))
@@ -344,7 +354,8 @@ class Balancer(nn.Module):
 
     def _learned_by_key(self) -> dict[str, nn.Parameter]:
         """What the strategy learns."""
-        return {key: self._parameters[_STATE_PREFIX + key] for key in self._parameter_keys}
+        own: Any = self._parameters
+        return {key: own[_STATE_PREFIX + key] for key in self._parameter_keys}
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -356,7 +367,8 @@ class Balancer(nn.Module):
 
     def _state(self) -> dict[str, Tensor]:
         """What the strategy remembers."""
-        return {key: self._buffers[_STATE_PREFIX + key] for key in self._state_keys}
+        own: Any = self._buffers
+        return {key: own[_STATE_PREFIX + key] for key in self._state_keys}
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""

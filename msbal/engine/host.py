@@ -31,7 +31,7 @@ def writer(rows: Tensor) -> Callable[..., None] | None:
     """
     if not readable(rows):
         return None
-    return partial(struct.Struct(f"{rows.shape[1]}d").pack_into, memoryview(rows.numpy()).cast("B"))
+    return partial(struct.Struct(f"{rows.shape[1]}d").pack_into, memoryview(rows.numpy().data).cast("B"))
 
 
 def tensor_of(numbers: list[float], dtype: torch.dtype) -> Tensor:

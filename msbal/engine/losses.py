@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+_WIDE = (torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class LevelLosses:
@@ -65,7 +67,7 @@ def gather_flat(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> 
         raise ValueError(
             f"losses should be a tensor, a mapping or a sequence. Found {type(losses).__name__}."
         )
-    if values.dtype not in (torch.float32, torch.float64):
+    if values.dtype not in _WIDE:
         values = values.float()
     return values, positives
 

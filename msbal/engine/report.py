@@ -61,13 +61,15 @@ def _parts(
 ) -> list[Tensor | None]:
     """A report's numbers in their order, on the device; None for a 0 that nobody has counted."""
     state = new.strategy
-    apart = intervals is not None and intervals.numel() > 1
+    apart = None
+    if intervals is not None and intervals.numel() > 1:
+        apart = (intervals != old.interval).any()
     return [
         statistics.interval,
         statistics.count,
         state.get("reward"),
         state.get("action"),
-        (intervals != old.interval).any() if apart else None,
+        apart,
         statistics.loss,
         statistics.variance,
         statistics.variance_reduction,

@@ -5,18 +5,20 @@ Shapes: A iterations of the interval (alpha), T terms, K levels, R ranks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from msbal.engine import host
 from msbal.engine.host import all_finite
+from msbal.engine.numbers import Numbers
 
 EPSILON = 1e-5
 """Eq 4's epsilon."""
 
 
-class IntervalStatistics(NamedTuple):
+@dataclass(frozen=True)
+class IntervalStatistics:
     """What a strategy may look at when an interval ends. All tensors are float64 on one device.
 
     Attributes:
@@ -86,4 +88,7 @@ def _means(losses: Tensor) -> tuple[Tensor, Tensor]:
 
 def variance_reduction(previous: Tensor, current: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Eq 4: the rate ``[K]`` at which the variance fell, at most 1."""
+    if host.readable(previous) and host.readable(current):
+        before, now = Numbers(previous.tolist()), Numbers(current.tolist())
+        return host.tensor_of(((before - now) / (before + epsilon)).tolist(), current.dtype)
     return (previous - current) / (previous + epsilon)

@@ -22,8 +22,10 @@ class HostView:
         rows: one view ``[T * K]`` of the balancer's losses for each iteration of the interval, or none
             where they have to be made.
         write: writes into them where they are in the host's memory, see `host.writer`; None elsewhere.
-        buffers: writers of the balancer's weights and of its strategy's state, where `write` is one.
-        iterations: before this interval, where `write` is one.
+        stride: bytes from row to row.
+        buffers: writers of the balancer's weights and of its strategy's state, where the strategy takes
+            `Numbers`; None where the memory is not the host's.
+        iterations: before this interval, where `counts`.
         last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.
         pending: reports on their way to the host, each with its CUDA event.
@@ -37,7 +39,8 @@ class HostView:
         self.scale: Tensor | None = None
         self.rows: tuple[Tensor, ...] = ()
         self.write: Callable[..., None] | None = None
-        self.buffers: Mapping[str, Callable[..., None]] = {}
+        self.stride = 0
+        self.buffers: Mapping[str, Any] = {}
         self.iterations = 0
         self.last: Tensor | list[float] | None = None
         self.knows_positives = False

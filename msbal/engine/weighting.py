@@ -45,7 +45,7 @@ def amplify_top(score: Tensor, loss: Tensor, top_k: int, amplification: float) -
     The host does it by its own arithmetic, for which it needs one tensor instead of twenty.
     """
     if host.readable(score) and host.readable(loss):
-        return score.new_tensor(_amplified_top(score.tolist(), loss.tolist(), top_k, amplification))
+        return host.tensor_of(_amplified_top(score.tolist(), loss.tolist(), top_k, amplification), loss.dtype)
     return amplify(select_top(score, top_k), loss, amplification)
 
 

@@ -2,7 +2,16 @@
 
 from msbal.engine.strategies.autobalance import Autobalance
 from msbal.engine.strategies.avw import AVW
-from msbal.engine.strategies.base import State, StepStrategy, Strategy, Weighing, available, make, register
+from msbal.engine.strategies.base import (
+    Iteration,
+    State,
+    StepStrategy,
+    Strategy,
+    Weighing,
+    available,
+    make,
+    register,
+)
 from msbal.engine.strategies.cov import CoV
 from msbal.engine.strategies.dwa import DWA
 from msbal.engine.strategies.equal import Equal
@@ -30,6 +39,7 @@ __all__ = [
     "CoV",
     "Equal",
     "Fixed",
+    "Iteration",
     "MaxLoss",
     "MinLoss",
     "Positives",

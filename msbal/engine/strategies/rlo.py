@@ -44,8 +44,8 @@ def reinforce(
         step: gamma.
     """
     if host.readable(probabilities) and host.readable(action) and host.readable(reward):
-        moved = _reinforced(probabilities.tolist(), int(action), float(reward), step, p_min, p_max)
-        return probabilities.new_tensor(moved)
+        new = _reinforced(probabilities.tolist(), int(action), float(reward), step, p_min, p_max)
+        return host.tensor_of(new, torch.float64)
     chosen = action.clamp_min(0).view(1)
     own = probabilities.index_select(0, chosen)
     moved = torch.where(reward > 0.0, own + step, own - step).clamp(p_min, p_max)
@@ -171,7 +171,7 @@ class RLO(Strategy):
         action = min(drawn, len(self.actions) - 1)
         weights, _ = self._strategies[action].decide(statistics, {}, draw)
         return weights, {
-            "probabilities": torch.tensor(probabilities, dtype=torch.float64),
+            "probabilities": host.tensor_of(probabilities, torch.float64),
             "action": torch.tensor(action),
             "reward": torch.tensor(earned, dtype=torch.float64),
         }
