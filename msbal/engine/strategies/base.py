@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from importlib import metadata
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
@@ -103,8 +102,8 @@ class Weighing(NamedTuple):
     """
 
     weights: Tensor
-    state: State = MappingProxyType({})
-    gradients: State = MappingProxyType({})
+    state: State = {}
+    gradients: State = {}
 
 
 @dataclass(frozen=True)
