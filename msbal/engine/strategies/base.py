@@ -102,8 +102,9 @@ class Weighing(NamedTuple):
     """
 
     weights: Tensor
-    state: State = {}
-    gradients: State = {}
+    # No one writes into these; a read-only proxy would break torch 2.4's tracer.
+    state: State = {}  # noqa: RUF012
+    gradients: State = {}  # noqa: RUF012
 
 
 @dataclass(frozen=True)
