@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
 def ablation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``grid.yaml`` and its data: three arms with three seeds; see `small_ablation`."""
+    """``grid.yaml`` and its data: three arms with three seeds; see `small_ablation`.
+
+    One for all of pytest-xdist's workers, each of which has a session of its own.
+    """
     from small_ablation import write_ablation
 
-    made = tmp_path_factory.mktemp("ablate")
-    write_ablation(made)
-    return made
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "ablate.lock"):
+        if not (shared / "ablate" / "grid.yaml").exists():
+            write_ablation(shared / "ablate")
+    return shared / "ablate"
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +31,10 @@ def unbroken(ablation_folder: Path) -> Path:
     """The folder of that grid, run by `msbal ablate` on this machine and left in peace."""
     from small_ablation import ablate, finish
 
-    finish(ablate(ablation_folder, "--jobs", "2", output="unbroken"), ablation_folder, "unbroken")
+    done = ablation_folder / "unbroken" / "report" / "report.json"
+    with FileLock(ablation_folder / "unbroken.lock"):
+        if not done.exists():
+            finish(ablate(ablation_folder, "--jobs", "2", output="unbroken"), ablation_folder, "unbroken")
     return ablation_folder / "unbroken"
 
 

@@ -17,7 +17,8 @@ pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
 termios = pytest.importorskip("termios", reason="needs a pseudo-terminal")
 
 CHILD = """
-import logging, os, sys, time
+import logging, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 from rich.console import Console
 from msbal.backend import LevelGroup
 from msbal.ui.monitor import RunHeader, make_monitor
