@@ -55,7 +55,17 @@ def test(fast: bool) -> int:
         "quickstart": ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"],
         # A process per core and one thread each: more threads than cores make torch crawl. Files of few tests
         # are no quick ones; reordered, they would come last and keep one core waiting for the other.
-        "tests": ["-m", "pytest", "-q", "-n", "logical", "--dist", "loadfile", "--no-loadscope-reorder", *quick],
+        "tests": [
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "logical",
+            "--dist",
+            "loadfile",
+            "--no-loadscope-reorder",
+            *quick,
+        ],
     }
     results = {}
     for name, command in checks.items():

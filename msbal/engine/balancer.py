@@ -40,8 +40,6 @@ from msbal.record import IntervalRecord, NonFinite
 # float32 loss can have this value.
 _EMPTY = torch.finfo(torch.float64).min
 
-_STATE_PREFIX = "strategy_"
-
 
 class Balancer(nn.Module):
     """Weighs the losses of pyramid levels against each other: eq 1.
@@ -111,17 +109,18 @@ class Balancer(nn.Module):
         self.register_buffer("intervals", memory.interval)
         self.register_buffer("previous_loss", memory.previous_loss)
         self.register_buffer("previous_variance", memory.previous_variance)
-        self._state_keys = tuple(memory.strategy)
-        for key, value in memory.strategy.items():
-            self.register_buffer(_STATE_PREFIX + key, value)
-        self._parameter_keys: tuple[str, ...] = ()
+        # From the strategy's names to the module's.
+        self._state_names = {key: f"strategy_{key}" for key in memory.strategy}
+        for key, name in self._state_names.items():
+            self.register_buffer(name, memory.strategy[key])
+        self._parameter_names: dict[str, str] = {}
         self._step_strategy = self.strategy if isinstance(self.strategy, StepStrategy) else None
         if self._step_strategy is not None:
             parameters = self._step_strategy.initial_parameters(k)
             self._check_shapes(parameters, memory.strategy if self._step_strategy.on_numbers else {})
-            self._parameter_keys = tuple(parameters)
-            for key, value in parameters.items():
-                self.register_parameter(_STATE_PREFIX + key, nn.Parameter(value))
+            self._parameter_names = {key: f"strategy_{key}" for key in parameters}
+            for key, name in self._parameter_names.items():
+                self.register_parameter(name, nn.Parameter(parameters[key]))
         # What differs from rank to rank is no buffer: DistributedDataParallel overwrites the buffers of
         # all ranks by those of rank 0 at every forward pass.
         self._losses = torch.full((interval, len(self.terms), k), _EMPTY, dtype=torch.float64)
@@ -348,14 +347,14 @@ class Balancer(nn.Module):
             gradient = tensor_of(weighed.gradients[key].tolist(), parameter.dtype)
             total = _with_gradient(total, parameter, gradient)
         host.buffers["weights"](0, *weights)
-        for key in self._state_keys:
+        for key in self._state_names:
             host.buffers[key](0, *weighed.state[key].tolist())
         return total
 
     def _learned_by_key(self) -> dict[str, nn.Parameter]:
         """What the strategy learns."""
         own: Any = self._parameters
-        return {key: own[_STATE_PREFIX + key] for key in self._parameter_keys}
+        return {key: own[name] for key, name in self._parameter_names.items()}
 
     # -- state -----------------------------------------------------------------------------------
 
@@ -368,7 +367,7 @@ class Balancer(nn.Module):
     def _state(self) -> dict[str, Tensor]:
         """What the strategy remembers."""
         own: Any = self._buffers
-        return {key: own[_STATE_PREFIX + key] for key in self._state_keys}
+        return {key: own[name] for key, name in self._state_names.items()}
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""
