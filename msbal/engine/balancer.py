@@ -336,19 +336,20 @@ class Balancer(nn.Module):
             return torch.dot(values, self._constant(self.weights, values))
         seen = None if positives is None else positives.tolist()
         step = Iteration.of_numbers(losses, seen, host.iterations + host.position)
-        learned = self._learned_by_key()
-        state: Any = {
-            key: Numbers(value.tolist()) for key, value in (*self._state().items(), *learned.items())
-        }
-        weighed = strategy.weigh(step, state, self._draw)
-        weights = weighed.weights.tolist()
-        total = torch.dot(values, tensor_of(weights * len(self.terms), values.dtype))
+        learned = self._learned_by_key() if self._parameter_names else {}
+        own: Any = self._buffers
+        state: Any = {key: Numbers(own[name].tolist()) for key, name in self._state_names.items()}
         for key, parameter in learned.items():
-            gradient = tensor_of(weighed.gradients[key].tolist(), parameter.dtype)
-            total = _with_gradient(total, parameter, gradient)
-        host.buffers["weights"](0, *weights)
+            state[key] = Numbers(parameter.tolist())
+        weights, new, gradients = strategy.weigh(step, state, self._draw)
+        numbers = weights.tolist()
+        host.buffers["weights"](0, *numbers)
         for key in self._state_names:
-            host.buffers[key](0, *weighed.state[key].tolist())
+            host.buffers[key](0, *new[key].tolist())
+        total = torch.dot(values, tensor_of(numbers * len(self.terms), values.dtype))
+        for key, parameter in learned.items():
+            gradient = tensor_of(gradients[key].tolist(), parameter.dtype)
+            total = _with_gradient(total, parameter, gradient)
         return total
 
     def _learned_by_key(self) -> dict[str, nn.Parameter]:
