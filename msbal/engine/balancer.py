@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from msbal.engine.draw import Draw
 from msbal.engine.host import all_finite, choose, tensor_of, writer
@@ -159,7 +160,7 @@ class Balancer(nn.Module):
         values, positives = gather_flat(losses, self.terms, self.levels)
         if not self.training:
             return torch.dot(values, self._constant(self.weights, values))
-        if torch.compiler.is_compiling():
+        if is_compiling():
             # Over processes the graph ends here: the losses of all ranks have to be gathered.
             step = self._device_step if ranks() == 1 else self._step_outside
             return step(values, positives)
@@ -227,7 +228,7 @@ class Balancer(nn.Module):
         has been changed in place long since. It knows nothing of an operator of ours, so it saves the
         result.
         """
-        if torch.compiler.is_compiling():
+        if is_compiling():
             weights = _opaque_copy(weights)
         weights = weights.to(values, copy=True)
         return weights.repeat(len(self.terms)) if len(self.terms) > 1 else weights
@@ -482,6 +483,8 @@ class Balancer(nn.Module):
             RuntimeError: where the ranks have not counted the same intervals.
         """
         host = self._host
+        if host.counts and not host.pending:
+            return []
         if not host.counts and (wait or not host.pending):
             # A compiled or captured step does not say when an interval ends: ask for what it has left.
             self._send(self._report.clone())

@@ -73,7 +73,7 @@ def gather_flat(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> 
 
 
 def _flat(values: Tensor, terms: Sequence[str], levels: Sequence[str]) -> Tensor:
-    if len(terms) == 1 and values.shape == (len(levels),):
+    if values.dim() == 1 and len(terms) == 1 and values.numel() == len(levels):
         return values
     if values.shape == (len(terms), len(levels)):
         return values.reshape(-1)
