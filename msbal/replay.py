@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 
 from msbal.engine import Balancer, IntervalReport, StepStrategy, Strategy
 from msbal.engine.draw import Draw
-from msbal.engine.interval import end_interval, initial_memory
+from msbal.engine.host import numbers_of
+from msbal.engine.interval import end_interval, initial_memory, on_host
 from msbal.engine.report import Layout, pack, unpack
 from msbal.engine.statistics import EPSILON
 from msbal.records.losses_log import RecordedLosses
@@ -43,7 +45,9 @@ def replay(
     layout = Layout(losses.levels, losses.terms, strategy.action_names, strategy.name, losses.group, interval)
     memory = initial_memory(strategy, len(losses.levels))
     draw = Draw(seed, losses.group)
-    positives = torch.zeros(len(losses.levels), dtype=torch.float64)
+    positives: Any = torch.zeros(len(losses.levels), dtype=torch.float64)
+    if strategy.takes_numbers():
+        memory, positives = on_host(memory), numbers_of(positives)
     while len(chunk := list(islice(rows, interval))) == interval:
         values = torch.tensor([chunk], dtype=torch.float64)
         new, statistics = end_interval(strategy, memory, values, positives, draw, epsilon)

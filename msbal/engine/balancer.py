@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import all_finite, choose, tensor_of, writer
-from msbal.engine.interval import Memory, end_interval, initial_memory
+from msbal.engine.host import all_finite, choose, numbers_of, tensor_of, writer
+from msbal.engine.interval import Memory, end_interval, initial_memory, on_host
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.numbers import Numbers
 from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
@@ -105,7 +105,10 @@ class Balancer(nn.Module):
         k = len(self.levels)
         self.strategy.check(k)
 
+        self._on_numbers = self.strategy.takes_numbers()
         memory = initial_memory(self.strategy, k)
+        if self._on_numbers:
+            self._check_state(memory.strategy)
         self.register_buffer("weights", memory.weights)
         self.register_buffer("intervals", memory.interval)
         self.register_buffer("previous_loss", memory.previous_loss)
@@ -118,7 +121,7 @@ class Balancer(nn.Module):
         self._step_strategy = self.strategy if isinstance(self.strategy, StepStrategy) else None
         if self._step_strategy is not None:
             parameters = self._step_strategy.initial_parameters(k)
-            self._check_shapes(parameters, memory.strategy if self._step_strategy.on_numbers else {})
+            self._check_parameters(parameters)
             self._parameter_names = {key: f"strategy_{key}" for key in parameters}
             for key, name in self._parameter_names.items():
                 self.register_parameter(name, nn.Parameter(parameters[key]))
@@ -136,13 +139,21 @@ class Balancer(nn.Module):
         self._host = HostView()
         self._captured = False
 
-    def _check_shapes(self, parameters: State, state: State) -> None:
-        k = len(self.levels)
-        for key, value in {**state, **parameters}.items():
-            if value.shape != (k,) or (key in state and value.dtype != torch.float64):
+    def _check_state(self, state: State) -> None:
+        for key, value in state.items():
+            if value.dim() > 1 or value.dtype not in (torch.float64, torch.int64):
                 raise ValueError(
-                    f"strategy `{self.strategy.name}`: `{key}` should have the shape [{k}], one number a level"
-                    f"{', in float64' if key in state else ''}. Found {list(value.shape)} in {value.dtype}."
+                    f"strategy `{self.strategy.name}`: `{key}`, of a strategy on numbers, should be a scalar or a "
+                    f"vector in float64 or int64. Found the shape {list(value.shape)} in {value.dtype}."
+                )
+
+    def _check_parameters(self, parameters: State) -> None:
+        k = len(self.levels)
+        for key, value in parameters.items():
+            if value.shape != (k,):
+                raise ValueError(
+                    f"strategy `{self.strategy.name}`: the parameter `{key}` should have the shape [{k}], one "
+                    f"number a level. Found {list(value.shape)}."
                 )
 
     def forward(self, losses: Losses) -> Tensor:
@@ -187,7 +198,7 @@ class Balancer(nn.Module):
             host.rows[position].copy_(detached)
         if self._step_strategy is None:
             total = torch.dot(values, scale)
-        elif host.write is not None and self._step_strategy.on_numbers:
+        elif host.write is not None and self._on_numbers:
             total = self._weigh_numbers(self._step_strategy, values, numbers, positives)
         else:
             total = self._weigh_step(self._step_strategy, values, host.rows[position], positives, position)
@@ -215,10 +226,13 @@ class Balancer(nn.Module):
         if not host.rows:
             rows = self._losses.flatten(1)
             host.rows, host.write, host.stride = rows.unbind(0), writer(rows), rows.nbytes // len(rows)
-            if self._step_strategy is not None and self._step_strategy.on_numbers:
-                own = {"weights": self.weights, **self._state()}
-                host.buffers = {key: writer(value.view(1, -1)) for key, value in own.items()}
-        host.scale = self._constant(self.weights, values)
+            host.buffers = {}
+            if host.write is not None and self._on_numbers:
+                host.buffers = {name: writer(buffer.view(1, -1)) for name, buffer in self.named_buffers()}
+        if host.write is None:
+            host.scale = self._constant(self.weights, values)
+        else:
+            host.scale = tensor_of(self.weights.tolist() * len(self.terms), values.dtype)
         return host.scale
 
     def _constant(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -238,16 +252,20 @@ class Balancer(nn.Module):
         losses, positives, intervals = self._losses.unsqueeze(0), self._positives, self.intervals
         if ranks() > 1:
             losses, positives, intervals = gather_ranks(losses, positives, intervals)
-        old = self._memory()
+        host, old = self._host, self._memory()
+        if host.write is not None and self._on_numbers:
+            old, positives = on_host(old), numbers_of(positives)
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
-        if self._host.write is not None:
-            self._host.pending.append((pack(old, new, statistics, losses, intervals), None))
-        else:
+        if host.write is None:
             self._send(pack_flat(old, new, statistics, losses, intervals))
-        _replace(_pairs(old, new))
+        else:
+            host.pending.append((pack(old, new, statistics, losses, intervals), None))
+        if host.write is not None and self._on_numbers:
+            self._write(new)
+        else:
+            _replace(_pairs(old, new))
         self._losses.fill_(_EMPTY)
         self._positives.zero_()
-        host = self._host
         host.position, host.scale = 0, None
         host.iterations += self.interval
 
@@ -345,8 +363,8 @@ class Balancer(nn.Module):
         weights, new, gradients = strategy.weigh(step, state, self._draw)
         numbers = weights.tolist()
         host.buffers["weights"](0, *numbers)
-        for key in self._state_names:
-            host.buffers[key](0, *new[key].tolist())
+        for key, name in self._state_names.items():
+            host.buffers[name](0, *new[key].tolist())
         total = torch.dot(values, tensor_of(numbers * len(self.terms), values.dtype))
         for key, parameter in learned.items():
             gradient = tensor_of(gradients[key].tolist(), parameter.dtype)
@@ -365,6 +383,17 @@ class Balancer(nn.Module):
         return Memory(
             own["intervals"], own["weights"], own["previous_loss"], own["previous_variance"], self._state()
         )
+
+    def _write(self, memory: Any) -> None:
+        """Into the buffers, a memory of numbers."""
+        write = self._host.buffers
+        write["intervals"](0, memory.interval)
+        write["weights"](0, *memory.weights.values)
+        write["previous_loss"](0, *memory.previous_loss.values)
+        write["previous_variance"](0, *memory.previous_variance.values)
+        for key, name in self._state_names.items():
+            value = memory.strategy[key]
+            write[name](0, *(value.values if isinstance(value, Numbers) else (value,)))
 
     def _state(self) -> dict[str, Tensor]:
         """What the strategy remembers."""

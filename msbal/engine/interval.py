@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from msbal.engine.draw import Draw
-from msbal.engine.host import all_finite, choose
-from msbal.engine.statistics import IntervalStatistics, interval_moments, variance_reduction
+from msbal.engine.host import all_finite, choose, numbers_of
+from msbal.engine.statistics import IntervalStatistics, host_moments, interval_moments, variance_reduction
 from msbal.engine.strategies.base import State, Strategy
 
 
@@ -42,6 +42,17 @@ def initial_memory(strategy: Strategy, levels: int) -> Memory:
     )
 
 
+def on_host(memory: Memory) -> Memory:
+    """The same as `Numbers` and Python numbers."""
+    return Memory(
+        interval=numbers_of(memory.interval),
+        weights=numbers_of(memory.weights),
+        previous_loss=numbers_of(memory.previous_loss),
+        previous_variance=numbers_of(memory.previous_variance),
+        strategy={key: numbers_of(value) for key, value in memory.strategy.items()},
+    )
+
+
 def end_interval(
     strategy: Strategy, memory: Memory, losses: Tensor, positives: Tensor, draw: Draw, epsilon: float
 ) -> tuple[Memory, IntervalStatistics]:
@@ -51,10 +62,13 @@ def end_interval(
     decides nothing.
 
     Args:
+        memory: of tensors; or `on_host`, for a strategy that takes numbers and losses in the host's memory. What
+            is returned is of the same kind.
         losses: ``[R, A, T, K]`` float64, the interval's unweighted losses on all ranks.
         positives: ``[K]`` float64, over the interval and all ranks.
     """
-    count, loss, loss_by_term, variance = interval_moments(losses)
+    moments: Any = interval_moments if isinstance(memory.weights, Tensor) else host_moments
+    count, loss, loss_by_term, variance = moments(losses)
     interval = memory.interval + 1
     statistics = IntervalStatistics(
         interval=interval,

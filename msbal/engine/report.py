@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,10 +56,8 @@ class Packed(NamedTuple):
     losses: Tensor
 
 
-def _parts(
-    old: Memory, new: Memory, statistics: IntervalStatistics, intervals: Tensor | None
-) -> list[Tensor | None]:
-    """A report's numbers in their order, on the device; None for a 0 that nobody has counted."""
+def _parts(old: Memory, new: Memory, statistics: IntervalStatistics, intervals: Tensor | None) -> list[Any]:
+    """A report's numbers in their order, as they come; None for a 0 that nobody has counted."""
     state = new.strategy
     apart = None
     if intervals is not None and intervals.numel() > 1:
@@ -76,7 +74,7 @@ def _parts(
         new.weights,
         old.weights,
         statistics.positives,
-        *statistics.loss_by_term.unbind(0),
+        *statistics.loss_by_term,
         *([state["probabilities"]] if "probabilities" in state else []),
     ]
 
@@ -93,11 +91,11 @@ def pack(
     """
     numbers: list[float] = []
     for part in _parts(old, new, statistics, intervals):
-        read = 0.0 if part is None else part.tolist()
-        if isinstance(read, list):
-            numbers += read
+        found = part if part is None or isinstance(part, int | float) else part.tolist()
+        if isinstance(found, list):
+            numbers += found
         else:
-            numbers.append(read)
+            numbers.append(found or 0.0)
     return Packed(numbers, losses.clone())
 
 

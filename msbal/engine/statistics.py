@@ -5,12 +5,11 @@ Shapes: A iterations of the interval (alpha), T terms, K levels, R ranks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from msbal.engine import host
-from msbal.engine.host import all_finite
 from msbal.engine.numbers import Numbers
 
 EPSILON = 1e-5
@@ -20,6 +19,8 @@ EPSILON = 1e-5
 @dataclass(frozen=True)
 class IntervalStatistics:
     """What a strategy may look at when an interval ends. All tensors are float64 on one device.
+
+    For a strategy that takes them, `Numbers` stand in the ``[K]`` tensors' stead, and Python's in the scalars'.
 
     Attributes:
         interval: int64 scalar t, counted from 1.
@@ -59,12 +60,6 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         differences. The losses are NaN where count is 0, the variance where it is 1.
     """
     alpha = losses.shape[1]
-    if host.readable(losses):
-        mean_over_ranks, per_level = _means(losses)
-        loss_by_term = mean_over_ranks.sum(dim=0)
-        if all_finite(loss_by_term):  # as nearly always: nothing has to be left out
-            loss = per_level.sum(dim=0) if len(loss_by_term) > 1 else loss_by_term.squeeze(0)
-            return losses.new_full((), alpha), loss, loss_by_term, per_level.var(dim=0)
     kept = ((losses * 0.0).sum(dim=(0, 2, 3)) == 0).to(losses.dtype)  # [A]: times 0, only what is finite is 0
     count = kept.sum()
     left_out = (kept == 0).view(-1, 1)
@@ -80,6 +75,18 @@ def interval_moments(losses: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return count, loss, loss_by_term, variance
 
 
+def host_moments(losses: Tensor) -> tuple[float, Numbers, list[Numbers], Numbers]:
+    """`interval_moments` of losses in the host's memory, as numbers."""
+    mean_over_ranks, per_level = _means(losses)
+    by_term = mean_over_ranks.sum(dim=0).tolist()
+    if all(math.isfinite(total) for row in by_term for total in row):  # as nearly always: nothing is left out
+        loss = by_term[0] if len(by_term) == 1 else list(map(sum, zip(*by_term, strict=True)))
+        variance = per_level.var(dim=0).tolist()  # by Welford's algorithm
+        return losses.shape[1], Numbers(loss), list(map(Numbers, by_term)), Numbers(variance)
+    count, total, parts, spread = interval_moments(losses)
+    return count.item(), Numbers(total.tolist()), list(map(Numbers, parts.tolist())), Numbers(spread.tolist())
+
+
 def _means(losses: Tensor) -> tuple[Tensor, Tensor]:
     """Over ranks, ``[A, T, K]``, and summed over terms, ``[A, K]``; one rank or term costs no kernel."""
     mean_over_ranks = losses.mean(dim=0) if len(losses) > 1 else losses.squeeze(0)
@@ -88,7 +95,4 @@ def _means(losses: Tensor) -> tuple[Tensor, Tensor]:
 
 def variance_reduction(previous: Tensor, current: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Eq 4: the rate ``[K]`` at which the variance fell, at most 1."""
-    if host.readable(previous) and host.readable(current):
-        before, now = Numbers(previous.tolist()), Numbers(current.tolist())
-        return host.tensor_of(((before - now) / (before + epsilon)).tolist(), current.dtype)
     return (previous - current) / (previous + epsilon)

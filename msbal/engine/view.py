@@ -23,8 +23,7 @@ class HostView:
             where they have to be made.
         write: writes into them where they are in the host's memory, see `host.writer`; None elsewhere.
         stride: bytes from row to row.
-        buffers: writers of the balancer's weights and of its strategy's state, where the strategy takes
-            `Numbers`; None where the memory is not the host's.
+        buffers: writers of the balancer's buffers, by name, where `write` is one and the strategy takes numbers.
         iterations: before this interval, where `counts`.
         last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.

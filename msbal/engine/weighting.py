@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
-from msbal.engine import host
 from msbal.engine.host import unless_nowhere
+from msbal.engine.numbers import Numbers
 
 
 def select_top(score: Tensor, top_k: int) -> Tensor:
@@ -39,13 +41,13 @@ def amplify(selected: Tensor, loss: Tensor, amplification: float) -> Tensor:
     return 1.0 + amplification * (share * selected)
 
 
-def amplify_top(score: Tensor, loss: Tensor, top_k: int, amplification: float) -> Tensor:
+def amplify_top(score: Any, loss: Any, top_k: int, amplification: float) -> Any:
     """Eq 5 for the `top_k` levels of the highest score: `select_top` and `amplify` in one, ``[K]`` weights.
 
-    The host does it by its own arithmetic, for which it needs one tensor instead of twenty.
+    Of `Numbers` both at once, in a tenth of the steps.
     """
-    if host.readable(score) and host.readable(loss):
-        return host.tensor_of(_amplified_top(score.tolist(), loss.tolist(), top_k, amplification), loss.dtype)
+    if isinstance(score, Numbers):
+        return Numbers(_amplified_top(score.values, loss.tolist(), top_k, amplification))
     return amplify(select_top(score, top_k), loss, amplification)
 
 
@@ -71,7 +73,8 @@ def empty_levels(losses: Tensor, positives: Tensor | None) -> Tensor | None:
         losses: ``[K]``.
         positives: ``[K]``, or None where they are unknown.
     """
-    return unless_nowhere(losses <= 0.0 if positives is None else (losses <= 0.0) | (positives <= 0))
+    empty: Tensor = losses <= 0.0 if positives is None else (losses <= 0.0) | (positives <= 0)
+    return cast("Tensor | None", unless_nowhere(empty))
 
 
 def either(one: Tensor | None, other: Tensor | None) -> Tensor | None:

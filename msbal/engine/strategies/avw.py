@@ -18,6 +18,7 @@ class AVW(SelectionStrategy):
     """Amplifies the levels whose variance fell the most (eq 4)."""
 
     name: ClassVar[str] = "avw"
+    on_numbers: ClassVar[bool] = True
 
     def score(self, statistics: IntervalStatistics) -> Tensor:
         return statistics.variance_reduction

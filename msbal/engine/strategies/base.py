@@ -33,9 +33,18 @@ class Strategy(ABC):
     """Decides the weights at the end of every interval.
 
     No method may wait for the device or branch on a tensor's value.
+
+    Attributes:
+        on_numbers: the class's methods use of their vectors nothing but what `Numbers` has, so that on the CPU
+            the host may hand them those, and Python's numbers for scalars. They return what they were given.
     """
 
     name: ClassVar[str] = ""
+    on_numbers: ClassVar[bool] = False
+
+    def takes_numbers(self) -> bool:
+        """Whether the host may hand it `Numbers`: a subclass says `on_numbers` anew for its own methods."""
+        return bool(vars(type(self)).get("on_numbers"))
 
     def check(self, levels: int) -> None:  # noqa: B027
         """Refuse a number of levels that the strategy cannot work with.
@@ -67,7 +76,7 @@ class Strategy(ABC):
 
 
 class Iteration(NamedTuple):
-    """What a `StepStrategy` may look at. For `on_numbers`, a tensor may be `Numbers` in its stead.
+    """What a `StepStrategy` may look at. For one that takes them, `Numbers` stand in the tensors' stead.
 
     Attributes:
         losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
@@ -109,13 +118,7 @@ class Weighing(NamedTuple):
 
 @dataclass(frozen=True)
 class StepStrategy(Strategy):
-    """Weighs anew at every iteration, from that iteration's losses.
-
-    Attributes:
-        on_numbers: `weigh` uses of its tensors nothing but what `Numbers` has, which the host then hands it.
-    """
-
-    on_numbers: ClassVar[bool] = False
+    """Weighs anew at every iteration, from that iteration's losses."""
 
     def initial_parameters(self, levels: int) -> dict[str, Tensor]:
         """Learned tensors, ``[K]``: parameters of the balancer, which the optimizer has to be given."""
@@ -201,4 +204,5 @@ def make(name: str, **options: object) -> Strategy:
 
 def ones(statistics: IntervalStatistics) -> Tensor:
     """Unit weights, ``[K]``."""
-    return torch.ones_like(statistics.loss)
+    loss: Any = statistics.loss
+    return cast(Tensor, Numbers([1.0] * loss.numel())) if isinstance(loss, Numbers) else torch.ones_like(loss)

@@ -29,6 +29,7 @@ class DWA(Strategy):
     """
 
     name: ClassVar[str] = "dwa"
+    on_numbers: ClassVar[bool] = True
     temperature: float = 2.0
 
     def __post_init__(self) -> None:

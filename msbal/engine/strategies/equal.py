@@ -18,6 +18,7 @@ class Equal(Strategy):
     """Weighs every level with 1: the framework's own training, with records."""
 
     name: ClassVar[str] = "equal"
+    on_numbers: ClassVar[bool] = True
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
         return ones(statistics), state

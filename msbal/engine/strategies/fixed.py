@@ -24,6 +24,7 @@ class Fixed(Strategy):
     """
 
     name: ClassVar[str] = "fixed"
+    on_numbers: ClassVar[bool] = True
     weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ class MaxLoss(SelectionStrategy):
     """Amplifies the levels with the largest interval loss."""
 
     name: ClassVar[str] = "max_loss"
+    on_numbers: ClassVar[bool] = True
 
     def score(self, statistics: IntervalStatistics) -> Tensor:
         return statistics.loss

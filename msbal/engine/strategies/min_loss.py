@@ -18,6 +18,7 @@ class MinLoss(SelectionStrategy):
     """Amplifies the levels with the smallest interval loss."""
 
     name: ClassVar[str] = "min_loss"
+    on_numbers: ClassVar[bool] = True
 
     def score(self, statistics: IntervalStatistics) -> Tensor:
         return -statistics.loss

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from msbal.engine import host
 from msbal.engine.draw import Draw
+from msbal.engine.numbers import Numbers
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import State, Strategy, available, ones, register
 from msbal.engine.strategies.selection import SelectionStrategy
@@ -43,9 +43,6 @@ def reinforce(
         reward: scalar; above 0 is a reward, all else a punishment.
         step: gamma.
     """
-    if host.readable(probabilities) and host.readable(action) and host.readable(reward):
-        new = _reinforced(probabilities.tolist(), int(action), float(reward), step, p_min, p_max)
-        return host.tensor_of(new, torch.float64)
     chosen = action.clamp_min(0).view(1)
     own = probabilities.index_select(0, chosen)
     moved = torch.where(reward > 0.0, own + step, own - step).clamp(p_min, p_max)
@@ -54,10 +51,10 @@ def reinforce(
     return torch.where(action < 0, probabilities, rescaled.index_copy(0, chosen, moved))
 
 
-def _reinforced(
+def reinforced(
     probabilities: list[float], action: int, reward: float, step: float, p_min: float, p_max: float
 ) -> list[float]:
-    """`reinforce` by the host's arithmetic."""
+    """`reinforce` of numbers."""
     if action < 0:
         return probabilities
     moved = min(max(probabilities[action] + (step if reward > 0 else -step), p_min), p_max)
@@ -80,6 +77,7 @@ class RLO(Strategy):
     """
 
     name: ClassVar[str] = "rlo"
+    on_numbers: ClassVar[bool] = True
     amplification: float = 1.5
     top_k: int = 2
     step: float = 0.01
@@ -127,6 +125,9 @@ class RLO(Strategy):
             )
         return tuple(made)
 
+    def takes_numbers(self) -> bool:
+        return super().takes_numbers() and all(strategy.takes_numbers() for strategy in self._strategies)
+
     def check(self, levels: int) -> None:
         for strategy in self._strategies:
             strategy.check(levels)
@@ -144,7 +145,7 @@ class RLO(Strategy):
         return self.actions
 
     def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-        if host.readable(statistics.loss) and host.readable(state["action"]):
+        if isinstance(statistics.loss, Numbers):
             return self._decide_on_host(statistics, state, draw)
         earned = reward(statistics.previous_loss, statistics.loss).masked_fill(state["action"] < 0, 0.0)
         probabilities = reinforce(
@@ -156,24 +157,22 @@ class RLO(Strategy):
         weights = self._weights_of(action, statistics)
         return weights, {"probabilities": probabilities, "action": action, "reward": earned}
 
-    def _decide_on_host(
-        self, statistics: IntervalStatistics, state: State, draw: Draw
-    ) -> tuple[Tensor, State]:
-        """`decide` by the host's arithmetic, which asks the action's own strategy alone."""
-        last, earned = int(state["action"]), 0.0
+    def _decide_on_host(self, statistics: Any, state: Any, draw: Draw) -> tuple[Any, Any]:
+        """`decide` of numbers, which asks the action's own strategy alone."""
+        last, earned = state["action"], 0.0
         if last >= 0:
-            before, now = sum(statistics.previous_loss.tolist()), sum(statistics.loss.tolist())
+            before, now = statistics.previous_loss.sum(), statistics.loss.sum()
             earned = float(before > now) - float(before < now)
-        probabilities = _reinforced(
+        probabilities = reinforced(
             state["probabilities"].tolist(), last, earned, self.step, self.p_min, self.p_max
         )
-        drawn = bisect_right(list(accumulate(probabilities)), draw.number(int(statistics.interval)))
+        drawn = bisect_right(list(accumulate(probabilities)), draw.number(statistics.interval))
         action = min(drawn, len(self.actions) - 1)
         weights, _ = self._strategies[action].decide(statistics, {}, draw)
         return weights, {
-            "probabilities": host.tensor_of(probabilities, torch.float64),
-            "action": torch.tensor(action),
-            "reward": torch.tensor(earned, dtype=torch.float64),
+            "probabilities": Numbers(probabilities),
+            "action": action,
+            "reward": earned,
         }
 
     def _weights_of(self, action: Tensor, statistics: IntervalStatistics) -> Tensor:
@@ -181,7 +180,7 @@ class RLO(Strategy):
         unit = ones(statistics)
         scores = [s.score(statistics) if isinstance(s, SelectionStrategy) else unit for s in self._strategies]
         score = torch.stack(scores).index_select(0, action.view(1)).squeeze(0)
-        weights = amplify_top(score, statistics.loss, self.top_k, self.amplification)
+        weights: Tensor = amplify_top(score, statistics.loss, self.top_k, self.amplification)
         if EQUAL not in self.actions:
             return weights
         return torch.where(action == self.actions.index(EQUAL), unit, weights)
