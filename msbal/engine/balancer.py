@@ -116,7 +116,7 @@ class Balancer(nn.Module):
         # From the strategy's names to the module's.
         self._state_names = {key: f"strategy_{key}" for key in memory.strategy}
         for key, name in self._state_names.items():
-            self.register_buffer(name, memory.strategy[key])
+            self.register_buffer(name, memory.strategy[key].contiguous())
         self._parameter_names: dict[str, str] = {}
         self._step_strategy = self.strategy if isinstance(self.strategy, StepStrategy) else None
         if self._step_strategy is not None:
