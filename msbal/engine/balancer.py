@@ -184,7 +184,10 @@ class Balancer(nn.Module):
     # -- one iteration ---------------------------------------------------------------------------
 
     def _host_step(self, values: Tensor, positives: Tensor | None) -> Tensor:
-        """An iteration whose place in the interval the host knows: two kernels more than a sum."""
+        """An iteration whose place in the interval the host knows.
+
+        Two kernels more than a sum; one where the host writes the losses down itself.
+        """
         host = self._host
         scale = host.scale
         if scale is None or scale.dtype is not values.dtype or scale.device != values.device:
