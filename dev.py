@@ -47,25 +47,16 @@ def test(fast: bool) -> int:
         for name in FRAMEWORKS:
             install_framework(name)
     quick = ["-m", "not slow"] if fast else []
+    # A process per core and one thread each: more threads than cores make torch crawl. Files of few tests are
+    # no quick ones; reordered, they would come last and keep one core waiting for the other.
+    parallel = ["-n", "logical", "--dist", "loadfile", "--no-loadscope-reorder"]
     checks = {
         "lint": ["-m", "ruff", "check", "."],
         "format": ["-m", "ruff", "format", "--check", "."],
         "types": ["-m", "mypy"],
         "import contract": ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
         "quickstart": ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"],
-        # A process per core and one thread each: more threads than cores make torch crawl. Files of few tests
-        # are no quick ones; reordered, they would come last and keep one core waiting for the other.
-        "tests": [
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "logical",
-            "--dist",
-            "loadfile",
-            "--no-loadscope-reorder",
-            *quick,
-        ],
+        "tests": ["-m", "pytest", "-q", *parallel, *quick],
     }
     results = {}
     for name, command in checks.items():

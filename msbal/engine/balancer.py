@@ -199,12 +199,18 @@ class Balancer(nn.Module):
         else:
             host.last = detached = values.detach()
             host.rows[position].copy_(detached)
-        if self._step_strategy is None:
+        strategy = self._step_strategy
+        if strategy is None:
             total = torch.dot(values, scale)
-        elif host.write is not None and self._on_numbers:
-            total = self._weigh_numbers(self._step_strategy, values, numbers, positives)
         else:
-            total = self._weigh_step(self._step_strategy, values, host.rows[position], positives, position)
+            try:
+                if host.write is not None and self._on_numbers:
+                    total = self._weigh_numbers(strategy, values, numbers, positives)
+                else:
+                    total = self._weigh_step(strategy, values, host.rows[position], positives, position)
+            except ValueError:
+                host.rows[position].fill_(_EMPTY)  # what is refused is no iteration
+                raise
         if positives is not None:
             host.knows_positives = True
             self._positives.add_(positives)

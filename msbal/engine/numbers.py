@@ -84,11 +84,9 @@ class Numbers:
             ]
         )
 
-    def addcmul(self, one: Numbers, other: Numbers, *, value: float = 1.0) -> Numbers:
-        """``self + value * one * other``."""
-        return Numbers(
-            [a + value * b * c for a, b, c in zip(self.values, one.values, other.values, strict=True)]
-        )
+    def addcmul(self, one: Numbers, other: Numbers) -> Numbers:
+        """``self + one * other``."""
+        return Numbers([a + b * c for a, b, c in zip(self.values, one.values, other.values, strict=True)])
 
     # -- functions -------------------------------------------------------------------------------
 

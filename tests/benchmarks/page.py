@@ -60,7 +60,7 @@ SECTIONS = (
         ("engine.py", "--quick"),
         "Microseconds of one process on one thread, and ratios to the plain sum of the losses; LibMTL's and "
         "TorchJD's weightings take the same five losses. Two of the peers weigh nothing: LibMTL's EW and TorchJD's "
-        "Sum. Strategies that decide once an interval (`avw`, `rlo`, `dwa`, ...) cost less than TorchJD's constants, "
+        "Sum. Strategies that decide once an interval (`avw`, `rlo`, `dwa`, ...) stand beside TorchJD's constants, "
         "which look at nothing and record nothing. Those that weigh anew at each iteration (`gls`, `uw`, `rlw`, "
         "...) work in float64, mask levels without positives, and survive a loss that is not finite; their peers "
         "are TorchJD's GeometricMean, UW and Random, LibMTL's GLS, UW and RLW. State, records, replay and start-up "

@@ -51,6 +51,7 @@ def test_a_machine_dies_and_the_table_is_the_same(
     for pid in with_children(raylet):
         os.kill(pid, signal.SIGKILL)
     said = finish(call, ablation_folder, "ray")
+    assert trained, "nothing was running on the machine that died"
     assert "its machine or process was lost; it goes on elsewhere" in said
     found = starts(output)
     assert len(found) == 9

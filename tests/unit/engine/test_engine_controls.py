@@ -232,8 +232,10 @@ def test_positives_formula() -> None:
 
 
 def test_positives_needs_positives() -> None:
+    balancer = make(Positives())
     with pytest.raises(ValueError, match="positives of each level"):
-        make(Positives())(torch.ones(K))
+        balancer(torch.ones(K))
+    assert balancer.iteration == 0, "what is refused is no iteration"
 
 
 def test_uw_learns_as_the_papers_objective() -> None:

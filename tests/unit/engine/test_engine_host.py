@@ -95,13 +95,8 @@ def assert_alike(ours: Run, theirs: Run, rel: float) -> None:
             b.interval, b.action, b.reward, b.count, b.nonfinite, b.positives,
         )  # fmt: skip
         for field in (
-            "loss",
-            "variance",
-            "variance_reduction",
-            "weights",
-            "previous_weights",
-            "probabilities",
-        ):
+            "loss", "variance", "variance_reduction", "weights", "previous_weights", "probabilities",
+        ):  # fmt: skip
             assert getattr(a, field) == pytest.approx(getattr(b, field), rel=1e-9, nan_ok=True), field
 
 
@@ -241,6 +236,14 @@ def test_parameters_of_another_shape() -> None:
         ValueError, match=r"`scale` should have the shape \[2\], one number a level. Found \[2, 2\]"
     ):
         Balancer(["a", "b"], Wrong(), interval=3)
+
+
+def test_a_parameter_in_half_precision() -> None:
+    balancer = Balancer(["a", "b"], "uw", interval=3)
+    (learned,) = balancer.parameters()
+    learned.data = learned.data.bfloat16()
+    balancer(torch.tensor([1.0, 3.0])).backward()
+    assert learned.grad is not None and learned.grad.tolist() == [0, -1]  # (1 - L) / 2
 
 
 def test_draws_go_on_after_compiled_steps() -> None:

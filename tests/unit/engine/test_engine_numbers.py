@@ -14,19 +14,8 @@ from hypothesis import strategies as st
 from msbal.engine.numbers import Numbers
 
 SPECIAL = [
-    0.0,
-    -0.0,
-    math.inf,
-    -math.inf,
-    math.nan,
-    5e-324,
-    -5e-324,
-    1.7e308,
-    -1.7e308,
-    1e-300,
-    710.0,
-    -750.0,
-]
+    0.0, -0.0, math.inf, -math.inf, math.nan, 5e-324, -5e-324, 1.7e308, -1.7e308, 1e-300, 710.0, -750.0,
+]  # fmt: skip
 ANY = st.one_of(st.sampled_from(SPECIAL), st.floats())
 PAIRS = st.lists(st.tuples(ANY, ANY, st.floats(0, 1), st.booleans()), min_size=1, max_size=7)
 
