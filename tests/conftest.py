@@ -1,12 +1,15 @@
-"""In CI no framework may be absent: a skipped backend would look like a passing one."""
+"""What all tests share: the same draws, no deadlines; and in CI no absent framework, as a skip looks like a pass."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import sys
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 if sys.version_info < (3, 12):
@@ -25,3 +28,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     missing = [name for name in FRAMEWORKS if importlib.util.find_spec(name) is None]
     if os.environ.get("CI") and missing:
         raise pytest.UsageError(f"CI runs with every framework; missing: {', '.join(missing)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Every test has the same draws, whatever ran before it in its process: fixtures, too, come after this."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

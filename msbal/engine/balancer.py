@@ -14,32 +14,20 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from msbal.engine.compiling import opaque_copy
 from msbal.engine.draw import Draw
 from msbal.engine.host import all_finite, choose, numbers_of, tensor_of, writer
 from msbal.engine.interval import Memory, end_interval, initial_memory, on_host
 from msbal.engine.losses import Losses, gather_flat
 from msbal.engine.numbers import Numbers
-from msbal.engine.ranks import all_gather, average_ranks, gather_ranks, ranks
-from msbal.engine.report import (
-    IntervalReport,
-    Layout,
-    Packed,
-    find_nonfinite,
-    pack,
-    pack_flat,
-    split,
-    unpack,
-)
+from msbal.engine.ranks import average_ranks, gather_ranks, ranks
+from msbal.engine.report import IntervalReport, Layout, find_nonfinite, pack, pack_flat
 from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import Iteration, State, StepStrategy, Strategy, make
+from msbal.engine.unfinished import EMPTY, Unfinished, gather_unfinished, is_current, part_of_rank
 from msbal.engine.view import HostView
 from msbal.engine.weighting import empty_levels
 from msbal.record import IntervalRecord, NonFinite
-
-# Marks the iterations of the interval that have not happened yet: the position within the interval is
-# then part of the losses, and a checkpoint, a captured graph and the host cannot disagree about it. No
-# float32 loss can have this value.
-_EMPTY = torch.finfo(torch.float64).min
 
 
 class Balancer(nn.Module):
@@ -125,9 +113,8 @@ class Balancer(nn.Module):
             self._parameter_names = {key: f"strategy_{key}" for key in parameters}
             for key, name in self._parameter_names.items():
                 self.register_parameter(name, nn.Parameter(parameters[key]))
-        # What differs from rank to rank is no buffer: DistributedDataParallel overwrites the buffers of
-        # all ranks by those of rank 0 at every forward pass.
-        self._losses = torch.full((interval, len(self.terms), k), _EMPTY, dtype=torch.float64)
+        # No buffers, because they differ from rank to rank: see `msbal.engine.unfinished`.
+        self._losses = torch.full((interval, len(self.terms), k), EMPTY, dtype=torch.float64)
         self._positives = torch.zeros(k, dtype=torch.float64)
 
         self._draw = Draw(seed, group)
@@ -209,7 +196,7 @@ class Balancer(nn.Module):
                 else:
                     total = self._weigh_step(strategy, values, host.rows[position], positives, position)
             except ValueError:
-                host.rows[position].fill_(_EMPTY)  # what is refused is no iteration
+                host.rows[position].fill_(EMPTY)  # what is refused is no iteration
                 raise
         if positives is not None:
             host.knows_positives = True
@@ -245,14 +232,9 @@ class Balancer(nn.Module):
         return host.scale
 
     def _constant(self, weights: Tensor, values: Tensor) -> Tensor:
-        """The weights for each value, ``[T * K]``, whatever becomes of the balancer's own.
-
-        A compiler may save the source of a copy for the backward and copy again there, when the source
-        has been changed in place long since. It knows nothing of an operator of ours, so it saves the
-        result.
-        """
+        """The weights for each value, ``[T * K]``, whatever becomes of the balancer's own."""
         if is_compiling():
-            weights = _opaque_copy(weights)
+            weights = opaque_copy(weights)
         weights = weights.to(values, copy=True)
         return weights.repeat(len(self.terms)) if len(self.terms) > 1 else weights
 
@@ -265,15 +247,13 @@ class Balancer(nn.Module):
         if host.write is not None and self._on_numbers:
             old, positives = on_host(old), numbers_of(positives)
         new, statistics = end_interval(self.strategy, old, losses, positives, self._draw, self.epsilon)
-        if host.write is None:
-            self._send(pack_flat(old, new, statistics, losses, intervals))
-        else:
-            host.pending.append((pack(old, new, statistics, losses, intervals), None))
+        packs: Any = pack_flat if host.write is None else pack
+        host.outbox.send(packs(old, new, statistics, losses, intervals))
         if host.write is not None and self._on_numbers:
             self._write(new)
         else:
             _replace(_pairs(old, new))
-        self._losses.fill_(_EMPTY)
+        self._losses.fill_(EMPTY)
         self._positives.zero_()
         host.position, host.scale = 0, None
         host.iterations += self.interval
@@ -307,7 +287,7 @@ class Balancer(nn.Module):
             changes = (
                 (self._report, report),
                 *_pairs(old, new),
-                (self._losses, torch.full_like(self._losses, _EMPTY)),
+                (self._losses, torch.full_like(self._losses, EMPTY)),
                 (self._positives, torch.zeros_like(self._positives)),
             )
             _replace([(current, torch.where(due, next_, current)) for current, next_ in changes])
@@ -411,7 +391,7 @@ class Balancer(nn.Module):
 
     def _filled(self) -> Tensor:
         """Iterations of this interval so far, int64 scalar on the device."""
-        return (self._losses[:, 0, 0] != _EMPTY).sum()
+        return (self._losses[:, 0, 0] != EMPTY).sum()
 
     def synchronize(self) -> None:
         """Gather every rank's part of the unfinished interval, for the next `state_dict`.
@@ -421,23 +401,15 @@ class Balancer(nn.Module):
         group, or with one process.
         """
         if ranks() > 1:
-            losses, positives = self._losses, self._positives
-            flat = torch.cat([losses.flatten(), positives])
-            rows = all_gather(flat)
-            self._host.gathered = (
-                rows[:, : losses.numel()].reshape(-1, *losses.shape),
-                rows[:, losses.numel() :].clone(),
-            )
+            self._host.gathered = gather_unfinished(self._losses, self._positives)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        losses, positives = self._losses.unsqueeze(0), self._positives.unsqueeze(0)
-        gathered = self._host.gathered
-        # Compared as bits, for NaN: losses that came since make it outdated.
-        if gathered is not None and torch.equal(_bits(gathered[0][dist.get_rank()]), _bits(self._losses)):
-            losses, positives = gathered
-        destination[prefix + "losses"] = losses
-        destination[prefix + "positives"] = positives
+        unfinished = self._host.gathered
+        if unfinished is None or not is_current(unfinished, self._losses):
+            unfinished = Unfinished(self._losses.unsqueeze(0), self._positives.unsqueeze(0))
+        destination[prefix + "losses"] = unfinished.losses
+        destination[prefix + "positives"] = unfinished.positives
 
     def _load_from_state_dict(
         self,
@@ -461,7 +433,7 @@ class Balancer(nn.Module):
                 )
             else:
                 with torch.no_grad():
-                    own.copy_(_part_of_rank(saved, summed=name == "positives"))
+                    own.copy_(part_of_rank(saved, summed=name == "positives"))
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -499,18 +471,6 @@ class Balancer(nn.Module):
         """Iterations so far. Waits for the device."""
         return int(self.intervals) * self.interval + int(self._filled())
 
-    def _send(self, report: Tensor) -> None:
-        """Start the copy to the host; on CUDA into pinned memory, without waiting."""
-        if not report.is_cuda:
-            self._host.pending.append((report.cpu(), None))
-            return
-        host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
-        with torch.cuda.device(report.device):
-            host.copy_(report, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._host.pending.append((host, event))
-
     def reports(self, wait: bool = False) -> list[IntervalReport]:
         """The reports that have arrived since the last call, oldest first.
 
@@ -521,25 +481,12 @@ class Balancer(nn.Module):
             RuntimeError: where the ranks have not counted the same intervals.
         """
         host = self._host
-        if host.counts and not host.pending:
+        if host.counts and not host.outbox:
             return []
-        if not host.counts and (wait or not host.pending):
+        if not host.counts and (wait or not host.outbox):
             # A compiled or captured step does not say when an interval ends: ask for what it has left.
-            self._send(self._report.clone())
-        finished: list[IntervalReport] = []
-        while host.pending:
-            report, event = host.pending[0]
-            if event is not None and not event.query():
-                if not wait:
-                    break
-                event.synchronize()
-            host.pending.popleft()
-            packed = report if isinstance(report, Packed) else split(report, self._layout)
-            interval = int(packed.numbers[0])
-            if interval > host.drained:
-                host.drained = interval
-                finished.append(unpack(packed, self._layout, host.knows_positives))
-        return finished
+            host.outbox.send(self._report.clone())
+        return host.outbox.take(self._layout, host.knows_positives, wait)
 
     def drain(self, wait: bool = False) -> list[IntervalRecord]:
         """The records of `reports`."""
@@ -575,31 +522,3 @@ def _with_gradient(total: Tensor, parameter: Tensor, gradient: Tensor) -> Tensor
 def _replace(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
     """Copy each second tensor into its first, in one call."""
     torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
-
-
-@torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")
-def _opaque_copy(x: Tensor) -> Tensor:
-    return x.clone()
-
-
-@_opaque_copy.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _part_of_rank(saved: Tensor, summed: bool) -> Tensor:
-    """This rank's part of what R ranks saved; of another number of ranks, an equal part.
-
-    Args:
-        summed: whether ranks are summed, not averaged, at the interval's end.
-    """
-    count = ranks()
-    if saved.shape[0] == count:
-        return saved[dist.get_rank() if count > 1 else 0]
-    if summed:
-        return saved.sum(dim=0) / count
-    return torch.where(saved[0] == _EMPTY, _EMPTY, saved.mean(dim=0))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(torch.int64)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from msbal.engine.report import Packed
+from msbal.engine.outbox import Outbox
+from msbal.engine.unfinished import Unfinished
 
 
 class HostView:
@@ -27,8 +27,7 @@ class HostView:
         iterations: before this interval, where `counts`.
         last: ``[T * K]`` the losses of the last iteration.
         knows_positives: the losses came with counts of positives.
-        pending: reports on their way to the host, each with its CUDA event.
-        drained: the last interval that was handed out.
+        outbox: reports on their way to the host.
         gathered: all ranks' unfinished interval, as `Balancer.synchronize` found it.
     """
 
@@ -43,6 +42,5 @@ class HostView:
         self.iterations = 0
         self.last: Tensor | list[float] | None = None
         self.knows_positives = False
-        self.pending: deque[tuple[Packed | Tensor, Any]] = deque()
-        self.drained = 0
-        self.gathered: tuple[Tensor, Tensor] | None = None
+        self.outbox = Outbox()
+        self.gathered: Unfinished | None = None

@@ -236,12 +236,17 @@ def _dense(model: nn.Module, scope: Sequence[str], reasons: list[str]) -> list[H
         stage = path.rpartition(".")
         prefix = f"s{stage[2]}." if stage[0].endswith("stages") else ""
         seam = kind(module, "rpn" if is_rpn else "all", prefix)
-        refusal = seam.refusal()
-        if refusal:
-            reasons.append(f"{name}: {refusal}")
-        else:
-            found.append(seam)
+        _take(seam, name, found, reasons)
     return found
+
+
+def _take(seam: HeadSeam, name: str, found: list[HeadSeam], reasons: list[str]) -> None:
+    """Add it to what was found, or why not to the reasons."""
+    refusal = seam.refusal()
+    if refusal:
+        reasons.append(f"{name}: {refusal}")
+    else:
+        found.append(seam)
 
 
 def _roi(model: nn.Module, reasons: list[str]) -> list[HeadSeam]:
@@ -259,11 +264,7 @@ def _roi(model: nn.Module, reasons: list[str]) -> list[HeadSeam]:
                 reasons.append(f"{name}: it computes its loss in its own way, not as BBoxHead")
                 continue
             seam = RoISeam(head, extractor, "roi", f"s{stage}." if cascade else "")
-            refusal = seam.refusal()
-            if refusal:
-                reasons.append(f"{name}: {refusal}")
-            else:
-                found.append(seam)
+            _take(seam, name, found, reasons)
     return found
 
 

@@ -95,12 +95,18 @@ def _head_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
     return None if _fpn_norm(spec) is None else group_norm
 
 
-def _imagenet(spec: TorchvisionModel, make: Callable[..., nn.Module], **arguments: Any) -> nn.Module:
-    """The classifier, with torchvision's ImageNet weights where asked for."""
+def _with_imagenet(
+    spec: TorchvisionModel, make: Callable[..., nn.Module], key: str, weights: str, **arguments: Any
+) -> nn.Module:
+    """What `make` makes, with torchvision's ImageNet weights where the spec asks for them.
+
+    Args:
+        key: the argument of `make` that takes the weights.
+    """
     if not spec.pretrained:
-        return make(weights=None, **arguments)
+        return make(**{key: None}, **arguments)
     try:
-        return make(weights="IMAGENET1K_V1", **arguments)
+        return make(**{key: weights}, **arguments)
     except OSError as error:
         raise SpecError(
             "model.pretrained",
@@ -120,7 +126,7 @@ def _pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWithFPN
     channels = spec.fpn_channels
     extra_block = LastLevelMaxPool() if extra == "pool" else LastLevelP6P7(channels, channels)
     make = getattr(torchvision.models, spec.backbone)
-    body: Any = _imagenet(spec, make, norm_layer=_norm(spec))
+    body: Any = _with_imagenet(spec, make, "weights", "IMAGENET1K_V1", norm_layer=_norm(spec))
     if spec.backbone.startswith("resnet"):
         stages = ["layer4", "layer3", "layer2", "layer1", "conv1"]
         layers = _layers_to_train(spec, len(stages), 3)
@@ -255,21 +261,7 @@ def _ssd_of_torchvision(spec: TorchvisionModel, classes: int) -> nn.Module:
         make = detection.ssdlite320_mobilenet_v3_large
         own = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
         arguments["norm_layer"] = {"bn": own, "gn": group_norm, "frozen_bn": own}[norm]
-    return _imagenet_detector(spec, make, weights, arguments)
-
-
-def _imagenet_detector(
-    spec: TorchvisionModel, make: Callable[..., nn.Module], weights: str, arguments: dict[str, Any]
-) -> nn.Module:
-    try:
-        return make(weights_backbone=weights if spec.pretrained else None, **arguments)
-    except OSError as error:
-        raise SpecError(
-            "model.pretrained",
-            f"the weights of {spec.backbone} could not be downloaded ({error})",
-            "a connection, or the file in torch's cache",
-            "give a local file as `model.weights`, or set `pretrained: false`",
-        ) from error
+    return _with_imagenet(spec, make, "weights_backbone", weights, **arguments)
 
 
 _BUILDERS: dict[str, Callable[[TorchvisionModel, int], nn.Module]] = {

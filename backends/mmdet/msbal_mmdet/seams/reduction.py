@@ -91,16 +91,8 @@ def listen(owner: Any, method: str, hear: Callable[[Any], None]) -> Iterator[Non
         hear(result)
         return result
 
-    had = method in vars(owner)
-    before = vars(owner).get(method)
-    setattr(owner, method, call)
-    try:
+    with replace_method(owner, method, call):
         yield
-    finally:
-        if had:
-            setattr(owner, method, before)
-        else:
-            delattr(owner, method)
 
 
 @contextmanager
