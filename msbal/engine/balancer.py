@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from msbal.engine.compiling import opaque_copy
+from msbal.engine.compiling import opaque_copy, run_outside
 from msbal.engine.draw import Draw
 from msbal.engine.host import all_finite, choose, numbers_of, tensor_of, writer
 from msbal.engine.interval import Memory, end_interval, initial_memory, on_host
@@ -161,7 +161,8 @@ class Balancer(nn.Module):
         if is_compiling():
             # Over processes the graph ends here: the losses of all ranks have to be gathered.
             step = self._device_step if ranks() == 1 else self._step_outside
-            return step(values, positives)
+            weighed: Tensor = step(values, positives)
+            return weighed
         if self._captured or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
             # From now on the host cannot count at all: a graph's replay runs none of this.
             self._captured = True
@@ -206,7 +207,7 @@ class Balancer(nn.Module):
             self._end_interval()
         return total
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @run_outside
     def _step_outside(self, values: Tensor, positives: Tensor | None) -> Tensor:
         """`_host_step`, which a compiler must not trace: torch 2.4 loses what it appends to a deque."""
         return self._host_step(values, positives)

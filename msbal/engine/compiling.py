@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+
+try:
+    # As `torch.compiler.disable`, which imports the compiler at once: more than a second, for nothing where
+    # nobody compiles.
+    from torch._compile import _disable_dynamo as _disable
+except ImportError:
+    _disable = torch.compiler.disable
+
+
+def run_outside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: a compiler breaks its graph and runs the function as it is."""
+    outside: Callable[..., Any] = _disable(function)
+    return outside
 
 
 @torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")

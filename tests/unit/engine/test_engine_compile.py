@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -148,3 +150,12 @@ def test_inductor() -> None:
         if "distutils" in str(error):
             pytest.skip("another module of this process keeps setuptools from its distutils: no compiler")
         raise
+
+
+def test_the_compiler_is_imported_by_those_who_compile() -> None:
+    """It takes as long as the rest of torch, and every command would wait for it."""
+    code = "import sys, torch; before = set(sys.modules); import msbal.engine; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "msbal.engine.compiling" in imported
+    assert "torch._dynamo" not in imported
