@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
-import statistics
+from typing import TYPE_CHECKING
 
-from msbal.data.model import DetectionData
+from msbal.data.sizing import size_up
 
+if TYPE_CHECKING:
+    from msbal.data.model import DetectionData
 
-def starter(data: DetectionData) -> str:
-    """The ``model:`` and ``schedule:`` sections, as YAML.
-
-    Images keep about their own size; a small data set gets more epochs.
-    """
-    side = statistics.median(min(image.width, image.height) for image in data.images)
-    side = int(min(800, max(128, 32 * round(side / 32))))
-    batch = 4
-    steps = math.ceil(len(data) / batch)
-    epochs = max(12, math.ceil(1500 / steps))
-    return f"""model:
+_SECTIONS = """\
+model:
   # A config of detectron2's model zoo, or the path of your own (YAML or LazyConfig).
   config: COCO-Detection/retinanet_R_50_FPN_1x.yaml
   # To start from ImageNet, as the config does: set this, and delete the first two overrides.
@@ -29,10 +21,17 @@ def starter(data: DetectionData) -> str:
     - INPUT.MIN_SIZE_TRAIN=({side},)  # shorter side in pixels
     - INPUT.MIN_SIZE_TEST={side}
 schedule:
-  epochs: {epochs}  # {epochs * steps} iterations
+  epochs: {epochs}  # {iterations} iterations
   batch_size: {batch}
-  optimizer: {{name: sgd, lr: 0.005}}  # for this batch size; scale the two together
-  warmup: {min(500, epochs * steps // 5)}
+  optimizer: {{name: sgd, lr: {lr}}}  # for this batch size; scale the two together
+  warmup: {warmup}
   clip_norm: 10.0
   workers: 2
 """
+
+
+def starter(data: DetectionData) -> str:
+    """Commented ``model:`` and ``schedule:`` sections, as YAML."""
+    size = size_up(data)
+    # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
+    return _SECTIONS.format(**size._asdict(), lr=f"{0.01 * size.batch / 16:.3g}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from typing import TYPE_CHECKING
+
+from msbal.data.sizing import size_up
 
 if TYPE_CHECKING:
     from msbal.data.model import DetectionData
@@ -31,21 +31,7 @@ schedule:
 
 
 def starter(data: DetectionData) -> str:
-    """Commented ``model:`` and ``schedule:`` sections, as YAML.
-
-    Images keep about their own size; a small data set gets more epochs.
-    """
-    side = statistics.median(min(image.width, image.height) for image in data.images)
-    side = int(min(800, max(128, 32 * round(side / 32))))
-    batch = min(4, len(data))
-    steps = math.ceil(len(data) / batch)
-    epochs = max(12, math.ceil(1500 / steps))
-    return _SECTIONS.format(
-        longest=max(side, round(side * 5 / 3)),
-        side=side,
-        epochs=epochs,
-        batch=batch,
-        # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
-        lr=f"{0.01 * batch / 16:.3g}",
-        warmup=min(500, epochs * steps // 5),
-    )
+    """Commented ``model:`` and ``schedule:`` sections, as YAML."""
+    size = size_up(data)
+    # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
+    return _SECTIONS.format(**size._asdict(), lr=f"{0.01 * size.batch / 16:.3g}")

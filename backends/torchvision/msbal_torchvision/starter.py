@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import TYPE_CHECKING
+
+from msbal.data.sizing import size_up
 
 if TYPE_CHECKING:
     from msbal.data.model import DetectionData
@@ -47,20 +48,8 @@ def starter(data: DetectionData) -> str:
     """
     import torch
 
-    shorter = round(statistics.median(min(image.width, image.height) for image in data.images))
     gpu = torch.cuda.is_available()
-    batch = min(8 if gpu else 4, len(data))
-    per_epoch = -(-len(data) // batch)
-    epochs = max(12, -(-400 // per_epoch))
-    side = min(800, max(320, shorter)) if gpu else min(320, max(128, shorter))
-    longest = max(side, round(side * 5 / 3))
-    warmup = min(500, per_epoch * epochs // 10)
+    sides, batch = ((320, 800), 8) if gpu else ((128, 320), 4)
+    size = size_up(data, sides=sides, batch=batch, iterations=400)
     # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
-    return (_GPU if gpu else _CPU).format(
-        side=side,
-        longest=longest,
-        epochs=epochs,
-        batch=batch,
-        warmup=warmup,
-        sgd_lr=f"{0.01 * batch / 16:.3g}",
-    )
+    return (_GPU if gpu else _CPU).format(**size._asdict(), sgd_lr=f"{0.01 * size.batch / 16:.3g}")
