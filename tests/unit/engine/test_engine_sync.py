@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from msbal.engine import Balancer, Fixed, LevelLosses, Strategy, available, host
+from msbal.engine.outbox import Outbox
 
 aten = torch.ops.aten
 # What makes the host wait for a device, or has a shape that depends on values.
@@ -56,6 +57,26 @@ def test_no_waiting(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             balancer(LevelLosses(values, torch.ones(4))).backward()
     assert balancer.iteration == 7
     assert len(balancer.drain()) == 2
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("terms", [("loss",), ("cls", "bbox")])
+@pytest.mark.parametrize("name", sorted(available()))
+def test_a_device_that_has_no_values_to_look_at(
+    name: str, terms: tuple[str, ...], captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's meta device: every look at a value raises there, and so does a tensor that was left on the CPU."""
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(Outbox, "send", lambda outbox, report: sent.append(report))
+    balancer = Balancer(["a", "b", "c", "d"], strategy(name), terms=terms, interval=3).to("meta")
+    balancer._captured = captured  # as from the first step in a CUDA graph on
+    for _ in range(7):
+        values = torch.empty(len(terms), 4, device="meta", requires_grad=True)
+        balancer(LevelLosses(values, torch.empty(4, device="meta"))).backward()
+        assert values.grad is not None
+    assert {tensor.device.type for tensor in balancer.state_dict().values()} == {"meta"}
+    # A captured step cannot send: whoever drains asks for the last report.
+    assert [report.device.type for report in sent] == ([] if captured else ["meta", "meta"])
 
 
 def operators(f: Any) -> list[str]:
