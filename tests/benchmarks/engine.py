@@ -298,6 +298,7 @@ def start_up(rounds: int) -> None:
         "python -c pass": ("-c", "pass"),
         "import msbal": ("-c", "import msbal"),
         "import torch": ("-c", "import torch"),
+        "import msbal.engine": ("-c", "import msbal.engine"),
         "msbal --help": (
             "-c",
             "import sys; sys.argv = ['msbal', '--help']; from msbal.cli import main; main()",
