@@ -96,17 +96,19 @@ def _head_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
 
 
 def _with_imagenet(
-    spec: TorchvisionModel, make: Callable[..., nn.Module], key: str, weights: str, **arguments: Any
+    spec: TorchvisionModel, make: Callable[..., nn.Module], key: str, trained: str, /, **arguments: Any
 ) -> nn.Module:
     """What `make` makes, with torchvision's ImageNet weights where the spec asks for them.
 
     Args:
         key: the argument of `make` that takes the weights.
+        trained: their name.
+        arguments: more for `make`, which may have any name.
     """
     if not spec.pretrained:
         return make(**{key: None}, **arguments)
     try:
-        return make(**{key: weights}, **arguments)
+        return make(**{key: trained}, **arguments)
     except OSError as error:
         raise SpecError(
             "model.pretrained",
