@@ -161,8 +161,7 @@ class Balancer(nn.Module):
         if is_compiling():
             # Over processes the graph ends here: the losses of all ranks have to be gathered.
             step = self._device_step if ranks() == 1 else self._step_outside
-            weighed: Tensor = step(values, positives)
-            return weighed
+            return step(values, positives)
         if self._captured or (values.is_cuda and torch.cuda.is_current_stream_capturing()):
             # From now on the host cannot count at all: a graph's replay runs none of this.
             self._captured = True

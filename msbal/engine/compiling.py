@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ except ImportError:
     _disable = torch.compiler.disable
 
 
-def run_outside(function: Callable[..., Any]) -> Callable[..., Any]:
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_outside(function: F) -> F:
     """Decorator: a compiler breaks its graph and runs the function as it is."""
-    outside: Callable[..., Any] = _disable(function)
-    return outside
+    return cast(F, _disable(function))
 
 
 @torch.library.custom_op("msbal::opaque_copy", mutates_args=(), schema="(Tensor x) -> Tensor")

@@ -23,15 +23,17 @@ class Outbox:
 
     def send(self, report: Packed | Tensor) -> None:
         """Start the copy to the host; from CUDA into pinned memory, without waiting."""
-        if isinstance(report, Packed) or not report.is_cuda:
-            self._pending.append((report if isinstance(report, Packed) else report.cpu(), None))
-            return
-        host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
-        with torch.cuda.device(report.device):
-            host.copy_(report, non_blocking=True)
-            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            event.record()
-        self._pending.append((host, event))
+        if isinstance(report, Packed):
+            self._pending.append((report, None))
+        elif not report.is_cuda:
+            self._pending.append((report.cpu(), None))
+        else:
+            host = torch.empty(report.shape, dtype=report.dtype, pin_memory=True)
+            with torch.cuda.device(report.device):
+                host.copy_(report, non_blocking=True)
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record()
+            self._pending.append((host, event))
 
     def take(self, layout: Layout, knows_positives: bool, wait: bool) -> list[IntervalReport]:
         """The reports that have arrived, oldest first.
