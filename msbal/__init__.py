@@ -10,35 +10,43 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_ENGINE = (
-    "AVW", "RLO", "Balancer", "BalancerSet", "Equal", "Fixed", "GroupNames", "IntervalRecord", "LevelLosses",
-    "MaxLoss", "MinLoss", "Strategy",
-)  # fmt: skip
+_HOME = {
+    **dict.fromkeys(
+        ("AVW", "RLO", "Balancer", "BalancerSet", "Equal", "GroupNames", "IntervalRecord", "LevelLosses", "MaxLoss",
+         "MinLoss", "StepStrategy", "Strategy"),
+        "msbal.engine",
+    ),
+    **dict.fromkeys(
+        ("DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives"), "msbal.baselines"
+    ),
+}  # fmt: skip
 
 if TYPE_CHECKING:
+    from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives
     from msbal.engine import (
         AVW,
         RLO,
         Balancer,
         BalancerSet,
         Equal,
-        Fixed,
         GroupNames,
         IntervalRecord,
         LevelLosses,
         MaxLoss,
         MinLoss,
+        StepStrategy,
         Strategy,
     )
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ENGINE:
-        return getattr(import_module("msbal.engine"), name)
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'msbal' has no attribute '{name}'")
 
 
 __all__ = [
-    "AVW", "RLO", "Balancer", "BalancerSet", "Equal", "Fixed", "GroupNames", "IntervalRecord", "LevelLosses",
-    "MaxLoss", "MinLoss", "Strategy", "__version__",
+    "AVW", "DWA", "GLS", "RLO", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "Balancer", "BalancerSet", "CoV", "Equal",
+    "Fixed", "GroupNames", "IntervalRecord", "LevelLosses", "MaxLoss", "MinLoss", "Positives", "StepStrategy",
+    "Strategy", "__version__",
 ]  # fmt: skip

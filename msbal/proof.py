@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msbal.engine import BalancerSet, Equal, Fixed, GroupNames
+from msbal.baselines import Fixed
+from msbal.engine import BalancerSet, Equal, GroupNames
 
 if TYPE_CHECKING:
     from msbal.backend import Detector, LevelGroup, SplitLosses

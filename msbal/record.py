@@ -7,45 +7,33 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class NonFinite:
-    """One loss that was NaN or infinite.
+    """One loss that was NaN or infinite."""
 
-    Attributes:
-        iteration: counted from 1 over the whole run.
-        rank: the process that saw it.
-        value: ``nan``, ``inf`` or ``-inf``.
-    """
-
-    iteration: int
+    iteration: int  # counted from 1 over the whole run
     term: str
     level: str
-    rank: int
-    value: str
+    rank: int  # the process that saw it
+    value: str  # ``nan``, ``inf`` or ``-inf``
 
 
 @dataclass(frozen=True)
 class IntervalRecord:
     """One interval of one group of levels. Lists run over the levels, finest first.
 
-    Everything in it is a function of the losses and the seed alone (no times, no host names), so that
-    a resumed run writes the same records as an unbroken one.
+    A function of the losses and the seed alone, so that a resumed run writes the same as an unbroken one.
 
     Attributes:
-        interval: t, counted from 1.
-        iteration: the interval's last iteration, counted from 1 (t times alpha).
-        levels: names, finest first.
-        loss: eq 2, the sum over the interval of each level's unweighted loss, over all terms.
-        loss_by_term: the same, per term.
-        variance: eq 3, unbiased, of each level's loss in the interval.
-        variance_reduction: eq 4.
-        weights: eq 5, those that hold from the next iteration on.
+        interval, iteration: t, and its last iteration, t times alpha; both counted from 1.
+        loss, loss_by_term: eq 2, the sums over the interval of the unweighted losses.
+        variance, variance_reduction: eq 3, unbiased, and eq 4, of each level's loss.
+        weights: eq 5, those that hold from the next iteration on; `previous_weights` held until now.
         reward: eq 6, -1, 0 or 1; None where the strategy has no reward.
         action: the action taken at this interval's end; the strategy's own name where it has no choice.
         probabilities: eq 7, per action, after this interval's update; empty without a choice.
         group: which head the levels belong to (``rpn``, ``roi``, a term under per_term, else ``all``).
-        count: the iterations that entered the statistics (all losses finite).
-        previous_weights: the weights that held during this interval.
+        count: the iterations that entered the statistics, all their losses finite.
         nonfinite: the losses left out, named.
-        positives: positive samples per level over the interval, where the seam knows them.
+        positives: positive samples per level over the interval, where they are known.
     """
 
     interval: int

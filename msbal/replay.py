@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
+import numpy as np
 import torch
 
 from msbal.engine import Balancer, IntervalReport, StepStrategy, Strategy
-from msbal.engine.draw import Draw
-from msbal.engine.host import numbers_of
-from msbal.engine.interval import end_interval, initial_memory, on_host
-from msbal.engine.report import Layout, pack, unpack
+from msbal.engine.interval import Memory, end_interval
+from msbal.engine.settings import Settings
 from msbal.engine.statistics import EPSILON
 from msbal.records.losses_log import RecordedLosses
 
 
 def replay(
-    losses: RecordedLosses, strategy: Strategy, interval: int, seed: int = 0, epsilon: float = EPSILON
+    losses: RecordedLosses,
+    strategy: Strategy,
+    interval: int,
+    seed: int = 0,
+    epsilon: float = EPSILON,
+    rescale: bool = False,
 ) -> Iterator[IntervalReport]:
     """The reports that a run with these losses would have written, one an interval.
 
@@ -29,27 +32,18 @@ def replay(
 
     Raises:
         ValueError: where the levels do not fit the strategy.
+        StrategyError: where the strategy fails.
         DataError: where a line of the file cannot be read.
     """
-    balancer = Balancer(
-        losses.levels, strategy, terms=losses.terms, interval=interval, seed=seed, group=losses.group,
-        epsilon=epsilon,
-    )  # fmt: skip
+    settings = Settings(losses.levels, losses.terms, strategy, interval, seed, losses.group, epsilon, rescale)
     rows = losses.rows()
     if isinstance(strategy, StepStrategy):
+        balancer = Balancer(**vars(settings))
         for row in rows:
             balancer(torch.tensor(row, dtype=torch.float64))
             yield from balancer.reports()
         return
-    # Whole intervals at once, through the same functions that a balancer calls at an interval's end.
-    layout = Layout(losses.levels, losses.terms, strategy.action_names, strategy.name, losses.group, interval)
-    memory = initial_memory(strategy, len(losses.levels))
-    draw = Draw(seed, losses.group)
-    positives: Any = torch.zeros(len(losses.levels), dtype=torch.float64)
-    if strategy.takes_numbers():
-        memory, positives = on_host(memory), numbers_of(positives)
+    memory = Memory.initial(settings)
     while len(chunk := list(islice(rows, interval))) == interval:
-        values = torch.tensor([chunk], dtype=torch.float64)
-        new, statistics = end_interval(strategy, memory, values, positives, draw, epsilon)
-        yield unpack(pack(memory, new, statistics, values), layout, knows_positives=False)
-        memory = new
+        memory, report = end_interval(settings, memory, np.array([chunk]))
+        yield report

@@ -81,7 +81,12 @@ def _records(path: Path, balance: BalanceSpec) -> Iterator[IntervalRecord]:
             )
         try:
             reports = replay(
-                losses, balance.make_strategy(), balance.interval, balance.seed or 0, balance.epsilon
+                losses,
+                balance.make_strategy(),
+                balance.interval,
+                balance.seed or 0,
+                balance.epsilon,
+                balance.rescale,
             )
             for report in reports:
                 yield report.record

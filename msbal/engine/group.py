@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from msbal.engine.balancer import Balancer
+from msbal.engine.interval import IntervalReport
 from msbal.engine.losses import LevelLosses
-from msbal.engine.report import IntervalReport
-from msbal.engine.statistics import EPSILON
 from msbal.engine.strategies.base import Strategy
 from msbal.record import IntervalRecord, NonFinite
 
@@ -29,9 +29,8 @@ class BalancerSet(nn.Module):
     Args:
         groups: by name, at least one.
         strategy: for all of them.
-        per_term: balance every term on its own; the balancers are then named ``cls``, or ``rpn:cls``
-            where there are several groups.
-        interval, seed, epsilon: see `Balancer`.
+        per_term: balance every term on its own: balancers ``cls``, or ``rpn:cls`` where there are several groups.
+        options: `interval`, `seed`, `epsilon` and `rescale`, as of every `Balancer`.
 
     Raises:
         ValueError: see `Balancer`.
@@ -43,29 +42,24 @@ class BalancerSet(nn.Module):
         strategy: Strategy | str = "rlo",
         *,
         per_term: bool = False,
-        interval: int = 100,
-        seed: int = 0,
-        epsilon: float = EPSILON,
+        **options: Any,
     ) -> None:
         super().__init__()
         if not groups:
             raise ValueError("groups should have at least one group of levels. Found none.")
         self.groups, self.per_term = dict(groups), per_term
         self.balancers: dict[str, Balancer] = {}
+        # The parts of an iteration's losses that each balancer takes: a group, and a row of it or all of them.
+        self._parts: dict[str, tuple[str, slice]] = {}
         for group, names in groups.items():
-            for name, terms in self._split(group, names.terms):
-                self.balancers[name] = Balancer(
-                    names.levels, strategy, terms=terms, interval=interval, seed=seed, group=name,
-                    epsilon=epsilon,
-                )  # fmt: skip
+            for row in [slice(i, i + 1) for i in range(len(names.terms))] if per_term else [slice(None)]:
+                term = names.terms[row][0]
+                name = (f"{group}:{term}" if len(groups) > 1 else term) if per_term else group
+                own = {"terms": names.terms[row], "group": name, **options}
+                self.balancers[name] = Balancer(names.levels, strategy, **own)
+                self._parts[name] = group, row
                 # Part of the checkpoint's keys, in which a dot would separate modules.
                 self.add_module(f"balancer:{name}".replace(".", "/"), self.balancers[name])
-
-    def _split(self, group: str, terms: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
-        if not self.per_term:
-            return [(group, tuple(terms))]
-        prefix = f"{group}:" if len(self.groups) > 1 else ""
-        return [(prefix + term, (term,)) for term in terms]
 
     def forward(self, losses: Mapping[str, LevelLosses]) -> Tensor:
         """The sum of all groups' weighted losses, a scalar.
@@ -73,31 +67,34 @@ class BalancerSet(nn.Module):
         Raises:
             ValueError: where `losses` has not exactly the groups.
         """
-        totals = list(self.totals(losses).values())
-        total = totals[0]
-        for other in totals[1:]:
-            total = total + other
-        return total
+        first, *others = self.totals(losses).values()
+        for other in others:
+            first = first + other
+        return first
 
     def totals(self, losses: Mapping[str, LevelLosses]) -> dict[str, Tensor]:
         """The weighted loss of each balancer, scalars, by its name."""
+        return {name: self.balancers[name](part) for name, part in self._split(losses).items()}
+
+    def by_term(self, losses: Mapping[str, LevelLosses]) -> dict[str, Tensor]:
+        """`totals`, each as its ``[T]`` weighted terms."""
+        return {name: self.balancers[name].by_term(part) for name, part in self._split(losses).items()}
+
+    def _split(self, losses: Mapping[str, LevelLosses]) -> dict[str, LevelLosses]:
         if set(losses) != set(self.groups):
             raise ValueError(f"losses should have the groups {sorted(self.groups)}. Found {sorted(losses)}.")
-        totals: dict[str, Tensor] = {}
-        for group, names in self.groups.items():
-            loss = losses[group]
-            for row, (name, _) in enumerate(self._split(group, names.terms)):
-                part = LevelLosses(loss.values[row : row + 1], loss.positives) if self.per_term else loss
-                totals[name] = self.balancers[name](part)
-        return totals
+        return {
+            name: LevelLosses(losses[group].values[row], losses[group].positives)
+            for name, (group, row) in self._parts.items()
+        }
 
-    def reports(self, wait: bool = False) -> list[IntervalReport]:
+    def reports(self) -> list[IntervalReport]:
         """See `Balancer.reports`; of all balancers, in their order."""
-        return [report for balancer in self.balancers.values() for report in balancer.reports(wait)]
+        return [report for balancer in self.balancers.values() for report in balancer.reports()]
 
-    def drain(self, wait: bool = False) -> list[IntervalRecord]:
-        """See `Balancer.drain`."""
-        return [report.record for report in self.reports(wait)]
+    def drain(self) -> list[IntervalRecord]:
+        """The records of `reports`."""
+        return [report.record for report in self.reports()]
 
     def synchronize(self) -> None:
         """See `Balancer.synchronize`."""

@@ -1,95 +1,109 @@
-"""One interval's end: losses and state in, new state out, as one pure function on the device."""
+"""The end of an interval: equations 2 to 7, from the losses to the new weights and the record.
+
+Shapes: R ranks, A iterations of an interval (alpha), T terms, K levels. NumPy, float64.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from msbal.engine.draw import Draw
-from msbal.engine.host import all_finite, choose, numbers_of
-from msbal.engine.statistics import IntervalStatistics, host_moments, interval_moments, variance_reduction
-from msbal.engine.strategies.base import State, Strategy
-
-
-class Memory(NamedTuple):
-    """What an interval leaves to the next.
-
-    Attributes:
-        interval: int64 scalar, intervals ended so far.
-        weights: ``[K]`` float64.
-        previous_loss: ``[K]`` float64; zeros before the first interval.
-        previous_variance: ``[K]`` float64; ones before the first interval (the paper's Var_0).
-        strategy: the strategy's own state.
-    """
-
-    interval: Tensor
-    weights: Tensor
-    previous_loss: Tensor
-    previous_variance: Tensor
-    strategy: State
+from msbal.engine.draw import generator
+from msbal.engine.settings import Settings
+from msbal.engine.statistics import Array, interval_statistics
+from msbal.engine.strategies.base import checked, decide, naming, plain, rescaled
+from msbal.record import IntervalRecord, NonFinite
 
 
-def initial_memory(strategy: Strategy, levels: int) -> Memory:
-    """The memory before the first interval, on the CPU."""
-    return Memory(
-        interval=torch.tensor(0, dtype=torch.int64),
-        weights=strategy.initial_weights(levels).to(torch.float64),
-        previous_loss=torch.zeros(levels, dtype=torch.float64),
-        previous_variance=torch.ones(levels, dtype=torch.float64),
-        strategy=strategy.initial_state(levels),
-    )
+@dataclass(frozen=True)
+class Memory:
+    """What an interval leaves to the next: plain numbers, as they stand in checkpoints."""
+
+    interval: int  # t, intervals ended so far
+    weights: list[float]  # [K] in force
+    previous_loss: list[float]  # [K]
+    previous_variance: list[float]  # [K]
+    state: dict[str, Any]  # the strategy's own
+
+    @classmethod
+    def initial(cls, settings: Settings) -> Memory:
+        """Before the first interval; its Var_0 is 1."""
+        k, strategy = len(settings.levels), settings.strategy
+        with naming(strategy, "initial_state() or initial_weights()"):
+            state, weights = plain(strategy.initial_state(k)), checked(strategy.initial_weights(k), k)
+        return cls(
+            0, (rescaled(weights) if settings.rescale else weights).tolist(), [0.0] * k, [1.0] * k, state
+        )
+
+    @classmethod
+    def loaded(cls, saved: Mapping[str, Any], levels: int) -> Memory:
+        """From a checkpoint. Raises: KeyError, TypeError or ValueError where something else is there."""
+        keys = ("weights", "previous_loss", "previous_variance")
+        vectors = {key: [float(number) for number in saved[key]] for key in keys}
+        if any(len(vector) != levels or not np.isfinite(vector).all() for vector in vectors.values()):
+            raise ValueError(f"{levels} finite numbers were expected, not {vectors}")
+        return cls(interval=int(saved["interval"]), state=dict(saved["state"]), **vectors)
 
 
-def on_host(memory: Memory) -> Memory:
-    """The same as `Numbers` and Python numbers."""
-    return Memory(
-        interval=numbers_of(memory.interval),
-        weights=numbers_of(memory.weights),
-        previous_loss=numbers_of(memory.previous_loss),
-        previous_variance=numbers_of(memory.previous_variance),
-        strategy={key: numbers_of(value) for key, value in memory.strategy.items()},
-    )
+class IntervalReport(NamedTuple):
+    """A record, and the losses ``[A, T, K]`` that it was made from: unweighted, averaged over ranks."""
+
+    record: IntervalRecord
+    losses: Array
 
 
 def end_interval(
-    strategy: Strategy, memory: Memory, losses: Tensor, positives: Tensor, draw: Draw, epsilon: float
-) -> tuple[Memory, IntervalStatistics]:
-    """Decide the next interval's weights.
-
-    With fewer than two finite iterations there is no variance: the interval is counted, reported, and
-    decides nothing.
+    settings: Settings, memory: Memory, losses: Array, positives: Array | None = None
+) -> tuple[Memory, IntervalReport]:
+    """Decide the weights of the next interval. One whose statistics are not usable is reported, and decides nothing.
 
     Args:
-        memory: of tensors; or `on_host`, for a strategy that takes numbers and losses in the host's memory. What
-            is returned is of the same kind.
-        losses: ``[R, A, T, K]`` float64, the interval's unweighted losses on all ranks.
-        positives: ``[K]`` float64, over the interval and all ranks.
+        losses: ``[R, A, T, K]``, unweighted.
+        positives: ``[K]``, over the interval and all ranks; None where unknown.
+
+    Raises:
+        StrategyError: see `decide`.
     """
-    moments: Any = interval_moments if isinstance(memory.weights, Tensor) else host_moments
-    count, loss, loss_by_term, variance = moments(losses)
-    interval = memory.interval + 1
-    statistics = IntervalStatistics(
-        interval=interval,
-        count=count,
-        loss=loss,
-        loss_by_term=loss_by_term,
-        variance=variance,
-        variance_reduction=variance_reduction(memory.previous_variance, variance, epsilon),
-        previous_loss=memory.previous_loss,
-        positives=positives,
-        weights=memory.weights,
+    t, old, new = memory.interval + 1, memory, replace(memory, interval=memory.interval + 1)
+    # Eq 2, 3 and 4.
+    statistics = interval_statistics(
+        t, losses, positives, old.weights, old.previous_loss, old.previous_variance, settings.epsilon
     )
-    weights, state = strategy.decide(statistics, memory.strategy, draw)
-    # Of fewer than two iterations the variance, of none the loss is NaN. And a finite loss can overflow in
-    # a sum or a square; then, too, nothing is decided.
-    usable = all_finite(loss, variance, weights)
-    new = Memory(
-        interval=interval,
-        weights=choose(usable, weights, memory.weights),
-        previous_loss=choose(usable, loss, memory.previous_loss),
-        previous_variance=choose(usable, variance, memory.previous_variance),
-        strategy={key: choose(usable, state[key], old) for key, old in memory.strategy.items()},
+    if statistics.usable:
+        rng = generator(settings.seed, settings.group, t)
+        # Eq 5; of rlo eq 6 and 7 too.
+        weights, state = decide(settings.strategy, statistics, old.state, rng, settings.rescale)
+        new = Memory(t, weights.tolist(), statistics.loss.tolist(), statistics.variance.tolist(), state)
+    by_term = statistics.loss_by_term.tolist()
+    record = IntervalRecord(
+        interval=t,
+        iteration=t * settings.interval,
+        levels=settings.levels,
+        loss=tuple(statistics.loss.tolist()),
+        loss_by_term={term: tuple(row) for term, row in zip(settings.terms, by_term, strict=True)},
+        variance=tuple(statistics.variance.tolist()),
+        variance_reduction=tuple(statistics.variance_reduction.tolist()),
+        weights=tuple(new.weights),
+        reward=new.state.get("reward"),
+        action=new.state.get("action", settings.strategy.name),
+        probabilities=dict(new.state.get("probabilities", {})),
+        group=settings.group,
+        count=statistics.count,
+        previous_weights=tuple(old.weights),
+        nonfinite=find_nonfinite(settings, losses, old.interval * settings.interval),
+        positives=None if positives is None else tuple(positives.tolist()),
     )
-    return new, statistics
+    with np.errstate(invalid="ignore"):
+        return new, IntervalReport(record, losses.mean(axis=0))
+
+
+def find_nonfinite(settings: Settings, losses: Array, before: int, rank: int = 0) -> tuple[NonFinite, ...]:
+    """Name the NaN and infinite losses in ``[R, A, T, K]``, from `rank` on and after `before` iterations."""
+    terms, levels = settings.terms, settings.levels
+    return tuple(
+        NonFinite(before + a + 1, terms[t], levels[k], rank + r, str(losses[r, a, t, k]))
+        for r, a, t, k in np.argwhere(~np.isfinite(losses)).tolist()
+    )

@@ -12,8 +12,7 @@ from msbal.records.losses_log import Column
 from msbal.records.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from msbal.engine import BalancerSet
-    from msbal.engine.report import IntervalReport
+    from msbal.engine import BalancerSet, IntervalReport
 
 
 class Recorder:
@@ -49,15 +48,15 @@ class Recorder:
         return next(iter(self._attached.balancers.values())).interval
 
     def step(self, iteration: int) -> None:
-        """Take what has arrived by the end of `iteration`; waits for nothing."""
-        self._take(wait=False)
+        """Write what has ended by the end of `iteration`."""
+        self._take()
 
     def flush(self) -> None:
-        """Take everything, waiting for the device, and make it durable. Call before a checkpoint, and at the end.
+        """Write everything and make it durable. Call before a checkpoint, and at the end.
 
         A checkpoint that survives a loss of power then never knows of an interval that the records lack.
         """
-        self._take(wait=True)
+        self._take()
         if self.run is not None and self._unsettled:
             for path in (self.run.losses_file, self.run.intervals_file):
                 if path.exists():
@@ -85,9 +84,9 @@ class Recorder:
             raise RuntimeError("Recorder.attach should come before the first step")
         return self._balancers
 
-    def _take(self, wait: bool) -> None:
+    def _take(self) -> None:
         names = list(self._attached.balancers)
-        for report in self._attached.reports(wait):
+        for report in self._attached.reports():
             self._waiting.setdefault(report.record.interval, {})[report.record.group] = report
         for interval in sorted(self._waiting):
             arrived = self._waiting[interval]
@@ -118,7 +117,7 @@ class Recorder:
             for level in report.record.levels
         ]
         last = reports[0].record.iteration
-        groups = [report.losses.flatten(1).tolist() for report in reports]
+        groups = [report.losses.reshape(len(report.losses), -1).tolist() for report in reports]
         rows = [[value for group in iteration for value in group] for iteration in zip(*groups, strict=True)]
         first = last - len(rows) + 1
         file_path = self.run.losses_file

@@ -28,6 +28,11 @@ class BalanceSpec(SpecModel):
     epsilon: float = Field(
         1e-5, gt=0, allow_inf_nan=False, description="Of eq 4. Lower it where losses vary by less than 0.01."
     )
+    rescale: bool = Field(
+        False,
+        description="Multiply the strategy's weights so that they sum to the number of levels: balancing without a "
+        "larger learning rate.",
+    )
     per_term: bool = Field(False, description="Balance each term (cls, bbox, ...) on its own.")
     scope: tuple[str, ...] | None = Field(
         None,
@@ -64,6 +69,7 @@ class BalanceSpec(SpecModel):
             interval=self.interval,
             seed=run_seed if self.seed is None else self.seed,
             epsilon=self.epsilon,
+            rescale=self.rescale,
         )
 
 

@@ -19,34 +19,30 @@ getcontext().prec = 100
 ACTIONS = ("avw", "min_loss", "max_loss", "equal")
 
 
-# -- random numbers: SplitMix64 as published (Steele, Lea and Flood, OOPSLA 2014) ------------------
+# -- random numbers: Philox4x64-10 as published (Salmon et al., SC 2011) ---------------------------
 
 
-class SplitMix64:
-    """The generator as its authors write it: a state that walks by the golden gamma."""
-
-    GOLDEN_GAMMA = 0x9E3779B97F4A7C15
-
-    def __init__(self, seed: int) -> None:
-        self.state = seed % 2**64
-
-    @staticmethod
-    def mix(z: int) -> int:
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
-        return z ^ (z >> 31)
-
-    def next(self) -> int:
-        self.state = (self.state + self.GOLDEN_GAMMA) % 2**64
-        return self.mix(self.state)
+def philox(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
+    """One block: ten rounds, each two multiplications, with a key that walks by two Weyl constants."""
+    a, b, c, d = counter
+    k, m = key
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * a, 0xCA5A826395121157 * c
+        a, b, c, d = (
+            (second >> 64) ^ b ^ k, second % 2**64,
+            (first >> 64) ^ d ^ m, first % 2**64,
+        )  # fmt: skip
+        k, m = (k + 0x9E3779B97F4A7C15) % 2**64, (m + 0xBB67AE8584CAA73B) % 2**64
+    return a, b, c, d
 
 
-def uniforms(seed: int, stream: str, count: int) -> list[float]:
-    """The draws of intervals 1 to `count`: the top 53 bits of SplitMix64's outputs, as numbers in [0, 1)."""
-    crc = zlib.crc32(stream.encode())
-    key = SplitMix64.mix((SplitMix64.mix(seed % 2**64) + (1 + crc) * SplitMix64.GOLDEN_GAMMA) % 2**64)
-    generator = SplitMix64(key)
-    return [(generator.next() >> 11) / 2**53 for _ in range(count)]
+def uniform(seed: int, group: str, interval: int) -> float:
+    """The draw of one interval: the top 53 bits of the first output, as a number in [0, 1).
+
+    NumPy raises the counter before it makes a block, so the first has 1 in its lowest word.
+    """
+    first, *_ = philox((1, interval, 0, 0), (seed % 2**64, zlib.crc32(group.encode())))
+    return (first >> 11) / 2**53
 
 
 # -- equations 2 to 7 ------------------------------------------------------------------------------
@@ -133,7 +129,6 @@ def run(losses: list[list[float]], settings: Settings) -> list[Interval]:
     p = [1 / Decimal(len(settings.actions))] * len(settings.actions)
     last_action = None
     whole = len(losses) // settings.alpha
-    draws = uniforms(settings.seed, settings.group, whole)
     done = []
     for t in range(whole):
         rows = losses[t * settings.alpha : (t + 1) * settings.alpha]
@@ -155,7 +150,8 @@ def run(losses: list[list[float]], settings: Settings) -> list[Interval]:
                 earned = reward(before_loss, loss)
                 p = reinforce(p, last_action, earned, settings.step, settings.p_min, settings.p_max)
             last_action, passed = 0, p[0]
-            while passed <= draws[t] and last_action < len(p) - 1:
+            drawn = uniform(settings.seed, settings.group, t + 1)
+            while passed <= drawn and last_action < len(p) - 1:
                 last_action += 1
                 passed += p[last_action]
             action = settings.actions[last_action]

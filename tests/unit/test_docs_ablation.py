@@ -13,7 +13,7 @@ pytest.importorskip("msbal_torchvision", reason="the specs are the torchvision b
 from msbal.ablation.grid import make_grid
 from msbal.ablation.spec import AblationSpec, parse_ablation
 from msbal.ablation.statistics import seeds_needed
-from msbal.engine.strategies.base import available
+from msbal.engine import available
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "ablation.md").read_text(encoding="utf-8")

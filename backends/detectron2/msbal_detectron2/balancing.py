@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup, SplitLosses
-from msbal.engine import Balancer, BalancerSet, GroupNames, LevelLosses, StepStrategy
+from msbal.engine import BalancerSet, GroupNames, LevelLosses
 from msbal_detectron2.seams import Seam, find
 
 _BALANCING = "_msbal_balancing"
@@ -222,26 +222,6 @@ def weighted_terms(
 
     Their sum has the value and the gradient of the balancers' own scalars.
     """
-    # Copies: an iteration that ends an interval changes the weights, but only for the next one.
-    before = {name: balancer.weights.clone() for name, balancer in balancers.balancers.items()}
-    totals = balancers.totals(losses)
     names = [key for group in balancers.groups for key in keys[group]]
-    if balancers.per_term:
-        return dict(zip(names, totals.values(), strict=True))
-    terms: list[Tensor] = []
-    for group, total in totals.items():
-        balancer = balancers.balancers[group]
-        terms += _terms(balancer, losses[group], before[group], total)
+    terms = [term for row in balancers.by_term(losses).values() for term in row]
     return dict(zip(names, terms, strict=True))
-
-
-def _terms(balancer: Balancer, losses: LevelLosses, weights: Tensor, total: Tensor) -> list[Tensor]:
-    if isinstance(balancer.strategy, StepStrategy):
-        weights = balancer.weights.clone()  # made anew for this very iteration
-    values = losses.values.to(total.dtype)
-    terms = list((values * weights.to(values.dtype)).sum(dim=1).unbind())
-    if any(parameter.requires_grad for parameter in balancer.parameters()):
-        # A strategy that learns its weights: their gradient is in the scalar only.
-        terms = [term.detach() for term in terms]
-        terms[0] = total - (torch.stack(terms[1:]).sum() if len(terms) > 1 else 0.0)
-    return terms

@@ -26,6 +26,7 @@ def balance(
     scope: Sequence[str] = ("rpn",),
     per_term: bool = False,
     seed: int = 0,
+    rescale: bool = False,
     records: str | Path | None = None,
 ) -> Balancing:
     """Balance the pyramid levels of a detectron2 model while it trains.
@@ -49,6 +50,7 @@ def balance(
         scope: of a two-stage model, which heads: ``rpn``, ``roi`` or both.
         per_term: balance each term (classification, boxes) on its own.
         seed: of the strategy's random draws.
+        rescale: multiply the strategy's weights so that they sum to the number of levels.
         records: a folder for ``intervals.jsonl``; by default, that of a ``DefaultTrainer``'s output.
 
     Returns:
@@ -61,7 +63,14 @@ def balance(
     model = target if isinstance(target, nn.Module) else target.model
     balancing = Balancing(unwrap(model), scope)
     balancing.install(
-        BalancerSet(balancing.group_names(), strategy, per_term=per_term, interval=interval, seed=seed)
+        BalancerSet(
+            balancing.group_names(),
+            strategy,
+            per_term=per_term,
+            interval=interval,
+            seed=seed,
+            rescale=rescale,
+        )
     )
     if isinstance(target, TrainerBase):
         hook = BalanceHook(balancing, _run_directory(target, records))

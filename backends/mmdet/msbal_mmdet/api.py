@@ -48,9 +48,9 @@ class Balanced:
         """``[K]`` current weights of each group, finest level first."""
         return {name: balancer.weights for name, balancer in self.balancers.balancers.items()}
 
-    def drain(self, wait: bool = False) -> list[IntervalRecord]:
-        """The records of intervals that have ended since the last call; waits for nothing unless told."""
-        return self.balancers.drain(wait)
+    def drain(self) -> list[IntervalRecord]:
+        """The records of intervals that have ended since the last call."""
+        return self.balancers.drain()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs; save it beside the model's."""

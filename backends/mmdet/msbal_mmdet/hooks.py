@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -144,7 +145,10 @@ class MultiScaleBalanceHook(Hook):
         if self.balancers is not None and self.recorder is not None:
             self._current = runner
             self.recorder.flush()
-            checkpoint[KEY] = {k: v.detach().cpu() for k, v in self.balancers.state_dict().items()}
+            checkpoint[KEY] = {
+                key: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+                for key, value in self.balancers.state_dict().items()
+            }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Take it back on resume; weights loaded to fine-tune from (`load_from`) begin a new run."""

@@ -48,9 +48,9 @@ class Balance:
             **split.rest,
         }
 
-    def drain(self, wait: bool = False) -> list[IntervalRecord]:
-        """The records of the intervals that ended since the last call; see `Balancer.drain`."""
-        return self._balancers.drain(wait)
+    def drain(self) -> list[IntervalRecord]:
+        """The records of the intervals that ended since the last call."""
+        return self._balancers.drain()
 
     def state_dict(self) -> dict[str, Any]:
         """The balancers' whole state, to save in a checkpoint beside the model's and the optimizer's."""
@@ -74,6 +74,7 @@ def balance(
     scope: Sequence[str] = ("rpn",),
     per_term: bool = False,
     seed: int = 0,
+    rescale: bool = False,
 ) -> Balance:
     """Balance the pyramid levels of a torchvision detector while it trains.
 
@@ -94,6 +95,7 @@ def balance(
         scope: of a two-stage model, which heads: ``rpn``, ``roi`` or both.
         per_term: balance each term (classification, boxes) on its own.
         seed: of the strategy's random draws.
+        rescale: multiply the strategy's weights so that they sum to the number of levels.
 
     Raises:
         UnsplittableModelError: where the model's loss cannot be split into two levels or more.
@@ -102,7 +104,9 @@ def balance(
     seam = install(model, scope)
     try:
         groups = {group.name: GroupNames(group.levels, group.terms) for group in seam.groups}
-        balancers = BalancerSet(groups, strategy, per_term=per_term, interval=interval, seed=seed)
+        balancers = BalancerSet(
+            groups, strategy, per_term=per_term, interval=interval, seed=seed, rescale=rescale
+        )
     except ValueError:
         seam.remove()
         raise

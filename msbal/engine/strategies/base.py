@@ -1,208 +1,115 @@
-"""What a strategy is: statistics in, weights out, as pure functions.
+"""What a strategy is: the statistics of an interval in, weights out, as a pure function on NumPy arrays.
 
-A strategy is a frozen dataclass of hyperparameters. Whatever it remembers is a dictionary of tensors
-that the balancer holds as buffers and hands back to it, so that devices, checkpoints, compilation and
-graph capture are the balancer's business alone. To add one: write one file with a subclass and put
-``@register`` on it (or name the class in your own package's entry point group ``msbal.strategies``).
+To add one, write a subclass with ``@register`` on it, or name it in your package's entry point group
+``msbal.strategies``. `msbal.testing.strategies` has the tests that it should pass.
 """
 
 from __future__ import annotations
 
+import json
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, is_dataclass
-from functools import cache
-from importlib import metadata
-from typing import Any, ClassVar, NamedTuple, TypeAlias, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from msbal.engine.draw import Draw
-from msbal.engine.numbers import Numbers
-from msbal.engine.statistics import IntervalStatistics
-from msbal.engine.weighting import empty_levels
+from msbal.engine.statistics import Array, IntervalStatistics
 
-ENTRY_POINT_GROUP = "msbal.strategies"
+State: TypeAlias = Mapping[str, Any]
+"""What a strategy remembers: numbers, strings, None, and lists and dictionaries of them, by name."""
 
-State: TypeAlias = Mapping[str, Tensor]
+Decision: TypeAlias = tuple[Array, State]
+"""``[K]`` weights and the new state."""
+
+
+class StrategyError(RuntimeError):
+    """A strategy failed, or returned what is no decision; the text names it."""
 
 
 @dataclass(frozen=True)
 class Strategy(ABC):
     """Decides the weights at the end of every interval.
 
-    No method may wait for the device or branch on a tensor's value.
-
-    Attributes:
-        on_numbers: the class's methods use of their vectors nothing but what `Numbers` has, so that on the CPU
-            the host may hand them those, and Python's numbers for scalars. They return what they were given.
+    A frozen dataclass of hyperparameters; what changes while training is the state, which the balancer holds and saves.
     """
 
     name: ClassVar[str] = ""
-    on_numbers: ClassVar[bool] = False
-
-    def takes_numbers(self) -> bool:
-        """Whether the host may hand it `Numbers`: a subclass says `on_numbers` anew for its own methods."""
-        return bool(vars(type(self)).get("on_numbers"))
 
     def check(self, levels: int) -> None:  # noqa: B027
-        """Refuse a number of levels that the strategy cannot work with.
+        """Refuse a number of levels that the strategy cannot work with. Raises: ValueError, see `refuse_unless`."""
 
-        Raises:
-            ValueError: naming the field, what was found and what was expected.
-        """
+    def initial_state(self, levels: int) -> State:
+        """What the strategy remembers before the first interval.
 
-    def initial_state(self, levels: int) -> dict[str, Tensor]:
-        """What the strategy remembers, before the first interval.
-
-        Three names mean something to the records: ``action`` (int64 scalar, -1 before the first),
-        ``reward`` (float64 scalar) and ``probabilities`` (``[actions]``, float64).
+        Records show ``action`` (what was chosen last), ``reward`` (-1, 0, 1) and ``probabilities`` (by action).
         """
         return {}
 
-    def initial_weights(self, levels: int) -> Tensor:
-        """``[K]`` weights of the first interval, float64."""
-        return torch.ones(levels, dtype=torch.float64)
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """What ``action`` indexes; empty for a strategy that has no choice."""
-        return ()
+    def initial_weights(self, levels: int) -> Array:
+        """``[K]`` weights of the first interval."""
+        return np.ones(levels)
 
     @abstractmethod
-    def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-        """The ``[K]`` float64 weights of the next interval, and the new state."""
+    def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Decision:
+        """The ``[K]`` weights of the next interval, and the new state.
 
-
-class Iteration(NamedTuple):
-    """What a `StepStrategy` may look at. For one that takes them, `Numbers` stand in the tensors' stead.
-
-    Attributes:
-        losses: ``[K]`` float64, detached, over all terms; averaged over ranks.
-        positives: ``[K]``, summed over ranks, or None where the seam cannot tell.
-        empty: ``[K]`` mask of the levels that a ratio of losses says nothing about, see
-            `msbal.engine.weighting.empty_levels`; None where the host sees that there are none, so that
-            nothing has to be masked.
-        step: gives the number of iterations before this one, an int64 scalar (or an int).
-    """
-
-    losses: Tensor
-    positives: Tensor | None
-    empty: Tensor | None
-    step: Callable[[], Tensor]
-
-    @classmethod
-    def of_numbers(cls, losses: list[float], positives: list[float] | None, step: int) -> Iteration:
-        """On the host; `losses` are finite."""
-        own: Any = Numbers(losses)
-        seen: Any = None if positives is None else Numbers(positives)
-        any_empty = min(losses) <= 0 or (positives is not None and min(positives) <= 0)
-        return cls(own, seen, empty_levels(own, seen) if any_empty else None, cast(Any, lambda: step))
-
-
-class Weighing(NamedTuple):
-    """What a `StepStrategy` makes of one iteration.
-
-    Attributes:
-        weights: ``[K]`` float64.
-        state: the new state, without the parameters.
-        gradients: what each parameter receives when the total is differentiated, ``[K]`` float64.
-    """
-
-    weights: Tensor
-    # No one writes into these; a read-only proxy would break torch 2.4's tracer.
-    state: State = {}  # noqa: RUF012
-    gradients: State = {}  # noqa: RUF012
-
-
-@dataclass(frozen=True)
-class StepStrategy(Strategy):
-    """Weighs anew at every iteration, from that iteration's losses."""
-
-    def initial_parameters(self, levels: int) -> dict[str, Tensor]:
-        """Learned tensors, ``[K]``: parameters of the balancer, which the optimizer has to be given."""
-        return {}
-
-    @abstractmethod
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
-        """Weights of this iteration.
-
-        Of an iteration with a loss that is not finite nothing is kept, whatever this returns.
-
-        Args:
-            state: the strategy's state, and its parameters, detached, in float64.
+        Changes no argument. `rng` is new for each interval, and gives the same on every rank and after a resume. Not
+        called for an interval whose loss or variance is not finite.
         """
 
-    def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-        return statistics.weights, state
 
-
-_REGISTRY: dict[str, type[Strategy]] = {}
-_S = TypeVar("_S", bound=type[Strategy])
-
-
-def register(strategy: _S) -> _S:
-    """Class decorator: make a strategy known under its ``name``.
+def decide(
+    strategy: Strategy, statistics: IntervalStatistics, state: State, rng: np.random.Generator, rescale: bool
+) -> tuple[Array, dict[str, Any]]:
+    """`Strategy.decide`, looked at before anything trusts it; with `rescale` the weights' sum is K.
 
     Raises:
-        ValueError: where another class has the name already.
+        StrategyError: where it fails, or returns anything but K finite weights of at least 0 and a plain state.
     """
-    if not (isinstance(strategy, type) and issubclass(strategy, Strategy) and is_dataclass(strategy)):
-        raise ValueError(f"A strategy should be a dataclass and a subclass of Strategy. Found {strategy!r}.")
-    if not strategy.name:
-        raise ValueError(f"{strategy.__name__}.name should be a non-empty string. Found ''.")
-    known = _REGISTRY.setdefault(strategy.name, strategy)
-    # A module that is loaded again registers its strategy again.
-    if (known.__module__, known.__qualname__) != (strategy.__module__, strategy.__qualname__):
-        raise ValueError(
-            f"Strategy name `{strategy.name}` should be free. Found it taken by {known.__module__}."
-        )
-    _REGISTRY[strategy.name] = strategy
-    return strategy
+    levels = len(statistics.loss)
+    with naming(strategy, f"decide() at interval {statistics.interval}"):
+        found = strategy.decide(statistics, state, rng)
+        if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+            raise TypeError(f"a pair was expected, weights [{levels}] and state, not {reprlib.repr(found)}")
+        weights = checked(found[0], levels)
+        return (rescaled(weights) if rescale else weights), plain(found[1])
 
 
-@cache
-def _broken_entry_points() -> dict[str, str]:
-    """Load other packages' strategies; why each of those that cannot be used fails, by name.
-
-    One broken package is no reason to refuse the strategies of all others.
-    """
-    broken = {}
-    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in _REGISTRY:
-            continue
-        try:
-            strategy = point.load()
-            if getattr(strategy, "name", None) != point.name:
-                raise ValueError(f"{point.value} is no strategy of the name `{point.name}`")
-            register(strategy)
-        except Exception as error:
-            broken[point.name] = f"{type(error).__name__}: {error}"
-    return broken
+def checked(weights: Any, levels: int) -> Array:
+    """``[K]`` weights. Raises: TypeError or ValueError, where they are anything else."""
+    if not (isinstance(weights, np.ndarray) and weights.shape == (levels,) and weights.dtype.kind in "fiu"):
+        raise TypeError(f"a NumPy array of {levels} weights was expected, not {reprlib.repr(weights)}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise ValueError(f"weights should be finite, at least 0 and not all 0. Found {weights.tolist()}")
+    return weights.astype(np.float64)
 
 
-def available() -> dict[str, type[Strategy]]:
-    """All strategies by name, those of other installed packages included."""
-    _broken_entry_points()
-    return dict(_REGISTRY)
+@contextmanager
+def naming(strategy: Strategy, what: str) -> Iterator[None]:
+    """Say which strategy failed, and in what. Raises: StrategyError, from any exception within."""
+    try:
+        yield
+    except Exception as error:
+        raise StrategyError(
+            f"strategy `{strategy.name}` failed in {what}: {type(error).__name__}: {error}"
+        ) from error
 
 
-def make(name: str, **options: object) -> Strategy:
-    """A strategy from its name and hyperparameters.
-
-    Raises:
-        ValueError: where the name is unknown (listing what exists) or an option does not fit.
-    """
-    known = available()
-    if name in _broken_entry_points():
-        raise ValueError(f"strategy `{name}` fails to load: {_broken_entry_points()[name]}")
-    if name not in known:
-        raise ValueError(f"strategy should be one of {', '.join(sorted(known))}. Found `{name}`.")
-    return known[name](**options)
+def rescaled(weights: Array) -> Array:
+    """Weights times one factor, so that their sum is K."""
+    return np.asarray(weights * (len(weights) / weights.sum()))
 
 
-def ones(statistics: IntervalStatistics) -> Tensor:
-    """Unit weights, ``[K]``."""
-    loss: Any = statistics.loss
-    return cast(Tensor, Numbers([1.0] * loss.numel())) if isinstance(loss, Numbers) else torch.ones_like(loss)
+def plain(state: State) -> dict[str, Any]:
+    """A state of Python's own numbers, strings, lists and dictionaries: what any checkpoint can hold."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(state), default=lambda value: value.tolist()))
+    return found
+
+
+def refuse_unless(fits: bool, name: str, expected: str, found: object) -> None:
+    """Check a hyperparameter. Raises: ValueError, where it does not fit."""
+    if not fits:
+        raise ValueError(f"{name} should be {expected}. Found {found}.")

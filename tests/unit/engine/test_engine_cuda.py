@@ -1,8 +1,9 @@
-"""On a CUDA device: no waiting, few kernels, graphs."""
+"""On a CUDA device: one wait in an interval, few kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def run_on(device: str, name: str, losses: Tensor) -> list[IntervalRecord]:
     balancer = make(name).to(device)
     for row in losses.to(device):
         balancer(LevelLosses(row, torch.ones(4, device=device)))
-    return balancer.drain(wait=True)
+    return balancer.drain()
 
 
 def assert_alike(ours: list[IntervalRecord], theirs: list[IntervalRecord]) -> None:
@@ -42,22 +43,29 @@ def assert_alike(ours: list[IntervalRecord], theirs: list[IntervalRecord]) -> No
 
 
 @pytest.fixture
-def no_waiting() -> Iterator[None]:
-    yield
+def sync_mode() -> Iterator[Callable[[str], None]]:
+    yield torch.cuda.set_sync_debug_mode
     torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_synchronisation(name: str, no_waiting: None) -> None:
-    losses, positives = rows(13), torch.ones(4, device="cuda")
-    balancer = make(name).cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    for row in losses:
-        values = row.clone().requires_grad_()
-        balancer(LevelLosses(values, positives)).backward()
-        balancer.reports()
-    torch.cuda.set_sync_debug_mode("default")
-    assert balancer.iteration == 13
+def test_a_step_never_waits_and_an_interval_once(name: str, sync_mode: Callable[[str], None]) -> None:
+    losses, positives = rows(12), torch.ones(4, device="cuda")
+    balancer = make(name)
+
+    def step(row: Tensor) -> None:
+        balancer(LevelLosses(row.clone().requires_grad_(), positives)).backward()
+
+    step(losses[0])  # brings what there is to the device
+    for m, row in enumerate(losses[1:], start=2):
+        ends = m % 4 == 0
+        sync_mode("warn" if ends else "error")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step(row)
+        assert sum("synchroniz" in str(w.message) for w in caught) == int(ends)
+    sync_mode("default")
+    assert balancer.iteration == 12
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,55 +97,50 @@ def test_kernels_of_a_step() -> None:
         balancer(losses)
         torch.stack(scalars).sum()
     plain = kernels(lambda: torch.stack(scalars).sum())
-    assert kernels(lambda: balancer(losses)) <= plain + 3
+    assert kernels(lambda: balancer(losses)) <= plain + 2
 
 
-@pytest.mark.parametrize("name", ["rlo", "cov", "uw"])
-def test_a_captured_graph_goes_on_balancing(name: str) -> None:
-    losses = rows(21)
-    captured, eager = make(name).cuda(), make(name).cuda()
-    static, gradient = torch.zeros(2, 4, device="cuda", requires_grad=True), torch.zeros(2, 4, device="cuda")
-
-    def step() -> Tensor:
-        total = captured(static)
-        (found,) = torch.autograd.grad(total, static)
-        gradient.copy_(found)
-        return total.detach()
-
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        total = step()
-    captured.load_state_dict(eager.state_dict())
-
-    ours, theirs = [], []
-    for m, row in enumerate(losses):
-        values = row.clone().requires_grad_()
-        expected = eager(values)
-        expected.backward()
-        if m % 7 == 3:  # an eager step among the replays
-            captured(row)
-        else:
-            with torch.no_grad():
-                static.copy_(row)
-            graph.replay()
-            torch.testing.assert_close(total, expected.detach())
-            torch.testing.assert_close(gradient, values.grad)
-        ours += captured.drain(wait=True)
-        theirs += eager.drain(wait=True)
-    assert_alike(ours, theirs)
-    assert captured.iteration == eager.iteration == 21
+def test_a_graph_that_captures_the_balancer_is_refused() -> None:
+    balancer, static = make(), torch.rand(2, 4, device="cuda", requires_grad=True)
+    balancer(static)
+    with pytest.raises(RuntimeError, match="CUDA graph"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        balancer(static)
 
 
 def test_compiled_with_cuda_graphs() -> None:
     compiled, eager = make().cuda(), make().cuda()
-    step = torch.compile(compiled, fullgraph=True, mode="reduce-overhead")
+    step = torch.compile(lambda row: compiled(2 * row / 2), mode="reduce-overhead")
     for row in rows(13):
         torch.compiler.cudagraph_mark_step_begin()
         torch.testing.assert_close(step(row), eager(row))
-    torch.testing.assert_close(compiled.weights, eager.weights)
+    assert_alike(compiled.drain(), eager.drain())
     assert compiled.iteration == 13
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mixed_precision(dtype: torch.dtype) -> None:
+    balancer, scaler = make("max_loss"), torch.amp.GradScaler("cuda")
+    weight = torch.nn.Parameter(torch.ones(2, 4, device="cuda"))
+    optimizer = torch.optim.SGD([weight], 0.01)
+    for row in rows(9):
+        with torch.autocast("cuda", dtype=dtype):
+            total = balancer((weight * row).to(dtype))
+        assert total.dtype == torch.float32
+        scaler.scale(total).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+    assert len(balancer.drain()) == 2
+
+
+def test_resume_in_the_middle_of_an_interval() -> None:
+    losses = rows(13)
+    whole, first, second = make("cov"), make("cov"), make("cov")
+    for row in losses:
+        whole(row)
+    for row in losses[:6]:
+        first(row)
+    second.load_state_dict(first.state_dict())
+    for row in losses[6:]:
+        second(row)
+    assert second.drain() == whole.drain()[1:]

@@ -13,12 +13,16 @@ Four levels, alpha = 2, lambda = 1.5, top_k = 2:
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import pytest
 import torch
 
-from msbal.engine import AVW, RLO, Balancer, Equal, Fixed, MaxLoss, MinLoss, Strategy
+from msbal.baselines import Fixed
+from msbal.engine import AVW, RLO, Balancer, Equal, MaxLoss, MinLoss, Strategy
+from msbal.engine.strategies.actions import amplify, select_top
 from msbal.engine.strategies.rlo import reinforce, reward
-from msbal.engine.weighting import amplify, select_top
 
 LEVELS = ("P3", "P4", "P5", "P6")
 LOSSES = torch.tensor([[1, 2, 3, 4], [3, 2, 5, 10], [1, 1, 1, 1], [2, 3, 1, 5]], dtype=torch.float64)
@@ -113,8 +117,8 @@ def test_rlo_first_two_intervals() -> None:
 
 
 def test_reward() -> None:
-    def of(before: float, now: float) -> float:
-        return float(reward(torch.tensor([before, 1.0]), torch.tensor([now, 1.0])))
+    def of(before: float, now: float) -> int:
+        return reward(np.array([before, 1.0]), np.array([now, 1.0]))
 
     assert (of(2, 1), of(1, 1), of(1, 2)) == (1, 0, -1)
 
@@ -131,40 +135,37 @@ def test_reward() -> None:
         ([0.105, 0.395, 0.25, 0.25], 0, -1, [0.1, 0.395 * 0.9 / 0.895] + [0.25 * 0.9 / 0.895] * 2),
         # Outside of it already: brought back.
         ([0.05, 0.95], 0, 1, [0.1, 0.9]),
-        ([0.25] * 4, -1, 1, [0.25] * 4),
     ],
 )
 def test_eq_7(p: list[float], action: int, earned: int, expected: list[float]) -> None:
-    new = reinforce(
-        torch.tensor(p, dtype=torch.float64), torch.tensor(action), torch.tensor(earned), 0.01, 0.1, 0.9
-    )
-    assert new.tolist() == pytest.approx(expected, rel=1e-12)
+    names = "abcd"[: len(p)]
+    new = reinforce(dict(zip(names, p, strict=True)), names[action], earned, 0.01, 0.1, 0.9)
+    assert list(new.values()) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("step", [0.01, 0.3])
 def test_probabilities_still_sum_to_one_after_many_intervals(step: float) -> None:
     # Divided by 1 - p, as eq 7 has it, the sum is off by 0.03 after a thousand intervals of step 0.3.
-    generator = torch.Generator().manual_seed(0)
-    p = torch.full((4,), 0.25, dtype=torch.float64)
+    rng = random.Random(0)
+    p = dict.fromkeys("abcd", 0.25)
     for _ in range(2000):
-        action = torch.multinomial(p, 1, generator=generator)[0]
-        earned = torch.randint(-1, 2, (), generator=generator)
-        p = reinforce(p, action, earned, step, 0.05, 0.95)
-    assert float(p.sum()) == pytest.approx(1, abs=1e-14)
-    assert float(p.min()) > 0
+        (action,) = rng.choices(list(p), list(p.values()))
+        p = reinforce(p, action, rng.choice((-1, 0, 1)), step, 0.05, 0.95)
+    assert sum(p.values()) == pytest.approx(1, abs=1e-14)
+    assert min(p.values()) > 0
 
 
 def test_select_top_breaks_ties_to_the_finer_level() -> None:
-    score = torch.tensor([1.0, 3.0, 3.0, 1.0, 3.0])
+    score = np.array([1.0, 3.0, 3.0, 1.0, 3.0])
     assert select_top(score, 2).tolist() == [False, True, True, False, False]
     assert select_top(score, 4).tolist() == [True, True, True, False, True]
-    assert select_top(torch.zeros(5), 2).tolist() == [True, True, False, False, False]
+    assert select_top(np.zeros(5), 2).tolist() == [True, True, False, False, False]
 
 
 def test_amplify_extremes() -> None:
-    chosen = torch.tensor([True, False, True])
-    assert amplify(chosen, torch.zeros(3, dtype=torch.float64), 1.5).tolist() == [1, 1, 1]
-    huge = torch.tensor([1e308, 1e308, 1e308], dtype=torch.float64)
+    chosen = np.array([True, False, True])
+    assert amplify(chosen, np.zeros(3), 1.5).tolist() == [1, 1, 1]
+    huge = np.array([1e308, 1e308, 1e308])
     assert amplify(chosen, huge, 1.5).tolist() == pytest.approx([1.5, 1, 1.5])
-    negative = torch.tensor([-1.0, 2.0, 3.0], dtype=torch.float64)
+    negative = np.array([-1.0, 2.0, 3.0])
     assert amplify(chosen, negative, 1.0).tolist() == pytest.approx([1, 1, 1 + 3 / 4])

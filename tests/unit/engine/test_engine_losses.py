@@ -21,7 +21,6 @@ VALUES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
         {"bbox": list(VALUES[1]), "cls": list(VALUES[0])},
         {"bbox": tuple(VALUES[1]), "cls": list(VALUES[0])},
         {"bbox": VALUES[1], "cls": list(VALUES[0])},
-        [VALUES[0], VALUES[1]],
     ],
 )
 def test_accepted(losses: object) -> None:
@@ -72,20 +71,41 @@ def test_mixed_dtypes_are_promoted() -> None:
         (VALUES.T, r"shape \[2, 3\].*Found \[3, 2\]"),
         (VALUES[0], r"Found \[3\]"),
         (VALUES.sum(), r"Found \[\]"),
-        ({"cls": VALUES[0], "bbox": VALUES[1, :2]}, r"losses\['bbox'\] should have 3.*Found \[2\]"),
-        ({"cls": VALUES[0, :2], "bbox": VALUES.flatten()[:4]}, r"losses\['cls'\] should have 3"),
-        ({"cls": list(VALUES[0]), "bbox": list(VALUES[1, :2])}, r"losses\['bbox'\] should have 3.*Found 2"),
-        ({"cls": list(VALUES[0]), "bbox": [*VALUES[1, :2], VALUES[1]]}, "of one shape"),
+        ({"cls": VALUES[0], "bbox": VALUES[1, :2]}, r"losses\['bbox'\] should be .*3 scalars.*Found 2"),
+        ({"cls": VALUES[0, :2], "bbox": VALUES.flatten()[:4]}, r"losses\['cls'\] should be .*3 scalars"),
+        (
+            {"cls": list(VALUES[0]), "bbox": list(VALUES[1, :2])},
+            r"losses\['bbox'\] should be .*3 scalars.*Found 2",
+        ),
+        (
+            {"cls": list(VALUES[0]), "bbox": [*VALUES[1, :2], VALUES[1]]},
+            r"losses\['bbox'\] should be a vector or .*Found shape \[3\]",
+        ),
         ({"cls": [1.0, 2.0, 3.0], "bbox": list(VALUES[1])}, "Found .*float"),
         (
-            {"cls": [v.view(1) for v in VALUES[0]], "bbox": [v.view(1) for v in VALUES[1]]},
-            r"scalar. Found shape \[1\]",
+            {"cls": [v.view(1) for v in VALUES[0]], "bbox": list(VALUES[1])},
+            r"scalars, one loss a level. Found shape \[1\]",
         ),
-        ([], "Found"),
-        (list(VALUES.flatten()), r"Found \[6\]"),
-        (7.0, "Found float"),
+        # One vector a term, or one a level? Where there are as many of both nobody could tell.
+        ([VALUES[0], VALUES[1]], r"a mapping with the terms \['cls', 'bbox'\]. Found a list"),
+        ([], "Found a list"),
+        (7.0, "Found a float"),
+        ({"cls": VALUES[0], "bbox": VALUES[1].to("meta")}, "on one device. Found them on cpu and meta"),
+        (LevelLosses(VALUES, torch.ones(2)), r"positives should have shape \[3\].*Found \[2\] on cpu"),
+        (LevelLosses(VALUES, torch.ones(1, 3)), r"positives .*Found \[1, 3\]"),
+        (LevelLosses(VALUES, torch.ones(3, device="meta")), r"on cpu as the losses. Found \[3\] on meta"),
     ],
 )
 def test_refused(losses: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         gather(losses, TERMS, LEVELS)  # type: ignore[arg-type]
+
+
+def test_one_term_takes_a_list_of_scalars_alone() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"losses should be a vector or a list of 3 scalars, one loss a level. Found shape \[3\]",
+    ):
+        gather([VALUES[0]] * 3, ("loss",), LEVELS)
+    with pytest.raises(ValueError, match=r"list of 3 scalars, .*Found 2"):
+        gather(list(VALUES[0, :2]), ("loss",), LEVELS)

@@ -6,16 +6,17 @@ import itertools
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from msbal.baselines import Fixed
 from msbal.engine import (
     AVW,
     RLO,
     Balancer,
-    Fixed,
     IntervalRecord,
     LevelLosses,
     MaxLoss,
@@ -23,7 +24,7 @@ from msbal.engine import (
     Strategy,
     available,
 )
-from msbal.engine.statistics import interval_moments
+from msbal.engine.statistics import IntervalStatistics, interval_statistics
 
 ALPHA = 4
 quick = settings(max_examples=25, deadline=None)
@@ -108,6 +109,12 @@ def test_of_equal_levels_the_finer_win(loss: float, cls: type[MinLoss]) -> None:
         assert [w > 1 for w in record.weights] == [True, True, False, False, False]
 
 
+def moments(losses: list[list[float]]) -> IntervalStatistics:
+    """Of two levels and one term."""
+    rows, ones = np.array(losses).reshape(1, -1, 1, 2), np.ones(2)
+    return interval_statistics(1, rows, None, ones, 0 * ones, ones)
+
+
 @quick
 @given(
     st.lists(
@@ -116,9 +123,9 @@ def test_of_equal_levels_the_finer_win(loss: float, cls: type[MinLoss]) -> None:
     )
 )  # fmt: skip
 def test_moments_against_exact_arithmetic(losses: list[list[float]]) -> None:
-    values = torch.tensor(losses, dtype=torch.float64)
-    count, loss, by_term, variance = interval_moments(values.view(1, -1, 1, 2))
-    assert float(count) == len(losses)
+    found = moments(losses)
+    count, loss, by_term, variance = found.count, found.loss, found.loss_by_term, found.variance
+    assert count == len(losses)
     for i in range(2):
         exact = [Fraction(row[i]) for row in losses]
         total = sum(exact)
@@ -149,16 +156,14 @@ def test_variance_of_tiny_and_huge_losses(size: float, dtype: torch.dtype) -> No
 def test_small_spread_on_a_large_loss() -> None:
     """Where E[x^2] - E[x]^2 would leave nothing: 1e8 +- 1 has a variance of 4/3."""
     losses = [[1e8 + d, 1.0] for d in (1, -1, 1, -1)]
-    values = torch.tensor(losses, dtype=torch.float64).view(1, 4, 1, 2)
-    assert float(interval_moments(values)[3][0]) == pytest.approx(4 / 3, rel=1e-12)
+    assert moments(losses).variance[0] == pytest.approx(4 / 3, rel=1e-12)
 
 
 @quick
 @given(st.floats(1e-30, 1e30), st.integers(2, 150))
 def test_equal_losses_have_no_variance(size: float, count: int) -> None:
     """Though their mean, rounded, may not be equal to them: at 1e30 that alone would be a variance of 1e28."""
-    values = torch.full((1, count, 1, 2), size, dtype=torch.float64)
-    assert interval_moments(values)[3].tolist() == [0.0, 0.0]
+    assert moments([[size, size]] * count).variance.tolist() == [0.0, 0.0]
 
 
 def _strategies() -> dict[str, Strategy]:

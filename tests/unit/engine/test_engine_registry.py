@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from msbal.engine import AVW, RLO, Balancer, IntervalStatistics, State, Strategy, available, make, register
-from msbal.engine.draw import Draw
-from msbal.engine.strategies import base
-from msbal.engine.strategies.selection import SelectionStrategy
+from msbal.engine import (
+    AVW,
+    RLO,
+    Balancer,
+    IntervalStatistics,
+    SelectionStrategy,
+    State,
+    Strategy,
+    available,
+    make,
+    register,
+)
+from msbal.engine.strategies import registry
 
 BUILT_IN = {
     "avw", "min_loss", "max_loss", "equal", "fixed", "rlo",
@@ -24,10 +33,11 @@ BUILT_IN = {
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    base._broken_entry_points.cache_clear()
+    available()
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    registry._load_others.cache_clear()
     yield
-    base._broken_entry_points.cache_clear()
+    registry._load_others.cache_clear()
 
 
 def test_built_in_names() -> None:
@@ -47,8 +57,10 @@ def test_registered_by_decorator() -> None:
         name: ClassVar[str] = "half"
         factor: float = 0.5
 
-        def decide(self, statistics: IntervalStatistics, state: State, draw: Draw) -> tuple[Tensor, State]:
-            return torch.full_like(statistics.loss, self.factor), state
+        def decide(
+            self, statistics: IntervalStatistics, state: State, rng: np.random.Generator
+        ) -> tuple[np.ndarray, State]:
+            return np.full_like(statistics.loss, self.factor), state
 
     balancer = Balancer(["a", "b"], "half", interval=2)
     for _ in range(2):
@@ -83,8 +95,8 @@ def test_rlo_takes_other_selections_as_actions() -> None:
     class Coarsest(SelectionStrategy):
         name: ClassVar[str] = "coarsest"
 
-        def score(self, statistics: IntervalStatistics) -> Tensor:
-            return torch.arange(statistics.loss.numel(), dtype=torch.float64)
+        def score(self, statistics: IntervalStatistics) -> np.ndarray:
+            return np.arange(len(statistics.loss))
 
     balancer = Balancer(["a", "b", "c"], RLO(actions=("coarsest", "equal"), top_k=1), interval=2)
     for _ in range(40):
@@ -130,8 +142,8 @@ def test_entry_point(site: Path) -> None:
     [
         ("foreign = foreign_strategies:Missing", "AttributeError.*Missing"),
         ("foreign = no_such_module:Foreign", "ModuleNotFoundError.*no_such_module"),
-        ("alias = foreign_strategies:Foreign", "no strategy of the name `alias`"),
-        ("foreign = foreign_strategies:dataclass", "no strategy of the name `foreign`"),
+        ("alias = foreign_strategies:Foreign", "it has not the name `alias`"),
+        ("foreign = foreign_strategies:dataclass", "it has not the name `foreign`"),
     ],
 )
 def test_broken_entry_points_say_why_and_break_nothing_else(site: Path, entry_points: str, says: str) -> None:

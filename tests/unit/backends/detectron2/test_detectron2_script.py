@@ -18,8 +18,9 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
 
+from msbal.baselines import Fixed
 from msbal.data.model import DetectionData, ImageRecord
-from msbal.engine import BalancerSet, Fixed, GroupNames, LevelLosses
+from msbal.engine import BalancerSet, GroupNames, LevelLosses
 from msbal.records import read_intervals
 from msbal_detectron2 import balance, register_data
 from msbal_detectron2.balancing import balancing_of, weighted_terms

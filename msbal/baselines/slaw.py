@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from msbal.engine.draw import Draw
-from msbal.engine.host import unless_nowhere
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import either, keep_empty, rescale
+from msbal.baselines.masked import keep_empty, rescale
+from msbal.engine.strategies.base import State, refuse_unless
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -34,20 +32,17 @@ class SLAW(StepStrategy):
     """
 
     name: ClassVar[str] = "slaw"
-    on_numbers: ClassVar[bool] = True
     decay: float = 0.99
     floor: float = 1e-5
 
     def __post_init__(self) -> None:
-        if not 0 < self.decay < 1:
-            raise ValueError(f"decay should be between 0 and 1. Found {self.decay}.")
-        if not 0 < self.floor < float("inf"):
-            raise ValueError(f"floor should be finite and above 0. Found {self.floor}.")
+        refuse_unless(0 < self.decay < 1, "decay", "between 0 and 1", self.decay)
+        refuse_unless(0 < self.floor < math.inf, "floor", "finite and above 0", self.floor)
 
-    def initial_state(self, levels: int) -> dict[str, Tensor]:
-        return {key: torch.zeros(levels, dtype=torch.float64) for key in ("count", "mean", "variance")}
+    def initial_state(self, levels: int) -> State:
+        return {key: [0.0] * levels for key in ("count", "mean", "variance")}
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         empty, mean = iteration.empty, state["mean"]
         count = state["count"] + 1.0
         rate = count.reciprocal().clamp_min(1.0 - self.decay)
@@ -59,4 +54,4 @@ class SLAW(StepStrategy):
         }
         new = {key: keep_empty(empty, state[key], value) for key, value in new.items()}
         raw = new["variance"].sqrt().clamp_min(self.floor).reciprocal()
-        return Weighing(rescale(raw, either(empty, unless_nowhere(new["count"] < 2.0))), new)
+        return Weighing(rescale(raw, empty | (new["count"] < 2.0)), new)

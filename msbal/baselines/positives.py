@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import rescale
+from msbal.baselines.masked import rescale
+from msbal.engine.strategies.base import State
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -25,18 +23,14 @@ class Positives(StepStrategy):
     """
 
     name: ClassVar[str] = "positives"
-    on_numbers: ClassVar[bool] = True
+    needs_positives: ClassVar[bool] = True
 
-    def initial_state(self, levels: int) -> dict[str, Tensor]:
-        return {"seen": torch.zeros(levels, dtype=torch.float64)}
+    def initial_state(self, levels: int) -> State:
+        return {"seen": [0.0] * levels}
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
-        if iteration.positives is None:
-            raise ValueError(
-                "losses should have the positives of each level for the strategy `positives`. Found none."
-            )
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
+        assert iteration.positives is not None  # the balancer has refused losses without
         seen = state["seen"] + iteration.positives
         more = seen - seen.amin()
-        spread = (0.0 * more + more.amax()).clamp_min(1.0)
-        factor = 2.0 - more / spread
+        factor = 2.0 - more / more.amax().clamp_min(1.0)
         return Weighing(rescale(factor, iteration.empty), {"seen": seen})

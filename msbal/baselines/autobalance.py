@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import keep_empty, rescale
+from msbal.baselines.masked import keep_empty, rescale
+from msbal.engine.statistics import Array
+from msbal.engine.strategies.base import State, refuse_unless, rescaled
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -32,41 +33,33 @@ class Autobalance(StepStrategy):
     """
 
     name: ClassVar[str] = "autobalance"
-    on_numbers: ClassVar[bool] = True
     decay: float = 0.9999
     reference: int = 1
     initial: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.decay < 1:
-            raise ValueError(f"decay should be between 0 and 1. Found {self.decay}.")
-        if self.reference < 0:
-            raise ValueError(f"reference should be at least 0. Found {self.reference}.")
+        refuse_unless(0 < self.decay < 1, "decay", "between 0 and 1", self.decay)
+        refuse_unless(self.reference >= 0, "reference", "at least 0", self.reference)
         if self.initial is not None:
             object.__setattr__(self, "initial", tuple(float(b) for b in self.initial))
-            if not all(math.isfinite(b) and b > 0 for b in self.initial):
-                raise ValueError(f"initial should be finite numbers above 0. Found {list(self.initial)}.")
+            fits = all(math.isfinite(b) and b > 0 for b in self.initial)
+            refuse_unless(fits, "initial", "finite numbers above 0", list(self.initial))
 
     def check(self, levels: int) -> None:
-        if self.reference >= levels:
-            raise ValueError(
-                f"reference should be below the number of levels, {levels}. Found {self.reference}."
-            )
-        if self.initial is not None and len(self.initial) != levels:
-            raise ValueError(
-                f"initial should have {levels} numbers, one per level. Found {len(self.initial)}."
-            )
+        refuse_unless(
+            self.reference < levels, "reference", f"below the number of levels, {levels}", self.reference
+        )
+        found = levels if self.initial is None else len(self.initial)
+        refuse_unless(found == levels, "initial", f"{levels} numbers, one per level", found)
 
-    def initial_state(self, levels: int) -> dict[str, Tensor]:
+    def initial_state(self, levels: int) -> State:
         start = self.initial or ((4.0, 1.0, 0.4) if levels == 3 else (4.0, 1.0, 0.25, 0.06, 0.02))
-        padded = (*start, *[start[-1]] * levels)[:levels]
-        return {"balance": torch.tensor(padded, dtype=torch.float64)}
+        return {"balance": [*start, *[start[-1]] * levels][:levels]}
 
-    def initial_weights(self, levels: int) -> Tensor:
-        balance = self.initial_state(levels)["balance"]
-        return rescale(balance, None)
+    def initial_weights(self, levels: int) -> Array:
+        return rescaled(np.array(self.initial_state(levels)["balance"]))
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         balance, empty = state["balance"], iteration.empty
         moved = keep_empty(empty, balance, balance.lerp(iteration.losses.reciprocal(), 1.0 - self.decay))
         return Weighing(rescale(balance, empty), {"balance": moved / moved[self.reference]})

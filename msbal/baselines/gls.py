@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import rescale_softmax
+from msbal.baselines.masked import rescale_softmax
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -23,7 +23,6 @@ class GLS(StepStrategy):
     """
 
     name: ClassVar[str] = "gls"
-    on_numbers: ClassVar[bool] = True
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         return Weighing(rescale_softmax(-iteration.losses.log(), iteration.empty))

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from msbal.engine.draw import Draw
-from msbal.engine.host import unless_nowhere
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import either, keep_empty, rescale
+from msbal.baselines.masked import keep_empty, rescale
+from msbal.engine.strategies.base import State, refuse_unless
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -30,31 +27,27 @@ class CoV(StepStrategy):
     """
 
     name: ClassVar[str] = "cov"
-    on_numbers: ClassVar[bool] = True
     decay: float | None = None
 
     def __post_init__(self) -> None:
-        if self.decay is not None and not 0 < self.decay < 1:
-            raise ValueError(f"decay should be between 0 and 1, or None. Found {self.decay}.")
+        fits = self.decay is None or 0 < self.decay < 1
+        refuse_unless(fits, "decay", "between 0 and 1, or None", self.decay)
 
-    def initial_state(self, levels: int) -> dict[str, Tensor]:
-        keys = ("count", "mean_loss", "mean_ratio", "squares")
-        return {key: torch.zeros(levels, dtype=torch.float64) for key in keys}
+    def initial_state(self, levels: int) -> State:
+        return {key: [0.0] * levels for key in ("count", "mean_loss", "mean_ratio", "squares")}
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         count, mean_loss, mean_ratio = state["count"], state["mean_loss"], state["mean_ratio"]
         losses, empty = iteration.losses, iteration.empty
-        young = unless_nowhere(count < 2.0)
         # The 1e-8 is the authors' code's.
         deviation = (state["squares"] / count + 1e-8).sqrt()
-        weights = rescale(deviation / mean_ratio, either(empty, young))
+        weights = rescale(deviation / mean_ratio, empty | (count < 2.0))
 
         counted = count + 1.0
-        ratio = losses / mean_loss
+        first = count == 0.0
+        ratio = (losses / mean_loss).masked_fill(first, 1.0)
         rate = counted.reciprocal() if self.decay is None else 0.0 * count + (1.0 - self.decay)
-        if young is not None:
-            first = count == 0.0
-            ratio, rate = ratio.masked_fill(first, 1.0), rate.masked_fill(first, 1.0)
+        rate = rate.masked_fill(first, 1.0)
         new_ratio = mean_ratio.lerp(ratio, rate)
         new = {
             "count": counted,

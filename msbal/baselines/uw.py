@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import rescale_softmax
+from msbal.baselines.masked import rescale_softmax
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -29,15 +27,13 @@ class UW(StepStrategy):
     """
 
     name: ClassVar[str] = "uw"
-    on_numbers: ClassVar[bool] = True
     initial: float = 0.0
 
-    def initial_parameters(self, levels: int) -> dict[str, Tensor]:
-        return {"log_variance": torch.full((levels,), self.initial)}
+    def initial_parameters(self, levels: int) -> Mapping[str, list[float]]:
+        return {"log_variance": [self.initial] * levels}
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         log_inverse, empty = -state["log_variance"], iteration.empty
         derivative = 0.5 - 0.5 * (log_inverse.exp() * iteration.losses)  # of the objective, by s
-        if empty is not None:
-            derivative = derivative.masked_fill(empty, 0.0)
-        return Weighing(rescale_softmax(log_inverse, empty), gradients={"log_variance": derivative})
+        gradient = derivative.masked_fill(empty, 0.0)
+        return Weighing(rescale_softmax(log_inverse, empty), gradients={"log_variance": gradient})

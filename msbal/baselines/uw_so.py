@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from msbal.engine.draw import Draw
-from msbal.engine.strategies.base import Iteration, State, StepStrategy, Weighing, register
-from msbal.engine.weighting import rescale_softmax
+from msbal.baselines.masked import rescale_softmax
+from msbal.engine.strategies.base import refuse_unless
+from msbal.engine.strategies.registry import register
+from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
 
 
 @register
@@ -25,14 +27,12 @@ class UWSO(StepStrategy):
     """
 
     name: ClassVar[str] = "uw_so"
-    on_numbers: ClassVar[bool] = True
     temperature: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature should be finite and above 0. Found {self.temperature}.")
+        refuse_unless(0 < self.temperature < math.inf, "temperature", "finite and above 0", self.temperature)
 
-    def weigh(self, iteration: Iteration, state: State, draw: Draw) -> Weighing:
+    def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         # The inverse of a loss near the least number is infinite.
         logits = (self.temperature * iteration.losses).reciprocal().clamp_max(1e300)
         return Weighing(rescale_softmax(logits, iteration.empty))

@@ -1,0 +1,18 @@
+"""What other papers weigh losses by: the baselines of an ablation, one idea a file.
+
+They are strategies like anyone's, and use nothing of the engine but what an author of one uses. All but `fixed` are
+rescaled to sum to the number of levels, which leaves the learning rate as it is.
+"""
+
+from msbal.baselines.autobalance import Autobalance
+from msbal.baselines.cov import CoV
+from msbal.baselines.dwa import DWA
+from msbal.baselines.fixed import Fixed
+from msbal.baselines.gls import GLS
+from msbal.baselines.positives import Positives
+from msbal.baselines.rlw import RLW
+from msbal.baselines.slaw import SLAW
+from msbal.baselines.uw import UW
+from msbal.baselines.uw_so import UWSO
+
+__all__ = ["DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives"]

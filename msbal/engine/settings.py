@@ -1,0 +1,72 @@
+"""What a balancer is made with, checked: it never changes, and the state of another one is refused."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from msbal.engine.strategies.base import Strategy, refuse_unless
+from msbal.engine.strategies.registry import make
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `msbal.engine.Balancer`."""
+
+    levels: tuple[str, ...]
+    terms: tuple[str, ...]
+    strategy: Strategy
+    interval: int
+    seed: int
+    group: str
+    epsilon: float
+    rescale: bool
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError, naming the argument, what was expected and what was found."""
+        found: Any = self.strategy
+        if isinstance(found, str):
+            object.__setattr__(self, "strategy", make(found))
+        refuse_unless(
+            isinstance(self.strategy, Strategy), "strategy", "a Strategy or the name of one", repr(found)
+        )
+        for name, least in (("levels", 2), ("terms", 1)):
+            names = getattr(self, name)
+            listed = isinstance(names, Sequence) and not isinstance(names, str | bytes)
+            fits = (
+                listed
+                and all(isinstance(n, str) and n for n in names)
+                and len(set(names)) == len(names) >= least
+            )
+            words = f"at least {'two' if least == 2 else 'one'} different names in a list or tuple"
+            refuse_unless(fits, name, words, repr(names))
+            object.__setattr__(self, name, tuple(names))
+        for name in ("interval", "seed"):
+            number = getattr(self, name)
+            whole = hasattr(number, "__index__") and not isinstance(number, bool)
+            refuse_unless(whole, name, "a whole number", repr(number))
+            object.__setattr__(self, name, operator.index(number))
+        refuse_unless(self.interval >= 2, "interval", "at least 2 (one loss has no variance)", self.interval)
+        number = isinstance(self.epsilon, int | float) and 0 < self.epsilon < math.inf
+        refuse_unless(number, "epsilon", "a number above 0", repr(self.epsilon))
+        self.strategy.check(len(self.levels))
+
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint says of whose it is: plain values, the strategy's hyperparameters among them."""
+        options = {f"strategy.{key}": repr(value) for key, value in asdict(self.strategy).items()}
+        names = {"levels": list(self.levels), "terms": list(self.terms), "strategy": self.strategy.name}
+        others = ("interval", "seed", "group", "epsilon", "rescale")
+        return names | options | {key: getattr(self, key) for key in others}
+
+    def refuse_others(self, saved: Mapping[str, Any]) -> None:
+        """Refuse the state of a balancer that was made otherwise. Raises: RuntimeError, naming the first difference."""
+        own = self.identity()
+        for key in own | dict(saved):
+            if own.get(key) != saved.get(key):
+                raise RuntimeError(
+                    f"Balancer `{self.group}`: the saved state has {key} {saved.get(key)}, this balancer has "
+                    f"{own.get(key)}; make it with the same {key}, or begin without the state."
+                )
