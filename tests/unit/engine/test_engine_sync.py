@@ -1,8 +1,4 @@
-"""How often an iteration and an interval's end wait for the device, and what they run on it; here without one.
-
-torch's meta device stands in for a card: it has no values, so that every look at one raises, but for the copies to the
-host, which are counted and answered with made-up numbers.
-"""
+"""How often an iteration and an interval's end wait for the device, and what they run on it; here without one."""
 
 from __future__ import annotations
 
@@ -12,39 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from msbal.baselines import Fixed
 from msbal.engine import Balancer, LevelLosses, Strategy, available
+from msbal.testing.card import Card
 
-aten = torch.ops.aten
 VIEWS = {
     f"aten.{name}" for name in ("detach", "view", "_unsafe_view", "expand", "select", "slice", "unbind", "t")
 }
-
-
-class Card(TorchDispatchMode):
-    """Counts the operators that run, and the copies for which the host waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits = 0
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = str(func.overloadpacket)
-        if name == "aten._to_copy":
-            source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
-            if source.type == "meta" and target.type == "cpu":
-                self.waits += 1
-                return torch.rand(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype) + 0.1
-            if source != target and not kwargs.get("non_blocking"):
-                self.waits += 1
-        if name == "aten.copy_" and args[0].device != args[1].device:
-            self.waits += 1
-        self.calls[name] += 1
-        return func(*args, **kwargs)
 
 
 def make(name: str, terms: tuple[str, ...] = ("cls", "bbox"), interval: int = 3, **options: Any) -> Balancer:

@@ -10,7 +10,8 @@ import torch
 from tiny_detectron2 import BOXES, gradients, same_start, tiny
 from torch import Tensor, nn
 
-from msbal.engine import BalancerSet, Equal
+from msbal.baselines import Fixed
+from msbal.engine import Balancer, BalancerSet, Equal
 from msbal.errors import SpecError
 from msbal_detectron2.balancing import Balancing
 from msbal_detectron2.small import batch
@@ -120,8 +121,8 @@ def test_any_weights_are_the_slow_sum(case: tuple[nn.Module, tuple[str, ...]]) -
 
     sets = BalancerSet(balancing.group_names(), Equal(), interval=100)
     for group in balancing.groups:
-        k = len(group.levels)
-        sets.balancers[group.name].weights = torch.tensor([0.5 + 0.75 * i for i in range(k)]).double()
+        fixed = Fixed(tuple(0.5 + 0.75 * k for k in range(len(group.levels))))
+        sets.balancers[group.name] = Balancer(group.levels, fixed, terms=group.terms, group=group.name)
     balancing.install(sets)
     try:
         fast = gradients(model, sum(same_start(model, lambda: model(data)).values()))

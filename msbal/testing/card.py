@@ -1,0 +1,42 @@
+"""A stand-in for a GPU, to find out where the host would wait for one.
+
+torch's meta device has no values, so that every look at one raises there; the copies to the host, which a card answers
+after a wait, are counted and answered with made-up numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Card(TorchDispatchMode):
+    """Counts what runs within its ``with`` block on tensors of the meta device.
+
+    Attributes:
+        waits: copies for which the host would wait.
+        calls: operators, by name (``aten.copy_``).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.waits = 0
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count one operator, and run it."""
+        kwargs = kwargs or {}
+        name = str(func.overloadpacket)
+        if name == "aten._to_copy":
+            source, target = args[0].device, torch.device(kwargs.get("device") or args[0].device)
+            if source.type == "meta" and target.type == "cpu":
+                self.waits += 1
+                return torch.rand(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype) + 0.1
+            self.waits += source != target and not kwargs.get("non_blocking")
+        if name == "aten.copy_":
+            self.waits += args[0].device != args[1].device
+        self.calls[name] += 1
+        return func(*args, **kwargs)
