@@ -47,10 +47,6 @@ class Outcomes:
             for arm, runs in self.figures.items()
         }
 
-    def without_images(self) -> Outcomes:
-        """The same, as if no predictions were kept: nothing for a bootstrap."""
-        return Outcomes(self.figures, self.weights, {arm: {} for arm in self.cells})
-
 
 def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
     """Read the finished runs; unfinished and changed ones are left out."""

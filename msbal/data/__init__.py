@@ -3,7 +3,6 @@
 Nothing here decodes pixels or knows a framework: every reader gives `DetectionData`.
 """
 
-from msbal.data.check import DataSummary, summarise
 from msbal.data.coco import read_coco
 from msbal.data.generated import generate, read_generated
 from msbal.data.load import load
@@ -13,7 +12,6 @@ from msbal.data.voc import VOC_CLASSES, read_voc
 
 __all__ = [
     "VOC_CLASSES",
-    "DataSummary",
     "DetectionData",
     "DroppedBox",
     "ImageRecord",
@@ -24,5 +22,4 @@ __all__ = [
     "read_generated",
     "read_voc",
     "subset",
-    "summarise",
 ]

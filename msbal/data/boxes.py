@@ -49,5 +49,5 @@ def box_area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def describe(box: Any, reason: str) -> str:
-    """'no width or height: 504, 337, 504, 337' - `summarise` counts what stands before the colon."""
+    """'no width or height: 504, 337, 504, 337'."""
     return f"{reason}: {', '.join(f'{float(value):g}' for value in box)}"

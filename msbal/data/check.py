@@ -1,89 +1,15 @@
-"""What is in a data set, as counts that a person can check; and a look at its image files."""
+"""Whether a data set can be trained on: that it has boxes, and image files that fit them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
 
 from msbal.data.files import listed, printable
-from msbal.data.model import DetectionData, DroppedBox
+from msbal.data.model import DetectionData
 from msbal.data.pictures import size_matches
 from msbal.errors import DataError
 
-SIZE_EDGES = (0, 8, 16, 32, 64, 96, 128, 256, 512)  # pixels; 32 and 96 part COCO's small, medium, large
 _LOOKED_AT = 1000
-
-
-@dataclass(frozen=True)
-class DataSummary:
-    """The counts of one split.
-
-    Attributes:
-        name: of the split.
-        images: how many; `images_without_boxes` of them have none.
-        boxes: those that are used, crowds and difficult ones included.
-        boxes_by_class: name to count, in label order, zeros included.
-        crowd: boxes that are never trained on and ignored in evaluation.
-        difficult: boxes that are ignored in evaluation.
-        skipped: boxes of classes that were not asked for.
-        dropped: boxes that cannot be used, each named.
-        dropped_by_reason: reason to count.
-        boxes_by_size: ``"32-64"`` to count, by the square root of the box's width x height in pixels,
-            lower edge included; the last is ``"512+"``.
-        image_sizes: ``"640x480"`` to count, the most frequent five.
-        distinct_image_sizes: how many there are in all.
-    """
-
-    name: str
-    images: int
-    images_without_boxes: int
-    boxes: int
-    boxes_by_class: dict[str, int]
-    crowd: int
-    difficult: int
-    skipped: int
-    dropped: tuple[DroppedBox, ...]
-    dropped_by_reason: dict[str, int]
-    boxes_by_size: dict[str, int]
-    image_sizes: dict[str, int]
-    distinct_image_sizes: int
-
-
-def summarise(data: DetectionData) -> DataSummary:
-    """Count what `data` holds."""
-    labels = np.zeros(len(data.classes), dtype=np.int64)
-    sizes = np.zeros(len(SIZE_EDGES), dtype=np.int64)
-    edges = np.array(SIZE_EDGES[1:], dtype=np.float64)
-    crowd = difficult = empty = 0
-    for image in data.images:
-        labels += np.bincount(image.labels, minlength=len(labels))
-        sides = image.boxes[:, 2:].astype(np.float64) - image.boxes[:, :2]
-        extents = np.sqrt(sides.prod(axis=1))
-        sizes += np.bincount(np.searchsorted(edges, extents, side="right"), minlength=len(sizes))
-        crowd += int(image.crowd.sum())
-        difficult += int(image.difficult.sum())
-        empty += not len(image.boxes)
-    formats = Counter(f"{image.width}x{image.height}" for image in data.images)
-    bins = [f"{low}-{high}" for low, high in pairwise(SIZE_EDGES)] + [f"{SIZE_EDGES[-1]}+"]
-    return DataSummary(
-        name=data.name,
-        images=len(data),
-        images_without_boxes=empty,
-        boxes=data.box_count,
-        boxes_by_class=dict(zip(data.classes, labels.tolist(), strict=True)),
-        crowd=crowd,
-        difficult=difficult,
-        skipped=data.skipped,
-        dropped=data.dropped,
-        dropped_by_reason=dict(Counter(box.reason.split(":", 1)[0] for box in data.dropped)),
-        boxes_by_size=dict(zip(bins, sizes.tolist(), strict=True)),
-        image_sizes=dict(formats.most_common(5)),
-        distinct_image_sizes=len(formats),
-    )
 
 
 def require_boxes(data: DetectionData, where: str) -> None:

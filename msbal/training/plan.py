@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass, field
 
@@ -143,8 +142,3 @@ def _warnings(
             f"{len(train.dropped)} boxes are left out, the first {first.annotation} of {first.image}: {first.reason}"
         )
     return found
-
-
-def estimate_epochs(iterations: int, images: int, batch_size: int | None) -> float:
-    """Passes over the data; NaN where the framework's own config sets the batch."""
-    return math.nan if batch_size is None or not images else iterations * batch_size / images

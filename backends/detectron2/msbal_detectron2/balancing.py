@@ -181,12 +181,6 @@ class Balancing:
         self.loss_normalizer = normalizers[comm.get_rank() % len(normalizers)]
 
 
-def balancing_of(model: nn.Module) -> Balancing | None:
-    """The balancing installed on a model, wrapped or not."""
-    found: Balancing | None = unwrap(model).__dict__.get(_BALANCING)
-    return found
-
-
 def unwrap(model: nn.Module) -> nn.Module:
     """The model within DistributedDataParallel or DataParallel."""
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)

@@ -20,7 +20,7 @@ from data_makers import coco_document, voc_xml, write_coco, write_voc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msbal.data import DetectionData, read_coco, read_voc, summarise
+from msbal.data import DetectionData, read_coco, read_voc
 from msbal.data.check import require_readable_images
 from msbal.data.layout import recognise
 from msbal.errors import DataError
@@ -72,7 +72,6 @@ def assert_sound(data: DetectionData) -> None:
         assert image.path.is_file()
     assert len(set(data.category_ids)) == len(data.classes) == len(set(data.classes))
     json.dumps(data.to_coco())
-    summarise(data)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,8 @@ from data_makers import coco_document, save_image, voc_xml, write_coco, write_vo
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from msbal.data import ImageRecord, hold_out, load, read_coco, subset, summarise
+from msbal.data import ImageRecord, hold_out, load, read_coco, subset
 from msbal.data.check import require_readable_images
-from msbal.data.model import DetectionData
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 
@@ -209,23 +208,10 @@ def test_the_summary_counts(tmp_path: Path) -> None:
         {"id": 3, "image_id": 1, "category_id": 3, "bbox": [98, 1, 2, 2]},
         {"id": 4, "image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2]},
     ]
-    read = summarise(read_coco(*write_coco(tmp_path, document), classes=["cat"]))
-    assert read.dropped_by_reason == {"no width or height": 1, "outside the image": 2}
-    assert (read.boxes, read.skipped, len(read.dropped)) == (1, 1, 3)
-
-    images = (
-        record([[0, 0, 8, 8], [0, 0, 4, 8], [0, 0, 32, 32]], [0, 0, 2], crowd=[True, False, False]),
-        record([[0, 0, 600, 480]], [2], difficult=[True]),
-        record([], []),
-    )
-    found = summarise(DetectionData("x", ("a", "b", "c"), (1, 2, 3), images))
-    assert (found.images, found.images_without_boxes, found.boxes) == (3, 1, 4)
-    assert found.boxes_by_class == {"a": 2, "b": 0, "c": 2}
-    assert (found.crowd, found.difficult) == (1, 1)
-    counts = {key: count for key, count in found.boxes_by_size.items() if count}
-    assert counts == {"0-8": 1, "8-16": 1, "32-64": 1, "512+": 1}
-    assert found.image_sizes == {"640x480": 3} and found.distinct_image_sizes == 1
-    json.dumps(found.boxes_by_size)
+    read = read_coco(*write_coco(tmp_path, document), classes=["cat"])
+    reasons = Counter(box.reason.split(":", 1)[0] for box in read.dropped)
+    assert reasons == {"no width or height": 1, "outside the image": 2}
+    assert (read.box_count, read.skipped) == (1, 1)
 
 
 def test_importing_data_imports_no_torch() -> None:

@@ -6,7 +6,7 @@ import sys
 
 def test_the_terminal_needs_no_torch() -> None:
     code = (
-        "import sys; import msbal.ui.grid, msbal.ui.monitor, msbal.ui.tables, msbal.ui.tensorboard; "
+        "import sys; import msbal.ui.grid, msbal.ui.monitor, msbal.ui.tensorboard; "
         "print(sorted({'torch', 'numpy', 'pydantic', 'tensorboard'} & set(sys.modules)))"
     )
     done = subprocess.run(

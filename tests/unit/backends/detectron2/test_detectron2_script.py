@@ -23,7 +23,7 @@ from msbal.data.model import DetectionData, ImageRecord
 from msbal.engine import BalancerSet, GroupNames, LevelLosses
 from msbal.records import read_intervals
 from msbal_detectron2 import balance, register_data
-from msbal_detectron2.balancing import balancing_of, weighted_terms
+from msbal_detectron2.balancing import weighted_terms
 from msbal_detectron2.small import SIDE, batch
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -252,11 +252,9 @@ def test_inference_and_removal_leave_no_trace() -> None:
         balancing = balance(model)
         assert torch.equal(model(image)[0]["instances"].pred_boxes.tensor, before)
     assert set(model.state_dict()) == keys
-    assert balancing_of(model) is balancing
     with pytest.raises(ValueError, match="balanced once"):
         balance(model)
     balancing.remove()
-    assert balancing_of(model) is None
     assert "forward" not in model.__dict__ and "losses" not in model.__dict__
 
 
