@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 
-from msbal.baselines.masked import keep_empty, rescale
+from msbal.baselines.masked import rescale
 from msbal.engine.statistics import Array
 from msbal.engine.strategies.base import State, refuse_unless, rescaled
 from msbal.engine.strategies.registry import register
@@ -61,5 +62,5 @@ class Autobalance(StepStrategy):
 
     def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
         balance, empty = state["balance"], iteration.empty
-        moved = keep_empty(empty, balance, balance.lerp(iteration.losses.reciprocal(), 1.0 - self.decay))
+        moved = torch.where(empty, balance, balance.lerp(iteration.losses.reciprocal(), 1.0 - self.decay))
         return Weighing(rescale(balance, empty), {"balance": moved / moved[self.reference]})

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from msbal.baselines.masked import keep_empty, rescale
+import torch
+
+from msbal.baselines.masked import rescale
 from msbal.engine.strategies.base import State, refuse_unless
 from msbal.engine.strategies.registry import register
 from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
@@ -34,25 +36,20 @@ class CoV(StepStrategy):
         refuse_unless(fits, "decay", "between 0 and 1, or None", self.decay)
 
     def initial_state(self, levels: int) -> State:
-        return {key: [0.0] * levels for key in ("count", "mean_loss", "mean_ratio", "squares")}
+        return {"moments": [[0.0] * levels for _ in ("count", "mean loss", "mean ratio", "squares")]}
 
     def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
-        count, mean_loss, mean_ratio = state["count"], state["mean_loss"], state["mean_ratio"]
+        count, mean_loss, mean_ratio, squares = state["moments"]
         losses, empty = iteration.losses, iteration.empty
         # The 1e-8 is the authors' code's.
-        deviation = (state["squares"] / count + 1e-8).sqrt()
+        deviation = (squares / count + 1e-8).sqrt()
         weights = rescale(deviation / mean_ratio, empty | (count < 2.0))
 
-        counted = count + 1.0
-        first = count == 0.0
+        counted, first = count + 1.0, count == 0.0
         ratio = (losses / mean_loss).masked_fill(first, 1.0)
         rate = counted.reciprocal() if self.decay is None else 0.0 * count + (1.0 - self.decay)
         rate = rate.masked_fill(first, 1.0)
         new_ratio = mean_ratio.lerp(ratio, rate)
-        new = {
-            "count": counted,
-            "mean_loss": mean_loss.lerp(losses, rate),
-            "mean_ratio": new_ratio,
-            "squares": state["squares"].addcmul(ratio - mean_ratio, ratio - new_ratio),
-        }
-        return Weighing(weights, {key: keep_empty(empty, state[key], value) for key, value in new.items()})
+        squares = squares.addcmul(ratio - mean_ratio, ratio - new_ratio)
+        moments = torch.stack([counted, mean_loss.lerp(losses, rate), new_ratio, squares])
+        return Weighing(weights, {"moments": torch.where(empty, state["moments"], moments)})

@@ -21,8 +21,3 @@ def rescale_softmax(logits: Tensor, empty: Tensor) -> Tensor:
     """`rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
     share = logits.masked_fill(empty, -torch.inf).softmax(0)
     return (share * (~empty).sum()).masked_fill(empty, 1.0)
-
-
-def keep_empty(empty: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """`new`, but `old` where a level is empty."""
-    return torch.where(empty, old, new)

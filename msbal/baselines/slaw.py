@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from msbal.baselines.masked import keep_empty, rescale
+import torch
+
+from msbal.baselines.masked import rescale
 from msbal.engine.strategies.base import State, refuse_unless
 from msbal.engine.strategies.registry import register
 from msbal.engine.strategies.step import Iteration, StepStrategy, Tensors, Weighing
@@ -40,18 +42,15 @@ class SLAW(StepStrategy):
         refuse_unless(0 < self.floor < math.inf, "floor", "finite and above 0", self.floor)
 
     def initial_state(self, levels: int) -> State:
-        return {key: [0.0] * levels for key in ("count", "mean", "variance")}
+        return {"moments": [[0.0] * levels for _ in ("count", "mean", "variance")]}
 
     def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
-        empty, mean = iteration.empty, state["mean"]
-        count = state["count"] + 1.0
+        count, mean, variance = state["moments"]
+        count = count + 1.0
         rate = count.reciprocal().clamp_min(1.0 - self.decay)
         away = iteration.losses - mean
-        new = {
-            "count": count,
-            "mean": mean.lerp(iteration.losses, rate),
-            "variance": (1.0 - rate) * state["variance"].addcmul(rate * away, away),
-        }
-        new = {key: keep_empty(empty, state[key], value) for key, value in new.items()}
-        raw = new["variance"].sqrt().clamp_min(self.floor).reciprocal()
-        return Weighing(rescale(raw, empty | (new["count"] < 2.0)), new)
+        variance = (1.0 - rate) * variance.addcmul(rate * away, away)
+        moments = torch.stack([count, mean.lerp(iteration.losses, rate), variance])
+        raw = variance.sqrt().clamp_min(self.floor).reciprocal()
+        weights = rescale(raw, iteration.empty | (count < 2.0))
+        return Weighing(weights, {"moments": torch.where(iteration.empty, state["moments"], moments)})

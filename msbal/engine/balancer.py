@@ -217,9 +217,10 @@ class Balancer(nn.Module):
             now.position += 1
         call.counted, now.step = True, step
         if step is not None:
-            now.weights = step.weights.to(values.dtype).repeat(len(self.terms)) if now.position else None
+            weights = step.weights.to(values.dtype).repeat(len(self.terms))
+            now.weights = weights if now.position else None
             if call is new:
-                call.weights = step.weights.to(values.dtype).repeat(len(self.terms))
+                call.weights = weights
             call.gradients = {f"strategy_{key}": value for key, value in step.gradients.items()}
         return call
 
@@ -230,7 +231,7 @@ class Balancer(nn.Module):
             return None
         if self._step.needs_positives and positives is None:
             raise ValueError(f"losses lack the positives of each level, which `{self.strategy.name}` needs.")
-        by_level = losses.view(len(self.terms), -1).to(torch.float64).sum(dim=0)
+        by_level = losses.view(len(self.terms), -1).sum(dim=0, dtype=torch.float64)
         draws = None if now.draws is None else now.draws[now.position]
         iteration = iteration_of(by_level, positives, draws)
         return weigh(self._step, iteration, now.step, self._learned(), self.rescale)

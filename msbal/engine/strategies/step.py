@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msbal.engine.processes import all_gather
+from msbal.engine.processes import all_gather, ranks
 from msbal.engine.statistics import Array, IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, Strategy, naming
 
@@ -92,7 +92,7 @@ def weigh(
         found = strategy.weigh(iteration, {**before.state, **learned})
         if not isinstance(found, Weighing) or found.weights.shape != (levels,):
             raise TypeError(f"a Weighing with weights [{levels}] was expected, not {str(found)[:100]}")
-        finite = torch.isfinite(iteration.losses).all()
+        finite = (iteration.losses * 0.0).sum() == 0.0  # times 0, only what is finite is 0
         weights = torch.where(finite, found.weights, before.weights)
         return Weighing(
             weights * (levels / weights.sum()) if rescale else weights,
@@ -103,9 +103,9 @@ def weigh(
 
 def iteration_of(losses: Tensor, positives: Tensor | None, draws: Tensor | None) -> Iteration:
     """An iteration from this rank's losses and positives ``[K]``; a collective where there are several ranks."""
-    rows = all_gather(losses if positives is None else torch.cat([losses, positives.to(losses.dtype)]))
-    mean, empty = rows[:, : len(losses)].mean(dim=0), torch.zeros_like(losses, dtype=torch.bool)
-    if positives is not None:
-        positives = rows[:, len(losses) :].sum(dim=0)
-        empty = positives <= 0
-    return Iteration(mean, positives, empty | (mean <= 0.0), draws)
+    if ranks() > 1:
+        rows = all_gather(losses if positives is None else torch.cat([losses, positives.to(losses.dtype)]))
+        positives = None if positives is None else rows[:, len(losses) :].sum(dim=0)
+        losses = rows[:, : len(losses)].mean(dim=0)
+    empty = losses <= 0.0 if positives is None else (losses <= 0.0) | (positives <= 0)
+    return Iteration(losses, positives, empty, draws)
