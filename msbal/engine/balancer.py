@@ -52,6 +52,9 @@ class _Now:
     memory: Memory  # as of the last interval's end
     rows: Tensor  # [A, T * K + K] float64: each iteration's losses, and its positives, NaN where unknown
     position: int  # n
+    views: list[tuple[Tensor, Tensor]] = field(
+        default_factory=list
+    )  # of each row, the losses and the positives
     weights: Tensor | None = None  # [T * K] in force; never written in place: a pending backward has its own
     step: Weighing | None = None  # of a `StepStrategy`, by the last iteration
     draws: Tensor | None = None  # of a `StepStrategy`, for this interval
@@ -171,11 +174,10 @@ class Balancer(nn.Module):
         return self._weigh(losses, by_term)
 
     def _weigh(self, losses: Losses, by_term: bool) -> Tensor:
-        gathered = gather(losses, self.terms, self.levels)
-        values = gathered.values.view(-1)
-        call = self._call(values, gathered.positives)
+        values, positives = gather(losses, self.terms, self.levels)
+        call = self._call(values, positives)
         if by_term:
-            total = (values * call.weights).view(gathered.values.shape).sum(dim=1)
+            total = (values * call.weights).view(len(self.terms), -1).sum(dim=1)
         else:
             total = torch.dot(values, call.weights)
         for name, gradient in call.gradients.items():
@@ -205,11 +207,11 @@ class Balancer(nn.Module):
                 "Balancer: a CUDA graph's replays would not count; call it on what comes out of it."
             )
         step = self._weigh_step(losses, positives)
-        row = now.rows[now.position]
-        row[: len(losses)].copy_(losses)
+        row, known = now.views[now.position]
+        row.copy_(losses)
         if positives is not None or now.positives:
-            now.positives, counts_row = True, row[len(losses) :]
-            counts_row.fill_(torch.nan) if positives is None else counts_row.copy_(positives)
+            now.positives = True
+            known.fill_(torch.nan) if positives is None else known.copy_(positives)
         now.gathered = None
         if now.position + 1 == self.interval:
             self._end_interval(step)
@@ -241,6 +243,10 @@ class Balancer(nn.Module):
         now, device, terms = self._now, values.device, len(self.terms)
         with torch.inference_mode(False):  # what is made here outlives an evaluation in inference mode
             now.rows = now.rows.to(device)
+            count = len(values)
+            now.views = list(zip(now.rows[:, :count].unbind(), now.rows[:, count:].unbind(), strict=True))
+            if self._parameters:
+                self.to(device)
             if self._step is None or now.step is None:
                 now.weights = _upload(np.tile(now.memory.weights, terms), device, values.dtype)
                 return now.weights
@@ -346,7 +352,7 @@ class Balancer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy goes on alike, but what is on its way belongs to the original.
-        now = replace(self._now, weights=None, reports=deque(), calls=deque(maxlen=64))
+        now = replace(self._now, weights=None, views=[], reports=deque(), calls=deque(maxlen=64))
         return {**self.__dict__, "_now": now}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Balancer:

@@ -1,4 +1,4 @@
-"""One iteration's losses, gathered as ``[T, K]``: T terms (``cls``, ``bbox``, ...) by K levels, finest first."""
+"""One iteration's losses, gathered as one vector: T terms (``cls``, ``bbox``, ...) of K levels each, finest first."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Losses: TypeAlias = (
 )
 
 
-def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> LevelLosses:
-    """Bring any accepted form of losses into ``LevelLosses``, in float32 or better.
+def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """Bring any accepted form of losses into values ``[T * K]``, in float32 or better, and positives ``[K]``.
 
     Args:
         losses: ``LevelLosses``; a ``[T, K]`` tensor (of one term also ``[K]``); of one term a sequence of K scalars;
@@ -41,32 +41,32 @@ def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> Level
     """
     positives, shape = None, (len(terms), len(levels))
     if isinstance(losses, LevelLosses):
-        values, positives = losses.values, losses.positives
-    elif isinstance(losses, Tensor):
-        values = losses
+        positives = losses.positives
+        losses = losses.values
+    if isinstance(losses, Tensor):
+        if losses.shape != shape and not (len(terms) == 1 and losses.shape == shape[1:]):
+            raise ValueError(
+                f"losses should have shape {list(shape)}, terms {list(terms)} by levels {list(levels)}. "
+                f"Found {list(losses.shape)}."
+            )
+        values = losses if losses.dim() == 1 else losses.reshape(-1)
     elif isinstance(losses, Mapping):
         if losses.keys() != set(terms):
             raise ValueError(f"losses should have the terms {sorted(terms)}. Found {sorted(losses)}.")
-        values = _join([_row(losses[term], f"losses[{term!r}]", levels) for term in terms])
+        values = _join([part for term in terms for part in _row(losses[term], f"losses[{term!r}]", levels)])
     elif isinstance(losses, Sequence) and len(terms) == 1:
-        values = _join([_row(losses, "losses", levels)])
+        values = _join(_row(losses, "losses", levels))
     else:
         raise ValueError(
             f"losses should be a {list(shape)} tensor, or a mapping with the terms {list(terms)}. "
             f"Found a {type(losses).__name__}."
-        )
-    if values.shape != shape and not (len(terms) == 1 and values.shape == shape[1:]):
-        raise ValueError(
-            f"losses should have shape {list(shape)}, terms {list(terms)} by levels {list(levels)}. "
-            f"Found {list(values.shape)}."
         )
     if positives is not None and (positives.shape != shape[1:] or positives.device != values.device):
         raise ValueError(
             f"positives should have shape {[len(levels)]}, one number a level, on {values.device} as the losses. "
             f"Found {list(positives.shape)} on {positives.device}."
         )
-    wide = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    return LevelLosses(wide.reshape(shape), positives)
+    return values if values.dtype in (torch.float32, torch.float64) else values.float(), positives
 
 
 def _row(losses: Any, name: str, levels: Sequence[str]) -> list[Tensor]:
@@ -84,13 +84,12 @@ def _row(losses: Any, name: str, levels: Sequence[str]) -> list[Tensor]:
     return row
 
 
-def _join(rows: list[list[Tensor]]) -> Tensor:
-    parts = [part for row in rows for part in row]
+def _join(parts: list[Tensor]) -> Tensor:
     devices = sorted({str(part.device) for part in parts})
     if len(devices) > 1:
         raise ValueError(f"losses should be on one device. Found them on {' and '.join(devices)}.")
     if all(
         part.dim() == 0 for part in parts
     ):  # one stack of all scalars: one for each term would cost a kernel each
-        return torch.stack(parts).view(len(rows), -1)
-    return torch.cat([part.view(-1) for part in parts]).view(len(rows), -1)
+        return torch.stack(parts)
+    return torch.cat([part.view(-1) for part in parts])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import random
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msbal.engine import RLO, Balancer, BalancerSet, GroupNames, available
+from msbal.engine import RLO, Balancer, BalancerSet, GroupNames, LevelLosses, available
+from msbal.testing.card import Card
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 ALPHA = 100
@@ -52,12 +54,10 @@ def fastest(steps: dict[str, Step], rounds: int, calls: int) -> dict[str, float]
     return taken
 
 
-def interval_end(
-    name: str, losses: Tensor, terms: tuple[str, ...], rounds: int
-) -> tuple[float, float, float]:
-    """Seconds of an ordinary step, of what the step that ends an interval takes more, and of its report."""
+def interval_end(name: str, losses: Tensor, terms: tuple[str, ...], rounds: int) -> tuple[float, float]:
+    """Seconds of an ordinary step, and of what the step that ends an interval takes more."""
     balancer = Balancer(LEVELS, name, terms=terms, interval=ALPHA)
-    ordinary, last, report = [], [], []
+    ordinary, last = [], []
     for _ in range(rounds):
         start = time.process_time()
         for _ in range(ALPHA - 1):
@@ -66,10 +66,8 @@ def interval_end(
         start = time.process_time()
         balancer(losses)
         last.append(time.process_time() - start)
-        start = time.process_time()
-        balancer.reports()
-        report.append(time.process_time() - start)
-    return min(ordinary), max(min(last) - min(ordinary), 0.0), min(report)
+        balancer.drain()
+    return min(ordinary), max(min(last) - min(ordinary), 0.0)
 
 
 def table(title: str, rows: Iterable[Iterable[object]]) -> None:
@@ -89,7 +87,7 @@ ENGINE = ("equal", "rlo", "avw", "dwa", "uw", "uw_so", "gls", "rlw", "cov", "sla
 def engine_steps(losses: Tensor) -> dict[str, Step]:
     def made(name: str) -> Step:
         balancer = Balancer(LEVELS, name, interval=ALPHA)
-        return lambda: (balancer(losses).backward(), balancer.reports())
+        return lambda: (balancer(losses).backward(), balancer.drain())
 
     return {f"msbal {name}": made(name) for name in ENGINE}
 
@@ -167,9 +165,9 @@ def one_step_of_scalars(rounds: int) -> None:
         {
             "torch.stack(losses).sum()": lambda: torch.stack(scalars).sum(),
             "sum(losses)": lambda: sum(scalars),
-            "msbal rlo": lambda: (balancer(losses), balancer.reports()),
+            "msbal rlo": lambda: (balancer(losses), balancer.drain()),
             "... with backward: torch.stack(losses).sum()": lambda: torch.stack(scalars).sum().backward(),
-            "... with backward: msbal rlo": lambda: (balancer(losses).backward(), balancer.reports()),
+            "... with backward: msbal rlo": lambda: (balancer(losses).backward(), balancer.drain()),
         },
         rounds,
         ALPHA,
@@ -194,13 +192,43 @@ def interval_update(rounds: int) -> None:
     values = torch.rand(2, len(LEVELS))
     rows = []
     for name in ("equal", "avw", "rlo"):
-        step, update, out = interval_end(name, values, ("cls", "bbox"), rounds)
-        rows.append(
-            (name, f"{1e6 * step:.1f}", f"{1e6 * update:.0f}", f"{1e6 * out:.0f}", f"{update / step:.0f}",
-             f"{(update + out) / (100 * step):.2f}")
-        )  # fmt: skip
-    head = ("", "step us", "update us", "report us", "update / step", "(update + report) / 100 steps")
-    table("(c) interval update, alpha = 100, two terms, five levels", [head, *rows])
+        step, update = interval_end(name, values, ("cls", "bbox"), rounds)
+        rows.append((name, f"{1e6 * step:.1f}", f"{1e6 * update:.0f}", f"{update / (100 * step):.2f}"))
+    head = ("", "step us", "end us", "end / 100 steps")
+    table("(c) an interval's end, its record included, alpha = 100, two terms, five levels", [head, *rows])
+
+
+def on_a_device() -> None:
+    """(c): what a device sees, counted on one that has no values: see `msbal.testing.card`."""
+    views = {
+        f"aten.{name}" for name in ("detach", "view", "expand", "select", "slice", "unbind", "t", "unsqueeze")
+    }
+
+    def count(step: Step) -> int:
+        with Card() as card:
+            step()
+        return sum(calls for name, calls in card.calls.items() if name not in views)
+
+    losses = torch.empty(2, len(LEVELS), device="meta", requires_grad=True)
+    positives = torch.ones(len(LEVELS), device="meta")
+    plain = count(lambda: losses.sum().backward())
+    rows = [("", "kernels of a step", "waits in a step", "waits in an interval"), ("plain sum", plain, 0, 0)]
+    for name in ENGINE:
+        balancer = Balancer(LEVELS, name, terms=("cls", "bbox"), interval=ALPHA)
+
+        def step(balancer: Balancer = balancer) -> None:
+            balancer(LevelLosses(losses, positives)).backward()
+
+        step()
+        kernels = count(step)
+        with Card() as card:
+            for _ in range(ALPHA - 3):
+                step()
+        waits = card.waits
+        with card:
+            step()
+        rows.append((name, kernels, waits, card.waits))
+    table("(c) on a device, alpha = 100, two terms, five levels, with positives", rows)
 
 
 def records(rounds: int) -> None:
@@ -214,8 +242,6 @@ def records(rounds: int) -> None:
             balancers = BalancerSet({"all": GroupNames(LEVELS, ("cls", "bbox"))}, RLO(), interval=100)
             recorder = Recorder(run, per_iteration=per_iteration)
             recorder.attach(balancers)
-            from msbal.engine import LevelLosses
-
             written = 0.0
             for m in range(100 * rounds):
                 balancers({"all": LevelLosses(torch.rand(2, len(LEVELS)))})
@@ -264,24 +290,29 @@ def replay_of(iterations: int) -> None:
 
 
 def state_size() -> None:
-    """(e): the state's bytes; with alpha and levels alone."""
+    """(e): a checkpoint's bytes, by how far the interval is."""
 
     def size(alpha: int, levels: int, name: str, iterations: int) -> int:
         balancer = Balancer([f"P{i}" for i in range(levels)], name, interval=alpha)
         for _ in range(iterations):
             balancer(torch.rand(levels))
-            balancer.reports()
-        return sum(tensor.nbytes for tensor in balancer.state_dict().values())
+            balancer.drain()
+        file = io.BytesIO()
+        torch.save(balancer.state_dict(), file)
+        return file.tell()
 
-    rows = [("", "alpha x levels", "bytes", "bytes beyond 8 x alpha x levels")]
-    for alpha, levels in ((50, 5), (100, 5), (200, 5), (100, 3), (100, 10)):
-        fresh, used = size(alpha, levels, "rlo", 0), size(alpha, levels, "rlo", 2 * alpha + 7)
-        assert fresh == used, "the state grew with the iterations"
-        rows.append(("rlo", f"{alpha} x {levels}", str(used), str(used - 8 * alpha * levels)))
+    rows = [("", "alpha x levels", "bytes at an interval's end", "bytes just before one")]
+    for alpha, levels in ((100, 5), (200, 5), (100, 10)):
+        rows.append(
+            (
+                "rlo",
+                f"{alpha} x {levels}",
+                *(str(size(alpha, levels, "rlo", n)) for n in (alpha, 2 * alpha - 1)),
+            )
+        )
     for name in sorted(set(available()) - {"fixed", "positives", "rlo"}):
-        total = size(100, 5, name, 107)
-        rows.append((name, "100 x 5", str(total), str(total - 8 * 100 * 5)))
-    table("(e) state, one term", rows)
+        rows.append((name, "100 x 5", *(str(size(100, 5, name, n)) for n in (100, 199))))
+    table("(e) state in a checkpoint, one term", rows)
 
 
 def start_up(rounds: int) -> None:
@@ -336,6 +367,7 @@ def main() -> None:
     one_step(max(200 // few, 20))
     one_step_of_scalars(max(200 // few, 20))
     interval_update(max(60 // few, 10))
+    on_a_device()
     records(max(50 // few, 5))
     replay_of(options.iterations // few)
     state_size()

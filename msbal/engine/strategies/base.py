@@ -66,8 +66,7 @@ def decide(
 ) -> tuple[Array, dict[str, Any]]:
     """`Strategy.decide`, looked at before anything trusts it; with `rescale` the weights' sum is K.
 
-    Raises:
-        StrategyError: where it fails, or returns anything but K finite weights of at least 0 and a plain state.
+    Raises: StrategyError, where it fails or returns anything but K finite weights of at least 0 and a plain state.
     """
     levels = len(statistics.loss)
     with naming(strategy, f"decide() at interval {statistics.interval}"):

@@ -28,12 +28,7 @@ def reinforce(
 
     Only that action's probability is kept within [p_min, p_max]; the others are rescaled so that the sum stays 1,
     and may leave it. They are divided by their own sum, not by the ``1 - p`` of the paper, which it equals: over
-    thousands of intervals the rounding of ``1 - p`` would grow.
-
-    Args:
-        p: by action.
-        action: what earned the reward.
-        step: gamma.
+    thousands of intervals the rounding of ``1 - p`` would grow. `step` is gamma.
     """
     moved = min(max(p[action] + (step if reward > 0 else -step), p_min), p_max)
     others = sum(p[q] for q in p if q != action)

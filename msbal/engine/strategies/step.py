@@ -25,8 +25,7 @@ class Iteration(NamedTuple):
     Attributes:
         losses: ``[K]``, detached, over all terms; averaged over ranks.
         positives: ``[K]``, summed over ranks, or None where they are unknown.
-        empty: ``[K]`` mask of the levels without positives, or with a loss of zero or below: of such a loss a
-            logarithm, an inverse or a ratio makes anything.
+        empty: ``[K]`` mask of levels without positives, or a loss above 0: a ratio or a logarithm of it is anything.
         draws: this iteration's row of what `StepStrategy.draws` gave, or None.
     """
 

@@ -24,23 +24,23 @@ VALUES = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     ],
 )
 def test_accepted(losses: object) -> None:
-    gathered = gather(losses, TERMS, LEVELS)  # type: ignore[arg-type]
-    assert torch.equal(gathered.values, VALUES)
+    values, _ = gather(losses, TERMS, LEVELS)  # type: ignore[arg-type]
+    assert torch.equal(values, VALUES.flatten())
 
 
 def test_one_term() -> None:
     for losses in (VALUES[0], VALUES[:1], list(VALUES[0]), {"loss": VALUES[0]}, {"loss": list(VALUES[0])}):
-        assert torch.equal(gather(losses, ("loss",), LEVELS).values, VALUES[:1])
+        assert torch.equal(gather(losses, ("loss",), LEVELS)[0], VALUES[0])
 
 
 def test_positives_are_kept() -> None:
     positives = torch.tensor([3, 0, 1])
-    assert gather(LevelLosses(VALUES, positives), TERMS, LEVELS).positives is positives
+    assert gather(LevelLosses(VALUES, positives), TERMS, LEVELS)[1] is positives
 
 
 def test_gradients_flow() -> None:
     scalars = [torch.tensor(float(i), requires_grad=True) for i in range(6)]
-    gather({"cls": scalars[:3], "bbox": scalars[3:]}, TERMS, LEVELS).values[1, 2].backward()
+    gather({"cls": scalars[:3], "bbox": scalars[3:]}, TERMS, LEVELS)[0][5].backward()
     assert scalars[5].grad == 1 and scalars[0].grad in (None, 0)
 
 
@@ -55,12 +55,12 @@ def test_gradients_flow() -> None:
     ],
 )
 def test_dtypes(dtype: torch.dtype, gathered: torch.dtype) -> None:
-    assert gather(VALUES.to(dtype), TERMS, LEVELS).values.dtype == gathered
+    assert gather(VALUES.to(dtype), TERMS, LEVELS)[0].dtype == gathered
 
 
 def test_mixed_dtypes_are_promoted() -> None:
     losses = {"cls": VALUES[0].half(), "bbox": VALUES[1]}
-    assert gather(losses, TERMS, LEVELS).values.dtype == torch.float32
+    assert gather(losses, TERMS, LEVELS)[0].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
