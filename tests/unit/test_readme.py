@@ -45,3 +45,15 @@ def test_the_links_lead_somewhere() -> None:
     root = Path(__file__).parents[2]
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (root / target).exists(), target
+
+
+def test_the_paper_is_where_it_says() -> None:
+    root = Path(__file__).parents[2]
+    table = README.split("| equation | where |")[1].split("\n\n")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines()[2:]]
+    assert [int(n) for what, _ in rows for n in re.findall(r"\d", what)] == [1, 2, 3, 4, 5, 6, 7]
+    for _, where in rows:
+        file, *names = re.findall(r"`([\w./]+)`", where)
+        code = (root / file).read_text(encoding="utf-8")
+        for name in names:
+            assert re.search(rf"(def|class) {name.rpartition('.')[2]}\b", code), name
