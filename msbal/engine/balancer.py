@@ -242,7 +242,7 @@ class Balancer(nn.Module):
         """Bring everything to the losses' device and dtype."""
         now, device, terms = self._now, values.device, len(self.terms)
         with torch.inference_mode(False):  # what is made here outlives an evaluation in inference mode
-            now.rows = now.rows.to(device)
+            now.rows = now.rows.to(device, copy=True)  # copied, for shallow copies of the module
             count = len(values)
             now.views = list(zip(now.rows[:, :count].unbind(), now.rows[:, count:].unbind(), strict=True))
             if self._parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from msbal_reference import ACTIONS, Settings, philox, run, uniform
 
 from msbal.engine import AVW, RLO, Balancer, Equal, IntervalRecord, MaxLoss, MinLoss, Strategy
 from msbal.engine.draw import generator
+from msbal.records import open_losses
+from msbal.replay import replay
 
 
 def stream(seed: int, iterations: int, levels: int) -> list[list[float]]:
@@ -48,6 +51,36 @@ def engine_run(losses: list[list[float]], s: Settings) -> list[IntervalRecord]:
     for row in torch.tensor(losses, dtype=torch.float64):
         balancer(row)
     return balancer.drain()
+
+
+def replayed(losses: list[list[float]], s: Settings, folder: Path) -> list[IntervalRecord]:
+    """The same through a CSV and `msbal.replay`, which computes whole intervals at once."""
+    path = folder / "losses.csv"
+    names = [f"{s.group}:P{i + 3}/loss" for i in range(len(losses[0]))]
+    path.write_text("\n".join([",".join(names), *(",".join(map(repr, row)) for row in losses)]) + "\n")
+    (recorded,) = open_losses(path)
+    return [report.record for report in replay(recorded, engine_strategy(s), s.alpha, s.seed, s.epsilon)]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_replay_on_streams_of_any_kind(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(1000 + seed)
+    settings = Settings(
+        strategy=rng.choice(["rlo", "avw", "min_loss", "max_loss", "equal"]),
+        alpha=rng.randint(2, 40),
+        amplification=rng.uniform(0, 3),
+        top_k=rng.randint(1, 3),
+        seed=rng.randint(0, 2**40),
+        group=rng.choice(["rpn", "roi", "cls"]),
+    )
+    losses = stream(seed, 700, rng.randint(4, 8))
+    expected = run(losses, settings)
+    records = replayed(losses, settings, tmp_path)
+    assert [r.action for r in records] == [truth.action for truth in expected]
+    assert records == engine_run(losses, settings)
+    for record, truth in zip(records, expected, strict=True):
+        assert record.weights == pytest.approx(truth.weights, rel=1e-12)
+        assert record.probabilities == pytest.approx(truth.probabilities, rel=1e-12)
 
 
 def assert_agree(losses: list[list[float]], settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
 import pickle
@@ -504,7 +505,16 @@ def test_state_saved_by_other_numbers_of_ranks() -> None:
     assert record.positives == (6 * 2 + 2,) * 4
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda b: pickle.loads(pickle.dumps(b))])
+def _saved(balancer: Balancer) -> Balancer:
+    file = io.BytesIO()
+    torch.save(balancer, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, lambda b: pickle.loads(pickle.dumps(b)), _saved], ids=str
+)
 def test_copies_go_on_alike_and_apart(copied: object) -> None:
     rows = losses(30)
     original = make()
@@ -514,6 +524,16 @@ def test_copies_go_on_alike_and_apart(copied: object) -> None:
     assert twin.drain() == []  # what is on its way stays with the original
     later = [record for record in run(original, rows[10:]) if record.interval > 2]
     assert run(twin, rows[10:]) == later
+
+
+def test_made_and_loaded_in_inference_mode() -> None:
+    rows = losses(12)
+    with torch.inference_mode():
+        balancer = make("cov")
+        balancer.load_state_dict(make("cov").state_dict())
+    for row in rows:
+        balancer(row.clone().requires_grad_()).backward()
+    assert balancer.drain() == run(make("cov"), rows)
 
 
 def test_copying_a_model_during_backward_is_harmless() -> None:

@@ -1,4 +1,4 @@
-"""Two real processes (gloo): the same decisions on both, from the losses of both."""
+"""Two and four real processes (gloo): the same decisions on all, from the losses of all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from msbal.engine import Balancer, LevelLosses
 
-RANKS = 2
 ALPHA = 4
 NAMES = ["rlo", "avw", "uw", "uw_so", "dwa", "cov", "positives"]
 
@@ -171,30 +170,35 @@ def everything(rank: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def work(rank: int, folder: str, compiling: bool) -> None:
+def work(rank: int, count: int, folder: str, compiling: bool) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
     done = compiled(rank) if compiling else everything(rank, Path(folder))
     dist.barrier()
     dist.destroy_process_group()
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(done))
 
 
-def in_two_processes(folder: Path, compiling: bool = False) -> list[dict[str, Any]]:
-    mp.spawn(work, args=(str(folder), compiling), nprocs=RANKS)
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(RANKS)]
+def in_processes(count: int, folder: Path, compiling: bool = False) -> list[dict[str, Any]]:
+    mp.spawn(work, args=(count, str(folder), compiling), nprocs=count)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(count)]
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return in_two_processes(tmp_path_factory.mktemp("ranks"))
+@pytest.fixture(scope="module", params=[2, 4])
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return in_processes(request.param, tmp_path_factory.mktemp("ranks"))
+
+
+def average(ranks: list[dict[str, Any]]) -> Tensor:
+    """What one process would have seen."""
+    return torch.stack([rows(rank) for rank in range(len(ranks))]).mean(dim=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_are_the_same_on_all_ranks_at_all_times(ranks: list[dict[str, Any]], name: str) -> None:
-    first, second = (rank["plain"][name] for rank in ranks)
-    assert first == second
+    first, *others = (rank["plain"][name] for rank in ranks)
+    assert all(other == first for other in others)
     assert len(first["records"]) == 3
     assert len({tuple(weights) for weights in first["weights"]}) > 1 or name in ("uw", "positives")
 
@@ -202,8 +206,10 @@ def test_weights_are_the_same_on_all_ranks_at_all_times(ranks: list[dict[str, An
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_to_one_process_on_the_average(ranks: list[dict[str, Any]], name: str) -> None:
     alone = make(name)
-    for row in (rows(0) + rows(1)) / 2:
-        total = alone(LevelLosses(row, torch.tensor([2, 4, 3, 8])))
+    for row in average(ranks):
+        total = alone(
+            LevelLosses(row, sum(with_positives(rank, row).positives for rank in range(len(ranks))))
+        )
         if name == "uw":
             total.backward()
     for ours, theirs in zip(alone.drain(), ranks[0]["plain"][name]["records"], strict=True):
@@ -221,9 +227,9 @@ def test_equal_to_one_process_on_the_average(ranks: list[dict[str, Any]], name: 
 def test_equal_to_the_slow_reference(ranks: list[dict[str, Any]]) -> None:
     from msbal_reference import Settings, run
 
-    average = ((rows(0) + rows(1)) / 2).sum(dim=1).tolist()
+    losses = average(ranks).sum(dim=1).tolist()
     for truth, record in zip(
-        run(average, Settings(alpha=ALPHA, seed=2)), ranks[1]["plain"]["rlo"]["records"], strict=True
+        run(losses, Settings(alpha=ALPHA, seed=2)), ranks[1]["plain"]["rlo"]["records"], strict=True
     ):
         assert record["weights"] == pytest.approx(truth.weights)
         assert record["action"] == truth.action
@@ -232,7 +238,7 @@ def test_equal_to_the_slow_reference(ranks: list[dict[str, Any]]) -> None:
 
 def test_a_nan_on_one_rank_is_named_with_its_rank(ranks: list[dict[str, Any]]) -> None:
     bad = {"iteration": 6, "term": "bbox", "level": "c", "rank": 1, "value": "nan"}
-    assert ranks[0]["nonfinite"]["records"] == ranks[1]["nonfinite"]["records"]
+    assert all(rank["nonfinite"]["records"] == ranks[0]["nonfinite"]["records"] for rank in ranks)
     found = [record["nonfinite"] for record in ranks[0]["nonfinite"]["records"]]
     assert found == [[], [bad], []]
     assert [record["count"] for record in ranks[0]["nonfinite"]["records"]] == [4, 3, 4]
@@ -265,9 +271,9 @@ def test_ranks_that_would_decide_differently_are_noticed(ranks: list[dict[str, A
 
 
 def test_a_validation_loss_on_one_rank_is_neither_counted_nor_waited_for(ranks: list[dict[str, Any]]) -> None:
-    assert ranks[0]["validated"] == ranks[1]["validated"]
+    assert all(rank["validated"] == ranks[0]["validated"] for rank in ranks)
     for name in ("rlo", "cov"):
-        plain = train(make(name), (rows(0) + rows(1)) / 2).drain()
+        plain = train(make(name), average(ranks)).drain()
         for ours, theirs in zip(ranks[0]["validated"][name], plain, strict=True):
             assert ours["loss"] == pytest.approx(theirs.loss)
             assert ours["weights"] == pytest.approx(theirs.weights)
@@ -275,5 +281,5 @@ def test_a_validation_loss_on_one_rank_is_neither_counted_nor_waited_for(ranks: 
 
 @pytest.mark.slow
 def test_a_compiled_step_leaves_the_graph_for_the_collective(tmp_path: Path) -> None:
-    for rank in in_two_processes(tmp_path, compiling=True):
+    for rank in in_processes(2, tmp_path, compiling=True):
         assert rank["got"] == rank["expected"] != []
