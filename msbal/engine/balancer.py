@@ -52,9 +52,7 @@ class _Now:
     memory: Memory  # as of the last interval's end
     rows: Tensor  # [A, T * K + K] float64: each iteration's losses, and its positives, NaN where unknown
     position: int  # n
-    views: list[tuple[Tensor, Tensor]] = field(
-        default_factory=list
-    )  # of each row, the losses and the positives
+    views: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # each row's losses, and its positives
     weights: Tensor | None = None  # [T * K] in force; never written in place: a pending backward has its own
     step: Weighing | None = None  # of a `StepStrategy`, by the last iteration
     draws: Tensor | None = None  # of a `StepStrategy`, for this interval
