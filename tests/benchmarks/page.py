@@ -50,8 +50,8 @@ SECTIONS = (
     Section(
         "The balancer's share of a training step",
         ("share.py",),
-        "What an iteration of the balancer takes beyond adding the losses up, with a hundredth of an interval's end, of "
-        "one step (forward, loss, backward) of the smallest real model that each framework ships. The balancer runs "
+        "What an iteration of the balancer takes beyond adding up the losses, with a hundredth of an interval's end, "
+        "of one step (forward, loss, backward) of the smallest real model that each framework ships. The balancer runs "
         "after every such step, with its code driven out of the processor's caches. The goal is 0.1 % for strategies "
         "that weigh each interval and 0.3 % for those that weigh each step. Larger models and larger images take "
         "longer; the balancer does not.",
@@ -69,7 +69,7 @@ SECTIONS = (
         "Microseconds of one process on one thread, and ratios to the plain sum of the losses; LibMTL's and TorchJD's "
         "weightings take the same five losses. Strategies that decide once an interval (`avw`, `rlo`, `dwa`, ...) take "
         "less than any of theirs that looks at the losses. Those that weigh anew at each iteration (`gls`, `uw`, "
-        "`rlw`, ...) work in float64, mask levels without positives, and survive a loss that is not finite, all without "
+        "`rlw`, ...) work in float64, mask levels without positives, and survive a loss that is not finite, without "
         "waiting for a device; their peers, TorchJD's GeometricMean, UW and Random, LibMTL's GLS, UW and RLW, do less "
         "and take less. Then what a device sees: kernels, and waits; and state, records, replay and start-up.",
     ),
