@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytest.importorskip("msbal_detectron2", reason="the detectron2 backend is not installed")
 
 from detectron2_specs import write_spec
+from states import assert_same_state
 
 from msbal.records import read_intervals
 
@@ -34,14 +36,9 @@ def test_a_script_of_ones_own_under_detectron2s_launch(tmp_path: Path, strategy:
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in (0, 1))
-    assert_same_decisions(first["whole"]["balancers"], second["whole"]["balancers"])
-    for key, value in first["whole"]["model"].items():
-        assert torch.equal(value, second["whole"]["model"][key]), key
+    assert_same_decisions(first["whole"], second["whole"])
     for mine in (first, second):
-        for part in ("model", "balancers"):
-            for key, value in mine["whole"][part].items():
-                assert torch.equal(value, mine["resumed"][part][key]), key
-        assert mine["whole"]["loss_normalizer"] == mine["resumed"]["loss_normalizer"]
+        assert_same_state(mine["whole"], mine["resumed"])
     assert len(set(first["whole"]["loss_normalizer"])) == 2, "each process's own positives"
     records = read_intervals(tmp_path / "0" / "intervals.jsonl")
     assert [record.iteration for record in records] == [2, 4]
@@ -49,11 +46,10 @@ def test_a_script_of_ones_own_under_detectron2s_launch(tmp_path: Path, strategy:
     assert not (tmp_path / "1" / "intervals.jsonl").exists(), "only the first process writes"
 
 
-def assert_same_decisions(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for key, value in first.items():
-        if not key.endswith((".losses", ".positives")):  # the unfinished interval's own
-            assert torch.equal(value, second[key]), key
+def assert_same_decisions(first: dict[str, Any], second: dict[str, Any]) -> None:
+    """And the same weights of the model."""
+    assert_same_state(first["model"], second["model"])
+    assert_same_state(first["balancers"], second["balancers"], but=("rows",))  # the unfinished interval's own
 
 
 def two(folder: Path, fault: str, *settings: str, resume: bool = False) -> tuple[int, str, str]:
@@ -85,9 +81,7 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
     code, out, err = two(whole, "nothing", "balance.strategy=uw")
     assert code == 0, out + err
     first, second = ends(whole)
-    assert_same_decisions(first["balancers"], second["balancers"])
-    for key, value in first["model"].items():
-        assert torch.equal(value, second["model"][key]), key
+    assert_same_decisions(first, second)
 
     code, out, err = two(broken, "die", "balance.strategy=uw")
     assert code and "process 1 ended with code 9" in err and "Traceback" not in err, out + err
@@ -96,9 +90,7 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
     for name in ("intervals.jsonl", "losses.csv"):
         assert (broken / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name
     for mine, other in zip(ends(broken), (first, second), strict=True):
-        assert mine["loss_normalizer"] == other["loss_normalizer"]
-        for key, value in mine["model"].items():
-            assert torch.equal(value, other["model"][key]), key
+        assert_same_state(mine, other)
     assert len(set(first["loss_normalizer"])) == 2, "each process's own positives, which RetinaNet divides by"
 
 

@@ -15,7 +15,6 @@ pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytest.importorskip("msbal_detectron2", reason="the detectron2 backend is not installed")
 
 import msbal_process
-import torch
 from detectron2_specs import write_spec
 from killed_runs import (
     DAMAGE,
@@ -29,6 +28,7 @@ from killed_runs import (
     train_unbroken,
 )
 from msbal_process import finish
+from states import assert_same_state
 
 from msbal_detectron2 import checkpoints
 
@@ -63,12 +63,8 @@ def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
     mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     assert mine["balancing"]["loss_normalizer"] == other["balancing"]["loss_normalizer"] != [None]
-    for part in ("model", "average"):
-        assert mine[part].keys() == other[part].keys() and mine[part]
-        for key, value in mine[part].items():
-            assert torch.equal(value, other[part][key]), f"{part} {key}"
-    for key, value in mine["balancing"]["balancers"].items():
-        assert torch.equal(value, other["balancing"]["balancers"][key]), key
+    for part in ("model", "average", "balancing"):
+        assert_same_state(mine[part], other[part])
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))

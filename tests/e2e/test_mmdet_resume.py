@@ -15,7 +15,6 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 import msbal_process
-import torch
 from killed_runs import (
     DAMAGE,
     assert_same_records,
@@ -29,6 +28,7 @@ from killed_runs import (
 )
 from mmdet_specs import write_spec
 from msbal_process import finish
+from states import assert_same_state
 
 from msbal_mmdet import checkpoints
 
@@ -66,10 +66,7 @@ def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
     mine, other = (checkpoints.read(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     for part in ("state_dict", "ema_state_dict", "msbal"):
-        assert mine[part].keys() == other[part].keys() and mine[part]
-        for key, value in mine[part].items():
-            if isinstance(value, torch.Tensor):
-                assert torch.equal(value, other[part][key]), f"{part} {key}"
+        assert_same_state(mine[part], other[part])
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))

@@ -17,6 +17,7 @@ pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not 
 
 import torch
 from msbal_process import write_spec
+from states import assert_same_state
 
 from msbal.records import read_intervals
 
@@ -107,10 +108,7 @@ def test_both_ranks_end_with_the_same_weights_and_decisions(whole: Path) -> None
     for key, value in first["model"].items():
         if "running_" not in key:
             assert torch.equal(value, second["model"][key]), key
-    weights = [key for key in first["balancers"] if key.endswith("weights")]
-    assert weights
-    for key in weights:
-        assert torch.equal(first["balancers"][key], second["balancers"][key]), key
+    assert_same_state(first["balancers"], second["balancers"], but=("rows",))  # the unfinished interval's own
 
 
 @pytest.mark.parametrize(

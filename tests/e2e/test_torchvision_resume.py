@@ -17,7 +17,6 @@ import pytest
 
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
-import torch
 from killed_runs import (
     DAMAGE,
     assert_same_records,
@@ -30,6 +29,7 @@ from killed_runs import (
     train_unbroken,
 )
 from msbal_process import finish, write_spec
+from states import assert_same_state
 
 from msbal_torchvision import checkpoints
 
@@ -55,14 +55,7 @@ def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
     mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     for part in ("model", "balancers"):
-        assert mine[part].keys() == other[part].keys()
-        for key, value in mine[part].items():
-            if isinstance(value, torch.Tensor):
-                assert bits(value) == bits(other[part][key]), key
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().numpy().tobytes()
+        assert_same_state(mine[part], other[part])
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
