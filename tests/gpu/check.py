@@ -1,0 +1,185 @@
+"""What only a GPU can tell, in eight minutes: ``python3 tests/gpu/check.py [--wheels FOLDER]``.
+
+Needs a Python with torch and torchvision, setuptools and pytest; no network. What else is missing comes from a folder
+of wheels, which ``tests/gpu/wheels.py`` gathers on another machine. The most telling checks come first, each in a
+process of its own with a time limit; results are written as they come, so that a run that is cut short still tells.
+``--device cpu`` runs the same on a machine without a GPU, to find typing errors before a card's minutes are spent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = "tests/gpu"
+BENCHMARKS = "tests/benchmarks"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to find out.
+
+    Attributes:
+        command: arguments of Python; ``{device}`` is replaced.
+        limit: seconds, after which it is killed with all that it has started.
+        after: a file that another check makes, without which this one is passed over.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    limit: int
+    after: str = ""
+
+
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+
+CHECKS = (
+    Check("machine", (f"{HERE}/machine.py", "{device}"), 60),
+    Check("engine", (*PYTEST, "tests/unit/engine/test_engine_cuda.py"), 120),
+    Check("runs", (f"{HERE}/runs.py", "torchvision", "--device", "{device}"), 150),
+    Check("share", (f"{BENCHMARKS}/share.py", "torchvision", "--device", "{device}", "--rounds", "40"), 60),
+    Check("cost", (f"{HERE}/cost.py", "--device", "{device}"), 150),
+    Check("torchvision", (*PYTEST, "tests/contract/test_torchvision.py"), 120),
+    Check("detectron2", (*PYTEST, "tests/contract/test_detectron2.py"), 90),
+    Check("mmdet", (*PYTEST, "tests/contract/test_mmdet.py"), 120, after="mmcv.done"),
+    Check("runs of detectron2", (f"{HERE}/runs.py", "detectron2", "--device", "{device}"), 90),
+    Check("runs of mmdet", (f"{HERE}/runs.py", "mmdet", "--device", "{device}"), 90, after="mmcv.done"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--wheels", type=Path, help="a folder that tests/gpu/wheels.py has filled")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("gpu"), help="for results, logs and what is built"
+    )
+    parser.add_argument("--only", nargs="*", help="names of checks")
+    options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
+    out = options.output.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.jsonl").write_text("")
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "4" if options.device == "cuda" else "1",
+        "MSBAL_TEST_DEVICE": options.device,
+        "PYTHONUNBUFFERED": "1",
+    }
+    if options.wheels is not None:
+        site = install(options.wheels.resolve(), out)
+        paths = [str(site), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        build_operators(options.wheels.resolve(), out, environment)
+    failed = 0
+    for check in CHECKS:
+        if options.only and check.name not in options.only:
+            continue
+        left = until - time.monotonic()
+        if left < 15:
+            record(out, check.name, "not reached", 0.0, "")
+        elif check.after and options.wheels is not None and not wait_for(out / check.after, min(left, 30)):
+            record(out, check.name, f"passed over: no {check.after} yet", 0.0, "")
+        else:
+            failed += not run(check, options.device, min(left, check.limit), environment, out)
+    print((out / "summary.txt").read_text())
+    return int(failed > 0)
+
+
+def run(check: Check, device: str, limit: float, environment: dict[str, str], out: Path) -> bool:
+    """Run one check; whether it held."""
+    command = [sys.executable, *(part.format(device=device) for part in check.command)]
+    log, start = out / f"{check.name.replace(' ', '_')}.log", time.monotonic()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = process.wait(limit)
+            outcome = "ok" if code == 0 else f"FAILED ({code})"
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            outcome = f"CUT after {limit:.0f} s"
+    text = log.read_text(errors="replace")
+    record(out, check.name, outcome, time.monotonic() - start, text)
+    return outcome == "ok"
+
+
+def record(out: Path, name: str, outcome: str, seconds: float, text: str) -> None:
+    """Add a result, and write the summary anew: what is known so far is on disk."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    result = {"check": name, "outcome": outcome, "seconds": round(seconds, 1), "tail": lines[-25:]}
+    with (out / "results.jsonl").open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    parts = [f"{r['check']:<20} {r['outcome']:<28} {r['seconds']:6.1f} s" for r in results]
+    for r in results:
+        parts += ["", f"== {r['check']}: {r['outcome']}", *r["tail"]]
+    (out / "summary.txt").write_text("\n".join(parts) + "\n")
+    print(f"{name}: {outcome}, {seconds:.0f} s", flush=True)
+
+
+def install(wheels: Path, out: Path) -> Path:
+    """The wheels, and this checkout's own packages, into a folder of their own."""
+    site = out / "site"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(site),
+    ]
+    found = sorted(wheels.glob("*.whl"))
+    if found:
+        subprocess.run([*pip, *map(str, found)], check=True)
+    own = [ROOT, *sorted((ROOT / "backends").iterdir())]
+    subprocess.run([*pip, "--no-build-isolation", *(str(path) for path in own if path.is_dir())], check=True)
+    return site
+
+
+def build_operators(wheels: Path, out: Path, environment: dict[str, str]) -> None:
+    """Compile mmcv's operators for this card in the background, where its source lies among the wheels."""
+    source = next(wheels.glob("onedl_mmcv-*.tar.gz"), None)
+    if source is None or (out / "mmcv.done").exists():
+        return
+    pip = f"{sys.executable} -m pip install -q --no-index --no-deps --no-build-isolation"
+    building = {**environment, "MMCV_WITH_OPS": "1", "FORCE_CUDA": "1", "MAX_JOBS": str(os.cpu_count() or 1)}
+    with (out / "mmcv.log").open("w") as log:
+        subprocess.Popen(
+            ["sh", "-c", f"{pip} --target {out / 'site'} {source} && touch {out / 'mmcv.done'}"],
+            env=building,
+            stdout=log,
+            stderr=log,
+            cwd=out,
+        )
+
+
+def wait_for(path: Path, seconds: float) -> bool:
+    """Whether the file is there, soon enough."""
+    until = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
