@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from msbal.engine import GroupNames, MaxLoss
 from msbal.errors import SpecError
 from msbal.spec import dump_spec, load_spec, parse_spec, put, run_schema, save_spec
 
@@ -40,6 +41,15 @@ def test_a_saved_spec_is_the_same_spec(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, MINIMAL), ["balance.strategy=avw", "data.root=here"])
     save_spec(spec, tmp_path / "elsewhere" / "spec.yaml")
     assert dump_spec(load_spec(tmp_path / "elsewhere" / "spec.yaml")) == dump_spec(spec)
+
+
+def test_the_balance_section_makes_the_balancers(tmp_path: Path) -> None:
+    overrides = ["balance.rescale=true", "balance.interval=7", "balance.strategy=max_loss", "balance.seed=3"]
+    balance = load_spec(write(tmp_path, MINIMAL), overrides).balance
+    balancers = balance.make_balancers({"all": GroupNames(("P3", "P4", "P5"), ("cls",))}, run_seed=0)
+    (balancer,) = balancers.balancers.values()
+    assert (balancer.rescale, balancer.interval, balancer.seed) == (True, 7, 3)
+    assert balancer.strategy == MaxLoss()
 
 
 def test_toml_is_read_too(tmp_path: Path) -> None:

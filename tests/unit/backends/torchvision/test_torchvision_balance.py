@@ -57,6 +57,16 @@ def test_it_balances(make_model, batch):
     assert losses["loss_balanced"].detach() == pytest.approx(float(expected), rel=1e-6)
 
 
+def test_rescaled_weights_sum_to_the_number_of_levels(make_model, batch):
+    model = make_model("retinanet")
+    handle = balance(model, MaxLoss(top_k=1), interval=2, rescale=True)
+    optimizer = sgd(model)
+    for seed in range(4):
+        step(model, batch, optimizer, seed)
+    for record in handle.drain():
+        assert sum(record.weights) == pytest.approx(len(record.levels)) and max(record.weights) > 1
+
+
 def test_heads_outside_the_scope_keep_their_names(make_model, batch):
     model = make_model("fasterrcnn")
     balance(model, interval=2)
