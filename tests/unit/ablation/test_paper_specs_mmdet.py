@@ -105,7 +105,7 @@ def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke
         assert config.optim_wrapper.optimizer.momentum == 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
     pytest.importorskip("mmdet", reason="mmdet is not installed")
     from msbal.ablation.reporting.costs import arm_costs
@@ -142,8 +142,7 @@ def write_coco(root: Path, classes: int) -> None:
         (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(found))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["table1", pytest.param("table2", marks=pytest.mark.release), "table3"])
 def test_the_dry_run_of_a_smoke_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,7 +156,7 @@ def test_the_dry_run_of_a_smoke_run(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("name", FULL)
 def test_a_smoke_run_ends_in_the_papers_table(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
