@@ -13,19 +13,9 @@ import pytest
 
 pytest.importorskip("msbal_torchvision", reason="the specs here are the torchvision backend's")
 
+from msbal.cli.app import run
 
-def msbal(*arguments: str | Path, cwd: Path, code: int | None = None) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "msbal", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
-    )
-    if code is not None:
-        assert done.returncode == code, done.stdout + done.stderr
-    return done
+Msbal = Callable[..., tuple[int, str]]
 
 
 def coco(folder: Path, images: int = 2) -> dict[str, object]:
@@ -118,6 +108,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def msbal(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Msbal:
+    """The command line in `folder`: its exit code, and what it wrote to stderr.
+
+    In this process; one of its own would take seconds to import torch, for each mistake.
+    """
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = run(list(arguments))
+        return code, capfd.readouterr().err
+
+    return call
+
+
 def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
@@ -126,18 +133,19 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
-def test_one_line_exit_2_nothing_written(folder: Path, mistake: str) -> None:
+def test_one_line_exit_2_nothing_written(folder: Path, msbal: Msbal, mistake: str) -> None:
     if mistake == "no gpu":
-        torch = pytest.importorskip("torch")
+        import torch
+
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
     edit, expected = MISTAKES[mistake]
     edit(folder)
     before = snapshot(folder)
-    done = msbal("train", "spec.yaml", cwd=folder)
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    code, said = msbal("train", "spec.yaml")
+    assert code == 2, said
+    lines = [line for line in said.splitlines() if line]
+    assert len(lines) == 1 and lines[0].startswith("error: "), said
     assert expected in lines[0]
     assert snapshot(folder) == before
 
@@ -163,28 +171,44 @@ def test_one_line_exit_2_nothing_written(folder: Path, mistake: str) -> None:
         ["eval", "nothing"],
     ],
 )
-def test_wrong_calls(folder: Path, arguments: list[str]) -> None:
+def test_wrong_calls(folder: Path, msbal: Msbal, arguments: list[str]) -> None:
     before = snapshot(folder)
-    done = msbal(*arguments, cwd=folder)
-    assert done.returncode in (2, 3), done.stdout + done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
+    code, said = msbal(*arguments)
+    assert code in (2, 3), said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
     assert snapshot(folder) == before
 
 
-def test_an_unwritable_output(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["train", "spec.yaml"], 2), (["nonsense"], 2), (["--help"], 0)]
+)
+def test_the_process_ends_with_that_code(folder: Path, arguments: list[str], code: int) -> None:
+    (folder / "spec.yaml").write_text("")
+    before = snapshot(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "msbal", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stdout + done.stderr
+    if code:
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and not done.stdout
+    assert snapshot(folder) == before
+
+
+def test_an_unwritable_output(folder: Path, msbal: Msbal) -> None:
     (folder / "locked").mkdir()
     (folder / "locked").chmod(0o500)
     if os.access(folder / "locked", os.W_OK):
         pytest.skip("this user may write everywhere")
-    done = msbal("train", "spec.yaml", "-o", "locked/run", cwd=folder, code=2)
-    assert "cannot be written" in done.stderr
+    code, said = msbal("train", "spec.yaml", "-o", "locked/run")
+    assert code == 2 and "cannot be written" in said
 
 
-def test_a_missing_backend_is_exit_3(folder: Path) -> None:
-    done = msbal("backends", "check", "nope", cwd=folder, code=3)
-    assert done.stderr.count("\n") == 1
+def test_a_missing_backend_is_exit_3(msbal: Msbal) -> None:
+    code, said = msbal("backends", "check", "nope")
+    assert code == 3 and said.count("\n") == 1
 
 
 def test_help_imports_neither_torch_nor_a_framework(folder: Path) -> None:
