@@ -2,8 +2,9 @@
 """Set everything up in .venv and run something in it. Needs Python 3.10 or newer and pip, nothing else.
 
 python3 dev.py quickstart   install msbal with its torchvision backend and train on generated data
-python3 dev.py test         install everything, all frameworks included, and run all checks and tests
-python3 dev.py test fast    the same without slow tests and without MMDetection and Detectron2
+python3 dev.py test         install everything, all frameworks included, and check all that a change needs
+python3 dev.py test fast    the same without whole runs and without MMDetection and Detectron2
+python3 dev.py test all     the same with all that there is, for a release: clusters, a browser, every head
 """
 
 from __future__ import annotations
@@ -13,12 +14,32 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 FRAMEWORKS = ("mmdet", "detectron2")
+TIERS = {"": "a change", "fast": "a first look", "all": "a release"}
+# The longest first, so that no core waits for another at the end.
+LANES = (
+    "ablations and clusters", "torchvision runs", "mmdet runs", "mmdet", "other tests", "torchvision",
+    "detectron2 runs", "detectron2",
+)  # fmt: skip
+# Of what is tried at random, more before a release; variables that are set already stay.
+MORE = {"MSBAL_KILLS": "3", "MSBAL_FUZZ_EXAMPLES": "500"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process of a test run."""
+
+    name: str
+    arguments: Sequence[str]  # of Python
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def main(arguments: list[str]) -> int:
@@ -28,8 +49,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if arguments[:1] == ["quickstart"]:
         return quickstart(arguments[1:])
-    if arguments in (["test"], ["test", "fast"]):
-        return test(fast=len(arguments) > 1)
+    if arguments[:1] == ["test"] and len(arguments) <= 2 and "".join(arguments[1:]) in TIERS:
+        return test("".join(arguments[1:]))
     print(__doc__)
     return 0 if arguments in ([], ["-h"], ["--help"]) else 2
 
@@ -40,33 +61,103 @@ def quickstart(arguments: list[str]) -> int:
     return run([str(PYTHON), "-m", "msbal", "train", "examples/quickstart.yaml", "--force", *arguments])
 
 
-def test(fast: bool) -> int:
-    """Lint, types, import contract, tests, then the quickstart; everything runs even after a failure."""
+def test(tier: str) -> int:
+    """Run a tier's checks and tests beside each other; everything runs even after a failure."""
     install("test", [".[test]", "./backends/torchvision"])
-    if not fast:
+    if tier != "fast":
         for name in FRAMEWORKS:
             install_framework(name)
-    quick = ["-m", "not slow"] if fast else []
-    # A process per core and one thread each: more threads than cores make torch crawl. Files of few tests are
-    # no quick ones; reordered, they would come last and keep one core waiting for the other.
-    parallel = ["-n", "logical", "--dist", "loadfile", "--no-loadscope-reorder"]
-    checks = {
-        "lint": ["-m", "ruff", "check", "."],
-        "format": ["-m", "ruff", "format", "--check", "."],
-        "types": ["-m", "mypy"],
-        "import contract": ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        "quickstart": ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"],
-        "tests": ["-m", "pytest", "-q", *parallel, *quick],
-    }
-    results = {}
-    for name, command in checks.items():
-        start = time.monotonic()
-        code = run([str(PYTHON), *command], threads=1 if name == "tests" else None)
-        results[name] = (code, time.monotonic() - start)
+    start = time.monotonic()
+    results: dict[str, tuple[int, float]] = {}
+
+    def ended(job: Job, code: int, seconds: float, output: str) -> None:
+        results[job.name] = (code, seconds)
+        print(f"\n== {job.name}: {verdict(code)} after {seconds:.0f} s\n{output}", flush=True)
+
+    jobs = [*checks(tier), *lanes(tier)]
+    print(f"For {TIERS[tier]}: {', '.join(job.name for job in jobs)}", flush=True)
+    run_beside_each_other(jobs, ended)
     print()
     for name, (code, seconds) in results.items():
-        print(f"{name:<16} {'ok' if code == 0 else f'FAILED ({code})':<12} {seconds:6.0f} s")
+        print(f"{name:<24} {verdict(code):<12} {seconds:6.0f} s")
+    print(f"{'all of it':<37} {time.monotonic() - start:6.0f} s")
     return int(any(code for code, _ in results.values()))
+
+
+def verdict(code: int) -> str:
+    return "ok" if code == 0 else f"FAILED ({code})"
+
+
+def checks(tier: str) -> list[Job]:
+    """Everything but the tests."""
+    quickstart = ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"]
+    if tier != "all":
+        quickstart += ["--set", "schedule.iterations=40"]
+    return [
+        Job("lint", ["-m", "ruff", "check", "."]),
+        Job("format", ["-m", "ruff", "format", "--check", "."]),
+        Job("types", ["-m", "mypy"]),
+        Job("import contract", ["-c", "from importlinter.cli import lint_imports_command as c; c()"]),
+        Job("quickstart", quickstart),
+    ]
+
+
+def lanes(tier: str) -> list[Job]:
+    """The tests, a process for each lane: one that imports both frameworks would take much more time and memory."""
+    files: dict[str, list[str]] = {lane: [] for lane in LANES}
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        files[lane_of(file.relative_to(ROOT / "tests").as_posix())].append(str(file.relative_to(ROOT)))
+    chosen = ("other tests", "torchvision") if tier == "fast" else LANES
+    marked = ["-m", ""] if tier == "all" else []
+    found = []
+    for lane in chosen:
+        environment = {"MSBAL_TEST_FRAMEWORK": framework_of(lane)}
+        if tier == "all":
+            environment |= {name: os.environ.get(name, value) for name, value in MORE.items()}
+        found.append(Job(lane, ["-m", "pytest", "-q", *marked, *files[lane]], environment))
+    return found
+
+
+def lane_of(file: str) -> str:
+    """The lane of a test file, from its path below tests/; a framework's tests have its name in theirs."""
+    framework = framework_of(file)
+    if framework:
+        return f"{framework} runs" if file.startswith("e2e/") else framework
+    if any(word in file for word in ("e2e/test_abla", "docs_distributed", "ablation_ray", "ablation_slurm")):
+        return "ablations and clusters"
+    if file.startswith("e2e/"):
+        return "torchvision runs"
+    return "torchvision" if "torchvision" in file else "other tests"
+
+
+def framework_of(name: str) -> str:
+    return next((framework for framework in FRAMEWORKS if framework in name), "")
+
+
+def run_beside_each_other(jobs: Sequence[Job], ended: Callable[[Job, int, float, str], None]) -> None:
+    """Run as many processes at once as there are cores, each with one thread: more make torch crawl.
+
+    Args:
+        ended: gets each job's exit code, seconds and output, in the order in which they end.
+    """
+
+    def run_one(job: Job) -> tuple[int, float, str]:
+        start = time.monotonic()
+        environment = {**os.environ, **job.environment, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [str(PYTHON), *job.arguments], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+        )  # fmt: skip
+        return done.returncode, time.monotonic() - start, done.stdout
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        running = {pool.submit(run_one, job): job for job in jobs}
+        try:
+            for future in as_completed(running):
+                ended(running[future], *future.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def install(name: str, packages: list[str]) -> None:
@@ -109,15 +200,13 @@ def make_venv() -> None:
             sys.exit(code)
 
 
-def run(command: list[str], quiet: bool = False, threads: int | None = None) -> int:
+def run(command: list[str], quiet: bool = False) -> int:
     """Run a command from the project's root and give its exit code."""
     if not quiet:
         shown = [Path(part).name if part == str(PYTHON) else part for part in command]
         print("$", " ".join(shown), flush=True)
     output = subprocess.DEVNULL if quiet else None
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
     return subprocess.run(
         command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
     ).returncode

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from needed import absent
 
 
 @pytest.fixture(scope="session")
 def ablation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``grid.yaml`` and its data: three arms with three seeds; see `small_ablation`.
-
-    One for all of pytest-xdist's workers, each of which has a session of its own.
-    """
+    """``grid.yaml`` and its data: three arms with three seeds; see `small_ablation`."""
     from small_ablation import write_ablation
 
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with FileLock(shared / "ablate.lock"):
-        if not (shared / "ablate" / "grid.yaml").exists():
-            write_ablation(shared / "ablate")
-    return shared / "ablate"
+    folder = tmp_path_factory.mktemp("ablate")
+    write_ablation(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -31,16 +24,13 @@ def unbroken(ablation_folder: Path) -> Path:
     """The folder of that grid, run by `msbal ablate` on this machine and left in peace."""
     from small_ablation import ablate, finish
 
-    done = ablation_folder / "unbroken" / "report" / "report.json"
-    with FileLock(ablation_folder / "unbroken.lock"):
-        if not done.exists():
-            finish(ablate(ablation_folder, "--jobs", "2", output="unbroken"), ablation_folder, "unbroken")
+    finish(ablate(ablation_folder, "--jobs", "2", output="unbroken"), ablation_folder, "unbroken")
     return ablation_folder / "unbroken"
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A SLURM for this user's commands: the one that answers, or a private one; skips where neither can be."""
+    """A SLURM for this user's commands: the one that answers, or a private one."""
     import private_slurm
 
     if private_slurm.answers():
@@ -48,7 +38,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return
     reason = private_slurm.why_not()
     if reason:
-        pytest.skip(f"no SLURM answers, and none can be started: {reason}")
+        absent(f"no SLURM answers, and none can be started: {reason}")
     with (
         pytest.MonkeyPatch.context() as patch,
         private_slurm.started(tmp_path_factory.mktemp("slurm")) as file,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needed import absent
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 
@@ -23,13 +24,12 @@ FLAGS = (
 )
 PATIENCE = 90  # seconds; only a machine that does nothing at all runs into it
 
-needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on the PATH"
-)
-
 
 def browser_in(folder: Path) -> Iterator[Any]:
     """Chromium, with its profile in a new folder; what a module's fixture `browser` yields from."""
+    missing = [name for name, found in (("chromium", CHROMIUM), ("chromedriver", DRIVER)) if found is None]
+    if missing:
+        absent(f"not on the PATH: {', '.join(missing)}")
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in [*FLAGS.split(), f"--user-data-dir={folder}"]:

@@ -12,14 +12,39 @@ import pytest
 
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
-from small_ablation import ablate, assert_same_results, begun, finish, finished, starts, wait_for, young
+from small_ablation import (
+    ablate,
+    assert_same_results,
+    begun,
+    finish,
+    finished,
+    starts,
+    wait_for,
+    write_ablation,
+    young,
+)
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform == "win32", reason="kills by POSIX signals"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills by POSIX signals")
 
 
+def test_a_small_grid_from_the_spec_to_the_table(tmp_path: Path) -> None:
+    write_ablation(tmp_path, arms={"equal": {}, "twin": {"balance.strategy": "equal"}}, seeds=2)
+    shorter = [f"base.schedule.{key}" for key in ("iterations=24", "checkpoint_every=null")]
+    options = [part for setting in shorter for part in ("--set", setting)]
+    said = finish(ablate(tmp_path, "--jobs", "2", *options), tmp_path)
+    output = tmp_path / "out"
+    assert starts(output) == {f"{arm}/seed-{seed}": 1 for arm in ("equal", "twin") for seed in range(2)}
+    assert finished(output) == set(starts(output))
+    arms = json.loads((output / "report" / "report.json").read_text())["arms"]
+    assert arms["twin"]["summary"]["values"] == arms["equal"]["summary"]["values"]
+    assert arms["twin"]["conclusion"]["verdict"] == "within seed noise"
+    assert "twin: the same figures as equal on every seed: within seed noise." in said
+    for arm in arms:
+        seeds = [(output / "runs" / arm / f"seed-{seed}" / "losses.csv").read_bytes() for seed in range(2)]
+        assert seeds[0] != seeds[1]
+
+
+@pytest.mark.release
 def test_what_is_concluded(ablation_folder: Path, unbroken: Path) -> None:
     said = (ablation_folder / "unbroken.txt").read_text()
     report = json.loads((unbroken / "report" / "report.json").read_text())
@@ -36,6 +61,7 @@ def test_what_is_concluded(ablation_folder: Path, unbroken: Path) -> None:
     assert starts(unbroken) == {f"{arm}/seed-{seed}": 1 for arm in sorted(arms) for seed in range(3)}
 
 
+@pytest.mark.release
 def test_killed_twice_and_run_again(ablation_folder: Path, unbroken: Path) -> None:
     folder, output = ablation_folder, ablation_folder / "killed"
     # First all of it, in the middle of a run.

@@ -18,7 +18,7 @@ pytest.importorskip("ray", reason="Ray is not installed (pip install 'msbal[ray]
 from small_ablation import ablate, assert_same_results, finish, finished, starts, wait_for, young
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds a machine's processes in /proc"),
 ]
 

@@ -17,7 +17,7 @@ pytest.importorskip("submitit", reason="submitit is not installed (pip install '
 from small_ablation import ablate, assert_same_results, finish, finished, starts, wait_for, young
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(sys.platform == "win32", reason="kills by POSIX signals"),
 ]
 

@@ -18,13 +18,13 @@ pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "ablation"))
 
 from finished_grid import STRATEGIES, finished
-from headless import browser_in, complaints, needs_chromium, open_page, wait
+from headless import browser_in, complaints, open_page, wait
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from msbal.cli.app import run
 
-pytestmark = needs_chromium
+pytestmark = pytest.mark.release
 
 HOSTILE = "avw <img src=x onerror=console.error(1)>"
 

@@ -29,6 +29,7 @@ sys.exit(launch(2, [sys.executable, {program!r}, *sys.argv[1:]]))
 """
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("strategy", ["max_loss", "uw"])
 def test_a_script_of_ones_own_under_detectron2s_launch(tmp_path: Path, strategy: str) -> None:
     """Both processes decide and end alike, and again where they go on from a checkpoint within an interval."""
@@ -94,6 +95,7 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
     assert len(set(first["loss_normalizer"])) == 2, "each process's own positives, which RetinaNet divides by"
 
 
+@pytest.mark.release
 def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path: Path) -> None:
     code, out, err = two(tmp_path, "nan")
     assert code == 1, out + err
@@ -101,6 +103,7 @@ def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path:
     assert err.count("error: ") == 1 and "Traceback" not in err, err
 
 
+@pytest.mark.release
 def test_or_its_step_is_left_out_on_both(tmp_path: Path) -> None:
     code, out, err = two(tmp_path, "nan", "balance.on_nonfinite=skip")
     assert code == 0, out + err

@@ -40,7 +40,7 @@ def outcomes(*options: str) -> tuple[dict[str, str], str]:
     return found, next(line for line in done.stdout.splitlines() if line.startswith("msbal: "))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(CHECKOUT is None, reason="MSBAL_DETECTRON2 names no checkout of detectron2")
 def test_the_same_tests_pass() -> None:
     plain, _ = outcomes("--plain")

@@ -75,6 +75,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, ro
     assert_same(run, unbroken)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power"])
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_a_run_that_dies_while_it_writes(folder: Path, unbroken: Path, round_: int, power: bool) -> None:

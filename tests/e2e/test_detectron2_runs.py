@@ -90,7 +90,10 @@ def test_faster_rcnn_on_a_voc_data_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    ["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"],
+    [
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        pytest.param("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", marks=pytest.mark.release),
+    ],
 )
 def test_mask_rcnn_on_a_coco_file_with_outlines(tmp_path: Path, config: str) -> None:
     annotations = str(write_coco(tmp_path))
@@ -109,7 +112,7 @@ def test_mask_rcnn_on_a_coco_file_with_outlines(tmp_path: Path, config: str) -> 
     assert "not balanced: loss_mask" in output and "The seam holds" in output, output
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize(
     "config", ["COCO-Detection/fcos_R_50_FPN_1x.py", "COCO-Detection/retinanet_R_50_FPN_1x.py"]
 )
@@ -127,7 +130,7 @@ def test_a_lazyconfig_of_the_zoo_by_name_with_overrides_in_its_spelling(tmp_path
     assert len(records(tmp_path)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_two_processes_by_the_command(tmp_path: Path) -> None:
     write_spec(tmp_path)
     command = [sys.executable, "-m", "msbal", "train", "spec.yaml", "-o", "run", "--plain", "--nproc", "2"]
@@ -174,7 +177,7 @@ def test_the_starter_spec_trains(tmp_path: Path) -> None:
     assert len(records(tmp_path)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_example_script_runs_and_resumes(tmp_path: Path) -> None:
     coco = write_coco(tmp_path)
     options = [part for item in SMALL for part in item.split("=")]

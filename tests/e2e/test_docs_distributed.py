@@ -21,7 +21,7 @@ from msbal.records import read_intervals
 
 PAGE = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text(encoding="utf-8")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(sys.platform == "win32", reason="torchrun and SLURM, as on a cluster"),
 ]
 

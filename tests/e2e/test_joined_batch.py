@@ -7,7 +7,6 @@ process's own positives, mmdet's RetinaNet by its own positives: there the two d
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,11 +16,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from needed import need_packages
 
 from msbal.records import read_intervals
 from msbal.training.checkpoints import find
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="gloo")]
+pytestmark = [pytest.mark.release, pytest.mark.skipif(sys.platform == "win32", reason="gloo")]
 
 # Plain steps, so that rounding is not blown up; a checkpoint each, so that the first one's weights are kept too.
 SCHEDULE = {
@@ -78,9 +78,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("backend", MODELS)
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path, backend: str) -> None:
-    for package in (backend, f"msbal_{backend}"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    need_packages(backend, f"msbal_{backend}")
     spec = {
         "backend": backend,
         "model": MODELS[backend](),

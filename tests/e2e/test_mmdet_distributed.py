@@ -74,6 +74,7 @@ def test_both_ranks_end_with_the_same_weights_and_decisions(whole: Path) -> None
     assert_alike(whole)
 
 
+@pytest.mark.release
 def test_a_run_resumes_in_the_middle_of_an_interval_on_both(tmp_path: Path, whole: Path) -> None:
     code, output = two(tmp_path, "nothing", "schedule.iterations=9", "schedule.checkpoint_every=4")
     assert code == 0, output
@@ -85,6 +86,7 @@ def test_a_run_resumes_in_the_middle_of_an_interval_on_both(tmp_path: Path, whol
         assert (tmp_path / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name
 
 
+@pytest.mark.release
 def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path: Path) -> None:
     code, output = two(tmp_path, "nan")
     assert code == 1, output
@@ -92,6 +94,7 @@ def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path:
     assert "Traceback" not in output
 
 
+@pytest.mark.release
 def test_or_its_step_is_left_out_on_both(tmp_path: Path) -> None:
     code, output = two(tmp_path, "nan", "balance.on_nonfinite=skip")
     assert code == 0, output
@@ -100,6 +103,7 @@ def test_or_its_step_is_left_out_on_both(tmp_path: Path) -> None:
     assert [(n.level, n.term, n.iteration, n.rank) for n in record.nonfinite] == [("P5", "cls", 5, 1)]
 
 
+@pytest.mark.release
 def test_what_is_learned_is_alike_too_in_mixed_precision_with_accumulated_gradients(tmp_path: Path) -> None:
     changes = ("balance.strategy=uw", "schedule.iterations=4", "schedule.amp=bf16", "schedule.accumulate=2")
     code, output = two(tmp_path, "nothing", *changes)
@@ -130,6 +134,7 @@ def hook_only(folder: Path, *options: str) -> None:
     assert code == 0, output[-3000:]
 
 
+@pytest.mark.release
 def test_mmengines_launcher_with_the_hook_alone(tmp_path: Path, whole: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.py").write_text((whole / "run" / "config.py").read_text())

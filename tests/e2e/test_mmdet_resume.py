@@ -39,7 +39,7 @@ LAST = 24
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills by POSIX signals")
 
 
-@pytest.fixture(scope="module", params=["iterations", "epochs"])
+@pytest.fixture(scope="module", params=[pytest.param("iterations", marks=pytest.mark.release), "epochs"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a spec that has all the state there is; epochs of six iterations, so that it resumes within one."""
     made = tmp_path_factory.mktemp(f"mmdet-{request.param}")
@@ -77,6 +77,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, unbroken: Path, ro
     assert_same(run, unbroken)
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power"])
 @pytest.mark.parametrize("round_", range(ROUNDS))
 def test_a_run_that_dies_while_it_writes(folder: Path, unbroken: Path, round_: int, power: bool) -> None:

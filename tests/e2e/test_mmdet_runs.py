@@ -38,7 +38,7 @@ def tool() -> str:
     return str(Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py")
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_saved_config_runs_in_mmdets_own_tool(tmp_path: Path) -> None:
     spec = write_spec(
         tmp_path, evaluate={"enabled": True}, schedule={"iterations": 4}, balance={"interval": 2, "top_k": 1}
@@ -81,7 +81,7 @@ class Kill(Hook):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_users_config_with_the_hook_alone_records_logs_and_resumes_after_a_kill(tmp_path: Path) -> None:
     """One entry under ``custom_hooks``, no import beside it."""

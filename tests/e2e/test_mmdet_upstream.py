@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from needed import need_packages
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
-pytest.importorskip("parameterized", reason="mmdet's tests need parameterized")
 
 CHECKOUT = os.environ.get("MSBAL_MMDET_CHECKOUT", "")
 HERE = Path(__file__).parent
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.release,
     pytest.mark.skipif(not CHECKOUT, reason="MSBAL_MMDET_CHECKOUT names no checkout"),
 ]
 
@@ -47,6 +47,7 @@ def passed(root: Path, folder: str, *options: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["test_dense_heads", "test_detectors"])
 def test_what_passes_without_a_balancer_passes_with_one(tmp_path: Path, folder: str) -> None:
+    need_packages("parameterized")
     (tmp_path / "tests").symlink_to(Path(CHECKOUT).resolve() / "tests")
     plain = passed(tmp_path, folder, "--plain")
     assert plain

@@ -19,12 +19,12 @@ import pytest
 pytest.importorskip("plotly", reason="the page needs the extra `plots`")
 pytest.importorskip("selenium.webdriver", reason="selenium drives the browser")
 
-from headless import browser_in, complaints, needs_chromium, open_page, wait
+from headless import browser_in, complaints, open_page, wait
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-pytestmark = needs_chromium
+pytestmark = pytest.mark.release
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,16 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mmdet", reason="MMDetection is not installed")
-pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
-pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
-pytest.importorskip("msbal_detectron2", reason="the detectron2 backend is not installed")
 
-import msbal_process
 import yaml
 from detectron2_specs import RETINANET, SMALL
 from msbal_process import finish, start
+from needed import need_packages
 
 from msbal.records import read_intervals
 from msbal.spec import load_spec
 
-msbal_process.PRELOAD += ["msbal_detectron2.seams", "msbal_detectron2.detector"]
 SIDE = 96
 MODELS: dict[str, dict[str, Any]] = {
     "torchvision": {
@@ -61,6 +56,7 @@ SPEC: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run folder of each backend."""
+    need_packages("mmdet", "detectron2", "msbal_mmdet", "msbal_detectron2")
     folder = tmp_path_factory.mktemp("three")
     found = {}
     for backend, model in MODELS.items():

@@ -115,7 +115,7 @@ def test_both_ranks_end_with_the_same_weights_and_decisions(whole: Path) -> None
     ("fault", "said"),
     [
         ("raise", "ValueError: no more of this"),
-        ("die", "process 1 ended with code 9"),
+        pytest.param("die", "process 1 ended with code 9", marks=pytest.mark.release),
         ("kill", "process 1 was killed by signal 9"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_failing_rank_ends_the_run_is_named_and_the_run_resumes(
             assert torch.equal(value, other[key]), key
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_rank_that_hangs_is_waited_for_only_so_long(tmp_path: Path) -> None:
     started = time.monotonic()
     found, out, err = two(tmp_path, "hang", STRATEGY, MSBAL_TIMEOUT="5")
@@ -151,8 +151,10 @@ def test_a_rank_that_hangs_is_waited_for_only_so_long(tmp_path: Path) -> None:
     assert time.monotonic() - started < 270, "not the ten minutes that are the default"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["retinanet", "fcos", "fasterrcnn", "ssd"])
+@pytest.mark.parametrize(
+    "name",
+    ["retinanet", *(pytest.param(name, marks=pytest.mark.release) for name in ("fcos", "fasterrcnn", "ssd"))],
+)
 def test_a_rank_that_never_sees_a_box(tmp_path: Path, name: str) -> None:
     """All of its parameters still take part in the exchange of gradients."""
     scope = ["balance.scope=[rpn,roi]"] if name == "fasterrcnn" else []
@@ -163,7 +165,7 @@ def test_a_rank_that_never_sees_a_box(tmp_path: Path, name: str) -> None:
         assert all(math.isfinite(x) for x in (*record.loss, *record.weights))
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_three_processes(tmp_path: Path) -> None:
     code, out, err = two(tmp_path, "nothing", STRATEGY, count=3)
     assert code == 0, out + err
@@ -175,7 +177,6 @@ def test_three_processes(tmp_path: Path) -> None:
 TORCHRUN = ["-m", "torch.distributed.run"]
 
 
-@pytest.mark.slow
 def test_torchrun_gives_the_same_run(tmp_path: Path, whole: Path) -> None:
     process = start(
         tmp_path,
@@ -188,7 +189,7 @@ def test_torchrun_gives_the_same_run(tmp_path: Path, whole: Path) -> None:
     assert (tmp_path / "held1.txt").read_bytes() == (whole / "held1.txt").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("rendezvous", ["static", "c10d"])
 @pytest.mark.parametrize("fault", ["nothing", "kill"])
 def test_two_nodes_on_the_loopback(tmp_path: Path, whole: Path, rendezvous: str, fault: str) -> None:
@@ -252,7 +253,6 @@ def test_one_interrupt_saves_and_the_run_continues(tmp_path: Path) -> None:
     assert "--resume" in out and list((tmp_path / "run" / "checkpoints").glob("iteration_*.pth")), out + err
 
 
-@pytest.mark.slow
 def test_the_command_launches_them(tmp_path: Path) -> None:
     """`msbal train --nproc 2` itself, with torchvision's own ResNet-18."""
     spec = write_spec(tmp_path, iterations=4)

@@ -118,7 +118,6 @@ def test_ctrl_c_says_how_to_continue_and_continues(folder: Path, unbroken: Path)
     assert_same(interrupt_and_go_on(folder), unbroken)
 
 
-@pytest.mark.slow
 def test_the_command_itself_is_interrupted_too(folder: Path) -> None:
     """Through `python -m msbal`, with torchvision's own ResNet-18."""
     arguments = [

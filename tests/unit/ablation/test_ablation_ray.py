@@ -68,7 +68,7 @@ def starts(grid: Grid) -> list[str]:
     return sorted((grid.output / "starts.txt").read_text().splitlines())
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters for tests are for POSIX")
 class TestCluster:
     def test_the_same_folder_as_on_this_machine(self, grid: Make, run: Run, watcher: Any) -> None:

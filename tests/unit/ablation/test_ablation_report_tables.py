@@ -7,7 +7,6 @@ import html.parser
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from finished_grid import finished, report_of
+from needed import need_programs
 
 from msbal.ablation.formats import csv_text, html_table, latex
 from msbal.ablation.reporting import costs as costs_module
@@ -187,8 +187,9 @@ def test_every_line_of_latex_has_all_columns(first: Any, second: Any) -> None:
             assert {columns_of(line) for line in lines} == {len(table.header)}
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex on the PATH")
+@pytest.mark.release
 def test_latex_compiles(first: Any, second: Any, tmp_path: Path) -> None:
+    need_programs("pdflatex")
     awkward = SpannedTable('50 % & "more" \\ {x} ~^', ("a_b", "#1"), (("<x|y>", "-1.2 ± 0.3"), ("✓", "$2")))
     tables = [*first.tables.values(), *second.tables.values(), awkward]
     packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{amssymb}\usepackage{graphicx}"

@@ -122,7 +122,6 @@ def starts(grid: Grid) -> list[str]:
 
 
 @posix
-@pytest.mark.slow
 def test_the_same_folder_as_on_this_machine(grid: Make, stand_in: Any, watcher: Any) -> None:
     made = grid(arms=ARMS, seeds=1)
     _, go = stand_in(made)
@@ -138,7 +137,6 @@ def test_the_same_folder_as_on_this_machine(grid: Make, stand_in: Any, watcher: 
 
 
 @posix
-@pytest.mark.slow
 def test_a_failure_says_why_and_where(grid: Make, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = grid(arms=ARMS, seeds=1)
     monkeypatch.setenv("PRETEND_FAIL", "first")
@@ -151,7 +149,6 @@ def test_a_failure_says_why_and_where(grid: Make, stand_in: Any, monkeypatch: py
 
 
 @posix
-@pytest.mark.slow
 def test_before_its_time_is_up_a_job_checkpoints_and_is_queued_again(
     grid: Make, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

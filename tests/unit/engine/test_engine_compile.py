@@ -138,7 +138,7 @@ def test_nonfinite_losses_of_a_compiled_step_are_named() -> None:
         assert named == ([(m, "b", "inf")] if m in (2, 3) else [])
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.timeout(600)
 def test_inductor() -> None:
     torch._dynamo.reset()

@@ -279,7 +279,7 @@ def test_a_validation_loss_on_one_rank_is_neither_counted_nor_waited_for(ranks: 
             assert ours["weights"] == pytest.approx(theirs.weights)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_compiled_step_leaves_the_graph_for_the_collective(tmp_path: Path) -> None:
     for rank in in_processes(2, tmp_path, compiling=True):
         assert rank["got"] == rank["expected"] != []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from detection_scenes import make_scenes
+from needed import need_packages
 
 from msbal.data.model import DetectionData, subset
 from msbal.errors import BackendError
@@ -43,7 +44,7 @@ def by_pycocotools(
 
 
 def installed(evaluator: str) -> str:
-    pytest.importorskip(evaluator, reason=f"{evaluator} is not installed")
+    need_packages(evaluator)
     return evaluator
 
 

@@ -132,7 +132,7 @@ def test_heads_outside_the_scope_keep_their_losses(make_model, batch, scope):
 @pytest.mark.parametrize(
     ("builder", "levels"),
     [
-        pytest.param(detection.ssd300_vgg16, "P3 P4 P5 P6 P7 P8", marks=pytest.mark.slow),
+        pytest.param(detection.ssd300_vgg16, "P3 P4 P5 P6 P7 P8", marks=pytest.mark.release),
         (detection.ssdlite320_mobilenet_v3_large, "P4 P5 P6 P7a P7b P8"),
     ],
 )

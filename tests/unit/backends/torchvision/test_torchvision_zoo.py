@@ -15,7 +15,7 @@ def test_names() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("name", FAST)
 def test_the_proof_holds(name: str) -> None:
     outcome = zoo_of("torchvision").check(name)
