@@ -8,7 +8,16 @@ import pytest
 
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
+import torchvision
+from tiny_backbone import TinyResNet
+
 from msbal.testing.contract import BackendContract
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads, losses and training are torchvision's own; its ResNet-18 would take more than half of the time."""
+    monkeypatch.setattr(torchvision.models, "resnet18", TinyResNet)
 
 
 def small(name: str, **model: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ sys.exit(launch({count}, [sys.executable, {program!r}, *sys.argv[1:]]))
 
 
 def environment() -> dict[str, str]:
-    path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONPATH": path}
 
 

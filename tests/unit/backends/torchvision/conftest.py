@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision", reason="the torchvision backend needs torchvision")
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
-from tiny_torchvision import SMALL, Run, TinyResNet, make_data, run_in  # noqa: E402
+from tiny_backbone import TinyResNet  # noqa: E402
+from tiny_torchvision import SMALL, Run, make_data, run_in  # noqa: E402
 
 from msbal.data.model import DetectionData  # noqa: E402
 from msbal_torchvision.models import build_model  # noqa: E402

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from msbal.data.model import DetectionData, ImageRecord
 
@@ -16,23 +15,6 @@ SIZE = 96
 SMALL: dict[str, Any] = {
     "backbone": "resnet18", "min_size": SIZE, "max_size": 128, "fpn_channels": 16, "head_convs": 1,
 }  # fmt: skip
-
-
-class TinyResNet(nn.Module):
-    """A ResNet's outside, as the pyramid's builder sees it, with hardly an inside."""
-
-    def __init__(self, weights: Any = None, norm_layer: Any = nn.BatchNorm2d) -> None:
-        super().__init__()
-
-        def stage(inside: int, outside: int, stride: int = 2) -> nn.Module:
-            conv = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-            return nn.Sequential(conv, norm_layer(outside), nn.ReLU(inplace=True))
-
-        self.conv1 = nn.Conv2d(3, 8, 3, 2, 1, bias=False)
-        self.bn1 = norm_layer(8)
-        self.layer1, self.layer2 = stage(8, 8), stage(8, 16)
-        self.layer3, self.layer4 = stage(16, 32), stage(32, 64)
-        self.inplanes = 64
 
 
 def make_data(folder: Path, images: int = 6, widths: tuple[int, int] = (96, 120)) -> DetectionData:

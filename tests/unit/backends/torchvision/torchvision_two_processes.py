@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 import torchvision
-from tiny_torchvision import TinyResNet, make_data, run_in
+from tiny_backbone import TinyResNet
+from tiny_torchvision import make_data, run_in
 
 from msbal.training.distributed import process_group, rank
 
