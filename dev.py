@@ -26,9 +26,11 @@ FRAMEWORKS = ("mmdet", "detectron2")
 TIERS = {"": "a change", "fast": "a first look", "all": "a release"}
 # The longest first, so that no core waits for another at the end.
 LANES = (
-    "ablations and clusters", "torchvision runs", "mmdet runs", "mmdet", "other tests", "torchvision",
-    "detectron2 runs", "detectron2",
+    "ablations and clusters", "torchvision runs", "mmdet runs", "mmdet", "figures and pages", "torchvision",
+    "engine and data", "detectron2 runs", "detectron2",
 )  # fmt: skip
+FAST = ("figures and pages", "torchvision", "engine and data")
+FIGURES = ("ablation", "docs", "evaluation", "plotting", "ui")
 # Of what is tried at random, more before a release; variables that are set already stay.
 MORE = {"MSBAL_KILLS": "3", "MSBAL_FUZZ_EXAMPLES": "500"}
 
@@ -107,14 +109,16 @@ def lanes(tier: str) -> list[Job]:
     files: dict[str, list[str]] = {lane: [] for lane in LANES}
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         files[lane_of(file.relative_to(ROOT / "tests").as_posix())].append(str(file.relative_to(ROOT)))
-    chosen = ("other tests", "torchvision") if tier == "fast" else LANES
+    chosen = FAST if tier == "fast" else LANES
+    # What has become slow is seen; lanes that end together would spoil each other's cache of the last failures.
+    options = ["-q", "-p", "no:cacheprovider", "--durations=10", "--durations-min=2"]
     marked = ["-m", ""] if tier == "all" else []
     found = []
     for lane in chosen:
         environment = {"MSBAL_TEST_FRAMEWORK": framework_of(lane)}
         if tier == "all":
             environment |= {name: os.environ.get(name, value) for name, value in MORE.items()}
-        found.append(Job(lane, ["-m", "pytest", "-q", *marked, *files[lane]], environment))
+        found.append(Job(lane, ["-m", "pytest", *options, *marked, *files[lane]], environment))
     return found
 
 
@@ -127,7 +131,13 @@ def lane_of(file: str) -> str:
         return "ablations and clusters"
     if file.startswith("e2e/"):
         return "torchvision runs"
-    return "torchvision" if "torchvision" in file else "other tests"
+    if "torchvision" in file:
+        return "torchvision"
+    return (
+        "figures and pages"
+        if file.startswith(tuple(f"unit/{name}/" for name in FIGURES))
+        else "engine and data"
+    )
 
 
 def framework_of(name: str) -> str:
