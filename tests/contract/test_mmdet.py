@@ -15,7 +15,9 @@ SIDE = 128
 TRAIN, TEST = "train_dataloader.dataset.pipeline", "val_dataloader.dataset.pipeline"
 BASE: dict[str, Any] = {
     "model.backbone.depth": 18,
-    "model.neck.in_channels": [64, 128, 256, 512],
+    "model.backbone.base_channels": 8,
+    "model.backbone.stem_channels": 8,
+    "model.neck.in_channels": [8, 16, 32, 64],
     "model.neck.out_channels": 64,  # group norm has 32 groups, and needs two values in each at a single cell
     f"{TRAIN}.2.scale": [SIDE, SIDE],
     f"{TEST}.1.scale": [SIDE, SIDE],
