@@ -294,7 +294,7 @@ class Balancer(nn.Module):
         """``[R, n, T * K + K]`` as losses ``[R, n, T, K]`` and positives ``[K]``, summed, or None where unknown."""
         losses, positives = np.split(rows, [len(self.terms) * len(self.levels)], axis=2)
         shape = (*rows.shape[:2], len(self.terms), len(self.levels))
-        return losses.reshape(shape), None if np.isnan(positives).any() else positives.sum(axis=(0, 1))
+        return losses.reshape(shape), None if np.isnan(positives).all() else np.nansum(positives, axis=(0, 1))
 
     # -- state -----------------------------------------------------------------------------------
 

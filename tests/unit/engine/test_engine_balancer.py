@@ -630,6 +630,12 @@ def test_positives_are_summed() -> None:
     assert first.positives == (0 + 1 + 2 + 3, 0, 4, 8)
     assert second.positives == (4 + 5 + 6 + 7, 0, 4, 8)
     assert run(make(), losses(4))[0].positives is None
+    for m in range(8):  # a head that found none, and so counted none
+        balancer(losses(1)[0] if m == 5 else LevelLosses(losses(1)[0], torch.tensor([m, 0, 1, 2])))
+    for _ in range(4):
+        balancer(losses(1)[0])
+    third, fourth, fifth = balancer.drain()
+    assert (third.positives, fourth.positives, fifth.positives) == ((6, 0, 4, 8), (4 + 6 + 7, 0, 3, 6), None)
 
 
 def test_seeds_and_groups_draw_differently() -> None:
