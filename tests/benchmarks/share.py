@@ -163,7 +163,7 @@ def _now(device: torch.device) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
-    parser.add_argument("--rounds", type=int, default=16, help="steps for each strategy")
+    parser.add_argument("--rounds", type=int, default=12, help="steps for each strategy")
     parser.add_argument("--side", type=int, default=320, help="pixels; two images")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
