@@ -52,7 +52,7 @@ def torchvision_subject(side: int, device: torch.device) -> Iterator[Subject]:
 
     model: Any = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).to(device).train()
     images, targets = small_batch(side)
-    batch = [i.to(device) for i in images], [{k: v.to(device) for k, v in t.items()} for t in targets]
+    batch = [i.to(device) for i in 2 * images], [{k: v.to(device) for k, v in t.items()} for t in 2 * targets]
 
     def step() -> None:
         model.zero_grad()
@@ -69,7 +69,7 @@ def mmdet_subject(side: int, device: torch.device) -> Iterator[Subject]:
     config = tiny.load_config(tiny.zoo() / "rtmdet/rtmdet_tiny_8xb32-300e_coco.py")
     config.model.backbone.init_cfg = None
     model = MODELS.build(config.model).to(device).train()
-    batch = tiny.batch(80, ((side, side),) * 2)
+    batch = tiny.batch(80, ((side, side),) * 4)
     for sample in batch["data_samples"]:
         del sample.gt_instances.masks
 
@@ -95,7 +95,7 @@ def detectron2_subject(side: int, device: torch.device) -> Iterator[Subject]:
     config.MODEL.WEIGHTS, config.MODEL.DEVICE = "", str(device)
     model = build_model(config).train()
     scaled = [[[v * side / small.SIDE for v in box] for box in boxes] for boxes in small.BOXES]
-    batch = small.batch(scaled, side)
+    batch = 2 * small.batch(scaled, side)
 
     def step() -> None:
         model.zero_grad()
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
     parser.add_argument("--rounds", type=int, default=12, help="steps for each strategy")
-    parser.add_argument("--side", type=int, default=320, help="pixels; two images")
+    parser.add_argument("--side", type=int, default=320, help="pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -180,7 +180,7 @@ def main() -> None:
             subprocess.run([sys.executable, __file__, name, *same], check=True)
         return
     (name,) = options.backends
-    print(f"{name}, two images of {options.side} pixels, {options.device}")
+    print(f"{name}, four images of {options.side} pixels, {options.device}")
     try:
         for subject in SUBJECTS[name](options.side, torch.device(options.device)):
             measure(subject, options.rounds, torch.device(options.device))
