@@ -177,7 +177,6 @@ def test_the_starter_spec_trains(tmp_path: Path) -> None:
     assert len(records(tmp_path)) == 1
 
 
-@pytest.mark.release
 def test_the_example_script_runs_and_resumes(tmp_path: Path) -> None:
     coco = write_coco(tmp_path)
     options = [part for item in SMALL for part in item.split("=")]
