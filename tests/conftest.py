@@ -23,7 +23,7 @@ settings.load_profile("unhurried")
 
 if needed.REQUIRED:
     # Test modules ask for packages by this name, most of them before there is a test that could fail.
-    pytest.importorskip = needed.import_or_fail  # type: ignore[assignment]
+    pytest.importorskip = needed.import_or_fail
 
 FRAMEWORKS = {"mmdet", "detectron2"}
 FRAMEWORK = os.environ.get("MSBAL_TEST_FRAMEWORK")
