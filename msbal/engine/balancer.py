@@ -141,10 +141,11 @@ class Balancer(nn.Module):
         padded = np.zeros((self.interval, self._width))
         padded[:, -len(self.levels) :] = np.nan
         padded[: len(rows)] = np.reshape(rows, (-1, self._width))
-        self._now = _Now(memory, torch.from_numpy(padded), len(rows), positives=len(rows) > 0)
+        now = _Now(memory, torch.from_numpy(padded), len(rows), positives=len(rows) > 0)
         if self._step is not None:
             state = {key: torch.from_numpy(np.array(value, float)) for key, value in memory.state.items()}
-            self._now.step = Weighing(torch.from_numpy(np.array(memory.weights)), state)
+            now.step = Weighing(torch.from_numpy(np.array(memory.weights)), state)
+        self._now = now
 
     # -- one iteration ---------------------------------------------------------------------------
 
@@ -337,15 +338,15 @@ class Balancer(nn.Module):
         try:
             self._settings.refuse_others(dict(saved["of"]))
             memory, rows = Memory.loaded(saved, len(self.levels)), saved["rows"].numpy()
-            if rows.shape[1] >= self.interval or rows.shape[2] != self._width:
+            count, length, width = rows.shape
+            if count == 0 or length >= self.interval or width != self._width:
                 raise ValueError(f"rows of the shape {list(rows.shape)}")
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            if count != ranks():  # each of another number of ranks takes an equal part
+                rows = rows.mean(axis=0, keepdims=True).repeat(ranks(), axis=0)
+                rows[..., -len(self.levels) :] *= count / ranks()  # positives are summed over ranks
+            self._begin(memory, rows[rank()])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RuntimeError(f"Balancer `{self.group}`: the saved state is damaged: {error!r}") from error
-        alike = len(rows) == ranks()
-        if not alike:  # each of another number of ranks takes an equal part; positives are summed over ranks
-            rows = rows.mean(axis=0, keepdims=True).repeat(ranks(), axis=0)
-            rows[..., -len(self.levels) :] *= len(saved["rows"]) / ranks()
-        self._begin(memory, rows[rank()])
         self._now.gathered = rows
 
     def __getstate__(self) -> dict[str, Any]:

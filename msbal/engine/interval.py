@@ -45,7 +45,7 @@ class Memory:
         vectors = {key: [float(number) for number in saved[key]] for key in keys}
         if any(len(vector) != levels or not np.isfinite(vector).all() for vector in vectors.values()):
             raise ValueError(f"{levels} finite numbers were expected, not {vectors}")
-        return cls(interval=int(saved["interval"]), state=dict(saved["state"]), **vectors)
+        return cls(interval=int(saved["interval"]), state={**saved["state"]}, **vectors)
 
 
 class IntervalReport(NamedTuple):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import random
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -63,3 +68,29 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> Ratio:
     drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
     low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
     return Ratio(float(np.median(ratios)), float(low), float(high), float(np.median(b)))
+
+
+def now(device: torch.device) -> float:
+    """Seconds; on the CPU those of the processor, which other programs on the machine disturb least."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def one_process_each(script: str, options: argparse.Namespace) -> bool:
+    """Run the script once for each of several `options.backends`, as frameworks are used: each in its own process.
+
+    mmdet imports detectron2, for one, and an old one before it is patched.
+
+    Returns:
+        Whether there were several; one alone is left to the caller.
+    """
+    others = {key: value for key, value in vars(options).items() if key != "backends"}
+    if len(options.backends) > 1:
+        for name in options.backends:
+            subprocess.run(
+                [sys.executable, script, name, *(f"--{key}={value}" for key, value in others.items())],
+                check=True,
+            )
+    return len(options.backends) > 1

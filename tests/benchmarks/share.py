@@ -11,15 +11,14 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pairs import now, one_process_each
 
 from msbal.engine import Balancer, LevelLosses
 
@@ -121,9 +120,9 @@ def measure(subject: Subject, rounds: int, device: torch.device) -> None:
     ends: dict[str, list[float]] = {name: [] for name in ordinary}
 
     def timed(run: Callable[[], Any]) -> float:
-        start = _now(device)
+        start = now(device)
         run()
-        return _now(device) - start
+        return now(device) - start
 
     def weigh(name: str) -> None:
         (losses.sum() if name == SUM else balancers[name](LevelLosses(losses, positives))).backward()
@@ -152,14 +151,6 @@ def measure(subject: Subject, rounds: int, device: torch.device) -> None:
         )
 
 
-def _now(device: torch.device) -> float:
-    """Seconds; on the CPU those of the processor, which other programs on the machine disturb least."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
@@ -174,16 +165,13 @@ def main() -> None:
     unknown = [name for name in options.backends if name not in SUBJECTS]
     if unknown:
         sys.exit(f"share.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
-    if len(options.backends) > 1:  # each in a process of its own, as frameworks are used
-        same = [f"--{key}={getattr(options, key)}" for key in ("rounds", "side", "device", "threads")]
-        for name in options.backends:
-            subprocess.run([sys.executable, __file__, name, *same], check=True)
+    if one_process_each(__file__, options):
         return
     (name,) = options.backends
     print(f"{name}, four images of {options.side} pixels, {options.device}")
     try:
         for subject in SUBJECTS[name](options.side, torch.device(options.device)):
-            measure(subject, options.rounds, torch.device(options.device))
+            measure(subject, max(options.rounds, 2 * INTERVAL), torch.device(options.device))
     except ImportError as error:
         print(f"  {name} is left out: {error}")
 

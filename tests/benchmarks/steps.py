@@ -14,9 +14,7 @@ import argparse
 import copy
 import logging
 import random
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pairs import paired
+from pairs import now, one_process_each, paired
 from torch import Tensor
 
 INTERVAL = 10  # shorter than the run, so that the interval's end is in the measure
@@ -140,11 +138,11 @@ def measure(subject: Subject, pairs: int, device: torch.device) -> None:
             np.random.seed(number)
             torch.manual_seed(number)
             model.zero_grad()
-            start = _now(device)
+            start = now(device)
             loss = subject.loss(model)
-            middle = _now(device)
+            middle = now(device)
             loss.backward()  # type: ignore[no-untyped-call]
-            return middle - start, _now(device) - middle
+            return middle - start, now(device) - middle
 
         return step
 
@@ -155,14 +153,6 @@ def measure(subject: Subject, pairs: int, device: torch.device) -> None:
             f"  of {1e3 * whole.base:.0f} ms",
             flush=True,
         )
-
-
-def _now(device: torch.device) -> float:
-    """Seconds; on the CPU those of the processor, which other programs on the machine disturb least."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def main() -> None:
@@ -180,11 +170,7 @@ def main() -> None:
     unknown = [name for name in options.backends if name not in SUBJECTS]
     if unknown:
         sys.exit(f"steps.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
-    if len(options.backends) > 1:
-        # Each in a process of its own: mmdet imports detectron2, and an old one before it is patched.
-        same = [f"--{key}={getattr(options, key)}" for key in ("pairs", "side", "device", "threads")]
-        for name in options.backends:
-            subprocess.run([sys.executable, __file__, name, *same], check=True)
+    if one_process_each(__file__, options):
         return
     for name in options.backends:
         print(f"(a) {name}: a step with balancing / without, {options.pairs} pairs, {options.side} pixels")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torchvision.models import get_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from pairs import paired
+from pairs import now, paired
 
 from msbal_torchvision import balance
 
@@ -56,11 +55,6 @@ def main() -> None:
     cuda = device.type == "cuda"
     height, width, count, pairs = (800, 1333, 4, options.pairs) if cuda else (96, 128, 1, 3)
 
-    def now() -> float:
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     for name in MODELS:
         model: Any = get_model(name, weights=None, weights_backbone=None).to(device).train()
         model.transform.min_size, model.transform.max_size = (height,), width
@@ -70,11 +64,11 @@ def main() -> None:
             def step(number: int) -> tuple[float, float]:
                 torch.manual_seed(number)
                 model.zero_grad()
-                start = now()
+                start = now(device)
                 loss = sum(model(*data).values())
-                middle = now()
+                middle = now(device)
                 loss.backward()
-                return middle - start, now() - middle
+                return middle - start, now(device) - middle
 
             return step
 

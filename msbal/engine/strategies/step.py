@@ -25,7 +25,7 @@ class Iteration(NamedTuple):
     Attributes:
         losses: ``[K]``, detached, over all terms; averaged over ranks.
         positives: ``[K]``, summed over ranks, or None where they are unknown.
-        empty: ``[K]`` mask of levels without positives, or a loss above 0: a ratio or a logarithm of it is anything.
+        empty: ``[K]`` mask: no positives, or a loss of 0 or below, of which a ratio or a logarithm is anything.
         draws: this iteration's row of what `StepStrategy.draws` gave, or None.
     """
 

@@ -463,14 +463,26 @@ def test_state_of_another_balancer_is_refused(other: dict[str, object], says: st
     "key", ["rows", "weights", "previous_loss", "previous_variance", "interval", "state", "of"]
 )
 @pytest.mark.parametrize(
-    "value", [None, "x", [1.0], [float("nan")] * 4, torch.zeros(1, 4, 12), torch.zeros(3)]
-)
+    "value",
+    [
+        None, "x", [1.0], [float("nan")] * 4, torch.zeros(1, 4, 12), torch.zeros(3),
+        torch.zeros(0, 2, 12), torch.zeros(1, 2, 12, 1),
+    ],
+)  # fmt: skip
 def test_a_damaged_state_is_refused(key: str, value: object) -> None:
     balancer, state = make(), make().state_dict()
     state["_extra_state"][key] = value
     with pytest.raises(RuntimeError, match="Balancer `all`: the saved state"):
         balancer.load_state_dict(state)
     assert len(run(balancer, losses(8))) == 2
+
+
+def test_a_damaged_state_of_a_step_strategy_is_refused() -> None:
+    balancer, state = make("cov"), make("cov").state_dict()
+    state["_extra_state"]["state"] = {"moments": [[0.0] * 4, ["x"] * 4]}
+    with pytest.raises(RuntimeError, match="Balancer `all`: the saved state"):
+        balancer.load_state_dict(state)
+    assert len(run(balancer, losses(8))) == 2, "what is refused changes nothing"
 
 
 def test_missing_and_unexpected_keys_are_named() -> None:

@@ -16,6 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, hooks
 from detectron2.utils.events import EventStorage
 from PIL import Image
+from states import assert_same_state
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
 
 from msbal.baselines import Fixed
@@ -77,9 +78,7 @@ def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 3
     assert [again.loss_normalizer] == state["loss_normalizer"] != [100]
-    assert json.dumps(again.state_dict(), default=torch.Tensor.tolist) == json.dumps(
-        state, default=torch.Tensor.tolist
-    )
+    assert_same_state(again.state_dict(), state)
     resumed.train()
     assert [record.iteration for record in read_intervals(output / "intervals.jsonl")] == [2, 4]
 

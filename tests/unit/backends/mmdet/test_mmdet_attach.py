@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 import torch
+from states import assert_same_state
 from tiny_mmdet import make
 from torch import nn
 
@@ -174,7 +174,7 @@ def test_state_goes_through_a_state_dict(
         m.parse_losses(forward(m, batch))
     first.drain()
     a, b = first.balancers.state_dict(), second.balancers.state_dict()
-    assert json.dumps(a, default=torch.Tensor.tolist) == json.dumps(b, default=torch.Tensor.tolist)
+    assert_same_state(a, b)
 
 
 def test_a_rescaled_or_dropped_loss_is_an_error(
