@@ -8,6 +8,7 @@ gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from msbal.baselines import Fixed
+from msbal.determinism import deterministic
 from msbal.engine import BalancerSet, Equal, GroupNames
 
 if TYPE_CHECKING:
@@ -80,6 +82,12 @@ def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:
     Args:
         seed: set before every forward pass, for frameworks that sample.
     """
+    with deterministic(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deterministic")
+        return _prove(detector, batch, seed)
+
+
+def _prove(detector: Detector, batch: Any, seed: int) -> Proof:
     parameters = [p for p in detector.model.parameters() if p.requires_grad]
     names = group_names(detector.groups)
 

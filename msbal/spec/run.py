@@ -48,6 +48,10 @@ class RunSpec(SpecModel):
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="When to evaluate.")
     log: LogSpec = Field(default_factory=LogSpec, description="What to log.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, data order and augmentation.")
+    deterministic: bool = Field(
+        False,
+        description="On a GPU: algorithms that give the same bits every time, in whole float32. Slower.",
+    )
     device: str = Field("auto", description="cpu, cuda, cuda:N, or auto: the first GPU if there is one.")
     output: Path = Field(description="The run's folder; by default runs/ and the spec's name.")
 

@@ -15,7 +15,7 @@ import math
 import os
 import random
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ import torch
 
 from msbal.backend import Backend, Detector, LevelGroup, load_backend
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.determinism import deterministic
 from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, SpecError
 from msbal.proof import Proof, group_names, prove, total
@@ -90,6 +91,11 @@ class BackendContract:
             metafunc.parametrize("trained_case", names[:1] if self.trained is None else list(self.trained))
         if "refused_case" in metafunc.fixturenames:
             metafunc.parametrize("refused_case", list(self.refused))
+
+    @pytest.fixture(autouse=True)
+    def _deterministic(self) -> Iterator[None]:
+        with deterministic():
+            yield
 
     @pytest.fixture(scope="class")
     @classmethod

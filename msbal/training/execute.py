@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
 from msbal.data.model import DetectionData, subset
+from msbal.determinism import deterministic
 from msbal.errors import MsbalError, RunError
 from msbal.evaluation import evaluate
 from msbal.records import (
@@ -81,7 +83,8 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
         MsbalError: where the run failed.
     """
     try:
-        return _execute(plan, run, monitor, resume)
+        with deterministic() if plan.spec.deterministic else nullcontext():
+            return _execute(plan, run, monitor, resume)
     except OSError as error:
         if error.errno not in _DISK and not _is_in(run, error.filename):
             raise

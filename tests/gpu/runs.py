@@ -67,6 +67,7 @@ def spec(folder: Path, backend: str, device: str, name: str, **schedule: Any) ->
         "balance": {"strategy": "rlo", "interval": INTERVAL},
         "evaluate": {"enabled": False},
         "device": device,
+        "deterministic": True,
         "output": str(folder / name),
     }
     path.write_text(yaml.safe_dump(content))
