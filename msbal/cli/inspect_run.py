@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from msbal.backend import LevelGroup
+from msbal.backend.proof import GRADIENT_TOLERANCE, VALUE_TOLERANCE, Proof, prove
 from msbal.cli.train_run import model_name
-from msbal.proof import GRADIENT_TOLERANCE, VALUE_TOLERANCE, Proof, prove
 from msbal.spec import RunSpec
 from msbal.training import Plan, prepare
 

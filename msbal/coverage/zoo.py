@@ -48,7 +48,7 @@ def prove_outcome(detector: Detector, batch: Any, kind: str) -> Outcome:
         detector: only ``model``, ``groups``, ``framework_losses`` and ``split_losses`` are used.
         kind: the model's class, for people.
     """
-    from msbal.proof import prove
+    from msbal.backend.proof import prove
 
     try:
         proof = prove(detector, batch)

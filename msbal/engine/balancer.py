@@ -162,23 +162,21 @@ class Balancer(nn.Module):
             ValueError: where names, shapes or devices do not fit, or the strategy lacks the positives.
             StrategyError: where the strategy fails. The call is then no iteration, and the interval stays open.
         """
-        return (self._outside if is_compiling() else self._weigh)(losses, by_term=False)
+        return (self._outside if is_compiling() else self._weigh)(losses, apart=False)
 
-    def by_term(self, losses: Losses) -> Tensor:
-        """`forward` as ``[T]`` weighted terms, which add up to its value and its gradient."""
-        return (self._outside if is_compiling() else self._weigh)(losses, by_term=True)
+    def weighted(self, losses: Losses) -> Tensor:
+        """`forward` as ``[T, K]`` weighted losses, which add up to its value and its gradient."""
+        return (self._outside if is_compiling() else self._weigh)(losses, apart=True)
 
     @_outside_of_graphs
-    def _outside(self, losses: Losses, by_term: bool) -> Tensor:
-        return self._weigh(losses, by_term)
+    def _outside(self, losses: Losses, apart: bool) -> Tensor:
+        return self._weigh(losses, apart)
 
-    def _weigh(self, losses: Losses, by_term: bool) -> Tensor:
+    def _weigh(self, losses: Losses, apart: bool) -> Tensor:
         values, positives = gather(losses, self.terms, self.levels)
         call = self._call(values, positives)
-        if by_term:
-            total = (values * call.weights).view(len(self.terms), -1).sum(dim=1)
-        else:
-            total = torch.dot(values, call.weights)
+        weights = call.weights
+        total = (values * weights).view(len(self.terms), -1) if apart else torch.dot(values, weights)
         for name, gradient in call.gradients.items():
             parameter = self.get_parameter(name)
             # A zero, through which the parameter receives its gradient.

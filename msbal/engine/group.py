@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from msbal.engine.balancer import Balancer
@@ -67,26 +68,24 @@ class BalancerSet(nn.Module):
         Raises:
             ValueError: where `losses` has not exactly the groups.
         """
-        first, *others = self.totals(losses).values()
+        if set(losses) != set(self.groups):
+            raise ValueError(f"losses should have the groups {sorted(self.groups)}. Found {sorted(losses)}.")
+        first, *others = [
+            self.balancers[name](LevelLosses(losses[group].values[row], losses[group].positives))
+            for name, (group, row) in self._parts.items()
+        ]
         for other in others:
             first = first + other
         return first
 
-    def totals(self, losses: Mapping[str, LevelLosses]) -> dict[str, Tensor]:
-        """The weighted loss of each balancer, scalars, by its name."""
-        return {name: self.balancers[name](part) for name, part in self._split(losses).items()}
-
-    def by_term(self, losses: Mapping[str, LevelLosses]) -> dict[str, Tensor]:
-        """`totals`, each as its ``[T]`` weighted terms."""
-        return {name: self.balancers[name].by_term(part) for name, part in self._split(losses).items()}
-
-    def _split(self, losses: Mapping[str, LevelLosses]) -> dict[str, LevelLosses]:
-        if set(losses) != set(self.groups):
-            raise ValueError(f"losses should have the groups {sorted(self.groups)}. Found {sorted(losses)}.")
-        return {
-            name: LevelLosses(losses[group].values[row], losses[group].positives)
-            for name, (group, row) in self._parts.items()
-        }
+    def weighted(self, group: str, losses: LevelLosses) -> Tensor:
+        """One group's ``[T, K]`` weighted losses, as `Balancer.weighted`; each group is called once an iteration."""
+        found: list[Tensor] = [
+            self.balancers[name].weighted(LevelLosses(losses.values[row], losses.positives))
+            for name, (own, row) in self._parts.items()
+            if own == group
+        ]
+        return found[0] if len(found) == 1 else torch.cat(found)
 
     def reports(self) -> list[IntervalReport]:
         """See `Balancer.reports`; of all balancers, in their order."""

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +88,10 @@ def read_intervals(path: Path) -> list[IntervalRecord]:
     return parse_intervals(path)[0]
 
 
-def rewind(path: Path, iteration: int) -> None:
-    """Keep the records up to `iteration`, those that a resumed run will not write again."""
+def rewind(path: Path, stays: Callable[[IntervalRecord], bool]) -> None:
+    """Keep the records that a resumed run will not write again."""
     if path.exists():
-        kept = [record for record in read_intervals(path) if record.iteration <= iteration]
+        kept = [record for record in read_intervals(path) if stays(record)]
         write_text(path, lines_of(kept))
 
 

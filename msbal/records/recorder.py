@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msbal.record import IntervalRecord
@@ -37,6 +38,7 @@ class Recorder:
         self._balancers: BalancerSet | None = None
         self._waiting: dict[int, dict[str, IntervalReport]] = {}
         self._unsettled = False
+        self._iteration: int | None = None
 
     def attach(self, balancers: BalancerSet) -> None:
         """Record these balancers. Call once, before training."""
@@ -47,8 +49,14 @@ class Recorder:
         """Alpha, of all balancers."""
         return next(iter(self._attached.balancers.values())).interval
 
-    def step(self, iteration: int) -> None:
-        """Write what has ended by the end of `iteration`."""
+    def step(self, iteration: int | None, renumber: bool = False) -> None:
+        """Write what has ended by the end of `iteration`.
+
+        Args:
+            renumber: the records' iteration is this one: a run whose iterations have several passes, or began without
+                balancing, counts otherwise than the balancers.
+        """
+        self._iteration = iteration if renumber else None
         self._take()
 
     def flush(self) -> None:
@@ -68,8 +76,14 @@ class Recorder:
         self._waiting.clear()
         if self.run is not None:
             whole = iteration // self.interval * self.interval
-            intervals.rewind(self.run.intervals_file, whole)
+            intervals.rewind(self.run.intervals_file, lambda record: record.iteration <= whole)
             losses_log.rewind(self.run.losses_file, whole)
+
+    def rewind_to_interval(self, interval: int) -> None:
+        """Remove the records of later intervals, which balancers that go on from there will write again."""
+        self._waiting.clear()
+        if self.run is not None:
+            intervals.rewind(self.run.intervals_file, lambda record: record.interval <= interval)
 
     def whole_up_to(self) -> int:
         """The last iteration, of an interval's end, that the run's files have all records of."""
@@ -97,6 +111,8 @@ class Recorder:
 
     def _write(self, reports: list[IntervalReport]) -> None:
         records = [report.record for report in reports]
+        if self._iteration is not None:
+            records = [replace(record, iteration=self._iteration) for record in records]
         if self.run is not None:
             self._unsettled = True
             if self.per_iteration:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from msbal.backend import Backend, Detector, load_backend
+from msbal.backend.kit.balanced import group_names
 from msbal.data.load import load
 from msbal.data.model import DetectionData
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
-from msbal.proof import group_names
 from msbal.spec import RunSpec, check_interval
 
 FEW_INTERVALS = 20

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from msbal.testing.contract import BackendContract
+from msbal.backend.contract import BackendContract
 
 pytest.importorskip("detectron2", reason="the detectron2 backend's framework is not installed")
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
-from msbal.testing.contract import BackendContract
+from msbal.backend.contract import BackendContract
 
 SIDE = 128
 TRAIN, TEST = "train_dataloader.dataset.pipeline", "val_dataloader.dataset.pipeline"

@@ -11,7 +11,7 @@ pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not 
 import torchvision
 from tiny_backbone import TinyResNet
 
-from msbal.testing.contract import BackendContract
+from msbal.backend.contract import BackendContract
 
 
 @pytest.fixture(autouse=True)

@@ -43,7 +43,7 @@ ONE_IMAGE = DetectionData(
 
 def _records(path: Path) -> None:
     parse_intervals(path)
-    intervals.rewind(path, 100)
+    intervals.rewind(path, lambda record: record.iteration <= 100)
     assert not parse_intervals(path)[1]
 
 

@@ -32,7 +32,7 @@ class Detectron2Zoo:
 
 
 class Subject:
-    """A model and its seams, as `msbal.proof.prove` wants them."""
+    """A model and its seams, as `msbal.backend.proof.prove` wants them."""
 
     def __init__(self, model: Any, scope: Sequence[str]) -> None:
         from msbal_detectron2.balancing import Balancing

@@ -13,8 +13,8 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.backend.proof import measuring
 from msbal.data.model import DetectionData
-from msbal.proof import measuring
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_mmdet import checkpoints, pipeline

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from msbal.backend.kit.balanced import group_names
 from msbal.engine import BalancerSet
 from msbal.errors import SpecError, suggest
-from msbal.proof import group_names
 from msbal.spec import BalanceSpec, balance_models
 from msbal_mmdet.attach import Attachment
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.backend.proof import measuring
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
-from msbal.proof import measuring
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_torchvision import checkpoints

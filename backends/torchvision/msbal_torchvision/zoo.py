@@ -10,9 +10,9 @@ from torch import Tensor
 from torchvision.models import detection, get_model, list_models
 
 from msbal.backend import SplitLosses
+from msbal.backend.proof import measuring
 from msbal.coverage.outcome import REFUSED, Outcome, one_line, unusable
 from msbal.coverage.zoo import prove_outcome
-from msbal.proof import measuring
 from msbal_torchvision.seams import Seam, UnsplittableModelError, install
 
 SIDE = 128  # pixels
@@ -55,7 +55,7 @@ class TorchvisionZoo:
 
 
 class _Subject:
-    """A model and its seam, as `msbal.proof.prove` wants them."""
+    """A model and its seam, as `msbal.backend.proof.prove` wants them."""
 
     def __init__(self, model: Any, seam: Seam) -> None:
         self.model, self.groups, self._seam = model, seam.groups, seam

@@ -290,13 +290,13 @@ def test_what_learns_nothing_is_said() -> None:
             optimizer.step()
 
 
-def test_by_term_adds_up_to_the_total() -> None:
+def test_weighted_losses_add_up_to_the_total() -> None:
     for strategy in ("max_loss", "cov", "uw"):
         rows, whole, parts = losses(10), make(strategy), make(strategy)
         for row in rows:
             one, other = row.clone().requires_grad_(), row.clone().requires_grad_()
-            total, terms = whole(one), parts.by_term(other)
-            assert terms.shape == (2,)
+            total, terms = whole(one), parts.weighted(other)
+            assert terms.shape == (2, 4)
             assert float(terms.sum()) == pytest.approx(float(total), rel=1e-6)
             total.backward()
             terms.sum().backward()
@@ -690,7 +690,11 @@ def test_a_set_is_its_balancers(per_term: bool) -> None:
             else [given["rpn"].values, given["roi"].values]
         )
         expected = [balancer(part) for balancer, part in zip(alone, parts, strict=True)]
-        totals = together.totals(given) if m % 2 else {"sum": together(given)}
+        totals = (
+            {name: together.weighted(name, part).sum() for name, part in given.items()}
+            if m % 2
+            else {"sum": together(given)}
+        )
         assert float(sum(totals.values())) == pytest.approx(float(sum(expected)))
     assert together.drain() == [record for balancer in alone for record in balancer.drain()]
 

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from msbal.backend.proof import prove
 from msbal.data.model import subset
 from msbal.errors import DataError
-from msbal.proof import prove
 from msbal.training.stream import Positions, mix
 from msbal_torchvision.assignment import count_boxes
 from msbal_torchvision.pixels import Stream, read_image

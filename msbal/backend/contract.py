@@ -25,11 +25,12 @@ import pytest
 import torch
 
 from msbal.backend import Backend, Detector, LevelGroup, load_backend
+from msbal.backend.kit.balanced import group_names
+from msbal.backend.proof import Proof, prove, total
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.determinism import deterministic
 from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, SpecError
-from msbal.proof import Proof, group_names, prove, total
 from msbal.records import read_intervals
 from msbal.spec import RunSpec, parse_spec
 from msbal.training import claim, execute, prepare, read_data, seed_everything

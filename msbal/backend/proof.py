@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from msbal.backend.kit.balanced import group_names
 from msbal.baselines import Fixed
 from msbal.determinism import deterministic
-from msbal.engine import BalancerSet, Equal, GroupNames
+from msbal.engine import BalancerSet, Equal
 
 if TYPE_CHECKING:
-    from msbal.backend import Detector, LevelGroup, SplitLosses
+    from msbal.backend import Detector, SplitLosses
 
 VALUE_TOLERANCE = 1e-5
 """Relative: the order in which float32 losses are summed differs."""
@@ -69,11 +70,6 @@ class Proof:
             and self.unit_gradient <= GRADIENT_TOLERANCE
             and self.weighted_gradient <= GRADIENT_TOLERANCE
         )
-
-
-def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:
-    """What a `BalancerSet` needs to know of a detector's groups."""
-    return {group.name: GroupNames(group.levels, group.terms) for group in groups}
 
 
 def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:

@@ -1,4 +1,4 @@
-"""What a backend is, and how it is found.
+"""What a backend is.
 
 A backend is a distribution of its own that registers one `Backend` under the entry-point group
 ``msbal.backends``. It knows its framework and no equation: it splits the framework's own loss into
@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
-
-from msbal.errors import BackendError, suggest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from msbal.engine import BalancerSet, LevelLosses
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import RunSpec
-
-ENTRY_POINT_GROUP = "msbal.backends"
 
 
 @dataclass(frozen=True)
@@ -200,35 +195,3 @@ class Backend(Protocol):
             SpecError: where the model has fewer than two levels, or its loss is no sum over levels.
             BackendError: where the framework is missing or broken.
         """
-
-
-def installed_backends() -> dict[str, metadata.EntryPoint]:
-    """The entry points by name; none is loaded."""
-    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def load_backend(name: str) -> Backend:
-    """Find a backend by its name.
-
-    Raises:
-        BackendError: where it is not installed, or its own import fails (the cause is named).
-    """
-    points = installed_backends()
-    if name not in points:
-        raise BackendError(
-            "backend",
-            f"`{name}` is not installed",
-            suggest(name, points),
-            f"run `msbal backends install {name}`",
-        )
-    try:
-        backend = points[name].load()()
-    except Exception as error:
-        raise BackendError(
-            "backend",
-            f"`{name}` fails to load: {type(error).__name__}: {error}",
-            fix=f"run `msbal backends {name}` to see what is wrong",
-        ) from error
-    if not isinstance(backend, Backend):
-        raise BackendError("backend", f"`{name}` is a {type(backend).__name__}", "a msbal.backend.Backend")
-    return backend

@@ -1,0 +1,1 @@
+"""What every backend needs, once. Nothing here knows a framework."""

@@ -1,0 +1,366 @@
+"""A model whose pyramid levels are balanced while it trains: one class for every backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from msbal.backend.kit.script_records import ScriptRecords
+from msbal.backend.kit.splitter import LossSplitter
+from msbal.backend.kit.untouched import untouched
+from msbal.backend.protocol import LevelGroup
+from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
+from msbal.engine.processes import rank
+from msbal.errors import SpecError
+from msbal.record import NonFinite
+
+_BALANCED = "_msbal_balanced"
+TOLERANCE = 1e-4
+"""Of a term, relative: the order in which float32 losses are summed differs."""
+
+
+class Balanced:
+    """A balanced model.
+
+    In training mode and with gradients on, every loss method that a splitter stands for returns weighted losses, in
+    the framework's own form, and the balancers count; otherwise the model is as it was. On the first batch each
+    splitter proves itself: the framework's own loss, computed once more from the same arguments, is what the levels
+    add up to.
+
+    A deep copy or a pickle of the model carries a handle of its own, which `balanced_of` finds, and which records
+    nothing.
+
+    Attributes:
+        model: as given, not wrapped.
+        groups: what is balanced, finest level first.
+        balancers: one for each group; with `per_term` one for each term of it.
+        losses: ``[T, K]`` of the last training pass by group, unweighted and detached, for logs.
+        notes: what stays as it is although it has levels, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        splitters: Sequence[LossSplitter],
+        balancers: BalancerSet,
+        notes: Sequence[str] = (),
+    ) -> None:
+        if balanced_of(model) is not None:
+            raise SpecError(
+                f"model: {type(model).__name__}", "balanced already", "a model that is not",
+                fix="call remove() on what the first balance() returned",
+            )  # fmt: skip
+        self.model, self.splitters, self.balancers, self.notes = (
+            model, tuple(splitters), balancers, tuple(notes),
+        )  # fmt: skip
+        self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in splitters)
+        self.losses: dict[str, Tensor] = {}
+        self.records: ScriptRecords | None = None
+        self._paths = {
+            splitter.group.name: next(
+                path for path, module in model.named_modules() if module is splitter.owner
+            )
+            for splitter in splitters
+        }
+        self._proved: set[str] = set()
+        self._paused = False
+        self._collected: dict[str, LevelLosses] | None = None
+        self._methods = [_LossMethod(self, splitter) for splitter in splitters]
+        for method in self._methods:
+            method.install()
+        # Not through nn.Module, so that neither `state_dict` nor `named_modules` knows of it.
+        vars(model)[_BALANCED] = self
+        self._hook = model.register_forward_hook(self._after_forward)
+
+    # -- what users do with it -------------------------------------------------------------------
+
+    def drain(self) -> list[IntervalRecord]:
+        """The records of the intervals that ended since the last call."""
+        return self.balancers.drain()
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What the strategy itself learns, for the optimizer; nothing for most strategies."""
+        return self.balancers.parameters()
+
+    def synchronize(self) -> None:
+        """Gather what each process saw of the unfinished interval, for the next `state_dict`.
+
+        A collective: all processes call it before the first one saves a checkpoint. Does nothing in a single process.
+        """
+        self.balancers.synchronize()
+
+    def nonfinite(self) -> tuple[NonFinite, ...]:
+        """The losses of the unfinished interval that are NaN or infinite, by name."""
+        return self.balancers.nonfinite()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the model's and the optimizer's state."""
+        return self.balancers.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`: the same intervals, draws and weights as if never stopped.
+
+        Raises:
+            RuntimeError: where it is of other levels or another strategy.
+        """
+        self.balancers.load_state_dict(dict(state))
+        if self.records is not None:
+            self.records.loaded()
+
+    def remove(self) -> None:
+        """Give the model back as it was."""
+        for method in self._methods:
+            method.remove()
+        self._hook.remove()
+        vars(self.model).pop(_BALANCED, None)
+
+    # -- what backends do with it ----------------------------------------------------------------
+
+    @property
+    def active(self) -> bool:
+        """Whether a loss that is computed now is a training loss: weighed and counted."""
+        return self.model.training and torch.is_grad_enabled() and not self._paused
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it the model computes its losses as if it were not balanced: a trainer's hooks, validation."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def pause(self) -> None:
+        """As `paused`, until `go_on`: between two training steps, where other hooks may run the model."""
+        self._paused = True
+
+    def go_on(self) -> None:
+        """End `pause`."""
+        self._paused = False
+
+    @contextmanager
+    def collecting(self) -> Iterator[dict[str, LevelLosses]]:
+        """Within it a forward pass puts its level losses here, by group; nothing is weighed or counted."""
+        before, self._collected = self._collected, {}
+        try:
+            yield self._collected
+        finally:
+            self._collected = before
+
+    def require_calls(self) -> None:
+        """Call after the first iteration of a training: every group's loss should have been computed in it.
+
+        Raises:
+            SpecError: naming the method that was never called.
+        """
+        for splitter in self.splitters:
+            if splitter.group.name not in self._proved:
+                raise SpecError(
+                    f"model: {type(self.model).__name__}",
+                    f"a training iteration in which {splitter.name} was never called, so that nothing of group "
+                    f"`{splitter.group.name}` is balanced",
+                    "one call or more in each iteration",
+                    fix="does the loop compute its losses in another way? use msbal.Balancer on your own level losses",
+                )
+
+    # -- one pass --------------------------------------------------------------------------------
+
+    def _loss(self, splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Answer one call of a loss method."""
+        group = splitter.group.name
+        if self._collected is not None:
+            found = splitter.split(own, args, kwargs)
+            if found is None:
+                return own(*args, **kwargs)
+            self._collected[group] = found.losses
+            return found.result(found.losses.values)
+        if not self.active:
+            return own(*args, **kwargs)
+        expected = None
+        if group not in self._proved and splitter.computes:
+            expected = _own_terms(splitter, own, args, kwargs)
+        found = splitter.split(own, args, kwargs)
+        if found is None:
+            return own(*args, **kwargs)
+        if group not in self._proved and self._holds(splitter, found.losses.values, expected):
+            self._proved.add(group)
+        self.losses[group] = found.losses.values.detach()
+        if self.records is not None and not self.records.begun:
+            self.records.begin()
+        weighted = self.balancers.weighted(group, found.losses)
+        if self.records is not None:
+            self.records.step()
+        return found.result(weighted)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _holds(
+        self, splitter: LossSplitter, values: Tensor, expected: Sequence[Tensor | None] | None
+    ) -> bool:
+        """Whether a split is proved; False where the losses are not finite, which proves nothing.
+
+        Raises:
+            SpecError: where the levels do not add up to the framework's own loss.
+        """
+        if expected is None:
+            return True
+        found = values.detach().double().sum(dim=1).tolist()
+        wanted = [0.0 if term is None else float(term.detach()) for term in expected]
+        if not all(math.isfinite(number) for number in (*found, *wanted)):
+            return False
+        tolerance = max(TOLERANCE, 8 * torch.finfo(values.dtype).eps)
+        scale = max(map(abs, wanted), default=0.0)
+        for term, key, ours, theirs in zip(splitter.group.terms, splitter.keys, found, wanted, strict=True):
+            if abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
+                raise SpecError(
+                    f"model: {splitter.name}",
+                    f"levels of `{key}` that add up to {ours:.6g} where its own loss is {theirs:.6g}: "
+                    f"{self._suspect(splitter, term)} computes it in a way that msbal does not know",
+                    "a loss that is the sum of its levels'",
+                    fix="use msbal.Balancer on your own level losses, or the framework's own loss",
+                )
+        return True
+
+    @staticmethod
+    def _suspect(splitter: LossSplitter, term: str) -> str:
+        found = getattr(splitter, "loss_module", lambda term: None)(term)
+        return type(splitter.owner if found is None else found).__name__
+
+    def _after_forward(self, model: nn.Module, args: Any, output: Any) -> None:
+        """After a training pass: is all that is balanced still in the model, and was it called?"""
+        if not self.active or self._collected is not None:
+            return
+        for splitter in self.splitters:
+            path = self._paths[splitter.group.name]
+            try:
+                owner = model.get_submodule(path)
+            except AttributeError:
+                owner = None
+            if owner is not splitter.owner:
+                raise SpecError(
+                    f"model: {path}", f"{type(owner).__name__}, put there after balance()",
+                    f"the {type(splitter.owner).__name__} that is balanced",
+                    fix="call balance() when the model is complete",
+                )  # fmt: skip
+        if _has_loss(output):
+            self.require_calls()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tensors of a graph can be neither copied nor pickled, and belong to one pass of the original.
+        return self.__dict__ | {"losses": {}, "records": None, "_collected": None}
+
+
+class _LossMethod:
+    """Stands on one instance for its loss method. A class and not a closure, so that it copies and pickles with the
+    model, bound to the copy."""
+
+    def __init__(self, balanced: Balanced, splitter: LossSplitter) -> None:
+        self.balanced, self.splitter = balanced, splitter
+
+    def install(self) -> None:
+        owner, method = self.splitter.owner, self.splitter.method
+        self.before = vars(owner).get(method)
+        vars(owner)[method] = self
+        self.splitter.prepare()
+
+    def remove(self) -> None:
+        owner, method = self.splitter.owner, self.splitter.method
+        self.splitter.release()
+        if vars(owner).get(method) is self:
+            vars(owner).pop(method)
+            if self.before is not None:
+                vars(owner)[method] = self.before
+
+    def own(self, *args: Any, **kwargs: Any) -> Any:
+        """The method as the model has it without balancing."""
+        if self.before is not None:
+            return self.before(*args, **kwargs)
+        return getattr(type(self.splitter.owner), self.splitter.method)(self.splitter.owner, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.balanced._loss(self.splitter, self.own, args, kwargs)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _own_terms(
+    splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any
+) -> Sequence[Tensor | None]:
+    """The framework's own terms for this call, computed as if they had not been."""
+    with untouched(splitter.has_state()), splitter.aside(), torch.no_grad():
+        return splitter.terms(own(*args, **kwargs))
+
+
+def _has_loss(output: Any) -> bool:
+    """Whether there is something in it that could be trained on."""
+    if isinstance(output, Tensor):
+        return output.requires_grad and output.dim() == 0
+    if isinstance(output, Mapping):
+        return any(_has_loss(value) for value in output.values())
+    return isinstance(output, list | tuple) and any(_has_loss(value) for value in output)
+
+
+def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:
+    """What a `BalancerSet` needs to know of a detector's groups."""
+    return {group.name: GroupNames(group.levels, group.terms) for group in groups}
+
+
+def put_balancers(
+    model: nn.Module,
+    splitters: Sequence[LossSplitter],
+    strategy: Strategy | str,
+    *,
+    interval: int,
+    per_term: bool,
+    seed: int,
+    rescale: bool,
+    records: str | Path | None = None,
+    notes: Sequence[str] = (),
+    hyperparameters: Mapping[str, Any] | None = None,
+) -> Balanced:
+    """What every backend's `balance` does once it has found its splitters.
+
+    Args:
+        records: a folder for ``intervals.jsonl``, written as the passes go by; None where a trainer's hook writes it,
+            or nobody.
+        hyperparameters: of a strategy that is given by name, as in a spec's ``balance:``.
+
+    Raises:
+        SpecError: where an argument does not fit, or the model is balanced already.
+    """
+    options = dict(hyperparameters or {})
+    epsilon = {"epsilon": options.pop("epsilon")} if "epsilon" in options else {}
+    try:
+        if options and not isinstance(strategy, str):
+            raise TypeError(
+                f"{', '.join(options)}: give it to the strategy itself, {type(strategy).__name__}"
+            )
+        balancers = BalancerSet(
+            group_names([splitter.group for splitter in splitters]),
+            make(strategy, **options) if isinstance(strategy, str) else strategy,
+            per_term=per_term, interval=interval, seed=seed, rescale=rescale, **epsilon,
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise SpecError("balance()", str(error)) from error
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    balanced = Balanced(model, splitters, balancers.to(device), notes)
+    if records is not None:
+        balanced.records = ScriptRecords(balancers, records if rank() == 0 else None)
+    return balanced
+
+
+def balanced_of(model: nn.Module) -> Balanced | None:
+    """The handle of a balanced model, of a deep copy of one, or of one within DistributedDataParallel and its like."""
+    seen: set[int] = set()
+    current: Any = model
+    while isinstance(current, nn.Module) and id(current) not in seen:
+        found = vars(current).get(_BALANCED)
+        if isinstance(found, Balanced):
+            return found
+        seen.add(id(current))
+        current = getattr(current, "module", None) or getattr(current, "_orig_mod", None)
+    return None

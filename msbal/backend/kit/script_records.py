@@ -1,0 +1,75 @@
+"""The records of a training that somebody else's loop or trainer runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from msbal.engine import BalancerSet, IntervalRecord
+from msbal.records import Recorder, RunDirectory
+
+
+class ScriptRecords:
+    """Writes ``intervals.jsonl`` into a folder, by the iterations of the run that balances.
+
+    What is there already is never lost: a start anew moves it aside, a resumed one keeps what the balancers still
+    know of.
+
+    Args:
+        folder: None where nothing is written: every process but the first.
+        on_record: called with each record.
+        say: told what a person should know, a line each.
+    """
+
+    def __init__(
+        self,
+        balancers: BalancerSet,
+        folder: str | Path | None = None,
+        on_record: Callable[[IntervalRecord], None] | None = None,
+        say: Callable[[str], None] = lambda text: warnings.warn(text, stacklevel=2),
+    ) -> None:
+        run = None if folder is None else RunDirectory(Path(folder))
+        self._balancers, self._run, self._say = balancers, run, say
+        self._recorder = Recorder(run, on_record, per_iteration=False)
+        self._recorder.attach(balancers)
+        self.begun = False
+
+    def begin(self, iteration: int = 0) -> None:
+        """Training starts, or goes on after `iteration` iterations; what the balancers have to load is loaded.
+
+        Call it before the first pass that counts.
+        """
+        self.begun = True
+        intervals = min(balancer.intervals for balancer in self._balancers.balancers.values())
+        started = any(balancer.iteration for balancer in self._balancers.balancers.values())
+        if iteration and not started:
+            self._say(f"msbal: the run goes on after iteration {iteration}; its balancing starts anew")
+        if self._run is None:
+            return
+        self._run.path.mkdir(parents=True, exist_ok=True)
+        file = self._run.intervals_file
+        if started:
+            self._recorder.rewind_to_interval(intervals)
+        elif file.exists() and file.stat().st_size:
+            aside = next(
+                path for n in range(1, 10**6) if not (path := file.with_suffix(f".{n}.jsonl")).exists()
+            )
+            file.rename(aside)
+            self._say(f"msbal: the records of an earlier start are now in {aside}")
+
+    def step(self, iteration: int | None = None) -> None:
+        """Write what has ended.
+
+        Args:
+            iteration: of the run, as the records number it; None where the balancers' own is meant.
+        """
+        self._recorder.step(iteration, renumber=iteration is not None)
+
+    def flush(self) -> None:
+        """Write what has ended, and make it durable: before a checkpoint and at the end."""
+        self._recorder.flush()
+
+    def loaded(self) -> None:
+        """The balancers have loaded a state: the next step begins from there."""
+        self.begun = False

@@ -1,0 +1,80 @@
+"""A loss splitter: what makes one head's loss, as its framework computes it, one number a level and term."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from msbal.backend.protocol import LevelGroup
+from msbal.engine import LevelLosses
+
+
+class Split(NamedTuple):
+    """One call of a head's loss, by level.
+
+    Attributes:
+        losses: ``[T, K]``, attached to the graph, unweighted, finest level first; and the positives.
+        result: makes of ``[T, K]`` weighted losses what the framework's method returns. Called once.
+    """
+
+    losses: LevelLosses
+    result: Callable[[Tensor], Any]
+
+
+class LossSplitter(ABC):
+    """Takes the place of the method that computes a head's loss, on one instance, while the model is balanced.
+
+    What it returns is of the framework's own form, with the levels weighted: whatever happens to it afterwards, in a
+    subclass, a wrapper or a loop of the user's own, happens to the balanced loss.
+
+    Attributes:
+        group: the levels and terms. One call of the method computes the group's whole loss.
+        owner: the module whose method it is.
+        method: its name.
+        keys: the framework's name of each term, in the order of ``group.terms``.
+        computes: whether `split` computes the values itself, so that the first batch has to prove them. False where
+            it takes them from what the framework's own method returned.
+    """
+
+    method: str
+    computes: bool = True
+
+    def __init__(self, owner: nn.Module, group: LevelGroup, keys: Sequence[str]) -> None:
+        self.owner, self.group, self.keys = owner, group, tuple(keys)
+
+    @abstractmethod
+    def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split | None:
+        """One call. None where there is no loss to split in it; `own` then answers.
+
+        Args:
+            own: the method as the model has it without balancing.
+            args, kwargs: of the call.
+        """
+
+    @abstractmethod
+    def terms(self, result: Any) -> Sequence[Tensor | None]:
+        """What the framework's method returned, as T scalars in the order of ``group.terms``; None for one that is
+        left out in this call."""
+
+    def prepare(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called when balancing begins: watch what the call alone does not tell. Undone by `release`."""
+
+    def release(self) -> None:  # noqa: B027
+        """Called when balancing ends."""
+
+    def has_state(self) -> Iterable[nn.Module]:
+        """The modules whose running averages the loss advances."""
+        return [self.owner]
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Entered around the framework's own loss in the proof: logs nothing."""
+        return nullcontext()
+
+    @property
+    def name(self) -> str:
+        """The class and method, for messages."""
+        return f"{type(self.owner).__name__}.{self.method}"
