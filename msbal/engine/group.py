@@ -70,13 +70,14 @@ class BalancerSet(nn.Module):
         """
         if set(losses) != set(self.groups):
             raise ValueError(f"losses should have the groups {sorted(self.groups)}. Found {sorted(losses)}.")
-        first, *others = [
+        found: list[Tensor] = [
             self.balancers[name](LevelLosses(losses[group].values[row], losses[group].positives))
             for name, (group, row) in self._parts.items()
         ]
-        for other in others:
-            first = first + other
-        return first
+        total = found[0]
+        for other in found[1:]:
+            total = total + other
+        return total
 
     def weighted(self, group: str, losses: LevelLosses) -> Tensor:
         """One group's ``[T, K]`` weighted losses, as `Balancer.weighted`; each group is called once an iteration."""
