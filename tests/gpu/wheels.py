@@ -1,16 +1,21 @@
 """Gather what a GPU machine without a network lacks: ``python tests/gpu/wheels.py FOLDER``.
 
 Wheels for its Python (3.12 on Linux, x86-64) of everything that msbal, detectron2's Python part and MMDetection need
-beyond torch, torchvision and what such a machine usually has; MMCV's source, whose operators are compiled there for its
-card; detectron2 as it is installed here.
+beyond torch, torchvision and what such a machine usually has; detectron2 as it is installed here; and MMCV's source,
+whose operators are compiled there for its card. That takes minutes of the card's: with ``--compile 9.0`` they are
+compiled here for a card of that compute capability, by NVIDIA's compiler from PyPI (20 minutes on two cores; needs
+python3.12).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +34,7 @@ SOURCES = (
     "antlr4-python3-runtime==4.9.3", "fvcore==0.1.5.post20221221", "iopath==0.1.9", "onedl-mmdetection==3.5.1",
 )  # fmt: skip
 OPERATORS = "onedl-mmcv==2.3.6"
+COMPILER = ("nvidia-cuda-nvcc", "nvidia-cuda-cccl", "nvidia-cuda-crt", "nvidia-nvvm")
 MOST = 60 * 2**20
 
 
@@ -37,7 +43,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--compile", metavar="CAPABILITY", help="compile MMCV's operators here, e.g. for 9.0")
+    options = parser.parse_args()
+    folder = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     platforms = [part for platform in PLATFORMS for part in ("--platform", platform)]
     target = ["--only-binary=:all:", "--python-version", PYTHON, "--implementation", "cp", *platforms]
@@ -45,7 +53,11 @@ def main() -> None:
     pip("download", "-q", "--no-deps", *target, "-d", str(folder), *pinned)
     # Pure Python, published as source alone.
     pip("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), *SOURCES)
-    pip("download", "-q", "--no-deps", "--no-binary=onedl-mmcv", "-d", str(folder), OPERATORS)
+    if options.compile:
+        with tempfile.TemporaryDirectory() as work:
+            compile_operators(Path(work), folder, options.compile)
+    else:
+        pip("download", "-q", "--no-deps", "--no-binary=onedl-mmcv", "-d", str(folder), OPERATORS)
     pack_detectron2(folder)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{len(list(folder.iterdir()))} files, {size / 2**20:.0f} MiB in {folder}")
@@ -55,6 +67,41 @@ def main() -> None:
 
 def pip(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
+
+
+def compile_operators(work: Path, folder: Path, capability: str) -> None:
+    """A wheel of MMCV with its CUDA operators, without debug symbols (a quarter of the size)."""
+    subprocess.run([f"python{PYTHON}", "-m", "venv", str(work / "venv")], check=True)
+    python = work / "venv/bin/python"
+    torch = f"torch=={metadata.version('torch').partition('+')[0]}"
+    needs = [torch, "numpy", "ninja", "psutil", "setuptools", "wheel"]
+    subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True)
+    version = subprocess.run(
+        [str(python), "-c", "import torch; print(torch.version.cuda)"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    found = work / "compiler"
+    compiler = [f"{name}=={version}.*" for name in COMPILER]
+    pip("download", "-q", "--no-deps", "-d", str(found), *compiler)
+    for wheel in found.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(work)
+    cuda = next((work / "nvidia").glob("cu*"))
+    for program in [*(cuda / "bin").iterdir(), *(cuda / "nvvm/bin").iterdir()]:
+        program.chmod(0o755)
+    # torch brings the headers and the runtime, under a name that the linker does not look for.
+    own = next((work / "venv/lib").glob("python*/site-packages/nvidia/cu*"))
+    shutil.copytree(own / "include", cuda / "include", dirs_exist_ok=True)
+    (cuda / "lib64").mkdir(exist_ok=True)
+    (cuda / "lib64/libcudart.so").symlink_to(next((own / "lib").glob("libcudart.so.*")))
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(cuda / "bin"), str(python.parent), os.environ["PATH"]]),
+        "CUDA_HOME": str(cuda), "MMCV_WITH_OPS": "1", "FORCE_CUDA": "1", "TORCH_CUDA_ARCH_LIST": capability,
+        "MAX_JOBS": str(os.cpu_count() or 1), "LDFLAGS": "-Wl,--strip-all",
+    }  # fmt: skip
+    build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "--no-binary=onedl-mmcv", "-w", str(folder)]
+    subprocess.run([str(python), "-m", "pip", *build, OPERATORS], check=True, env=environment)
 
 
 def pack_detectron2(folder: Path) -> None:
