@@ -5,9 +5,23 @@ batch that it splits the framework's loss rightly, and `contract` is the test su
 """
 
 from msbal.backend.discovery import ENTRY_POINT_GROUP, installed_backends, load_backend
-from msbal.backend.protocol import Backend, Detector, Diagnosis, Job, LevelGroup, Monitor, SplitLosses
+from msbal.backend.protocol import (
+    HONOURED,
+    Backend,
+    ChecksData,
+    CountsBoxes,
+    Detector,
+    Diagnosis,
+    Honours,
+    Job,
+    LevelGroup,
+    Monitor,
+    OffersStarter,
+    SetsSchedule,
+    SplitLosses,
+)
 
 __all__ = [
-    "ENTRY_POINT_GROUP", "Backend", "Detector", "Diagnosis", "Job", "LevelGroup", "Monitor", "SplitLosses",
-    "installed_backends", "load_backend",
+    "ENTRY_POINT_GROUP", "HONOURED", "Backend", "ChecksData", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
+    "LevelGroup", "Monitor", "OffersStarter", "SetsSchedule", "SplitLosses", "installed_backends", "load_backend",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ class LevelGroup:
 
 @dataclass(frozen=True)
 class SplitLosses:
-    """One forward pass through the seam.
+    """One forward pass, its loss split by level.
 
     Attributes:
         groups: the level losses of each group, attached to the graph.
@@ -109,7 +109,7 @@ class Job:
             `recorder.flush` before a checkpoint is saved and `recorder.rewind` after one is loaded.
         monitor: for progress.
         checkpoint: to resume from, or None.
-        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the figures; in a
+        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a
             distributed run all ranks call it. The core calls it at the end of the run.
         stop_requested: asked once an iteration; when True, save a checkpoint and return.
     """
@@ -127,7 +127,7 @@ class Job:
 
 
 class Detector(Protocol):
-    """A framework's model, built from a spec, on its device, with the seam in place.
+    """A framework's model, built from a spec, on its device, its loss splitters in place.
 
     Attributes:
         model: the framework's own module.
@@ -144,7 +144,7 @@ class Detector(Protocol):
         """The losses of the untouched framework in training mode: what it would have summed."""
 
     def split_losses(self, batch: Any) -> SplitLosses:
-        """The same losses through the seam; targets, matching and sampling computed once.
+        """The same losses by level; targets, matching and sampling computed once.
 
         Given the same random state as `framework_losses`, the groups and the rest add up to them.
         Neither advances a running average of the framework (detectron2's ``loss_normalizer``), so that
@@ -168,6 +168,8 @@ class Detector(Protocol):
 class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
+    What it may also have: `SetsSchedule`, `Honours`, `OffersStarter`; a detector of its: `CountsBoxes`, `ChecksData`.
+
     Attributes:
         name: as in the spec's ``backend:``.
         summary: one line for `msbal backends`.
@@ -178,13 +180,6 @@ class Backend(Protocol):
     summary: ClassVar[str]
     model_spec: ClassVar[type[BaseModel]]
 
-    # A backend may also have `schedule_defaults: ClassVar[Mapping[str, Any]]`, what the spec's
-    # ``schedule:`` takes where it says nothing; without it the framework's own config decides. And a
-    # `starter(data: DetectionData) -> str`, commented YAML of ``model:`` and ``schedule:`` for
-    # `msbal init`, and a `zoo() -> msbal.coverage.zoo.Zoo`, for `msbal backends coverage`. A detector may
-    # have `boxes_per_level(data) -> dict[str, list[int]]`, by group, and `check_data(train)`, which refuses data
-    # that it cannot learn from with a `DataError`, before anything is written.
-
     def diagnose(self) -> Diagnosis:
         """Look at what is installed, without failing."""
 
@@ -194,4 +189,65 @@ class Backend(Protocol):
         Raises:
             SpecError: where the model has fewer than two levels, or its loss is no sum over levels.
             BackendError: where the framework is missing or broken.
+        """
+
+
+# -- what a backend or a detector may also have --------------------------------------------------
+
+HONOURED = frozenset({"amp", "ema", "clip_norm", "accumulate", "learned", "on_nonfinite"})
+"""What a spec may ask of a training beyond its plain steps.
+
+``amp``, ``ema``, ``clip_norm`` and ``accumulate`` are keys of ``schedule:``. ``learned``: strategies that have
+parameters of their own, which have to get into the optimizer. ``on_nonfinite``: leaving steps out (``skip``); to stop
+at a loss that is NaN or infinite is every backend's duty.
+"""
+
+
+@runtime_checkable
+class Honours(Protocol):
+    """A backend that does not honour all of `HONOURED`. A spec that asks for more is refused before it trains.
+
+    Attributes:
+        honours: those that it does.
+    """
+
+    honours: ClassVar[frozenset[str]]
+
+
+@runtime_checkable
+class SetsSchedule(Protocol):
+    """A backend whose framework has no config to decide the schedule.
+
+    Attributes:
+        schedule_defaults: what the spec's ``schedule:`` takes where it says nothing.
+    """
+
+    schedule_defaults: ClassVar[Mapping[str, Any]]
+
+
+@runtime_checkable
+class OffersStarter(Protocol):
+    """A backend that `msbal init` can write a spec for."""
+
+    def starter(self, data: DetectionData) -> str:
+        """The ``model:`` and ``schedule:`` sections for these data, as commented YAML."""
+
+
+@runtime_checkable
+class CountsBoxes(Protocol):
+    """A detector that knows which level answers for a box."""
+
+    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
+        """How many boxes of a data set belong to each level, by group."""
+
+
+@runtime_checkable
+class ChecksData(Protocol):
+    """A detector that needs more of its data than boxes."""
+
+    def check_data(self, train: DetectionData) -> None:
+        """Refuse data that it cannot learn from, before anything is written.
+
+        Raises:
+            DataError: naming what is missing.
         """

@@ -10,7 +10,7 @@ import yaml
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from msbal.backend import load_backend
+from msbal.backend import OffersStarter, load_backend
 from msbal.data.layout import recognise
 from msbal.data.load import load
 from msbal.errors import SpecError
@@ -33,8 +33,8 @@ def write_starter(data: Path, backend: str, output: Path | None, force: bool) ->
         raise SpecError("--output", f"{target} is a folder", "a file")
     if target.exists() and not force:
         raise SpecError("--output", f"{target} exists", "a new file", "overwrite it with --force")
-    starter = getattr(load_backend(backend), "starter", None)
-    if starter is None:
+    framework = load_backend(backend)
+    if not isinstance(framework, OffersStarter):
         raise SpecError(
             "--backend", f"`{backend}` offers no starter spec", "a backend that does, e.g. torchvision"
         )
@@ -42,7 +42,7 @@ def write_starter(data: Path, backend: str, output: Path | None, force: bool) ->
     section = _relative(found.data, base)
     data_spec: Any = TypeAdapter(DataSpec).validate_python(section, context={"base": base})
     train = load(data_spec, "train")
-    sections = starter(train)
+    sections = framework.starter(train)
     text = "\n".join(
         [
             f"# A starter spec for {data}: {found.summary}.",

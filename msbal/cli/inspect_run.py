@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from msbal.backend import LevelGroup
+from msbal.backend import CountsBoxes, LevelGroup
 from msbal.backend.proof import GRADIENT_TOLERANCE, VALUE_TOLERANCE, Proof, prove
 from msbal.cli.train_run import model_name
 from msbal.spec import RunSpec
@@ -24,8 +24,8 @@ def inspect(spec: RunSpec, images: int) -> bool:
     )
     chosen = _images_with_boxes(plan, images)
     proof = prove(plan.detector, plan.detector.batch(plan.train, chosen), spec.seed)
-    counts = getattr(plan.detector, "boxes_per_level", None)
-    boxes = counts(plan.train) if counts is not None else {}
+    detector = plan.detector
+    boxes = detector.boxes_per_level(plan.train) if isinstance(detector, CountsBoxes) else {}
     for group in plan.detector.groups:
         console.print(_levels(group, proof, boxes.get(group.name)))
     if proof.rest:

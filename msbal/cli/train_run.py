@@ -6,12 +6,11 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 from rich.console import Console
 
-from msbal.backend import LevelGroup
+from msbal.backend import CountsBoxes, LevelGroup
 from msbal.records import RunDirectory, read_intervals
 from msbal.spec import RunSpec, dump_spec
 from msbal.training import Outcome, Plan, claim, execute, prepare
@@ -113,14 +112,14 @@ def print_plan(spec: RunSpec) -> None:
 
 def boxes_per_level(plan: Plan) -> list[str]:
     """The training boxes on each level by the model's own anchors, where the backend can tell."""
-    count: Any = getattr(plan.detector, "boxes_per_level", None)
-    if count is None:
+    detector = plan.detector
+    if not isinstance(detector, CountsBoxes):
         return []
     levels = {group.name: group.levels for group in plan.detector.groups}
     return [
         f"boxes per level, {group}: "
         + ", ".join(f"{k} {n}" for k, n in zip(levels[group], counts, strict=True))
-        for group, counts in count(plan.train).items()
+        for group, counts in detector.boxes_per_level(plan.train).items()
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msbal.backend import load_backend
 from msbal.coverage.outcome import FAILED, SUPPORTED, Outcome, unusable
@@ -27,6 +27,14 @@ class Zoo(Protocol):
         """Build a config's model small, without downloads, run one batch, and prove the seam on it."""
 
 
+@runtime_checkable
+class OffersZoo(Protocol):
+    """A backend whose framework carries a model zoo."""
+
+    def zoo(self) -> Zoo:
+        """The installed framework's."""
+
+
 def zoo_of(backend: str) -> Zoo:
     """The model zoo of an installed backend.
 
@@ -34,11 +42,10 @@ def zoo_of(backend: str) -> Zoo:
         BackendError: where the backend is missing or broken.
         SpecError: where it has no zoo.
     """
-    maker = getattr(load_backend(backend), "zoo", None)
-    if maker is None:
+    found = load_backend(backend)
+    if not isinstance(found, OffersZoo):
         raise SpecError("backend", f"`{backend}` has no model zoo to cover")
-    zoo: Zoo = maker()
-    return zoo
+    return found.zoo()
 
 
 def prove_outcome(detector: Detector, batch: Any, kind: str) -> Outcome:

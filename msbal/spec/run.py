@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
 
-from msbal.backend import load_backend
+from msbal.backend import SetsSchedule, load_backend
 from msbal.errors import SpecError, suggest
 from msbal.spec.balance import BalanceSpec, balance_models
 from msbal.spec.base import SpecModel, expand
@@ -88,7 +88,7 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
     if strategy not in balances:
         raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=suggest(strategy, balances))
     found = load_backend(backend)
-    defaults = dict(getattr(found, "schedule_defaults", {}))
+    defaults = dict(found.schedule_defaults) if isinstance(found, SetsSchedule) else {}
 
     def backends_schedule(cls: type[RunSpec], value: Any) -> Any:
         if not isinstance(value, dict):

@@ -21,6 +21,7 @@ from msbal.records import (
     Recorder,
     RunDirectory,
     add_evaluation,
+    read_intervals,
     read_metrics,
     read_starts,
     write_environment,
@@ -145,6 +146,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
         recorder.flush()
         if agreed.stopped:
             return Outcome(run, finished=False, metrics=None)
+        _require_finite(run)
         stop.at_once, metrics = True, None
         try:
             if plan.val is not None:
@@ -154,6 +156,25 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             # All is trained and saved: what is left is done again by --resume.
             return Outcome(run, finished=False, metrics=None)
     return Outcome(run, finished=True, metrics=metrics)
+
+
+def _require_finite(run: RunDirectory) -> None:
+    """Refuse to call a run finished in which nothing can have been learned.
+
+    Raises:
+        RunError: on all ranks, where no iteration's losses were finite.
+    """
+    finite = [True]
+    if rank() == 0:
+        records = read_intervals(run.intervals_file) if run.intervals_file.exists() else []
+        finite = [not records or any(record.count for record in records)]
+    if world_size() > 1:
+        dist.broadcast_object_list(finite)
+    if not finite[0]:
+        raise RunError(
+            "training", "no iteration had losses that were all finite, so that nothing was learned",
+            fix="lower schedule.optimizer.lr, or look at the data by balance.on_nonfinite=stop",
+        )  # fmt: skip
 
 
 def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from msbal.backend import Backend, Detector, load_backend
+from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.data.load import load
 from msbal.data.model import DetectionData
@@ -93,10 +93,10 @@ def prepare(spec: RunSpec) -> Plan:
     train, val = read_data(spec)
     seed_everything(spec.seed)
     detector = backend.build(spec, train.classes)
-    check_data = getattr(detector, "check_data", None)
-    if check_data is not None:
-        check_data(train)
+    if isinstance(detector, ChecksData):
+        detector.check_data(train)
     balancers = make_balancers(spec, detector)
+    refuse_what_is_not_honoured(spec, backend, balancers)
     iterations = detector.iterations(len(train))
     check_interval(spec.balance.interval, iterations)
     intervals = iterations // spec.balance.interval
@@ -104,6 +104,32 @@ def prepare(spec: RunSpec) -> Plan:
         spec, backend, train, val, detector, balancers, iterations, intervals,
         _warnings(spec, iterations, intervals, train, balancers),
     )  # fmt: skip
+
+
+def refuse_what_is_not_honoured(spec: RunSpec, backend: Backend, balancers: BalancerSet) -> None:
+    """Refuse a spec that asks for what the backend would not do.
+
+    Raises:
+        SpecError: naming the key.
+    """
+    honours = backend.honours if isinstance(backend, Honours) else HONOURED
+    schedule, balance = spec.schedule, spec.balance
+    asked = {
+        "amp": ("schedule.amp", schedule.amp, schedule.amp != "none"),
+        "ema": ("schedule.ema", schedule.ema, schedule.ema is not None),
+        "clip_norm": ("schedule.clip_norm", schedule.clip_norm, schedule.clip_norm is not None),
+        "accumulate": ("schedule.accumulate", schedule.accumulate, schedule.accumulate != 1),
+        "learned": (
+            "balance.strategy", f"{balance.strategy}, which learns", next(balancers.parameters(), None) is not None
+        ),
+        "on_nonfinite": ("balance.on_nonfinite", balance.on_nonfinite, balance.on_nonfinite != "stop"),
+    }  # fmt: skip
+    for what, (key, value, is_asked) in asked.items():
+        if is_asked and what not in honours:
+            raise SpecError(
+                key, f"{value}, which the backend `{spec.backend}` does not honour",
+                fix="leave it out, or take another backend",
+            )  # fmt: skip
 
 
 def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
