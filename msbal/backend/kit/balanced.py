@@ -16,11 +16,12 @@ from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.untouched import untouched
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
-from msbal.engine.processes import rank
+from msbal.engine.processes import all_gather_objects, rank
 from msbal.errors import SpecError
 from msbal.record import NonFinite
 
 _BALANCED = "_msbal_balanced"
+_LOSS_STATE = "loss_state"
 TOLERANCE = 1e-4
 """Of a term, relative: the order in which float32 losses are summed differs."""
 
@@ -68,7 +69,9 @@ class Balanced:
             )
             for splitter in splitters
         }
+        self._called: set[str] = set()
         self._proved: set[str] = set()
+        self._gathered: list[dict[str, Any]] = []
         self._paused = False
         self._collected: dict[str, LevelLosses] | None = None
         self._methods = [_LossMethod(self, splitter) for splitter in splitters]
@@ -89,19 +92,28 @@ class Balanced:
         return self.balancers.parameters()
 
     def synchronize(self) -> None:
-        """Gather what each process saw of the unfinished interval, for the next `state_dict`.
+        """Gather what each process has of its own, for the next `state_dict`: its part of the unfinished interval.
 
         A collective: all processes call it before the first one saves a checkpoint. Does nothing in a single process.
         """
         self.balancers.synchronize()
+        if own := self._own_state():
+            self._gathered = all_gather_objects(own)
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
         """The losses of the unfinished interval that are NaN or infinite, by name."""
         return self.balancers.nonfinite()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the model's and the optimizer's state."""
-        return self.balancers.state_dict()
+        """All that a resumed run needs beside the model's and the optimizer's state; tensors and numbers only."""
+        state: dict[str, Any] = self.balancers.state_dict()
+        if own := self._own_state():
+            state[_LOSS_STATE] = self._gathered or [own]
+        return state
+
+    def _own_state(self) -> dict[str, Any]:
+        """What the loss methods themselves remember, by group; in this process."""
+        return {splitter.group.name: own for splitter in self.splitters if (own := splitter.state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`: the same intervals, draws and weights as if never stopped.
@@ -109,7 +121,14 @@ class Balanced:
         Raises:
             RuntimeError: where it is of other levels or another strategy.
         """
-        self.balancers.load_state_dict(dict(state))
+        found = dict(state)
+        everyones = found.pop(_LOSS_STATE, None)
+        self.balancers.load_state_dict(found)
+        self._gathered = []
+        if everyones:
+            own = everyones[rank() % len(everyones)]
+            for splitter in self.splitters:
+                splitter.load_state(own.get(splitter.group.name, {}))
         if self.records is not None:
             self.records.loaded()
 
@@ -160,7 +179,7 @@ class Balanced:
             SpecError: naming the method that was never called.
         """
         for splitter in self.splitters:
-            if splitter.group.name not in self._proved:
+            if splitter.group.name not in self._called:
                 raise SpecError(
                     f"model: {type(self.model).__name__}",
                     f"a training iteration in which {splitter.name} was never called, so that nothing of group "
@@ -182,6 +201,8 @@ class Balanced:
             return found.result(found.losses.values)
         if not self.active:
             return own(*args, **kwargs)
+        self._called.add(group)
+        self._gathered = []
         expected = None
         if group not in self._proved and splitter.computes:
             expected = _own_terms(splitter, own, args, kwargs)
@@ -252,7 +273,7 @@ class Balanced:
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a graph can be neither copied nor pickled, and belong to one pass of the original.
-        return self.__dict__ | {"losses": {}, "records": None, "_collected": None}
+        return self.__dict__ | {"losses": {}, "records": None, "_collected": None, "_paused": False}
 
 
 class _LossMethod:

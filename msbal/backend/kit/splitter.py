@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -65,6 +65,14 @@ class LossSplitter(ABC):
 
     def release(self) -> None:  # noqa: B027
         """Called when balancing ends."""
+
+    def state(self) -> dict[str, Any]:
+        """What the framework's loss remembers outside of the model's ``state_dict``, and a resumed run needs: numbers
+        by name, of this process; empty for most."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Restore `state`."""
 
     def has_state(self) -> Iterable[nn.Module]:
         """The modules whose running averages the loss advances."""

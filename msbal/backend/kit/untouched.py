@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,12 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (bool, int, float, str, type(None), list, tuple, dict, set)
+_NUMBERS = (bool, int, float, str, type(None))
+_CONTAINERS = (list, tuple, dict, set)
 
 
 @contextmanager
 def untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Put back, at the end, the random state of all libraries, and every buffer and plain attribute of `modules`.
+
+    Every tensor stays the object that it was: DistributedDataParallel and optimizers know them by identity.
 
     Args:
         modules: with all that is in them. Losses keep running averages in buffers (mmdet's GHM), in plain tensors
@@ -25,39 +27,58 @@ def untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
     """
     states = _random_states()
     kept = [
-        (module, _copies(vars(module)), {name: _copy(buffer) for name, buffer in module._buffers.items()})
+        (table, {name: (value, _copy(value)) for name, value in table.items() if _is_plain(name, value)})
         for module in {id(inner): inner for module in modules for inner in module.modules()}.values()
+        for table in (vars(module), module._buffers)
     ]
     try:
         yield
     finally:
-        for module, attributes, buffers in kept:
-            for name in [name for name, value in vars(module).items() if _is_plain(name, value)]:
-                if name not in attributes:
-                    del vars(module)[name]
-            vars(module).update(attributes)
-            module._buffers.update(buffers)
+        for table, values in kept:
+            for name in [name for name, value in table.items() if _is_plain(name, value)]:
+                if name not in values:
+                    del table[name]
+            table.update({name: _restored(*value) for name, value in values.items()})
         _put_back(states)
 
 
 def _is_plain(name: str, value: Any) -> bool:
     # nn.Module's own tables begin with an underscore, and hold parameters and submodules.
-    return not name.startswith("_") and isinstance(value, (*_PLAIN, Tensor))
+    return not name.startswith("_") and _is_data(value)
 
 
-def _copies(attributes: dict[str, Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in attributes.items():
-        if _is_plain(name, value):
-            try:
-                found[name] = _copy(value)
-            except Exception:  # a container of what cannot be copied is no running average
-                continue
-    return found
+def _is_data(value: Any) -> bool:
+    """Whether it is numbers and tensors alone: a list of modules, as detectron2's ``ResNet.stages``, is not."""
+    if type(value) in _CONTAINERS:
+        return all(map(_is_data, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, (*_NUMBERS, Tensor)) and not isinstance(value, nn.Parameter)
 
 
 def _copy(value: Any) -> Any:
-    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return type(value)(map(_copy, value)) if isinstance(value, _CONTAINERS) else value
+
+
+def _restored(value: Any, kept: Any) -> Any:
+    if _same(value, kept):
+        return value
+    if isinstance(value, Tensor) and value.shape == kept.shape:
+        with torch.no_grad():
+            return value.copy_(kept)
+    return kept
+
+
+def _same(value: Any, kept: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.shape == kept.shape and torch.equal(value, kept)
+    if isinstance(value, dict):
+        return value.keys() == kept.keys() and all(_same(value[key], kept[key]) for key in kept)
+    if isinstance(value, list | tuple):
+        return len(value) == len(kept) and all(map(_same, value, kept))
+    return bool(value == kept)
 
 
 def _random_states() -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Head(nn.Module):
         self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
         self.mean = 1.0
         self.register_buffer("seen", torch.zeros(()))
+        self.parts = [nn.Linear(1, 1)]  # not in the module's own tables, as in detectron2's ResNet
 
     def levels(self, x: Tensor) -> Tensor:
         self.mean = 0.5 * self.mean + 1.0
@@ -71,6 +72,12 @@ class Splitter(LossSplitter):
     def terms(self, result: dict[str, Tensor]) -> list[Tensor | None]:
         return [result[key] for key in self.keys]
 
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.owner.mean}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.owner.mean = state["mean"]
+
 
 def balanced(
     model: Any, strategy: Any = "equal", splitter: type[Splitter] = Splitter, **options: Any
@@ -98,7 +105,9 @@ def steps(model: nn.Module, count: int = 5) -> list[Tensor]:
 def test_equal_weights_change_no_bit_and_the_proof_leaves_no_trace() -> None:
     plain, ours = Model(), Model()
     handle = balanced(ours)
+    parts, seen = ours.head.parts, ours.head.seen
     before, after = steps(plain), steps(ours)
+    assert ours.head.parts is parts and ours.head.seen is seen, "what others know by identity is still there"
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert plain.head.mean == ours.head.mean
     assert [record.iteration for record in handle.drain()] == [2, 4]
@@ -171,6 +180,28 @@ def test_a_head_that_is_never_called_is_an_error() -> None:
     balanced(model)
     with pytest.raises(SpecError, match=r"Head\.losses was never called"):
         model(torch.tensor(1.0))
+
+
+def test_a_first_loss_that_is_not_finite_was_called_and_proves_nothing() -> None:
+    class Wrong(Splitter):
+        factor = 1.3
+
+    model = Model()
+    balanced(model, splitter=Wrong)
+    total(model, float("nan"))
+    with pytest.raises(SpecError, match="add up to"):
+        total(model)
+
+
+def test_a_copy_made_between_two_steps_is_balanced() -> None:
+    model = Model()
+    handle = balanced(model)
+    handle.pause()
+    twin = copy.deepcopy(model)
+    total(twin)
+    total(model)
+    assert balanced_of(twin).balancers.balancers["all"].iteration == 1  # type: ignore[union-attr]
+    assert handle.balancers.balancers["all"].iteration == 0
 
 
 def test_a_part_that_is_replaced_afterwards_is_an_error() -> None:
@@ -250,6 +281,7 @@ def test_state_goes_on() -> None:
     handle = balanced_of(second)
     state = balanced_of(first).state_dict()  # type: ignore[union-attr]
     handle.load_state_dict(state)  # type: ignore[union-attr]
+    assert second.head.mean == first.head.mean != Model().head.mean, "which is in no state_dict of the model"
     steps(second, 3)
     assert handle.balancers.balancers["all"].iteration == 7  # type: ignore[union-attr]
 
