@@ -209,6 +209,7 @@ class Balanced:
         found = splitter.split(own, args, kwargs)
         if found is None:
             return own(*args, **kwargs)
+        expected = expected if found.own is None else found.own
         if group not in self._proved and self._holds(splitter, found.losses.values, expected):
             self._proved.add(group)
         self.losses[group] = found.losses.values.detach()

@@ -19,10 +19,12 @@ class Split(NamedTuple):
     Attributes:
         losses: ``[T, K]``, attached to the graph, unweighted, finest level first; and the positives.
         result: makes of ``[T, K]`` weighted losses what the framework's method returns. Called once.
+        own: the framework's own terms, where this call computed them anyway: what the levels have to add up to.
     """
 
     losses: LevelLosses
     result: Callable[[Tensor], Any]
+    own: Sequence[Tensor | None] | None = None
 
 
 class LossSplitter(ABC):
