@@ -26,6 +26,7 @@ import torch
 
 from msbal.backend import Backend, Detector, LevelGroup, load_backend
 from msbal.backend.kit.balanced import group_names
+from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove, total
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.determinism import deterministic
@@ -33,7 +34,7 @@ from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, SpecError
 from msbal.records import read_intervals
 from msbal.spec import RunSpec, parse_spec
-from msbal.training import claim, execute, prepare, read_data, seed_everything
+from msbal.training import claim, execute, prepare, read_data
 
 GENERATED = {"format": "generated", "train_images": 8, "val_images": 4, "size": 128}
 

@@ -165,7 +165,8 @@ def _predicted(
 
 
 def _build(spec: RunSpec, data: DetectionData) -> Detector:
-    from msbal.training.plan import ready_backend, seed_everything
+    from msbal.backend.kit.seeding import seed_everything
+    from msbal.training.plan import ready_backend
 
     backend = ready_backend(spec.backend)
     seed_everything(spec.seed)

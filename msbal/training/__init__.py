@@ -1,7 +1,7 @@
 """A run: plan it, claim its folder, execute it."""
 
 from msbal.training.execute import Outcome, claim, execute, gather_predictions
-from msbal.training.plan import Plan, make_balancers, prepare, read_data, ready_backend, seed_everything
+from msbal.training.plan import Plan, make_balancers, prepare, read_data, ready_backend
 from msbal.training.resume import choose_checkpoint
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "prepare",
     "read_data",
     "ready_backend",
-    "seed_everything",
 ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, load_backend
 from msbal.backend.kit.balanced import group_names
+from msbal.backend.kit.seeding import seed_everything
 from msbal.data.load import load
 from msbal.data.model import DetectionData
 from msbal.engine import BalancerSet
@@ -71,13 +70,6 @@ def ready_backend(name: str) -> Backend:
         remedy = diagnosis.remedies[0] if diagnosis.remedies else ""
         raise BackendError(f"backend {name}", diagnosis.problems[0], fix=f"run `{remedy}`" if remedy else "")
     return backend
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators: initial weights follow from it."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def prepare(spec: RunSpec) -> Plan:

@@ -7,7 +7,6 @@ in their balancing so see the same pixels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-
-def mix(*parts: int | str) -> int:
-    """A seed below 2**63 from several numbers and names."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+from msbal.backend.kit.seeding import mix
 
 
 def image_at(position: int, images: int, seed: int) -> int:
