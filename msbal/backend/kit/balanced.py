@@ -52,11 +52,7 @@ class Balanced:
         balancers: BalancerSet,
         notes: Sequence[str] = (),
     ) -> None:
-        if balanced_of(model) is not None:
-            raise SpecError(
-                f"model: {type(model).__name__}", "balanced already", "a model that is not",
-                fix="call remove() on what the first balance() returned",
-            )  # fmt: skip
+        require_unbalanced(model)
         self.model, self.splitters, self.balancers, self.notes = (
             model, tuple(splitters), balancers, tuple(notes),
         )  # fmt: skip
@@ -373,6 +369,15 @@ def put_balancers(
     if records is not None:
         balanced.records = ScriptRecords(balancers, records if rank() == 0 else None)
     return balanced
+
+
+def require_unbalanced(model: nn.Module) -> None:
+    """Raises: SpecError, where the model is balanced already."""
+    if balanced_of(model) is not None:
+        raise SpecError(
+            f"model: {type(model).__name__}", "balanced already", "a model that is not",
+            fix="call remove() on what the first balance() returned",
+        )  # fmt: skip
 
 
 def balanced_of(model: nn.Module) -> Balanced | None:
