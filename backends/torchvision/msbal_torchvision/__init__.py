@@ -14,17 +14,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-_HOMES = {
-    "Balance": "msbal_torchvision.balancing",
-    "balance": "msbal_torchvision.balancing",
-    "Seam": "msbal_torchvision.seams",
-    "UnsplittableModelError": "msbal_torchvision.seams",
-    "install": "msbal_torchvision.seams",
-}
+_HOMES = {"balance": "msbal_torchvision.balancing", "balanced_of": "msbal.backend.kit.balanced"}
 
 if TYPE_CHECKING:
-    from msbal_torchvision.balancing import Balance, balance
-    from msbal_torchvision.seams import Seam, UnsplittableModelError, install
+    from msbal.backend.kit.balanced import balanced_of
+    from msbal_torchvision.balancing import balance
 
 
 def __getattr__(name: str) -> Any:
@@ -33,4 +27,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'msbal_torchvision' has no attribute '{name}'")
 
 
-__all__ = ["Balance", "Seam", "UnsplittableModelError", "balance", "install"]
+__all__ = ["balance", "balanced_of"]

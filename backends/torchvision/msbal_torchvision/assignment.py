@@ -47,7 +47,8 @@ def count_boxes(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -
 
 def _resized_boxes(transform: Any, data: DetectionData) -> tuple[Tensor, Tensor]:
     """Boxes ``[N, 4]`` as the model sees them, and ``[N, 2]`` height and width of their padded images."""
-    boxes, sizes = [np.zeros((0, 4), np.float32)], [np.zeros((0, 2), np.float32)]
+    boxes: list[Any] = [np.zeros((0, 4), np.float32)]
+    sizes: list[Any] = [np.zeros((0, 2), np.float32)]
     for record in data.images:
         kept = record.boxes[~record.crowd].astype(np.float32)
         if transform.fixed_size is not None:

@@ -78,7 +78,7 @@ class TorchvisionBackend:
         from msbal.training.distributed import resolve_device
         from msbal_torchvision.detector import TorchvisionDetector
         from msbal_torchvision.models import build_model
-        from msbal_torchvision.seams import UnsplittableModelError, install
+        from msbal_torchvision.splitters import find
 
         assert isinstance(spec.model, TorchvisionModel)
         two_stage = spec.model.name == "fasterrcnn"
@@ -91,13 +91,8 @@ class TorchvisionBackend:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
             model = build_model(spec.model, len(classes))
-        try:
-            seam = install(model, ("rpn",) if scope is None else scope)
-        except UnsplittableModelError as error:
-            raise SpecError("model", str(error)) from error
-        except ValueError as error:
-            raise SpecError("balance.scope", str(error)) from error
-        return TorchvisionDetector(model, seam, spec, resolve_device(spec.device))
+        splitters = find(model) if scope is None else find(model, scope)
+        return TorchvisionDetector(model, splitters, spec, resolve_device(spec.device))
 
     def starter(self, data: DetectionData) -> str:
         """The ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msbal.backend import Job, LevelGroup, SplitLosses
-from msbal.backend.proof import measuring
+from msbal.backend import Job
+from msbal.backend.kit.splitter import LossSplitter
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_torchvision import checkpoints
 from msbal_torchvision.assignment import count_boxes
+from msbal_torchvision.losses import Measurable
 from msbal_torchvision.pixels import read_image, read_target, to_device
-from msbal_torchvision.seams import Seam
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
-class TorchvisionDetector:
+class TorchvisionDetector(Measurable):
     """See `msbal.backend.Detector`.
 
     Labels are torchvision's: class 0 is the background, the first class of the data set is 1.
@@ -33,27 +33,17 @@ class TorchvisionDetector:
         average: the averaged weights, which predict where there are any.
     """
 
-    def __init__(self, model: nn.Module, seam: Seam, spec: RunSpec, device: torch.device) -> None:
-        self.model = model.to(device)
-        self.seam, self.spec, self.device = seam, spec, device
-        self.groups: tuple[LevelGroup, ...] = seam.groups
+    def __init__(
+        self, model: nn.Module, splitters: Sequence[LossSplitter], spec: RunSpec, device: torch.device
+    ) -> None:
+        super().__init__(model.to(device), splitters)
+        self.spec, self.device = spec, device
         self.average: nn.Module | None = None
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
         """Images and targets on the device, as ``model(images, targets)`` takes them."""
         samples = [(read_image(data.images[i]), read_target(data.images[i])) for i in indices]
         return to_device(samples, self.device)
-
-    def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """torchvision's own losses, as if no seam were installed."""
-        with measuring(self.model), self.seam.bypassed():
-            losses: dict[str, Tensor] = self.model(*batch)
-            return losses
-
-    def split_losses(self, batch: Batch) -> SplitLosses:
-        """The losses through the seam."""
-        with measuring(self.model):
-            return self.seam.split(self.model(*batch))
 
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
         """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""

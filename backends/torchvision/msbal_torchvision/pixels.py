@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
+from msbal.backend.kit.seeding import mix
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import DataError
-from msbal.training.stream import image_at, mix
+from msbal.training.stream import image_at
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 

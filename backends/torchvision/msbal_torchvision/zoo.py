@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.models import detection, get_model, list_models
 
-from msbal.backend import SplitLosses
-from msbal.backend.proof import measuring
 from msbal.coverage.outcome import REFUSED, Outcome, one_line, unusable
 from msbal.coverage.zoo import prove_outcome
-from msbal_torchvision.seams import Seam, UnsplittableModelError, install
+from msbal.errors import SpecError
+from msbal_torchvision.losses import Measurable
+from msbal_torchvision.splitters import find
 
 SIDE = 128  # pixels
 CLASSES = 4  # with the background
@@ -23,7 +22,7 @@ class TorchvisionZoo:
     """See `msbal.coverage.zoo.Zoo`. A name is that of ``torchvision.models.get_model``."""
 
     def names(self) -> list[str]:
-        return list_models(module=detection)
+        return [str(name) for name in list_models(module=detection)]
 
     def digest(self, name: str) -> str:
         return name
@@ -45,29 +44,13 @@ class TorchvisionZoo:
         reason = ""
         for scope in (("rpn", "roi"), ("rpn",)):
             try:
-                seam = install(model, scope)
+                splitters = find(model, scope)
                 break
-            except UnsplittableModelError as error:
+            except SpecError as error:
                 reason = one_line(str(error))
         else:
             return Outcome("", REFUSED, reason, kind)
-        return prove_outcome(_Subject(model, seam), batch, kind)  # type: ignore[arg-type]
-
-
-class _Subject:
-    """A model and its seam, as `msbal.backend.proof.prove` wants them."""
-
-    def __init__(self, model: Any, seam: Seam) -> None:
-        self.model, self.groups, self._seam = model, seam.groups, seam
-
-    def framework_losses(self, batch: Any) -> dict[str, Tensor]:
-        with measuring(self.model), self._seam.bypassed():
-            losses: dict[str, Tensor] = self.model(*batch)
-            return losses
-
-    def split_losses(self, batch: Any) -> SplitLosses:
-        with measuring(self.model):
-            return self._seam.split(self.model(*batch))
+        return prove_outcome(Measurable(model, splitters), batch, kind)  # type: ignore[arg-type]
 
 
 def small_batch(side: int = SIDE) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from msbal.backend import LevelGroup, SplitLosses
+from msbal.backend import LevelGroup
 from msbal.errors import RunError
 
-MOST_MESSAGES = 10
+MAX_MESSAGES = 10
 
 Sighting: TypeAlias = tuple[int, int, str]
 """Iteration, rank, and what was not finite."""
@@ -60,8 +60,14 @@ class Guard:
         self._seen: list[Sighting] = []
         self._said = 0
 
-    def protect(self, iteration: int, total: Tensor, split: SplitLosses) -> Tensor:
+    def protect(
+        self, iteration: int, total: Tensor, losses: Mapping[str, Tensor], rest: Mapping[str, Tensor]
+    ) -> Tensor:
         """`total`, whose gradient is NaN where its value is not finite.
+
+        Args:
+            losses: ``[T, K]`` by group, unweighted.
+            rest: the losses that are not balanced, by name.
 
         Raises:
             RunError: as `poll` does.
@@ -78,8 +84,8 @@ class Guard:
                 iteration,
                 host,
                 arrived,
-                {name: losses.values.detach() for name, losses in split.groups.items()},
-                {name: loss.detach() for name, loss in split.rest.items()},
+                dict(losses),
+                {name: loss.detach() for name, loss in rest.items()},
             )
         )
         return total * torch.where(finite, 1.0, math.nan)
@@ -138,8 +144,8 @@ class Guard:
             )
         for iteration, rank, what in sightings:
             self._said += 1
-            if self._said <= MOST_MESSAGES:
-                last = " (further ones are only recorded)" if self._said == MOST_MESSAGES else ""
+            if self._said <= MAX_MESSAGES:
+                last = " (further ones are only recorded)" if self._said == MAX_MESSAGES else ""
                 self.say(f"step left out: iteration {iteration}, rank {rank}: {what}{last}")
 
     def _name(self, suspect: _Suspect) -> str:

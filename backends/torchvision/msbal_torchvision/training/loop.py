@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from msbal.backend import Job, SplitLosses
-from msbal.engine import LevelLosses
+from msbal.backend import Job
+from msbal.backend.kit.balanced import Balanced
+from msbal.backend.kit.seeding import mix
 from msbal.errors import SpecError
 from msbal.training.distributed import rank, world_size
-from msbal.training.stream import Positions, mix
+from msbal.training.stream import Positions
 from msbal_torchvision import checkpoints
 from msbal_torchvision.pixels import Sample, Stream, keep, to_device
-from msbal_torchvision.seams import Seam
 from msbal_torchvision.training.guard import Guard
 from msbal_torchvision.training.optimization import Stepper, make_optimizer, make_scheduler
 from msbal_torchvision.training.pace import Pace
@@ -39,24 +40,6 @@ def _outlive_signals(worker: int) -> None:
     """A scheduler's SIGTERM reaches all processes: those that load go on until the training has stopped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-class _Forward(nn.Module):
-    """The model and its seam as one module, so that `DistributedDataParallel` sees the level losses."""
-
-    def __init__(self, model: nn.Module, seam: Seam) -> None:
-        super().__init__()
-        self.model, self.seam = model, seam
-
-    def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        split = self.seam.split(self.model(images, targets))
-        values = {name: losses.values for name, losses in split.groups.items()}
-        positives = {
-            name: losses.positives for name, losses in split.groups.items() if losses.positives is not None
-        }
-        return values, positives, dict(split.rest)
 
 
 class Trainer:
@@ -95,11 +78,13 @@ class Trainer:
         self.guard = Guard(
             job.spec.balance.on_nonfinite, detector.groups, self.rank, self.processes, job.monitor.message
         )
-        self.forward: nn.Module = _Forward(self.model, detector.seam)
+        self.forward: nn.Module = self.model
         if self.processes > 1:
             self.forward = DistributedDataParallel(
-                self.forward, device_ids=[self.device] if self.device.type == "cuda" else None
+                self.model, device_ids=[self.device] if self.device.type == "cuda" else None
             )
+        # At last: nothing can fail any more, and the average was no balanced model's copy.
+        self.balanced = Balanced(self.model, detector.splitters, self.balancers)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -111,7 +96,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
-            "balancers": self.balancers.state_dict(),
+            "balancers": self.balanced.state_dict(),
         }
         if self.average is not None:
             state["average"] = self.average.state_dict()
@@ -128,7 +113,7 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.stepper.load_state_dict(state["scaler"])
-            self.balancers.load_state_dict(state["balancers"])
+            self.balanced.load_state_dict(state["balancers"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.iteration = int(state["iteration"])
@@ -145,7 +130,7 @@ class Trainer:
         """Write a checkpoint, on the first rank, after all records up to it."""
         self.job.recorder.flush()
         # The ranks' own losses of an unfinished interval; a collective.
-        self.job.balancers.synchronize()
+        self.balanced.synchronize()
         if self.rank == 0:
             checkpoints.save(self.job.run.checkpoints, self.state())
 
@@ -180,7 +165,7 @@ class Trainer:
         return self.iteration % self.schedule.accumulate == 0 or self.iteration == self.total
 
     def run_iteration(self, samples: list[Sample]) -> None:
-        """Forward, balance, backward, and a step where one is due."""
+        """Forward, backward, and a step where one is due; the model balances its losses itself."""
         self.iteration += 1
         # What samplers and drop-outs draw is a function of (seed, iteration, rank): there is no random
         # state to save, and runs with other strategies draw the same.
@@ -188,12 +173,12 @@ class Trainer:
         images, targets = to_device(samples, self.device)
         with self._synchronisation():
             with self.stepper.autocast():
-                values, positives, rest = self.forward(images, targets)
-            losses = {name: LevelLosses(value, positives.get(name)) for name, value in values.items()}
-            total = self.balancers(losses)
-            for loss in rest.values():
-                total = total + loss
-            total = self.guard.protect(self.iteration, total, SplitLosses(losses, rest))
+                losses: dict[str, Tensor] = self.forward(images, targets)
+            self.balanced.require_calls()
+            total = reduce(torch.add, losses.values())
+            total = self.guard.protect(
+                self.iteration, total, self.balanced.losses, self.detector.rest(losses)
+            )
             self.stepper.backward(total)
         if self.whole:
             self._average_learned()
@@ -228,6 +213,14 @@ class Trainer:
 def train(detector: TorchvisionDetector, job: Job) -> None:
     """Train to the end, or until asked to stop; see `msbal.backend.Detector.train`."""
     trainer = Trainer(detector, job)
+    try:
+        _run(trainer)
+    finally:
+        trainer.balanced.remove()
+
+
+def _run(trainer: Trainer) -> None:
+    detector, job = trainer.detector, trainer.job
     trainer.resume()
     total, recorder, monitor = trainer.total, job.recorder, job.monitor
     monitor.started(trainer.iteration, total, detector.groups)

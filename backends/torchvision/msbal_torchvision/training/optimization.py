@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from msbal.spec.schedule import OptimizerSpec, ScheduleSpec
 
 WARMUP_START = 1e-3
-MOST_WARMUP = 500
+MAX_WARMUP = 500
 _NEVER = 2**31 - 1
 
 
@@ -55,7 +55,7 @@ class LearningRate:
 
     def __init__(self, spec: ScheduleSpec, total: int) -> None:
         self.kind, self.total = spec.scheduler or "step", total
-        self.warmup = min(MOST_WARMUP, total // 10) if spec.warmup is None else spec.warmup
+        self.warmup = min(MAX_WARMUP, total // 10) if spec.warmup is None else spec.warmup
         decay = (8 / 12, 11 / 12) if spec.decay is None else spec.decay
         self.milestones = [round(fraction * total) for fraction in decay]
 

@@ -11,13 +11,18 @@ from PIL import Image
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from msbal.backend.kit.seeding import mix
 from msbal.backend.proof import prove
 from msbal.data.model import subset
 from msbal.errors import DataError
-from msbal.training.stream import Positions, mix
+from msbal.training.stream import Positions
 from msbal_torchvision.assignment import count_boxes
 from msbal_torchvision.pixels import Stream, read_image
-from msbal_torchvision.seams import install
+from msbal_torchvision.splitters import find
+
+
+def groups_of(model, scope=("rpn",)):
+    return [splitter.group for splitter in find(model, scope)]
 
 
 @pytest.mark.parametrize("name", ["retinanet", "fcos", "fasterrcnn", "ssd"])
@@ -54,7 +59,7 @@ def test_predictions_are_coco_results(make_run, data):
 @pytest.mark.parametrize("name", ["retinanet", "fasterrcnn", "ssd"])
 def test_boxes_go_to_the_level_of_their_best_anchor(make_model, data, name):
     model = make_model(name)
-    groups = install(model).groups
+    groups = groups_of(model)
     counts = count_boxes(model, groups, data)[groups[0].name]
     generator = model.rpn.anchor_generator if name == "fasterrcnn" else model.anchor_generator
     expected = [0] * 5
@@ -85,11 +90,11 @@ def test_fcos_and_roi_boxes_go_by_size(make_model, data):
     some = dataclasses.replace(data, images=(record,))
     model = make_model("fcos", min_size=160, max_size=200)
     # Enlarged by 160/96. Anchors of 2, 4, ... pixels: 16, 32, ... from a box's centre is where a level ends.
-    assert count_boxes(model, install(model).groups, some) == {"all": [1, 1, 1, 0, 0]}
+    assert count_boxes(model, groups_of(model), some) == {"all": [1, 1, 1, 0, 0]}
     # floor(4 + log2(side / 34)) of the square of the same area, at least 2: sides 7, 21 and 49.
     model = make_model("fasterrcnn")
     assert model.roi_heads.box_roi_pool.canonical_scale == 34
-    assert count_boxes(model, install(model, ("roi",)).groups, some) == {"roi": [1, 1, 1, 0]}
+    assert count_boxes(model, groups_of(model, ("roi",)), some) == {"roi": [1, 1, 1, 0]}
 
 
 # -- the stream of samples -----------------------------------------------------------------------

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny_torchvision import make_data, run_in
 
+from msbal.backend.kit.seeding import mix
 from msbal.errors import RunError, SpecError
-from msbal.training.stream import Positions, mix
+from msbal.training.stream import Positions
 from msbal_torchvision import checkpoints
 from msbal_torchvision.models import build_model
 from msbal_torchvision.pixels import Stream, to_device

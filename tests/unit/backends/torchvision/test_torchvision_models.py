@@ -14,8 +14,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from msbal.backend import load_backend
 from msbal.errors import SpecError
 from msbal_torchvision.models import build_model
-from msbal_torchvision.seams import install
 from msbal_torchvision.spec import TorchvisionModel
+from msbal_torchvision.splitters import find
 from msbal_torchvision.weights import load_weights
 
 
@@ -38,7 +38,7 @@ def one_image(size=96):
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v3_large"])
 def test_every_detector_has_every_backbone_and_five_octaves(real_backbone, name, backbone):
     model = build(name=name, backbone=backbone, min_size=96, fpn_channels=16, head_convs=1)
-    (group,) = install(model).groups
+    group = find(model)[0].group
     if name == "ssd" and backbone == "mobilenet_v3_large":
         assert len(group.levels) == 6
         return

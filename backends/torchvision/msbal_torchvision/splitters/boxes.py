@@ -1,6 +1,6 @@
 """Box losses, one value a box.
 
-Stands in for ``torchvision.models.detection._utils._box_loss``, which sums over the boxes.
+Stands for ``torchvision.models.detection._utils._box_loss``, which sums over the boxes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-from msbal_torchvision.seams.numerics import row_sums
+from msbal_torchvision.splitters.numerics import row_sums
 
 _IOU_LOSSES = {
     "ciou": complete_box_iou_loss,

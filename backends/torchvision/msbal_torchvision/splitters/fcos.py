@@ -1,6 +1,6 @@
 """FCOS: focal, GIoU and centerness loss per level.
 
-Stands in for ``FCOSHead.compute_loss`` of torchvision 0.19 to 0.26, which normalises all three by the
+Stands for ``FCOSHead.compute_loss`` of torchvision 0.19 to 0.26, which normalises all three by the
 positives of the whole batch.
 
 Shapes: B images, R points of an image, level-major; n positives of the batch.
@@ -11,42 +11,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection.fcos import FCOS, FCOSHead
+from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from msbal_torchvision.seams.numerics import anchors_per_level, level_sums, spread
-from msbal_torchvision.seams.part import OneStagePart
-from msbal_torchvision.seams.seam import require_own_loss
+from msbal.backend.kit.splitter import Split
+from msbal_torchvision.splitters.numerics import level_sums, spread
+from msbal_torchvision.splitters.splitter import AnchorSplitter
 
 
-class FCOSPart(OneStagePart):
-    """The seam in one FCOS head."""
+class FCOSSplitter(AnchorSplitter):
+    """Of one FCOS head."""
 
-    terms = ("cls", "bbox", "centerness")
-    keys = ("classification", "bbox_regression", "bbox_ctrness")
+    framework, method = FCOSHead, "compute_loss"
+    term_names = ("cls", "bbox", "centerness")
+    term_keys = ("classification", "bbox_regression", "bbox_ctrness")
 
-    @staticmethod
-    def check(model: FCOS) -> None:
-        """Refuse a model whose loss is the user's own, as `require_own_loss` says."""
-        require_own_loss(model, FCOS, "compute_loss")
-        require_own_loss(model.head, FCOSHead, "compute_loss")
-
-    def install(self, model: FCOS) -> None:
-        """Stand in for the head's `compute_loss`."""
-        self.head = model.head
-        self.watch_grids(model.head)
-        self.seam.replace_method(model.head, "compute_loss", self.compute_loss)
-
-    def compute_loss(
+    def split_call(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Split:
         """``FCOSHead.compute_loss``, split into levels."""
-        if not self.seam.active:
-            return type(self.head).compute_loss(self.head, targets, head_outputs, anchors, matched_idxs)  # type: ignore[no-any-return]
         cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
         images, total = cls_logits.shape[:2]
 
@@ -65,10 +52,10 @@ class FCOSPart(OneStagePart):
         one_hot[image, point, labels] = 1.0
         cls = sigmoid_focal_loss(cls_logits, one_hot, reduction="none").sum(dim=2)
 
-        predicted = self.head.box_coder.decode(bbox_regression[image, point], anchor)
+        predicted = self.owner.box_coder.decode(bbox_regression[image, point], anchor)
         bbox = generalized_box_iou_loss(predicted, boxes, reduction="none")
 
-        distances = self.head.box_coder.encode(anchor, boxes)
+        distances = self.owner.box_coder.encode(anchor, boxes)
         left_right, top_bottom = distances[:, [0, 2]], distances[:, [1, 3]]
         centerness_target = torch.sqrt(
             (left_right.amin(dim=1) / left_right.amax(dim=1))
@@ -85,6 +72,6 @@ class FCOSPart(OneStagePart):
                 spread(centerness, where, images * total).view(images, total),
             ]
         )
-        sizes = anchors_per_level(self.grids, total)
+        sizes = self.sizes(total)
         positives = level_sums(foreground.unsqueeze(0).to(torch.float32), sizes)[0]
-        return self.hand_out(level_sums(rows, sizes) / max(1, point.numel()), positives)
+        return Split(self.losses(level_sums(rows, sizes) / max(1, point.numel()), positives), self.named)

@@ -1,6 +1,6 @@
 """RetinaNet: focal and box loss per level.
 
-Stands in for ``RetinaNetHead.compute_loss``, that is for ``RetinaNetClassificationHead.compute_loss`` and
+Stands for ``RetinaNetHead.compute_loss``, that is for ``RetinaNetClassificationHead.compute_loss`` and
 ``RetinaNetRegressionHead.compute_loss`` of torchvision 0.19 to 0.26. torchvision normalises per image: each
 image's loss by that image's positives, then by the images of the batch; so do the levels here.
 
@@ -12,53 +12,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torchvision.models.detection.retinanet import (
-    RetinaNet,
     RetinaNetClassificationHead,
     RetinaNetHead,
     RetinaNetRegressionHead,
 )
 from torchvision.ops import sigmoid_focal_loss
 
-from msbal_torchvision.seams.boxes import box_losses
-from msbal_torchvision.seams.numerics import anchors_per_level, level_sums, spread
-from msbal_torchvision.seams.part import OneStagePart
-from msbal_torchvision.seams.seam import require_own_loss
+from msbal.backend.kit.splitter import Split
+from msbal_torchvision.splitters.boxes import box_losses
+from msbal_torchvision.splitters.numerics import level_sums, spread
+from msbal_torchvision.splitters.own import require_own_loss
+from msbal_torchvision.splitters.splitter import AnchorSplitter
 
-TERMS = ("cls", "bbox")
 
+class RetinaNetSplitter(AnchorSplitter):
+    """Of one RetinaNet's head."""
 
-class RetinaNetPart(OneStagePart):
-    """The seam in one RetinaNet's head."""
+    framework, method = RetinaNetHead, "compute_loss"
+    term_names = ("cls", "bbox")
+    term_keys = ("classification", "bbox_regression")
 
-    terms = TERMS
-    keys = ("classification", "bbox_regression")
+    def check_parts(self) -> None:
+        """See `LevelSplitter.check_parts`."""
+        require_own_loss(self.owner.classification_head, RetinaNetClassificationHead, "compute_loss")
+        require_own_loss(self.owner.regression_head, RetinaNetRegressionHead, "compute_loss")
 
-    @staticmethod
-    def check(model: RetinaNet) -> None:
-        """Refuse a model whose loss is the user's own, as `require_own_loss` says."""
-        require_own_loss(model, RetinaNet, "compute_loss")
-        require_own_loss(model.head, RetinaNetHead, "compute_loss")
-        require_own_loss(model.head.classification_head, RetinaNetClassificationHead, "compute_loss")
-        require_own_loss(model.head.regression_head, RetinaNetRegressionHead, "compute_loss")
-
-    def install(self, model: RetinaNet) -> None:
-        """Stand in for the head's `compute_loss`."""
-        self.head = model.head
-        self.watch_grids(model.head)
-        self.seam.replace_method(model.head, "compute_loss", self.compute_loss)
-
-    def compute_loss(
+    def split_call(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Split:
         """``RetinaNetHead.compute_loss``, split into levels."""
-        if not self.seam.active:
-            return type(self.head).compute_loss(self.head, targets, head_outputs, anchors, matched_idxs)  # type: ignore[no-any-return]
-        between_thresholds = self.head.classification_head.BETWEEN_THRESHOLDS
-        regression = self.head.regression_head
+        between_thresholds = self.owner.classification_head.BETWEEN_THRESHOLDS
+        regression = self.owner.regression_head
         cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
         total = cls_logits.shape[1]
 
@@ -86,6 +74,6 @@ class RetinaNetPart(OneStagePart):
             foregrounds.append(foreground)
 
         rows = torch.stack([torch.stack(cls_rows), torch.stack(bbox_rows)])
-        sizes = anchors_per_level(self.grids, total)
+        sizes = self.sizes(total)
         positives = level_sums(torch.stack(foregrounds).unsqueeze(0).to(torch.float32), sizes)[0]
-        return self.hand_out(level_sums(rows, sizes) / len(targets), positives)
+        return Split(self.losses(level_sums(rows, sizes) / len(targets), positives), self.named)

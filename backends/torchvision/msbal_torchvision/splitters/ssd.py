@@ -1,6 +1,6 @@
 """SSD: cross-entropy and smooth L1 loss per level.
 
-Stands in for ``SSD.compute_loss`` of torchvision 0.19 to 0.26. Hard negatives are mined over all levels of
+Stands for ``SSD.compute_loss`` of torchvision 0.19 to 0.26. Hard negatives are mined over all levels of
 an image together, first; only then are the losses split. Both terms are normalised by the positives of the
 batch.
 
@@ -10,43 +10,40 @@ Shapes: B images, R default boxes of an image, level-major.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.ssd import SSD
 
-from msbal_torchvision.seams.numerics import level_sums, row_sums, spread
-from msbal_torchvision.seams.part import OneStagePart
-from msbal_torchvision.seams.seam import require_own_loss
+from msbal.backend.kit.splitter import Split
+from msbal_torchvision.splitters.numerics import level_sums, row_sums, spread
+from msbal_torchvision.splitters.splitter import AnchorSplitter
 
 
-class SSDPart(OneStagePart):
-    """The seam in one SSD."""
+class SSDSplitter(AnchorSplitter):
+    """Of one SSD."""
 
-    terms = ("cls", "bbox")
-    keys = ("classification", "bbox_regression")
+    framework, method = SSD, "compute_loss"
+    term_names = ("cls", "bbox")
+    term_keys = ("classification", "bbox_regression")
 
-    @staticmethod
-    def check(model: SSD) -> None:
-        """Refuse a model whose loss is the user's own, as `require_own_loss` says."""
-        require_own_loss(model, SSD, "compute_loss")
+    def watched(self) -> nn.Module:
+        """See `AnchorSplitter.watched`."""
+        head: nn.Module = self.owner.head
+        return head
 
-    def install(self, model: SSD) -> None:
-        """Stand in for the model's `compute_loss`."""
-        self.model = model
-        self.watch_grids(model.head)
-        self.seam.replace_method(model, "compute_loss", self.compute_loss)
+    def named(self, weighted: Tensor) -> dict[str, Tensor]:
+        """See `LevelSplitter.named`; SSD names its boxes first."""
+        return dict(reversed(super().named(weighted).items()))
 
-    def compute_loss(
+    def split_call(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
+    ) -> Split:
         """``SSD.compute_loss``, split into levels."""
-        model = self.model
-        if not self.seam.active:
-            return type(model).compute_loss(model, targets, head_outputs, anchors, matched_idxs)  # type: ignore[no-any-return]
+        model = self.owner
         cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
         images, total, classes = cls_logits.shape
 
@@ -76,18 +73,9 @@ class SSDPart(OneStagePart):
         # A positive is counted twice where an image runs out of negatives, as in torchvision.
         cls_rows = torch.where(foreground, cls, 0.0) + torch.where(background, cls, 0.0)
 
-        sizes = self._sizes(total)
+        # A level's default boxes in a cell differ in number from another's.
+        sizes = self.sizes(total, model.anchor_generator.num_anchors_per_location())
         rows = torch.stack([cls_rows.to(bbox_rows[0].dtype), torch.stack(bbox_rows)])
         positives = level_sums(foreground.unsqueeze(0).to(torch.float32), sizes)[0]
-        return self.hand_out(level_sums(rows, sizes) / max(1, positives_found), positives)
-
-    def _sizes(self, total: int) -> list[int]:
-        """Default boxes per level: their number in a cell differs between levels."""
-        per_cell = self.model.anchor_generator.num_anchors_per_location()
-        sizes = [height * width * count for (height, width), count in zip(self.grids, per_cell, strict=True)]
-        if sum(sizes) != total:
-            raise RuntimeError(
-                f"SSD's levels should have {total} default boxes together. Found {sizes} from "
-                f"{type(self.model.anchor_generator).__name__}.num_anchors_per_location()"
-            )
-        return sizes
+        values = level_sums(rows, sizes) / max(1, positives_found)
+        return Split(self.losses(values, positives), self.named)

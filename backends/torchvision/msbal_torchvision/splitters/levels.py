@@ -1,4 +1,4 @@
-"""The levels of a model: their strides and names.
+"""The levels of a model: their strides.
 
 torchvision lists feature maps in the order in which the backbone returns them, finest first in all of
 its own models; msbal wants finest first always.
@@ -6,15 +6,11 @@ its own models; msbal wants finest first always.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from msbal_torchvision.seams.seam import UnsplittableModelError
+from torch import Tensor
 
 _PROBE_SIZE = 256  # pixels: two cells at stride 128
 
@@ -62,33 +58,3 @@ def find_levels(model: Any) -> Levels:
     if steps is not None and len(steps) == len(strides):
         strides = [round(step) for step in steps]
     return Levels(tuple(features), tuple(strides))
-
-
-def name_levels(strides: Sequence[int]) -> tuple[str, ...]:
-    """``P3`` for stride 8, and so on by the nearest power of two; of equals ``P5a``, ``P5b``.
-
-    Args:
-        strides: finest first.
-    """
-    octaves = [round(math.log2(stride)) for stride in strides]
-    names = []
-    for level, octave in enumerate(octaves):
-        if octaves.count(octave) == 1:
-            names.append(f"P{octave}")
-        else:
-            names.append(f"P{octave}{chr(ord('a') + octaves[:level].count(octave))}")
-    return tuple(names)
-
-
-def require_two_levels(head: nn.Module, strides: Sequence[int], why: str = "") -> None:
-    """Refuse a head with nothing to balance.
-
-    Raises:
-        UnsplittableModelError: where there are fewer than two levels.
-    """
-    if len(strides) < 2:
-        raise UnsplittableModelError(
-            f"{type(head).__name__} should have at least two pyramid levels to balance. Found {len(strides)} "
-            f"(stride {', '.join(map(str, strides)) or 'none'})"
-            + (f": {why}" if why else ": give the model a backbone with a feature pyramid")
-        )

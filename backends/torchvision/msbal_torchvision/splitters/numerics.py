@@ -17,20 +17,6 @@ import torch
 from torch import Tensor
 
 
-def anchors_per_level(grids: Sequence[tuple[int, int]], anchors: int) -> list[int]:
-    """Anchors of each level, where every cell of every level has as many.
-
-    torchvision's heads recover level sizes in the same way for inference (``RetinaNet.forward``).
-
-    Args:
-        grids: height and width of each feature map.
-        anchors: of an image, over all levels.
-    """
-    cells = [height * width for height, width in grids]
-    per_cell = anchors // sum(cells)
-    return [count * per_cell for count in cells]
-
-
 def spread(rows: Tensor, where: Tensor, size: int) -> Tensor:
     """Put the values of some anchors back in their places, zero elsewhere.
 
