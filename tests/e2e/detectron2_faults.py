@@ -17,7 +17,7 @@ import torch  # noqa: E402
 
 from msbal.cli.app import run  # noqa: E402
 from msbal.engine import LevelLosses  # noqa: E402
-from msbal_detectron2.seams import Seam  # noqa: E402
+from msbal_detectron2.splitters import DictSplitter  # noqa: E402
 from msbal_detectron2.trainer import Trainer  # noqa: E402
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -26,21 +26,22 @@ AT = 5
 
 def break_rank_one(how: str) -> None:
     """Once that iteration's losses are known."""
-    take, seen = Seam.take, 0
+    split, seen = DictSplitter.split, 0
 
-    def broken(self: Seam) -> LevelLosses:
+    def broken(self: DictSplitter, *args: Any) -> Any:
         nonlocal seen
         seen += 1
-        losses = take(self)
+        found = split(self, *args)
+        assert found is not None
         if seen != AT or RANK != 1:
-            return losses
+            return found
         if how == "die":
             os._exit(9)
-        mask = torch.ones_like(losses.values)
+        mask = torch.ones_like(found.losses.values)
         mask[0, 2] = float("nan")
-        return LevelLosses(losses.values * mask, losses.positives)
+        return found._replace(losses=LevelLosses(found.losses.values * mask, found.losses.positives))
 
-    Seam.take = broken  # type: ignore[method-assign]
+    DictSplitter.split = broken  # type: ignore[method-assign]
 
 
 def keep_the_end() -> None:
@@ -49,8 +50,8 @@ def keep_the_end() -> None:
 
     def kept(self: Trainer, *arguments: Any) -> None:
         train(self, *arguments)
-        parameters = {name: value.detach() for name, value in self.balancing.model.named_parameters()}
-        torch.save({"model": parameters, **self.balancing.state_dict()}, f"rank{RANK}.pth")
+        parameters = {name: value.detach() for name, value in self.balanced.model.named_parameters()}
+        torch.save({"model": parameters, **self.balanced.state_dict()}, f"rank{RANK}.pth")
 
     Trainer.train = kept  # type: ignore[method-assign]
 

@@ -18,8 +18,7 @@ from detectron2.engine import SimpleTrainer, hooks  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
-from msbal_detectron2 import balance, recipe, small  # noqa: E402
-from msbal_detectron2.balancing import Balancing  # noqa: E402
+from msbal_detectron2 import Balanced, balance, recipe, small  # noqa: E402
 
 LAST, SAVED = 5, 3  # in the middle of an interval, of which each process saw its part
 
@@ -45,7 +44,7 @@ def train(folder: Path, strategy: str, resume: bool) -> dict[str, Any]:
     start = SAVED if resume else 0
     data = [small.batch(small.BOXES[rank : rank + 1], seed=2 * i + rank) for i in range(start, LAST)]
     trainer = SimpleTrainer(wrapped, data, torch.optim.SGD(wrapped.parameters(), lr=1e-3))
-    balancing: Balancing = balance(trainer, strategy, interval=2, records=folder / str(rank))
+    balanced: Balanced = balance(trainer, strategy, interval=2, records=folder / str(rank))
     checkpointer = DetectionCheckpointer(wrapped, str(folder / "checkpoints"), trainer=trainer)
     if comm.is_main_process():
         trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, SAVED)])
@@ -53,7 +52,7 @@ def train(folder: Path, strategy: str, resume: bool) -> dict[str, Any]:
         checkpointer.load(str(folder / "checkpoints" / f"model_{SAVED - 1:07d}.pth"))
     trainer.train(start, LAST)
     parameters = {name: value.detach().clone() for name, value in model.named_parameters()}
-    return {"model": parameters, **balancing.state_dict()}
+    return {"model": parameters, **balanced.state_dict()}
 
 
 def main(folder: Path, strategy: str) -> None:

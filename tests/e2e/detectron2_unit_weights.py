@@ -14,7 +14,8 @@ msbal refuses to balance, go through the same split with their one level. At the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from types import MethodType, SimpleNamespace
 from typing import Any
 
@@ -31,21 +32,21 @@ from detectron2.modeling.proposal_generator.rpn import RPN  # noqa: E402
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers  # noqa: E402
 from torch import nn  # noqa: E402
 
-from msbal.engine import BalancerSet, LevelLosses  # noqa: E402
 from msbal.errors import SpecError  # noqa: E402
-from msbal_detectron2.balancing import Balancing  # noqa: E402
-from msbal_detectron2.seams.fcos import FCOSSeam  # noqa: E402
-from msbal_detectron2.seams.retinanet import RetinaNetSeam  # noqa: E402
-from msbal_detectron2.seams.roi import RoISeam  # noqa: E402
-from msbal_detectron2.seams.rpn import RPNSeam  # noqa: E402
+from msbal_detectron2 import balance  # noqa: E402
+from msbal_detectron2.splitters import DictSplitter  # noqa: E402
+from msbal_detectron2.splitters.fcos import FCOSSplitter  # noqa: E402
+from msbal_detectron2.splitters.retinanet import RetinaNetSplitter  # noqa: E402
+from msbal_detectron2.splitters.roi import RoISplitter  # noqa: E402
+from msbal_detectron2.splitters.rpn import RPNSplitter  # noqa: E402
 
 MODELS = (GeneralizedRCNN, ProposalNetwork, RetinaNet, FCOS)
 COUNTS = {"models": 0, "steps": 0, "parts": 0}
 
-ONE_LEVEL = SimpleNamespace(
-    pooler=SimpleNamespace(min_level=2, max_level=2, canonical_box_size=224, canonical_level=4),
-    group=SimpleNamespace(levels=("P2",)),
-)
+ONE_LEVEL = {
+    "pooler": SimpleNamespace(min_level=2, max_level=2, canonical_box_size=224, canonical_level=4),
+    "group": SimpleNamespace(levels=("P2",)),
+}
 
 
 def at_birth(cls: type[nn.Module], then: Callable[[Any], None]) -> None:
@@ -59,26 +60,29 @@ def at_birth(cls: type[nn.Module], then: Callable[[Any], None]) -> None:
     cls.__init__ = built  # type: ignore[method-assign]
 
 
-def balance(model: nn.Module) -> None:
+def balance_model(model: nn.Module) -> None:
     """With weights of 1; not at all where there is nothing to balance."""
+    # What `split_always` has put there stands for detectron2's own.
+    parts = {module: own for module in model.modules() if (own := vars(module).pop("losses", None))}
     for scope in (("rpn", "roi"), ("rpn",), ("roi",)):
-        try:
-            balancing = Balancing(model, scope)
-        except SpecError:
-            continue
-        balancing.install(BalancerSet(balancing.group_names(), "equal", interval=2))
-        balancing.after_forward = lambda _: count("steps")
-        count("models")
-        return
+        with suppress(SpecError):
+            balance(model, "equal", interval=2, scope=scope)
+            model.register_forward_hook(lambda *_: count("steps"))
+            count("models")
+            break
+    for module, own in parts.items():
+        vars(module).setdefault("losses", own)
 
 
-def split_always(cls: type[nn.Module], split: Callable[..., LevelLosses], keys: Sequence[str]) -> None:
-    """Let the ``losses`` that modules of this class inherit be the sum over the levels of the seam's."""
+def split_always(cls: type[nn.Module], splitter: type[DictSplitter]) -> None:
+    """Let the ``losses`` that modules of this class inherit be the sum over the levels of the splitter's."""
     own = cls.losses  # type: ignore[attr-defined]
 
     def losses(self: nn.Module, *args: Any) -> dict[str, Any]:
         count("parts")
-        return dict(zip(keys, split(self, ONE_LEVEL, *args).values.sum(dim=1), strict=True))
+        alone = splitter.__new__(splitter)
+        vars(alone).update(ONE_LEVEL, owner=self)
+        return alone.result(alone.level_losses(*args).values)
 
     def replace(module: nn.Module) -> None:
         if type(module).losses is own and "losses" not in module.__dict__:  # type: ignore[attr-defined]
@@ -101,15 +105,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take detectron2's classes over before any test is imported."""
     if config.getoption("--plain"):
         return
-    split_always(RPN, RPNSeam.split, ("loss_rpn_cls", "loss_rpn_loc"))
-    split_always(FastRCNNOutputLayers, RoISeam.split, ("loss_cls", "loss_box_reg"))
-    split_always(RetinaNet, RetinaNetSeam.split, ("loss_cls", "loss_box_reg"))
-    split_always(FCOS, FCOSSeam.split, ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"))
+    split_always(RPN, RPNSplitter)
+    split_always(FastRCNNOutputLayers, RoISplitter)
+    split_always(RetinaNet, RetinaNetSplitter)
+    split_always(FCOS, FCOSSplitter)
     for cls in MODELS:
         # Of this very class: a subclass goes on building.
-        at_birth(cls, lambda model, cls=cls: balance(model) if type(model) is cls else None)
+        at_birth(cls, lambda model, cls=cls: balance_model(model) if type(model) is cls else None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How much went through the seams."""
+    """How much went through the splitters."""
     terminalreporter.write_line("msbal: {models} models, {steps} steps, {parts} parts".format(**COUNTS))

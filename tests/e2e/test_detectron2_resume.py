@@ -32,7 +32,7 @@ from states import assert_same_state
 
 from msbal_detectron2 import checkpoints
 
-msbal_process.PRELOAD += ["msbal_detectron2.seams", "msbal_detectron2.detector"]
+msbal_process.PRELOAD += ["msbal_detectron2.splitters", "msbal_detectron2.detector"]
 ROUNDS = int(os.environ.get("MSBAL_KILLS", "1"))
 LAST = 24
 
@@ -62,7 +62,11 @@ def unbroken(folder: Path) -> Path:
 def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
     mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
-    assert mine["balancing"]["loss_normalizer"] == other["balancing"]["loss_normalizer"] != [None]
+    assert (
+        mine["balancing"]["loss_state"]
+        == other["balancing"]["loss_state"]
+        != [{"all": {"loss_normalizer": None}}]
+    )
     for part in ("model", "average", "balancing"):
         assert_same_state(mine[part], other[part])
 

@@ -16,17 +16,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from msbal.backend.kit.balanced import Balanced, balanced_of
     from msbal_detectron2.backend import Detectron2Backend
     from msbal_detectron2.data import register_data
     from msbal_detectron2.hook import BalanceHook
     from msbal_detectron2.script import balance
 
-__all__ = ["BalanceHook", "Detectron2Backend", "balance", "register_data"]
+__all__ = ["BalanceHook", "Balanced", "Detectron2Backend", "balance", "balanced_of", "register_data"]
 
 _HOMES = {
     "BalanceHook": "msbal_detectron2.hook",
+    "Balanced": "msbal.backend.kit.balanced",
     "Detectron2Backend": "msbal_detectron2.backend",
     "balance": "msbal_detectron2.script",
+    "balanced_of": "msbal.backend.kit.balanced",
     "register_data": "msbal_detectron2.data",
 }
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from msbal.backend import LevelGroup
 from msbal.data.model import DetectionData
-from msbal_detectron2.seams.roi import roi_levels
+from msbal_detectron2.splitters.roi import roi_levels
 
 
 def count_boxes(
@@ -39,7 +39,7 @@ def count_boxes(
     boxes, images = _resized(data, augmentations, model.backbone.size_divisibility)
     counts = {}
     for group in groups:
-        if group.name == "roi":
+        if group.name.startswith("roi"):
             levels = roi_levels(model.roi_heads.box_pooler, [Boxes(boxes)])
         elif isinstance(model, FCOS):
             levels = _fcos_levels(group.strides, boxes)

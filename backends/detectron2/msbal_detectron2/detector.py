@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from msbal.backend import Job, LevelGroup, SplitLosses
+from msbal.backend.kit.balanced import Balanced
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.record import IntervalRecord
@@ -23,13 +24,14 @@ from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
 from msbal.training.distributed import rank, resolve_device, world_size
 from msbal.training.stream import Positions
-from msbal_detectron2 import checkpoints, events
+from msbal_detectron2 import checkpoints, probing
 from msbal_detectron2.assignment import count_boxes
-from msbal_detectron2.balancing import Balancing
 from msbal_detectron2.data import Stream, map_image
+from msbal_detectron2.hook import put_scalars
 from msbal_detectron2.masks import Outlines
 from msbal_detectron2.recipe import Masks, Recipe, read_recipe
 from msbal_detectron2.spec import Detectron2Model
+from msbal_detectron2.splitters import find
 from msbal_detectron2.trainer import Trainer
 from msbal_detectron2.weights import start_from, start_pretrained
 
@@ -52,8 +54,8 @@ class Detectron2Detector:
         _check_needs(self.model, spec.data.format)
         self._outlines: Outlines | None = None
         scope = ("rpn",) if spec.balance.scope is None else spec.balance.scope
-        self.balancing = Balancing(self.model, scope)
-        self.groups: tuple[LevelGroup, ...] = self.balancing.groups
+        self.splitters = find(self.model, scope)
+        self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in self.splitters)
         if spec.model.weights is not None:
             start_from(self.model, spec.model.weights)
         elif spec.model.pretrained:
@@ -87,13 +89,11 @@ class Detectron2Detector:
 
     def framework_losses(self, batch: Any) -> dict[str, Tensor]:
         """detectron2's own loss dict."""
-        with self.balancing.probing():
-            return self.balancing.framework_losses(batch)
+        return probing.framework_losses(self.model, self.splitters, batch)
 
     def split_losses(self, batch: Any) -> SplitLosses:
-        """The same through the seams."""
-        with self.balancing.probing():
-            return self.balancing.split(batch)
+        """The same by level."""
+        return probing.split_losses(self.model, self.splitters, batch)
 
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
         """How many boxes of a data set each level is responsible for, by group; crowds left out."""
@@ -127,17 +127,16 @@ class Detectron2Detector:
             else None
         )
         start = 0 if state is None else int(state["iteration"])
-        self.balancing.install(job.balancers)
+        balanced = Balanced(self.model, self.splitters, job.balancers.to(self.device))
         try:
             optimizer = self.recipe.optimizer(self.model, schedule)
-            learned = list(job.balancers.parameters())
-            if learned:
+            if learned := list(balanced.parameters()):
                 optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
             trainer = Trainer(
                 self._wrapped(),
                 self._loader(job.train, start, total),
                 optimizer,
-                self.balancing,
+                balanced,
                 schedule,
                 job.spec.balance.on_nonfinite == "skip",
                 job.spec.seed,
@@ -162,7 +161,7 @@ class Detectron2Detector:
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
                 trainer.train(start, total)
         finally:
-            self.balancing.remove()
+            balanced.remove()
         if trainer.average is not None and trainer.iter >= total:
             trainer.average.swap()  # the run is over: the average is what predicts
 
@@ -238,7 +237,7 @@ class Detectron2Detector:
         return found
 
 
-class RunHook(HookBase):
+class RunHook(HookBase):  # type: ignore[misc]
     """What a run does after each iteration: records, progress, checkpoints, evaluations, stopping."""
 
     def __init__(self, detector: Detectron2Detector, job: Job, trainer: Trainer) -> None:
@@ -253,6 +252,8 @@ class RunHook(HookBase):
     def after_step(self) -> None:
         """Called by the trainer."""
         job, trainer, done = self._job, self._trainer, self.trainer.iter + 1
+        if done == trainer.start_iter + 1:
+            trainer.balanced.require_calls()
         job.recorder.step(done)
         job.monitor.stepped(done, self._progress())
         last = done == trainer.max_iter
@@ -295,7 +296,7 @@ class RunHook(HookBase):
         """Write a checkpoint; every process takes part."""
         self._saved = done
         self._job.recorder.flush()
-        self._detector.balancing.synchronize()
+        self._trainer.balanced.synchronize()
         if rank() != 0:
             return
         average = self._trainer.average
@@ -305,18 +306,17 @@ class RunHook(HookBase):
                 "iteration": done,
                 "model": self._detector.model.state_dict(),
                 "trainer": self._trainer.state_dict(),
-                "balancing": self._detector.balancing.state_dict(),
+                "balancing": self._trainer.balanced.state_dict(),
                 "average": {} if average is None else average.state_dict(),
             },
         )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        detector = self._detector
         try:
-            detector.model.load_state_dict(state["model"])
+            self._detector.model.load_state_dict(state["model"])
             self._trainer.load_state_dict(state["trainer"])
-            detector.balancing.load_state_dict(state["balancing"])
+            self._trainer.balanced.load_state_dict(state["balancing"])
         except Exception as error:
             # A file that is whole may hold anything: torch's own loading then fails in any way.
             raise SpecError(
@@ -336,7 +336,7 @@ def _report_to_storage(job: Job, trainer: Trainer) -> None:
     tell = job.recorder.on_record
 
     def on_record(record: IntervalRecord) -> None:
-        events.put(trainer.storage, record)
+        put_scalars(trainer.storage, record, trainer.balanced)
         if tell is not None:
             tell(record)
 

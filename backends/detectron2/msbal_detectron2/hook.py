@@ -1,61 +1,90 @@
-"""The balancing as a hook of detectron2's trainers: records, scalars, and state in their checkpoints."""
+"""The balancing as a hook of detectron2's trainers: what counts, records, scalars, state in their checkpoints."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import HookBase, hooks
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 
-from msbal.records import IntervalRecord, Recorder, RunDirectory
-from msbal_detectron2 import events
-from msbal_detectron2.balancing import Balancing, everyones
+from msbal.backend.kit.balanced import Balanced, balanced_of
+from msbal.backend.kit.scalars import interval_scalars
+from msbal.backend.kit.script_records import ScriptRecords
+from msbal.engine.processes import all_gather_objects
+from msbal.record import IntervalRecord
+from msbal_detectron2 import learned
 
 _log = logging.getLogger(__name__)
 
 
-class BalanceHook(HookBase):
+class BalanceHook(HookBase):  # type: ignore[misc]
     """Takes what the balancers report to the trainer's EventStorage and to a file.
 
-    Its state (that of the balancers, and the loss normalizer) is part of the trainer's ``state_dict()``, and so
-    of every checkpoint that has the trainer in it, as those of ``DefaultTrainer`` do. Each process's part is in
-    those of a ``PeriodicCheckpointer``.
+    Only what the trainer computes between its hooks' ``before_step`` and ``after_step`` counts: a validation loss that
+    another hook computes, with gradients or without, is detectron2's own.
+
+    Its state is part of the trainer's ``state_dict()``, and so of every checkpoint that has the trainer in it, as
+    those of ``DefaultTrainer`` do. Each process's part is in those of a ``PeriodicCheckpointer``.
 
     Args:
-        balancing: installed on the trainer's model.
-        run: where to write ``intervals.jsonl``, or None; ignored on every process but the first.
+        balanced: the trainer's model.
+        records: a folder for ``intervals.jsonl``, or None.
     """
 
-    def __init__(self, balancing: Balancing, run: RunDirectory | None = None) -> None:
-        assert balancing.balancers is not None
-        self.balancing = balancing
-        self._recorder = Recorder(
-            run if comm.is_main_process() else None, self._on_record, per_iteration=False
-        )
-        self._recorder.attach(balancing.balancers)
+    def __init__(self, balanced: Balanced, records: str | Path | None = None) -> None:
+        self.balanced = balanced
+        folder = records if comm.is_main_process() else None
+        self._records = ScriptRecords(balanced.balancers, folder, self._on_record, _log.warning)
         self._checkpoint_periods: list[int] = []
+        self._first = True
+
+    def register(self, trainer: TrainerBase) -> None:
+        """Become the first of the trainer's hooks: its scalars are there when the writers, registered last, write."""
+        # A model that is balanced again: what was removed has no more to say.
+        others = [hook for hook in trainer._hooks if not (isinstance(hook, BalanceHook) and hook.removed)]
+        trainer._hooks.clear()
+        trainer.register_hooks([self, *others])
+        _count_between_hooks(trainer, self.balanced)
+
+    @property
+    def removed(self) -> bool:
+        """Whether the model is balanced no more."""
+        return balanced_of(self.balanced.model) is not self.balanced
 
     def before_train(self) -> None:
         """Drop the records that a resumed run will write again."""
-        self._recorder.rewind(self.trainer.start_iter)
+        if self.removed:
+            return
+        self.balanced.pause()
+        self._records.begin(self.trainer.start_iter)
+        learned.fit_schedules(self.trainer)
+        self._first = True
         checkpointers = [h for h in self.trainer._hooks if isinstance(h, hooks.PeriodicCheckpointer)]
         # Only the first process has them, but all must know when it will save.
-        self._checkpoint_periods = everyones([hook.period for hook in checkpointers])[0]
+        self._checkpoint_periods = all_gather_objects([hook.period for hook in checkpointers])[0]
 
     def after_step(self) -> None:
         """Take the records that have arrived; waits for nothing but, before a checkpoint, the other processes."""
+        if self.removed:
+            return
+        if self._first:
+            self._first = False
+            self.balanced.require_calls()
         done = self.trainer.iter + 1
-        self._recorder.step(done)
+        self._records.step(done)
         if done >= self.trainer.max_iter or any(done % period == 0 for period in self._checkpoint_periods):
-            self.balancing.synchronize()
+            self.balanced.synchronize()
 
     def after_train(self) -> None:
         """Take the last records; where training broke off on a NaN, say which loss it was."""
-        self._recorder.flush()
-        assert self.balancing.balancers is not None
-        for found in self.balancing.balancers.nonfinite():
+        if self.removed:
+            return
+        self._records.flush()
+        for found in self.balanced.nonfinite():
             _log.error(
                 f"The {found.term} loss of {found.level} is {found.value} in iteration {found.iteration}, "
                 f"rank {found.rank}"
@@ -63,12 +92,43 @@ class BalanceHook(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """Called at every checkpoint, so that no record is younger than the state it belongs to."""
-        self._recorder.flush()
-        return self.balancing.state_dict()
+        if self.removed:
+            return {}
+        self._records.flush()
+        return self.balanced.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.balancing.load_state_dict(state)
+        self.balanced.load_state_dict(state)
 
     def _on_record(self, record: IntervalRecord) -> None:
-        events.put(self.trainer.storage, record)
+        put_scalars(self.trainer.storage, record, self.balanced)
+
+
+def put_scalars(storage: Any, record: IntervalRecord, balanced: Balanced) -> None:
+    """Put a record into an EventStorage, unsmoothed: it is one decision, not a noisy reading."""
+    for name, value in interval_scalars(record, balanced.groups).items():
+        storage.put_scalar(name, value, smoothing_hint=False)
+
+
+def _count_between_hooks(trainer: TrainerBase, balanced: Balanced) -> None:
+    """Pause while the trainer's hooks run. By its own methods, as no hook knows whether others come after it."""
+    before_step, after_step, after_train = trainer.before_step, trainer.after_step, trainer.after_train
+
+    def before() -> None:
+        balanced.pause()
+        before_step()
+        balanced.go_on()
+
+    def after() -> None:
+        balanced.pause()
+        after_step()
+
+    def end() -> None:
+        balanced.pause()
+        try:
+            after_train()
+        finally:
+            balanced.go_on()  # in a loop of one's own everything counts
+
+    trainer.before_step, trainer.after_step, trainer.after_train = before, after, end

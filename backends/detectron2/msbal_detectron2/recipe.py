@@ -118,7 +118,7 @@ class Recipe(ABC):
         return self.defaults.warmup if schedule.warmup is None else schedule.warmup
 
 
-class Constant(ParamScheduler):
+class Constant(ParamScheduler):  # type: ignore[misc]
     """1 throughout; fvcore's own refuses the end of the run, which LRMultiplier asks for after the last step."""
 
     def __call__(self, where: float) -> float:

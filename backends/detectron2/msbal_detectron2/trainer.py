@@ -18,11 +18,11 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from msbal.backend.kit.balanced import Balanced
 from msbal.errors import RunError
 from msbal.spec import ScheduleSpec
 from msbal.training.distributed import rank, world_size
 from msbal.training.stream import mix
-from msbal_detectron2.balancing import Balancing
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
@@ -33,7 +33,7 @@ _REMEDY = (
 )
 
 
-class Trainer(SimpleTrainer):
+class Trainer(SimpleTrainer):  # type: ignore[misc]
     """Trains a balanced model by the spec's schedule.
 
     A step of which any loss or gradient is NaN or infinite never reaches the weights: the run stops, or leaves
@@ -42,7 +42,7 @@ class Trainer(SimpleTrainer):
     Args:
         model: wrapped in DistributedDataParallel or not.
         data_loader: one batch an iteration.
-        balancing: installed on `model`.
+        balanced: the model.
         schedule: the spec's.
         skip_nonfinite: leave such steps out, rather than stop.
         seed: the run's.
@@ -57,14 +57,14 @@ class Trainer(SimpleTrainer):
         model: nn.Module,
         data_loader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
-        balancing: Balancing,
+        balanced: Balanced,
         schedule: ScheduleSpec,
         skip_nonfinite: bool,
         seed: int,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
-        self.balancing, self.schedule, self.seed, self.say = balancing, schedule, seed, say
+        self.balanced, self.schedule, self.seed, self.say = balanced, schedule, seed, say
         self.skip_nonfinite, self.stop_requested = skip_nonfinite, False
         self.device = next(model.parameters()).device
         self._scales = schedule.amp == "fp16"
@@ -75,7 +75,7 @@ class Trainer(SimpleTrainer):
             init_scale=2.0**16 if self._scales else 1.0,
             growth_interval=2000 if self._scales else _NEVER,
         )
-        self.average = WeightAverage(balancing.model, schedule.ema) if schedule.ema else None
+        self.average = WeightAverage(balanced.model, schedule.ema) if schedule.ema else None
         self._spoilt = False
         self._said = 0
 
@@ -167,13 +167,11 @@ class Trainer(SimpleTrainer):
 
     def _names(self, losses: Mapping[str, Tensor]) -> str:
         """``the loss P5/cls is nan``; this rank's, of this iteration."""
-        assert self.balancing.balancers is not None
-        groups = self.balancing.groups
         found = []
-        for name, balancer in self.balancing.balancers.balancers.items():
-            prefix = f"{name.partition(':')[0]} " if len(groups) > 1 else ""
+        for name, balancer in self.balanced.balancers.balancers.items():
+            prefix = f"{name.partition(':')[0]} " if len(self.balanced.groups) > 1 else ""
             found += [f"{prefix}{item.level}/{item.term} is {item.value}" for item in balancer.nonfinite()]
-        balanced = {key for seam in self.balancing.seams for key in seam.keys}
+        balanced = {key for splitter in self.balanced.splitters for key in splitter.keys}
         found += [
             f"{key} is {float(loss.detach())}"
             for key, loss in losses.items()

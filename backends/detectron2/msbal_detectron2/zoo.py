@@ -32,21 +32,23 @@ class Detectron2Zoo:
 
 
 class Subject:
-    """A model and its seams, as `msbal.backend.proof.prove` wants them."""
+    """A model and its loss splitters, as `msbal.backend.proof.prove` wants them."""
 
     def __init__(self, model: Any, scope: Sequence[str]) -> None:
-        from msbal_detectron2.balancing import Balancing
+        from msbal_detectron2 import splitters
 
-        self.model, self._balancing = model, Balancing(model, scope)
-        self.groups = self._balancing.groups
+        self.model, self._splitters = model, splitters.find(model, scope)
+        self.groups = tuple(splitter.group for splitter in self._splitters)
 
     def framework_losses(self, batch: Any) -> Any:
-        with self._balancing.probing():
-            return self._balancing.framework_losses(batch)
+        from msbal_detectron2 import probing
+
+        return probing.framework_losses(self.model, self._splitters, batch)
 
     def split_losses(self, batch: Any) -> Any:
-        with self._balancing.probing():
-            return self._balancing.split(batch)
+        from msbal_detectron2 import probing
+
+        return probing.split_losses(self.model, self._splitters, batch)
 
 
 def _load_small(name: str) -> tuple[Any, str] | None:
@@ -85,7 +87,7 @@ def _prove(config: Any) -> Outcome:
     detector = type(model).__name__
     if not hasattr(model, "backbone"):
         return Outcome("", NO_MODEL, "it is no detector", detector)
-    # The seams lie behind the backbone: without its gradients a proof takes a third of the time.
+    # The losses lie behind the backbone: without its gradients a proof takes a third of the time.
     bottom_up = getattr(model.backbone, "bottom_up", None)
     if bottom_up is not None:
         bottom_up.requires_grad_(False)

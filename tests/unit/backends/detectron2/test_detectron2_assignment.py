@@ -12,14 +12,19 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from tiny_detectron2 import tiny
 
+from msbal.backend import LevelGroup
 from msbal.data.model import DetectionData, ImageRecord
 from msbal_detectron2.assignment import count_boxes
-from msbal_detectron2.balancing import Balancing
+from msbal_detectron2.splitters import find
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 FCOS = "COCO-Detection/fcos_R_50_FPN_1x.py"
 AS_IT_IS: list[Any] = []
+
+
+def groups_of(model: Any, scope: tuple[str, ...] = ("rpn",)) -> list[LevelGroup]:
+    return [splitter.group for splitter in find(model, scope)]
 
 
 def data(boxes: np.ndarray, width: int, height: int, crowd: Any = False) -> DetectionData:
@@ -46,7 +51,7 @@ def features(strides: tuple[int, ...], width: int, height: int) -> list[torch.Te
 @pytest.mark.parametrize(("config", "group"), [(RETINANET, "all"), (FASTER, "rpn")])
 def test_the_level_is_that_of_the_anchor_with_the_highest_iou(config: str, group: str) -> None:
     model = tiny(config)
-    groups = Balancing(model).groups
+    groups = groups_of(model)
     width, height = 1024, 768  # multiples of 128: padding would not change them
     boxes = random_boxes(200, width, height)
     generator = model.anchor_generator if group == "all" else model.proposal_generator.anchor_generator
@@ -60,7 +65,7 @@ def test_the_level_is_that_of_the_anchor_with_the_highest_iou(config: str, group
 
 def test_fcos_by_its_own_labels() -> None:
     model = tiny(FCOS)
-    groups = Balancing(model).groups
+    groups = groups_of(model)
     width = height = 1024
     # Away from the ranges' limits, which are at 64, 128, 256 and 512 from the centre to the farther edge.
     reach = np.array([10.0, 40, 90, 110, 180, 220, 340, 450])
@@ -79,7 +84,7 @@ def test_fcos_by_its_own_labels() -> None:
 
 def test_rois_by_the_poolers_own_rule_and_crowds_left_out() -> None:
     model = tiny(FASTER)
-    groups = Balancing(model, ("roi",)).groups
+    groups = groups_of(model, ("roi",))
     boxes = np.array([[0, 0, s, s] for s in (50, 150, 300, 600)], float)
     assert count_boxes(model, groups, data(boxes, 640, 640), AS_IT_IS) == {"roi": [1, 1, 1, 1]}
     crowd = [False, True, False, False]
@@ -88,7 +93,7 @@ def test_rois_by_the_poolers_own_rule_and_crowds_left_out() -> None:
 
 def test_boxes_are_counted_at_the_models_size() -> None:
     model = tiny(FASTER)
-    groups = Balancing(model, ("roi",)).groups
+    groups = groups_of(model, ("roi",))
     boxes = np.array([[0, 0, 50, 50]], float)
     larger = [T.ResizeShortestEdge(600, 10_000)]
     assert count_boxes(model, groups, data(boxes, 60, 90), larger) == {"roi": [0, 0, 0, 1]}
@@ -97,4 +102,4 @@ def test_boxes_are_counted_at_the_models_size() -> None:
 def test_no_boxes_at_all() -> None:
     model = tiny(RETINANET)
     nothing = data(np.zeros((0, 4)), 64, 64)
-    assert count_boxes(model, Balancing(model).groups, nothing, AS_IT_IS) == {"all": [0] * 5}
+    assert count_boxes(model, groups_of(model), nothing, AS_IT_IS) == {"all": [0] * 5}

@@ -11,10 +11,10 @@ import torch
 from tiny_detectron2 import BOXES, tiny
 from torch import Tensor, nn
 
-from msbal.engine import BalancerSet
+from msbal.engine import LevelLosses
 from msbal.errors import RunError
 from msbal.spec import ScheduleSpec
-from msbal_detectron2.balancing import Balancing
+from msbal_detectron2 import balance
 from msbal_detectron2.small import batch
 from msbal_detectron2.trainer import Trainer, WeightAverage
 
@@ -32,12 +32,9 @@ def make(
     **schedule: Any,
 ) -> Trainer:
     model = tiny(RETINANET).train() if model is None else model
-    balancing = Balancing(model, scope)
-    balancing.install(BalancerSet(balancing.group_names(), strategy, interval=2))
-    optimizer = torch.optim.SGD([*model.parameters(), *balancing.parameters()], lr=1e-3)
-    return Trainer(
-        model, [batch(BOXES)] * steps, optimizer, balancing, ScheduleSpec(**schedule), skip, 0, say
-    )
+    balanced = balance(model, strategy, interval=2, scope=scope)
+    optimizer = torch.optim.SGD([*model.parameters(), *balanced.parameters()], lr=1e-3)
+    return Trainer(model, [batch(BOXES)] * steps, optimizer, balanced, ScheduleSpec(**schedule), skip, 0, say)
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
@@ -50,18 +47,18 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 
 def spoil(trainer: Trainer, at: int, level: int, term: int, group: str = "all") -> None:
     """A NaN in one level's loss of one iteration."""
-    seam = next(s for s in trainer.balancing.seams if s.group.name == group)
-    take = seam.take
+    splitter: Any = next(s for s in trainer.balanced.splitters if s.group.name == group)
+    own = splitter.level_losses
 
-    def broken() -> Any:
-        losses = take()
+    def broken(*args: Any) -> LevelLosses:
+        losses: LevelLosses = own(*args)
         if trainer.iter == at:
             mask = torch.ones_like(losses.values)
             mask[term, level] = float("nan")
-            losses = type(losses)(losses.values * mask, losses.positives)
+            losses = LevelLosses(losses.values * mask, losses.positives)
         return losses
 
-    seam.take = broken  # type: ignore[method-assign]
+    splitter.level_losses = broken
 
 
 def test_accumulated_gradients_are_the_mean_of_the_iterations() -> None:
@@ -75,15 +72,13 @@ def test_accumulated_gradients_are_the_mean_of_the_iterations() -> None:
         )
     )
     trainer.train(0, 2)
-    balancing = Balancing(twin)
     expected: dict[str, Tensor] = {}
-    with balancing.probing():
-        for _ in range(2):
-            twin.zero_grad(set_to_none=True)
-            sum(balancing.framework_losses(batch(BOXES)).values()).backward()
-            for name, parameter in twin.named_parameters():
-                if parameter.grad is not None:
-                    expected[name] = expected.get(name, 0) + parameter.grad / 2
+    for _ in range(2):
+        twin.zero_grad(set_to_none=True)
+        sum(twin(batch(BOXES)).values()).backward()
+        for name, parameter in twin.named_parameters():
+            if parameter.grad is not None:
+                expected[name] = expected.get(name, 0) + parameter.grad / 2
     assert len(found) == 1 and found[0].keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(found[0][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
@@ -173,11 +168,11 @@ def test_watching_the_gradients_changes_no_bit() -> None:
 def test_learned_weights_learn_and_resume() -> None:
     trainer = make(strategy="uw", ema=0.5, clip_norm=1.0)
     trainer.train(0, 2)
-    (learned,) = trainer.balancing.parameters()
+    (learned,) = trainer.balanced.parameters()
     assert float(learned.detach().abs().max()) > 0
     again = make(strategy="uw", ema=0.5, clip_norm=1.0)
-    again.balancing.load_state_dict(trainer.balancing.state_dict())
-    assert torch.equal(next(again.balancing.parameters()), learned)
+    again.balanced.load_state_dict(trainer.balanced.state_dict())
+    assert torch.equal(next(again.balanced.parameters()), learned)
 
 
 def test_the_average_swaps_in_and_out() -> None:

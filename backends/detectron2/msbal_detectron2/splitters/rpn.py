@@ -15,27 +15,25 @@ from detectron2.modeling.proposal_generator.rpn import RPN
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from msbal.backend import LevelGroup
 from msbal.engine.losses import LevelLosses
-from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names, spread, sum_levels
-from msbal_detectron2.seams.boxes import dense_box_losses
+from msbal_detectron2.splitters.base import DictSplitter, check_own, level_group, spread, sum_levels
+from msbal_detectron2.splitters.boxes import dense_box_losses
 
 
-class RPNSeam(Seam):
-    """Stands in for ``RPN.losses``."""
+class RPNSplitter(DictSplitter):
+    """Stands for ``RPN.losses``."""
+
+    names = ("loss_rpn_cls", "loss_rpn_loc")
+    owner: RPN
 
     def __init__(self, rpn: RPN, shapes: Mapping[str, ShapeSpec]) -> None:
-        strides = tuple(int(shapes[name].stride) for name in rpn.in_features)
-        head = type(rpn).__name__
-        check_levels(head, strides)
+        strides = [int(shapes[name].stride) for name in rpn.in_features]
+        group = level_group("rpn", rpn, strides, ("cls", "bbox"))
         check_own(rpn, RPN.losses)
-        group = LevelGroup("rpn", head, level_names(strides), strides, ("cls", "bbox"))
-        super().__init__([rpn], group, ("loss_rpn_cls", "loss_rpn_loc"))
+        super().__init__(rpn, group, self.names)
 
-    @staticmethod
-    def split(
-        module: RPN,
-        seam: Seam,
+    def level_losses(
+        self,
         anchors: Sequence[Any],
         pred_objectness_logits: Sequence[Tensor],
         gt_labels: Sequence[Tensor],
@@ -49,7 +47,7 @@ class RPNSeam(Seam):
             pred_objectness_logits, pred_anchor_deltas: K tensors ``[N, R_k]`` and ``[N, R_k, B]``.
             gt_labels, gt_boxes: N tensors ``[R]`` and ``[R, B]``; label 1 is an object, 0 none, -1 not sampled.
         """
-        num_images = len(gt_labels)
+        module, num_images = self.owner, len(gt_labels)
         labels = torch.stack(list(gt_labels))
         sizes = [part.shape[1] for part in pred_objectness_logits]
         positive = labels == 1

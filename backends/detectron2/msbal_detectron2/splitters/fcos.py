@@ -16,30 +16,28 @@ from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor
 
-from msbal.backend import LevelGroup
 from msbal.engine.losses import LevelLosses
-from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names, spread, sum_levels
-from msbal_detectron2.seams.boxes import dense_box_losses
-from msbal_detectron2.seams.retinanet import settle_focal_loss
+from msbal_detectron2.splitters.base import NormalizedSplitter, check_own, level_group, spread, sum_levels
+from msbal_detectron2.splitters.boxes import dense_box_losses
+from msbal_detectron2.splitters.retinanet import settle_focal_loss
 
 
-class FCOSSeam(Seam):
-    """Stands in for ``FCOS.losses``."""
+class FCOSSplitter(NormalizedSplitter):
+    """Stands for ``FCOS.losses``."""
+
+    names = ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr")
+    owner: FCOS
 
     def __init__(self, model: FCOS) -> None:
         shapes = model.backbone.output_shape()
-        strides = tuple(int(shapes[name].stride) for name in model.head_in_features)
-        head = type(model).__name__
-        check_levels(head, strides)
+        strides = [int(shapes[name].stride) for name in model.head_in_features]
+        group = level_group("all", model, strides, ("cls", "bbox", "centerness"))
         check_own(model, FCOS.losses)
-        group = LevelGroup("all", head, level_names(strides), strides, ("cls", "bbox", "centerness"))
-        super().__init__([model], group, ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"))
+        super().__init__(model, group, self.names)
         settle_focal_loss(model.device)
 
-    @staticmethod
-    def split(
-        module: FCOS,
-        seam: Seam,
+    def level_losses(
+        self,
         anchors: Sequence[Boxes],
         pred_logits: Sequence[Tensor],
         gt_labels: Sequence[Tensor],
@@ -55,7 +53,7 @@ class FCOSSeam(Seam):
             gt_labels: N tensors ``[R]``; label C is background. No point is ignored.
             gt_boxes: N ``Boxes`` of R boxes (0.6) or tensors ``[R, 4]`` (later).
         """
-        labels = torch.stack(list(gt_labels))
+        module, labels = self.owner, torch.stack(list(gt_labels))
         sizes = [part.shape[1] for part in pred_logits]
         positive = (labels >= 0) & (labels != module.num_classes)
         num_positive = positive.sum().item()

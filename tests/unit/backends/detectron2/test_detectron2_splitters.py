@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+from types import MethodType
 from typing import Any
 
 import pytest
 import torch
+from detectron2.modeling.meta_arch import retinanet
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.utils.events import EventStorage
 from tiny_detectron2 import BOXES, gradients, same_start, tiny
 from torch import Tensor, nn
 
+from msbal.backend.kit.balanced import Balanced, group_names, put_balancers
 from msbal.baselines import Fixed
-from msbal.engine import Balancer, BalancerSet, Equal
+from msbal.engine import Balancer, BalancerSet
 from msbal.errors import SpecError
-from msbal_detectron2.balancing import Balancing
+from msbal_detectron2.probing import framework_losses, split_losses
 from msbal_detectron2.small import batch
+from msbal_detectron2.splitters import find
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
@@ -71,8 +77,10 @@ INPUTS = {
 }
 
 
-def balancers(balancing: Balancing, strategy: Any, interval: int = 100) -> BalancerSet:
-    return BalancerSet(balancing.group_names(), strategy, interval=interval)
+def weigh(model: nn.Module, scope: tuple[str, ...], strategy: Any = "equal") -> Balanced:
+    return put_balancers(
+        model, find(model, scope), strategy, interval=100, per_term=False, seed=0, rescale=False
+    )
 
 
 # A variant of a head that is tried with all of them needs no more than these.
@@ -87,18 +95,18 @@ FEW = ("two images", "an empty image among others")
 def test_unit_weights_are_the_framework(case: tuple[nn.Module, tuple[str, ...]], inputs: str) -> None:
     model, scope = case
     data = batch(INPUTS[inputs])
-    balancing = Balancing(model, scope)
+    find(model, scope)  # lets TorchScript finish with its first call
     own = same_start(model, lambda: model(data))
     own_gradients = gradients(model, sum(own.values()))
 
-    balancing.install(balancers(balancing, Equal()))
+    handle = weigh(model, scope)
     try:
         balanced = same_start(model, lambda: model(data))
         balanced_gradients = gradients(model, sum(balanced.values()))
     finally:
-        balancing.remove()
+        handle.remove()
 
-    assert set(balanced) == set(own)
+    assert list(balanced) == list(own)
     for key in own:
         torch.testing.assert_close(balanced[key], own[key], rtol=2e-6, atol=1e-7, msg=key)
     assert set(balanced_gradients) == set(own_gradients)
@@ -109,11 +117,12 @@ def test_unit_weights_are_the_framework(case: tuple[nn.Module, tuple[str, ...]],
 def test_any_weights_are_the_slow_sum(case: tuple[nn.Module, tuple[str, ...]]) -> None:
     model, scope = case
     data = batch(BOXES)
-    balancing = Balancing(model, scope)
-    split = same_start(model, lambda: balancing.split(data))
+    splitters = find(model, scope)
+    groups = [splitter.group for splitter in splitters]
+    split = same_start(model, lambda: split_losses(model, splitters, data))
     slow: dict[str, Tensor] = {}
     parts = [(1.0, loss) for loss in split.rest.values()]
-    for group in balancing.groups:
+    for group in groups:
         weights = [0.5 + 0.75 * k for k in range(len(group.levels))]
         by_level = split.groups[group.name].values.sum(dim=0)
         parts += list(zip(weights, by_level, strict=True))
@@ -125,15 +134,15 @@ def test_any_weights_are_the_slow_sum(case: tuple[nn.Module, tuple[str, ...]]) -
                 slow[name] = slow.get(name, 0) + weight * parameter.grad.double()
     model.zero_grad(set_to_none=True)
 
-    sets = BalancerSet(balancing.group_names(), Equal(), interval=100)
-    for group in balancing.groups:
+    sets = BalancerSet(group_names(groups), "equal", interval=100)
+    for group in groups:
         fixed = Fixed(tuple(0.5 + 0.75 * k for k in range(len(group.levels))))
         sets.balancers[group.name] = Balancer(group.levels, fixed, terms=group.terms, group=group.name)
-    balancing.install(sets)
+    handle = Balanced(model, splitters, sets)
     try:
         fast = gradients(model, sum(same_start(model, lambda: model(data)).values()))
     finally:
-        balancing.remove()
+        handle.remove()
     assert set(fast) == set(slow)
     # A gradient that cancels to nearly nothing is held against the model's scale.
     floor = 1e-3 * max(float(gradient.norm()) for gradient in slow.values())
@@ -147,11 +156,11 @@ def test_levels_are_detectron2s(case: tuple[nn.Module, tuple[str, ...]]) -> None
     """Against detectron2's own loss of one level alone: the labels of all other levels ignored, as an RPN can."""
     model, scope = case
     data = batch(BOXES)
-    balancing = Balancing(model, scope)
-    group = balancing.groups[0]
+    splitters = find(model, scope)
+    group = splitters[0].group
     assert group.name == "rpn"
     rpn = model.proposal_generator
-    values = same_start(model, lambda: balancing.split(data)).groups["rpn"].values
+    values = same_start(model, lambda: split_losses(model, splitters, data)).groups["rpn"].values
     label = rpn.label_and_sample_anchors
     for k in range(len(group.levels)):
 
@@ -167,7 +176,7 @@ def test_levels_are_detectron2s(case: tuple[nn.Module, tuple[str, ...]]) -> None
 
         rpn.label_and_sample_anchors = only_this_level
         try:
-            own = same_start(model, lambda: balancing.framework_losses(data))
+            own = same_start(model, lambda: framework_losses(model, splitters, data))
         finally:
             del rpn.label_and_sample_anchors
         expected = torch.stack([own["loss_rpn_cls"], own["loss_rpn_loc"]])
@@ -182,27 +191,143 @@ def test_levels_are_detectron2s(case: tuple[nn.Module, tuple[str, ...]]) -> None
         ("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", ("rpn",), "one level"),
         ("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", ("roi",), "one level"),
         ("COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml", ("rpn",), "scope: \\[roi\\]"),
+        ("COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml", ("rpn", "roi"), "scope: \\[roi\\]"),
+        ("COCO-Detection/rpn_R_50_FPN_1x.yaml", ("rpn", "roi"), "has no RoI heads"),
         ("Misc/semantic_R_50_FPN_1x.yaml", ("rpn", "roi"), "no head"),
+        (FASTER, (), "nothing"),
         (FASTER, ("rpm",), "did you mean `rpn`"),
     ],
 )
 def test_refusals_say_why(config: str, scope: tuple[str, ...], reason: str) -> None:
     with pytest.raises(SpecError, match=reason):
-        Balancing(tiny(config), scope)
+        find(tiny(config), scope)
 
 
-def test_a_loss_of_ones_own_is_refused() -> None:
-    model = tiny(FASTER)
-    own = type("MyRPN", (type(model.proposal_generator),), {"losses": lambda self, *args: {}})
-    model.proposal_generator.__class__ = own
-    with pytest.raises(SpecError, match=r"MyRPN overrides RPN\.losses"):
-        Balancing(model)
+def ten_times(function: Any) -> Any:
+    """A method that multiplies the losses that come out of another one."""
+
+    def scaled(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = function(self, *args, **kwargs)
+        proposals, losses = found if isinstance(found, tuple) else (None, found)
+        losses = {key: 10 * loss for key, loss in losses.items()}
+        return losses if proposals is None else (proposals, losses)
+
+    return scaled
+
+
+# Of a RetinaNet or a Faster R-CNN: the module, the method that a subclass overrides, and the scope.
+OWN: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
+    "a detector's forward": (RETINANET, "", "forward", ("rpn",)),
+    "a two-stage detector's forward": (FASTER, "", "forward", ("rpn", "roi")),
+    "an RPN's forward": (FASTER, "proposal_generator", "forward", ("rpn",)),
+    "RoI heads' _forward_box": (FASTER, "roi_heads", "_forward_box", ("roi",)),
+}
+
+
+@pytest.mark.parametrize("how", ["in a subclass", "on the instance"])
+@pytest.mark.parametrize("case", OWN)
+def test_what_a_user_does_to_the_losses_is_kept(case: str, how: str) -> None:
+    config, path, method, scope = OWN[case]
+
+    def own_gradients(balanced: bool) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        model = tiny(config).train()
+        module: Any = model.get_submodule(path)
+        scaled = ten_times(getattr(type(module), method))
+        if how == "in a subclass":
+            module.__class__ = type("Mine", (type(module),), {method: scaled})
+        else:
+            setattr(module, method, MethodType(scaled, module))
+        if balanced:
+            weigh(model, scope)
+        torch.manual_seed(0)
+        return gradients(model, sum(model(batch(BOXES)).values()))
+
+    plain, ours = own_gradients(False), own_gradients(True)
+    assert all(torch.equal(ours[name], gradient) for name, gradient in plain.items())
+
+
+def test_arguments_and_results_of_ones_own_forward_are_kept() -> None:
+    seen: list[str] = []
+
+    class Mine(RetinaNet):  # type: ignore[misc]
+        def forward(self, inputs: Any, branch: str = "supervised") -> Any:
+            seen.append(branch)
+            return super().forward(inputs), branch
+
+    model = tiny(RETINANET).train()
+    model.__class__ = Mine
+    weigh(model, ("rpn",))
+    losses, branch = model(batch(BOXES), branch="pseudo")
+    assert set(losses) == {"loss_cls", "loss_box_reg"} and [branch] == seen == ["pseudo"]
+
+
+@pytest.mark.parametrize("how", ["in a subclass", "on the instance"])
+@pytest.mark.parametrize(
+    ("config", "path", "method"),
+    [
+        (RETINANET, "", "losses"),
+        (FASTER, "proposal_generator", "losses"),
+        (CASCADE, "roi_heads.box_predictor.1", "losses"),
+        (FASTER, "roi_heads.box_predictor", "box_reg_loss"),
+    ],
+)
+def test_a_loss_of_ones_own_is_refused(config: str, path: str, method: str, how: str) -> None:
+    model = tiny(config)
+    module: Any = model.get_submodule(path)
+    mine = ten_times(getattr(type(module), method))
+    if how == "in a subclass":
+        module.__class__ = type("Mine", (type(module),), {method: mine})
+    else:
+        setattr(module, method, MethodType(mine, module))
+    with pytest.raises(SpecError, match=rf"\.{method}.*detectron2's own loss") as caught:
+        find(model, ("rpn", "roi"))
+    assert "\n" not in str(caught.value)
+    assert ("Mine overrides" in str(caught.value)) == (how == "in a subclass")
+
+
+def test_a_loss_that_is_another_one_unseen_is_refused_on_the_first_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = retinanet._dense_box_regression_loss
+    monkeypatch.setattr(retinanet, "_dense_box_regression_loss", lambda *a, **k: 3 * own(*a, **k))
+    model = tiny(RETINANET).train()
+    weigh(model, ("rpn",))
+    with pytest.raises(SpecError, match=r"RetinaNet\.losses.*loss_box_reg"):
+        model(batch(BOXES))
+
+
+def test_the_proof_leaves_no_trace(storage: Any) -> None:
+    """Neither in the model, nor in random state, nor among the scalars."""
+    models = [tiny(FASTER).train() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    weigh(models[1], ("rpn", "roi"))
+    ends = []
+    for model in models:
+        torch.manual_seed(0)
+        with EventStorage() as logged:
+            model(batch(BOXES))
+        ends.append(
+            (model.state_dict(), torch.rand(3), {k: h.values() for k, h in logged.histories().items()})
+        )
+    (own, own_draws, own_scalars), (ours, draws, scalars) = ends
+    assert all(torch.equal(ours[name], value) for name, value in own.items())
+    assert torch.equal(draws, own_draws) and scalars == own_scalars
+
+
+def test_stages_of_a_cascade_are_groups() -> None:
+    model = tiny(CASCADE).train()
+    handle = weigh(model, ("rpn", "roi"))
+    assert [group.name for group in handle.groups] == ["rpn", "roi_stage0", "roi_stage1", "roi_stage2"]
+    losses = model(batch(BOXES))
+    for splitter in handle.splitters:
+        for key, value in zip(splitter.keys, handle.losses[splitter.group.name].sum(dim=1), strict=True):
+            torch.testing.assert_close(losses[key].detach(), value)
 
 
 def test_a_deep_copy_computes_with_its_own_weights() -> None:
     model = tiny(RETINANET)
-    balancing = Balancing(model)
-    balancing.install(balancers(balancing, Equal()))
+    weigh(model, ("rpn",))
     twin = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -219,11 +344,14 @@ def test_a_deep_copy_computes_with_its_own_weights() -> None:
 def test_normalizer_moves_once_a_step() -> None:
     data = batch(BOXES)
     own, balanced = tiny(RETINANET), tiny(RETINANET)
-    balancing = Balancing(balanced)
-    balancing.install(balancers(balancing, Equal()))
+    handle = weigh(balanced, ("rpn",))
     for _ in range(3):
         own(data), balanced(data)
     assert balanced.loss_normalizer == own.loss_normalizer
-    with balancing.probing():
-        balancing.split(data)
-    assert balanced.loss_normalizer == own.loss_normalizer
+    splitters = find(own)
+    for passes in (split_losses, framework_losses):
+        passes(own, splitters, data)
+        assert own.loss_normalizer == balanced.loss_normalizer
+        passes(balanced, handle.splitters, data)
+        assert balanced.loss_normalizer == own.loss_normalizer
+    assert handle.balancers.balancers["all"].iteration == 3

@@ -17,10 +17,9 @@ from detectron2.utils.events import get_event_storage
 from fvcore.nn import sigmoid_focal_loss_jit
 from torch import Tensor
 
-from msbal.backend import LevelGroup
 from msbal.engine.losses import LevelLosses
-from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names, spread, sum_levels
-from msbal_detectron2.seams.boxes import dense_box_losses
+from msbal_detectron2.splitters.base import NormalizedSplitter, check_own, level_group, spread, sum_levels
+from msbal_detectron2.splitters.boxes import dense_box_losses
 
 
 @functools.cache
@@ -38,23 +37,22 @@ def settle_focal_loss(device: torch.device) -> None:
             ).sum().backward()
 
 
-class RetinaNetSeam(Seam):
-    """Stands in for ``RetinaNet.losses``."""
+class RetinaNetSplitter(NormalizedSplitter):
+    """Stands for ``RetinaNet.losses``."""
+
+    names = ("loss_cls", "loss_box_reg")
+    owner: RetinaNet
 
     def __init__(self, model: RetinaNet) -> None:
         shapes = model.backbone.output_shape()
-        strides = tuple(int(shapes[name].stride) for name in model.head_in_features)
-        head = type(model).__name__
-        check_levels(head, strides)
+        strides = [int(shapes[name].stride) for name in model.head_in_features]
+        group = level_group("all", model, strides, ("cls", "bbox"))
         check_own(model, RetinaNet.losses)
-        group = LevelGroup("all", head, level_names(strides), strides, ("cls", "bbox"))
-        super().__init__([model], group, ("loss_cls", "loss_box_reg"))
+        super().__init__(model, group, self.names)
         settle_focal_loss(model.device)
 
-    @staticmethod
-    def split(
-        module: RetinaNet,
-        seam: Seam,
+    def level_losses(
+        self,
         anchors: Sequence[Boxes],
         pred_logits: Sequence[Tensor],
         gt_labels: Sequence[Tensor],
@@ -68,7 +66,7 @@ class RetinaNetSeam(Seam):
             pred_logits, pred_anchor_deltas: K tensors ``[N, R_k, C]`` and ``[N, R_k, 4]``.
             gt_labels, gt_boxes: N tensors ``[R]`` and ``[R, 4]``; label C is background, -1 ignored.
         """
-        labels = torch.stack(list(gt_labels))
+        module, labels = self.owner, torch.stack(list(gt_labels))
         sizes = [part.shape[1] for part in pred_logits]
         valid = labels >= 0
         positive = valid & (labels != module.num_classes)

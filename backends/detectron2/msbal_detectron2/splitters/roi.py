@@ -19,10 +19,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 from torch import Tensor
 
-from msbal.backend import LevelGroup
 from msbal.engine.losses import LevelLosses
-from msbal_detectron2.seams.base import Seam, check_levels, check_own, level_names
-from msbal_detectron2.seams.boxes import box_losses
+from msbal_detectron2.splitters.base import DictSplitter, check_own, level_group
+from msbal_detectron2.splitters.boxes import box_losses
 
 # Later versions add losses of their own beside cross entropy; older ones lack the methods.
 _LOSS_METHODS = tuple(
@@ -32,38 +31,25 @@ _LOSS_METHODS = tuple(
 )
 
 
-class RoISeam(Seam):
-    """Stands in for ``FastRCNNOutputLayers.losses``, once per cascade stage."""
+class RoISplitter(DictSplitter):
+    """Stands for ``FastRCNNOutputLayers.losses``, of the one box head or of one cascade stage.
 
-    def __init__(self, heads: StandardROIHeads) -> None:
-        pooler = heads.box_pooler
-        strides = tuple(2**level for level in range(pooler.min_level, pooler.max_level + 1))
-        predictors = heads.box_predictor
-        stages = list(predictors) if isinstance(predictors, torch.nn.ModuleList) else [predictors]
-        head = type(heads).__name__
-        check_levels(head, strides)
-        for stage in stages:
-            check_own(stage, *_LOSS_METHODS)
-        suffixes = [f"_stage{i}" for i in range(len(stages))] if stages != [predictors] else [""]
-        group = LevelGroup(
-            "roi",
-            head,
-            level_names(strides),
-            strides,
-            tuple(term + suffix for suffix in suffixes for term in ("cls", "bbox")),
-        )
-        super().__init__(
-            stages, group, [key + suffix for suffix in suffixes for key in ("loss_cls", "loss_box_reg")]
-        )
-        self.pooler = pooler
+    Args:
+        stage: of a cascade, from 0; None in other models.
+    """
 
-    @staticmethod
-    def split(
-        module: FastRCNNOutputLayers,
-        seam: RoISeam,
-        predictions: tuple[Tensor, Tensor],
-        proposals: Sequence[Any],
-    ) -> LevelLosses:
+    names = ("loss_cls", "loss_box_reg")
+    owner: FastRCNNOutputLayers
+
+    def __init__(self, heads: StandardROIHeads, predictor: FastRCNNOutputLayers, stage: int | None) -> None:
+        self.pooler: ROIPooler = heads.box_pooler
+        strides = [2**level for level in range(self.pooler.min_level, self.pooler.max_level + 1)]
+        suffix = "" if stage is None else f"_stage{stage}"
+        group = level_group("roi" + suffix, heads, strides, ("cls", "bbox"))
+        check_own(predictor, *_LOSS_METHODS)
+        super().__init__(predictor, group, [name + suffix for name in self.names])
+
+    def level_losses(self, predictions: tuple[Tensor, Tensor], proposals: Sequence[Any]) -> LevelLosses:
         """``[2, K]``; arguments as those of ``FastRCNNOutputLayers.losses``.
 
         Args:
@@ -71,8 +57,8 @@ class RoISeam(Seam):
             proposals: one ``Instances`` per image, with ``proposal_boxes``, ``gt_classes`` and, where the image
                 has any, ``gt_boxes``.
         """
+        module, levels = self.owner, len(self.group.levels)
         scores, deltas = predictions
-        levels = len(seam.group.levels)
         if not sum(len(p) for p in proposals):
             # As in detectron2: zeros, attached, for a batch without RoIs.
             zero = (scores.sum() + deltas.sum()) * 0.0
@@ -84,7 +70,7 @@ class RoISeam(Seam):
         targets = cat(
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals], dim=0
         )
-        level = roi_levels(seam.pooler, [p.proposal_boxes for p in proposals])
+        level = roi_levels(self.pooler, [p.proposal_boxes for p in proposals])
         count = classes.numel()
         foreground = nonzero_tuple((classes >= 0) & (classes < module.num_classes))[0]
         chosen = deltas
@@ -112,6 +98,13 @@ class RoISeam(Seam):
         )
         ones = torch.ones_like(foreground, dtype=values.dtype)
         return LevelLosses(values, _sum_by_level(ones, level[foreground], levels))
+
+
+def roi_splitters(heads: StandardROIHeads) -> list[RoISplitter]:
+    """One, or one for each stage of a cascade."""
+    if isinstance(heads.box_predictor, torch.nn.ModuleList):
+        return [RoISplitter(heads, predictor, stage) for stage, predictor in enumerate(heads.box_predictor)]
+    return [RoISplitter(heads, heads.box_predictor, None)]
 
 
 def roi_levels(pooler: ROIPooler, boxes: Sequence[Any]) -> Tensor:

@@ -1,0 +1,69 @@
+"""Strategies that learn their weights have parameters: a trainer's optimizer and schedules have to know them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.engine import hooks
+from detectron2.engine.train_loop import TrainerBase
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+_log = logging.getLogger(__name__)
+
+
+def join(trainer: TrainerBase, parameters: Sequence[nn.Parameter]) -> None:
+    """Give them to the trainer's optimizer, as a group of their own, and to its schedules."""
+    optimizer = trainer.optimizer
+    optimizer.add_param_group({"params": list(parameters), "weight_decay": 0.0})
+    own, first = optimizer.param_groups[-1], optimizer.param_groups[0]
+    if (
+        "initial_lr" in first
+    ):  # otherwise there is no schedule yet; one that is made later takes the new group in
+        own["initial_lr"] = own["lr"]
+        own["lr"] *= _progress(first)
+    fit_schedules(trainer)
+    optimizer.register_load_state_dict_pre_hook(_with_learned_group)
+
+
+def fit_schedules(trainer: TrainerBase) -> None:
+    """Let schedules made, or loaded from a checkpoint written, before the last groups joined know these groups."""
+    for scheduler in _schedulers(trainer):
+        groups = scheduler.optimizer.param_groups
+        for per_group in ("base_lrs", "lr_lambdas", "min_lrs"):
+            values = getattr(scheduler, per_group, None)
+            if isinstance(values, list) and values:
+                for group in groups[len(values) :]:
+                    values.append(group["initial_lr"] if per_group == "base_lrs" else values[0])
+
+
+def _with_learned_group(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+    """A checkpoint from before the learned weights joined knows nothing of the last group: it starts anew."""
+    saved = state["param_groups"]
+    if len(saved) != len(optimizer.param_groups) - 1:
+        return None
+    _log.warning("msbal: the checkpoint's optimizer has no learned weights: those of the strategy start anew")
+    own = dict(optimizer.param_groups[-1])
+    if "initial_lr" in own and "initial_lr" in saved[0]:
+        own["lr"] = own["initial_lr"] * _progress(saved[0])
+    first = sum(len(group["params"]) for group in saved)
+    numbers = list(range(first, first + len(own["params"])))
+    return {**state, "param_groups": [*saved, {**own, "params": numbers}]}
+
+
+def _progress(group: dict[str, Any]) -> float:
+    """The share of its initial learning rate that a group has now."""
+    return float(group["lr"] / group["initial_lr"]) if group["initial_lr"] else 1.0
+
+
+def _schedulers(trainer: TrainerBase) -> list[LRScheduler]:
+    """Those that are already made for the trainer's optimizer."""
+    found = [getattr(trainer, "scheduler", None)]
+    found += [
+        getattr(hook, "scheduler", None) for hook in trainer._hooks if isinstance(hook, hooks.LRScheduler)
+    ]
+    known = {id(scheduler): scheduler for scheduler in found if isinstance(scheduler, LRScheduler)}
+    return list(known.values())
