@@ -1,18 +1,19 @@
-"""The measured proof that a seam changes nothing it should not.
+"""The measured proof that splitting a loss by level changes nothing it should not.
 
 For one batch: the levels' losses add up to the framework's own loss; with unit weights the gradient is
 the framework's own, bit for bit where the framework is deterministic; with other weights it is the
-gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time.
+gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time. Where a detector shows its predictions
+(`ShowsPredictions`), no level's loss depends on another level's.
 """
 
 from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from msbal.determinism import deterministic
 from msbal.engine import BalancerSet, Equal
 
 if TYPE_CHECKING:
-    from msbal.backend import Detector, SplitLosses
+    from msbal.backend import LevelGroup, SplitLosses
 
 VALUE_TOLERANCE = 1e-5
 """Relative: the order in which float32 losses are summed differs."""
@@ -45,6 +46,7 @@ class Proof:
         losses: ``{group: {term: [K]}}`` as measured.
         rest: the losses that are not balanced.
         parameters: how many parameters received a gradient.
+        leaks: ``cls: P3 reaches P4`` where the loss of a level depends on the predictions of another.
     """
 
     framework_total: float
@@ -55,6 +57,7 @@ class Proof:
     losses: Mapping[str, Mapping[str, tuple[float, ...]]]
     rest: Mapping[str, float]
     parameters: int
+    leaks: tuple[str, ...] = ()
 
     @property
     def value_error(self) -> float:
@@ -69,10 +72,36 @@ class Proof:
             and self.value_error <= VALUE_TOLERANCE
             and self.unit_gradient <= GRADIENT_TOLERANCE
             and self.weighted_gradient <= GRADIENT_TOLERANCE
+            and not self.leaks
         )
 
 
-def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:
+class HasLosses(Protocol):
+    """What the proof asks of a `Detector`."""
+
+    model: nn.Module
+    groups: tuple[LevelGroup, ...]
+
+    def framework_losses(self, batch: Any) -> dict[str, Tensor]: ...
+
+    def split_losses(self, batch: Any) -> SplitLosses: ...
+
+
+@runtime_checkable
+class ShowsPredictions(Protocol):
+    """A detector that lets the proof see what its levels' losses were computed from.
+
+    Attributes:
+        coupled: terms that are passed over, as the framework itself couples their levels.
+    """
+
+    coupled: Collection[str]
+
+    def level_predictions(self) -> Mapping[str, Sequence[Sequence[Tensor]]]:
+        """By group: lists of K predictions, finest level first, of the last `split_losses`; attached to the graph."""
+
+
+def prove(detector: HasLosses, batch: Any, seed: int = 0) -> Proof:
     """Measure one batch. The model's gradients are left as they were.
 
     Args:
@@ -83,7 +112,7 @@ def prove(detector: Detector, batch: Any, seed: int = 0) -> Proof:
         return _prove(detector, batch, seed)
 
 
-def _prove(detector: Detector, batch: Any, seed: int) -> Proof:
+def _prove(detector: HasLosses, batch: Any, seed: int) -> Proof:
     parameters = [p for p in detector.model.parameters() if p.requires_grad]
     names = group_names(detector.groups)
 
@@ -126,6 +155,7 @@ def _prove(detector: Detector, batch: Any, seed: int) -> Proof:
             gradient = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
             slow = [_plus(a, b, weight) for a, b in zip(slow, gradient, strict=True)]
     split_total = float(sum(float(value.detach().double()) for _, value in parts))
+    leaks = _leaks(detector, found) if isinstance(detector, ShowsPredictions) else ()
     return Proof(
         framework_total=framework_total,
         split_total=split_total,
@@ -138,7 +168,31 @@ def _prove(detector: Detector, batch: Any, seed: int) -> Proof:
         },
         rest={name: float(value.detach()) for name, value in found.rest.items()},
         parameters=sum(g is not None and bool((g != 0).any()) for g in framework_gradient),
+        leaks=tuple(leaks),
     )
+
+
+def _leaks(detector: Any, found: SplitLosses) -> Iterator[str]:
+    """Which levels' losses have a gradient in another level's predictions."""
+    predictions = detector.level_predictions()
+    for group in detector.groups:
+        flat = [
+            (level, value) for values in predictions.get(group.name, ()) for level, value in enumerate(values)
+        ]
+        for term, row in zip(group.terms, found.groups[group.name].values, strict=True):
+            if term in detector.coupled or not flat or not row.requires_grad:
+                continue
+            for level, loss in enumerate(row):
+                gradients = torch.autograd.grad(
+                    loss, [v for _, v in flat], retain_graph=True, allow_unused=True
+                )
+                reached = {
+                    other
+                    for (other, _), g in zip(flat, gradients, strict=True)
+                    if g is not None and bool(g.any())
+                }
+                for other in sorted(reached - {level}):
+                    yield f"{term}: {group.levels[level]} reaches {group.levels[other]}"
 
 
 @contextmanager

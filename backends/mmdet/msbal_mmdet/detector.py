@@ -10,42 +10,30 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from torch import nn
 
-from msbal.backend import Job, LevelGroup, SplitLosses
-from msbal.backend.proof import measuring
+from msbal.backend import Job
 from msbal.data.model import DetectionData
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_mmdet import checkpoints, pipeline
-from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_schedule
 from msbal_mmdet.images import naming_images
+from msbal_mmdet.losses import Batch, ModelLosses
 from msbal_mmdet.masks import Outlines, read_outlines
-from msbal_mmdet.seams.base import as_scalar
-
-Batch = dict[str, Any]
 
 
-class MMDetDetector:
+class MMDetDetector(ModelLosses):
     """See `msbal.backend.Detector`.
 
     Attributes:
         config: the spec's config, its model as built.
-        attachment: the open seams.
     """
 
-    def __init__(
-        self, model: nn.Module, attachment: Attachment, config: Config, spec: RunSpec, device: torch.device
-    ) -> None:
-        self.model: Any = model.to(device)
-        self.attachment, self.config, self.spec, self.device = attachment, config, spec, device
+    def __init__(self, model: nn.Module, config: Config, spec: RunSpec, device: torch.device) -> None:
+        super().__init__(model.to(device), spec.balance.scope)
+        self.config, self.spec, self.device = config, spec, device
         self._outlines: Outlines | None = None
-
-    @property
-    def groups(self) -> tuple[LevelGroup, ...]:
-        """What is balanced."""
-        return self.attachment.groups
 
     def config_copy(self) -> Config:
         """The config, to be laid over."""
@@ -77,26 +65,6 @@ class MMDetDetector:
         """Forget them: those of a large data set take gigabytes, in every process."""
         self._outlines = None
 
-    def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses as mmdet's own ``parse_losses`` would add them up."""
-        self.attachment.close()
-        try:
-            losses = self._forward(batch)
-        finally:
-            self.attachment.open()
-        return {key: _total(value) for key, value in losses.items() if "loss" in key}
-
-    def split_losses(self, batch: Batch) -> SplitLosses:
-        """The losses through the seams."""
-        return self.attachment.split(self._forward(batch))
-
-    def _forward(self, batch: Batch) -> dict[str, Any]:
-        with measuring(self.model):
-            # The preprocessor pads boxes and images in place.
-            data = self.model.data_preprocessor(_copied(batch), True)
-            losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
-            return losses
-
     def iterations(self, images: int) -> int:
         """Length of the run, by the spec, else by the config."""
         config = self.config_copy()
@@ -119,8 +87,7 @@ class MMDetDetector:
         for hook in runner.hooks:
             if type(hook).__name__ == "EMAHook":
                 hook._swap_ema_parameters()
-        self.model = self.attachment.model = model
-        self.attachment.open()
+        self.model = model
 
     def load(self, checkpoint: Path) -> None:
         """Load a checkpoint's weights, the averaged ones where it has any."""
@@ -143,17 +110,3 @@ class MMDetDetector:
         finally:
             self.model.train(was_training)
         return found
-
-
-def _copied(batch: Batch) -> Batch:
-    return {
-        "inputs": [image.clone() for image in batch["inputs"]],
-        "data_samples": [sample.clone() for sample in batch["data_samples"]],
-    }
-
-
-def _total(value: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return as_scalar(value)
-    total: Any = sum(as_scalar(part) for part in value)
-    return total  # type: ignore[no-any-return]

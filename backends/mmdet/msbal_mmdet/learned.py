@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch.distributed as dist
 from torch import nn
 
+from msbal.backend.kit.learned import add_learned, average_gradients
 from msbal.errors import SpecError
 
 
@@ -28,20 +28,20 @@ def join_optimizer(runner: Any, parameters: Sequence[nn.Parameter]) -> None:
             "balance.strategy", "learns parameters, and the run has several optimizers", "one optimizer"
         )
     first = optimizer.param_groups[0]
-    rate = optimizer.defaults["lr"]
+    group = add_learned(optimizer, parameters)
+    if group is None:
+        return
     # A warmup has lowered the others already; schedulers multiply what they find.
-    lowered = first["lr"] / first["initial_lr"] if first.get("initial_lr") else 1.0
-    optimizer.add_param_group(
-        {"params": list(parameters), "weight_decay": 0.0, "lr": rate * lowered, "initial_lr": rate}
-    )
-    group = optimizer.param_groups[-1]
+    group["initial_lr"] = group["lr"]
+    if first.get("initial_lr"):
+        group["lr"] *= first["lr"] / first["initial_lr"]
     for scheduler in _schedulers(runner.param_schedulers):
         name = scheduler.param_name
         if name not in group:  # Adam's momentum is the first of its betas
             continue
         group.setdefault(f"initial_{name}", group[name])
         scheduler.base_values.append(group[f"initial_{name}"])
-    average_gradients(wrapper, parameters)
+    _average_before_steps(wrapper, parameters)
 
 
 def _schedulers(found: Any) -> Iterable[Any]:
@@ -50,16 +50,11 @@ def _schedulers(found: Any) -> Iterable[Any]:
     return found or []
 
 
-def average_gradients(wrapper: Any, parameters: Sequence[nn.Parameter]) -> None:
-    """Before each step, average the gradients over ranks: DistributedDataParallel does not know these."""
+def _average_before_steps(wrapper: Any, parameters: Sequence[nn.Parameter]) -> None:
     step = wrapper.step
 
     def averaged(**kwargs: Any) -> None:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= dist.get_world_size()
+        average_gradients(parameters)
         step(**kwargs)
 
     vars(wrapper)["step"] = averaged

@@ -1,4 +1,4 @@
-"""The keyword arguments of the hook and of `balance`, checked like a spec's ``balance:`` section."""
+"""The keyword arguments of the hook, checked like a spec's ``balance:`` section."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from msbal.backend import LevelGroup
 from msbal.backend.kit.balanced import group_names
 from msbal.engine import BalancerSet
 from msbal.errors import SpecError, suggest
 from msbal.spec import BalanceSpec, balance_models
-from msbal_mmdet.attach import Attachment
 
 
 def read_settings(strategy: str, values: Mapping[str, Any], where: str) -> BalanceSpec:
@@ -40,23 +40,14 @@ def read_settings(strategy: str, values: Mapping[str, Any], where: str) -> Balan
         raise SpecError(f"{where}: {key}", repr(first.get("input")), first["msg"]) from error
 
 
-def scope_of(spec: BalanceSpec) -> Sequence[str]:
-    """The heads to balance; the RPN alone where nothing is said."""
-    scope = ("rpn",) if spec.scope is None else tuple(spec.scope)
-    unknown = set(scope) - {"rpn", "roi"}
-    if unknown or not scope:
-        raise SpecError("balance.scope", f"[{', '.join(scope)}]", "[rpn], [roi] or [rpn, roi]")
-    return scope
-
-
-def make_balancers(spec: BalanceSpec, attachment: Attachment, seed: int) -> BalancerSet:
+def make_balancers(spec: BalanceSpec, groups: Sequence[LevelGroup], seed: int) -> BalancerSet:
     """The balancers of a model's groups.
 
     Raises:
         SpecError: where the number of levels does not fit the strategy.
     """
     try:
-        return spec.make_balancers(group_names(attachment.groups), seed)
+        return spec.make_balancers(group_names(groups), seed)
     except ValueError as error:
-        levels = "; ".join(f"{g.name}: {', '.join(g.levels)}" for g in attachment.groups)
+        levels = "; ".join(f"{g.name}: {', '.join(g.levels)}" for g in groups)
         raise SpecError("balance", f"{error} The model has {levels}") from error

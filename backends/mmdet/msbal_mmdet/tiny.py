@@ -75,7 +75,7 @@ def build_small(config: Any) -> Any:
         built = MODELS.build(model)
         with contextlib.suppress(AttributeError):
             built.init_weights()
-    # The seams lie behind the backbone: without its gradients a proof takes a third of the time.
+    # The losses lie behind the backbone: without its gradients a proof takes a third of the time.
     for module in built.modules():
         backbone = getattr(module, "backbone", None)
         if isinstance(backbone, torch.nn.Module):

@@ -20,14 +20,12 @@ from mmengine.runner import Runner
 from msbal.backend import Job
 from msbal.engine import BalancerSet
 from msbal.errors import RunError
-from msbal.record import IntervalRecord
-from msbal.records import Recorder
 from msbal.records.atomic import put_in_place
 from msbal.training.distributed import rank, world_size
 from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers its wrapper)
-from msbal_mmdet.attach import Attachment
 from msbal_mmdet.config import lay_data, lay_run, lay_schedule
-from msbal_mmdet.hooks import MultiScaleBalanceHook, is_balance_hook
+from msbal_mmdet.find import Found
+from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
 from msbal_mmdet.tiny import quiet
 
@@ -52,15 +50,8 @@ class JobBalanceHook(MultiScaleBalanceHook):
     """The hook with the balancers and the recorder of a job."""
 
     def __init__(self, job: Job) -> None:
-        self.spec = job.spec.balance
+        self._begin(job.spec.balance)
         self.job = job
-        self.unbalanced = False
-        self.records = True
-        self.attachment = None
-        self.balancers = None
-        self.recorder = None
-        self._restored = None
-        self._skip = None
 
     def before_train(self, runner: Any) -> None:
         super().before_train(runner)
@@ -68,14 +59,29 @@ class JobBalanceHook(MultiScaleBalanceHook):
             say = self.job.monitor.message
             self._skip.say = lambda text: say(f"step left out: iteration {runner.iter + 1}: {text}")
 
-    def make_balancers(self, attachment: Attachment, runner: Any) -> BalancerSet:
+    def make_balancers(self, found: Found, runner: Any) -> BalancerSet:
         return self.job.balancers
 
-    def make_recorder(self, runner: Any) -> Recorder:
-        return self.job.recorder
+    def make_records(self, runner: Any) -> Records:
+        return JobRecords(self.job, runner.iter)
 
-    def _publish(self, record: IntervalRecord) -> None:  # the recorder tells the monitor
+
+class JobRecords:
+    """The job's recorder, which tells the monitor too."""
+
+    def __init__(self, job: Job, iteration: int) -> None:
+        self.recorder = job.recorder
+        self.recorder.attach(job.balancers)
+        self.recorder.rewind(iteration)
+
+    def begin(self, iteration: int) -> None:
         pass
+
+    def step(self, iteration: int) -> None:
+        self.recorder.step(iteration)
+
+    def flush(self) -> None:
+        self.recorder.flush()
 
 
 class JobHook(Hook):
@@ -219,8 +225,6 @@ def train(detector: MMDetDetector, job: Job) -> None:
     if job.checkpoint is not None:
         path = checkpoints.newest_readable(job.checkpoint, job.monitor.message)
         runner._resume, runner._load_from = True, str(path)
-    # The runner's own hook attaches, on the model as mmengine may have changed it.
-    detector.attachment.close()
     try:
         with quiet():
             runner._train_loop = runner.build_train_loop(runner._train_loop)
@@ -236,8 +240,8 @@ def train(detector: MMDetDetector, job: Job) -> None:
         ) from error
     finally:
         for hook in runner.hooks:
-            if isinstance(hook, JobBalanceHook) and hook.attachment is not None:
-                hook.attachment.close()
+            if isinstance(hook, JobBalanceHook):
+                hook.clear(runner)
         detector.adopt(runner)
 
 

@@ -49,14 +49,15 @@ class MMDetZoo:
 def _prove(config: Any, detector: str) -> Outcome:
     import torch
 
+    from msbal.backend.kit.seeding import seed_everything
+    from msbal.backend.proof import prove
     from msbal.errors import SpecError
     from msbal_mmdet import tiny
-    from msbal_mmdet.attach import find
-    from msbal_mmdet.proof import FrameworkError, prove, seed_all
+    from msbal_mmdet.losses import ModelLosses
 
     masks = tiny.loads_masks(config)
     try:
-        seed_all(0)
+        seed_everything(0)
         model = tiny.build_small(config)
     except Exception as error:
         reason = _refused_by_config(config)
@@ -66,36 +67,34 @@ def _prove(config: Any, detector: str) -> Outcome:
             return Outcome("", UNUSABLE, str(error), detector)
         return replace(unusable("build", error), detector=detector)
     try:
-        find(model)
+        losses = ModelLosses(model)
     except SpecError as error:
         # A detector without an RPN may still have RoI levels.
         try:
-            find(model, ("roi",))
+            losses = ModelLosses(model, ("roi",))
         except SpecError:
             return Outcome("", REFUSED, one_line(error.found), detector)
-        scope: tuple[str, ...] = ("roi",)
-    else:
-        scope = ("rpn",)
 
     last: Exception | None = None
     for attempt in range(3):
         batch = tiny.batch_for(model, masks, attempt)
         try:
-            proof = prove(model, batch, scope, seed=attempt)
-        except FrameworkError as error:
+            losses.framework_losses(batch)
+        except Exception as error:
             reason = _never_trained(config)
             if reason is not None:
                 return Outcome("", UNUSABLE, reason, detector)
             last = error
             continue
+        try:
+            proof = prove(losses, batch, attempt)
         except (Exception, torch.OutOfMemoryError) as error:
             return replace(unusable("proof", error), status=FAILED, detector=detector)
-        heads = {g.name: {"head": g.head, "levels": g.levels, "terms": g.terms} for g in proof.groups}
+        heads = {g.name: {"head": g.head, "levels": g.levels, "terms": g.terms} for g in losses.groups}
         figures = {
-            "sum_error": proof.sum_error,
-            "unit_equal": proof.unit_equal,
-            "unit_error": proof.unit_error,
-            "weighted_error": proof.weighted_error,
+            "value_error": proof.value_error,
+            "unit_gradient": proof.unit_gradient,
+            "weighted_gradient": proof.weighted_gradient,
             "leaks": proof.leaks,
         }
         status = SUPPORTED if proof.holds else FAILED
@@ -125,7 +124,7 @@ def _refused_by_config(config: Any) -> str | None:
     from mmdet.registry import MODELS
 
     from msbal_mmdet import tiny
-    from msbal_mmdet.seams import REFUSED, REFUSED_MODELS, known
+    from msbal_mmdet.splitters import REFUSED, REFUSED_MODELS, known
 
     reasons = []
     for part in tiny.walk(config.model):

@@ -12,21 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from msbal_mmdet.seams.base import HeadSeam, LossCall, Losses
-from msbal_mmdet.seams.layout import RowLayout, split_sizes, sum_by_level
-from msbal_mmdet.seams.prime import CarlSeamMixin, carl_by_level, without_carl
-from msbal_mmdet.seams.reduction import replace_method
+from msbal_mmdet.splitters.base import HeadSplitter, LossCall, Losses
+from msbal_mmdet.splitters.prime import CarlTerm, carl_by_level, without_carl
+from msbal_mmdet.splitters.reduction import LevelReduction, irreducible, replace_method
+from msbal_mmdet.splitters.rows import RowLayout, split_sizes, sum_by_level
 
 _EPS = torch.finfo(torch.float32).eps  # of mmdet's weight_reduce_loss
 
 
-class SSDSeam(HeadSeam):
+class SSDSplitter(HeadSplitter):
     """``SSDHead.loss_by_feat_single``, with its three sums taken by level."""
 
     heads: ClassVar = ("SSDHead",)
     single: ClassVar[str] = "loss_by_feat_single"
+    replaced: ClassVar[tuple[str, ...]] = ("loss_by_feat_single",)
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         maps = args[0] if args else kwargs["cls_scores"]
         # A level has its own number of anchors to a position.
         sizes = tuple(
@@ -40,10 +41,18 @@ class SSDSeam(HeadSeam):
             output_size=sum(sizes),
         )
         with replace_method(self.head, self.single, self._single):
-            losses = compute(*args, **kwargs)
+            losses = own(*args, **kwargs)
+        self._images = len(losses["loss_cls"])
         for key in ("loss_cls", "loss_bbox"):
             losses[key] = torch.stack(list(losses[key])).sum(dim=0)
         return losses
+
+    def framework_form(self, key: str, row: Tensor, found: Any) -> Any:
+        """The head's lists run over images; what was summed over them stands at the first."""
+        if key not in ("loss_cls", "loss_bbox"):
+            return row.sum()
+        total = row.sum()
+        return [total, *(torch.zeros_like(total) for _ in range(self._images - 1))]
 
     def _single(
         self,
@@ -89,16 +98,23 @@ class SSDSeam(HeadSeam):
         return self._image.sum_all(values) / (avg_factor + _EPS)
 
 
-class YOLACTSeam(SSDSeam):
+class YOLACTSplitter(SSDSplitter):
     """YOLACT's boxes with OHEM (``YOLACTHead.OHEMloss_by_feat_single``); its masks stay as they are."""
 
     heads: ClassVar = ("YOLACTHead",)
     single: ClassVar = "OHEMloss_by_feat_single"
+    replaced: ClassVar = ("OHEMloss_by_feat_single",)
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def refusal(self) -> str | None:
+        return super().refusal() or irreducible(self.head.loss_bbox)
+
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         if self.head.use_ohem:
-            return super().split(compute, args, kwargs)
-        return compute(*args, **kwargs)  # without mining its lists do run over levels
+            return super().by_level(own, args, kwargs)
+        return own(*args, **kwargs)  # without mining its lists do run over levels
+
+    def framework_form(self, key: str, row: Tensor, found: Any) -> Any:
+        return super().framework_form(key, row, found) if self.head.use_ohem else list(row)
 
     def class_losses(self, cls_score: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         loss: Tensor = self.head.loss_cls(cls_score, labels, weights)
@@ -108,24 +124,22 @@ class YOLACTSeam(SSDSeam):
         return super().negatives(positives, negatives) if positives else negatives
 
     def box_losses(self, pred: Tensor, targets: Tensor, weights: Tensor, avg_factor: Any) -> Tensor:
-        from msbal_mmdet.seams.reduction import LevelReduction
-
         reduce = LevelReduction(self.head.loss_bbox, lambda _args, _kw: self._image.sum_all, self.num_levels)
         boxes: Tensor = reduce(pred, targets, weights, avg_factor=avg_factor)
         return boxes
 
 
-class PISASSDSeam(CarlSeamMixin, SSDSeam):
+class PISASSDSplitter(CarlTerm, SSDSplitter):
     """SSD with prime samples: CARL over all rows of all images beside the mined losses."""
 
     heads: ClassVar = ("PISASSDHead",)
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         from mmdet.models.losses import SmoothL1Loss
 
         self._rows: list[tuple[Tensor, ...]] = []
         with without_carl(self.head) as carl:
-            losses = super().split(compute, args, kwargs)
+            losses = super().by_level(own, args, kwargs)
         if carl is not None:
             cls_score, labels, bbox_pred, bbox_targets = (
                 torch.cat(parts) for parts in zip(*self._rows, strict=True)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from msbal_mmdet.seams.base import LossCall, Losses
-from msbal_mmdet.seams.flattened import AnchorRowsSeam
-from msbal_mmdet.seams.layout import RowLayout, on_first_level
-from msbal_mmdet.seams.reduction import SplitRows
+from msbal_mmdet.splitters.base import LossCall, Losses
+from msbal_mmdet.splitters.flattened import AnchorRowsSplitter
+from msbal_mmdet.splitters.reduction import SplitRows
+from msbal_mmdet.splitters.rows import RowLayout, on_first_level
 
 
 def carl_by_level(
@@ -70,21 +70,18 @@ def without_carl(head: Any) -> Iterator[Mapping[str, Any] | None]:
         head.train_cfg = before
 
 
-class CarlSeamMixin:
+class CarlTerm:
     """The extra term, where the head is configured to have it."""
 
     head: Any
-    prefix: str
-    terms: ClassVar[Mapping[str, str]] = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_carl": "carl"}
+    short: ClassVar[Mapping[str, str]] = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_carl": "carl"}
 
-    def term_names(self) -> tuple[str, ...]:
-        names = ["cls", "bbox"]
-        if (self.head.train_cfg or {}).get("carl") is not None:
-            names.append("carl")
-        return tuple(self.prefix + name for name in names)
+    def head_terms(self) -> Mapping[str, str]:
+        carl = (self.head.train_cfg or {}).get("carl") is not None
+        return {key: term for key, term in self.short.items() if term != "carl" or carl}
 
 
-class PISARetinaSeam(CarlSeamMixin, AnchorRowsSeam):
+class PISARetinaSplitter(CarlTerm, AnchorRowsSplitter):
     """RetinaNet with prime samples: the rows are anchors, image by image."""
 
     heads: ClassVar = ("PISARetinaHead",)
@@ -93,10 +90,10 @@ class PISARetinaSeam(CarlSeamMixin, AnchorRowsSeam):
     positive_rows: ClassVar = ()
     targets: ClassVar = ""
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         with without_carl(self.head) as carl:
-            losses = super().split(compute, args, kwargs)
+            losses = super().by_level(own, args, kwargs)
         if carl is not None and losses and len(self._calls) == 1:
             # The box loss took its short cut for rows without any weight: there are no positives.
             losses["loss_carl"] = on_first_level(self._calls[0][0][0].sum() * 0.0, self.num_levels)

@@ -8,22 +8,51 @@ Shapes: N images, K levels, M rows of all positions, P positive rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from msbal_mmdet.seams.base import HeadSeam, LossCall, Losses, cat_labels
-from msbal_mmdet.seams.layout import RowLayout, on_first_level, split_sizes
-from msbal_mmdet.seams.reduction import LevelReduction, SplitRows, listen, stand_in
+from msbal_mmdet.splitters.base import HeadSplitter, LossCall, Losses, cat_labels
+from msbal_mmdet.splitters.reduction import (
+    LevelReduction,
+    SplitRows,
+    irreducible,
+    listen,
+    nothing_to_learn,
+    stand_in,
+)
+from msbal_mmdet.splitters.rows import RowLayout, split_sizes
 
 _CLS_BBOX = {"loss_cls": "cls", "loss_bbox": "bbox"}
 
 
-class FlattenedSeam(HeadSeam):
+class ReducingSplitter(HeadSplitter):
+    """A head whose loss modules reduce by level while it runs.
+
+    Attributes:
+        reduced: the names of those modules.
+    """
+
+    reduced: ClassVar[tuple[str, ...]] = ()
+
+    def refusal(self) -> str | None:
+        return super().refusal() or next(
+            (why for name in self.reduced if (why := irreducible(getattr(self.head, name, None)))), None
+        )
+
+    def spread_zeros(self, losses: Losses) -> Losses:
+        """Heads without positives return a zero from outside their loss modules: one scalar."""
+        for term, key in zip(self.group.terms, self.keys, strict=True):
+            if losses and key in losses and losses[key].dim() == 0:
+                module = self.loss_module(term) or self.head
+                losses[key] = nothing_to_learn(losses[key], self.num_levels, module)
+        return losses
+
+
+class FlattenedSplitter(ReducingSplitter):
     """The common course: classification over all rows, the rest over the positive ones.
 
     Attributes:
@@ -37,10 +66,14 @@ class FlattenedSeam(HeadSeam):
     positive_rows: ClassVar[tuple[str, ...]] = ("loss_bbox",)
     targets: ClassVar[str] = "get_targets"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, head: nn.Module, group: str = "all") -> None:
+        super().__init__(head, group)
         self._positive: Tensor | None = None
         self._layout: RowLayout | None = None
+
+    @property
+    def reduced(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (*self.all_rows, *self.positive_rows)
 
     def layout(self, *args: Any, **kwargs: Any) -> RowLayout:
         """The rows of this call, from the arguments of ``loss_by_feat``."""
@@ -61,26 +94,20 @@ class FlattenedSeam(HeadSeam):
             return None
         return self._layout.count(self._positive)
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         layout = self.layout(*args, **kwargs)
         self._layout, self._positive = layout, None
-        with self.by_level(layout):
-            losses = compute(*args, **kwargs)
-        return self.spread_zeros(losses)
-
-    @contextmanager
-    def by_level(self, layout: RowLayout) -> Iterator[None]:
-        """While open, the head's loss modules return ``[K]``."""
         with ExitStack() as stack:
-            stack.enter_context(stand_in(self.head, self.modules(layout)))
+            stack.enter_context(stand_in(self.head, self.reductions(layout)))
             if self.targets:
                 stack.enter_context(listen(self.head, self.targets, self.hear_targets))
-            yield
+            losses = own(*args, **kwargs)
+        return self.spread_zeros(losses)
 
-    def modules(self, layout: RowLayout) -> dict[str, nn.Module]:
-        """What stands in for the head's loss modules, by name."""
+    def reductions(self, layout: RowLayout) -> dict[str, nn.Module]:
+        """What takes the place of the head's loss modules for one call, by name."""
         modules: dict[str, nn.Module] = {}
-        for name in (*self.all_rows, *self.positive_rows):
+        for name in self.reduced:
             inner = getattr(self.head, name, None)
             if inner is not None:
                 rows = self._all if name in self.all_rows else self._selected
@@ -93,33 +120,27 @@ class FlattenedSeam(HeadSeam):
     def _selected(self, layout: RowLayout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SplitRows:
         return partial(layout.sum_selected, selected=self.positive())
 
-    def spread_zeros(self, losses: Losses) -> Losses:
-        """Heads without positives return a zero from outside their loss modules: one scalar."""
-        for key in self.terms:
-            if key in losses and losses[key].dim() == 0:
-                losses[key] = on_first_level(losses[key], self.num_levels)
-        return losses
 
-
-class FCOSSeam(FlattenedSeam):
+class FCOSSplitter(FlattenedSplitter):
     heads: ClassVar = ("FCOSHead", "NASFCOSHead", "CondInstBboxHead", "BoxInstBboxHead")
-    terms: ClassVar = {**_CLS_BBOX, "loss_centerness": "centerness"}
+    short: ClassVar = {**_CLS_BBOX, "loss_centerness": "centerness"}
     positive_rows: ClassVar = ("loss_bbox", "loss_centerness")
 
 
-class FoveaSeam(FlattenedSeam):
+class FoveaSplitter(FlattenedSplitter):
     heads: ClassVar = ("FoveaHead",)
 
 
-class VFNetSeam(FlattenedSeam):
+class VFNetSplitter(FlattenedSplitter):
     """VarifocalNet: the box loss before and after refinement, each over the positive rows."""
 
     heads: ClassVar = ("VFNetHead",)
-    terms: ClassVar = {**_CLS_BBOX, "loss_bbox_rf": "bbox_rf"}
+    short: ClassVar = {**_CLS_BBOX, "loss_bbox_rf": "bbox_rf"}
     positive_rows: ClassVar = ("loss_bbox", "loss_bbox_refine")
+    module_of: ClassVar = {"loss_bbox_rf": "loss_bbox_refine"}
 
 
-class CenterNetUpdateSeam(FlattenedSeam):
+class CenterNetUpdateSplitter(FlattenedSplitter):
     """CenterNet2's first stage: a heatmap loss with extra positives, boxes where they were assigned."""
 
     heads: ClassVar = ("CenterNetUpdateHead",)
@@ -128,8 +149,8 @@ class CenterNetUpdateSeam(FlattenedSeam):
     def hear_targets(self, targets: Any) -> None:
         self._positive = targets[1].max(dim=1)[0] >= 0
 
-    def modules(self, layout: RowLayout) -> dict[str, nn.Module]:
-        return {**super().modules(layout), "loss_cls": HeatmapReduction(self.head.loss_cls, layout)}
+    def reductions(self, layout: RowLayout) -> dict[str, nn.Module]:
+        return {**super().reductions(layout), "loss_cls": HeatmapReduction(self.head.loss_cls, layout)}
 
 
 class HeatmapReduction(nn.Module):
@@ -162,19 +183,19 @@ class HeatmapReduction(nn.Module):
         return torch.stack(levels)
 
 
-class YOLOXSeam(FlattenedSeam):
+class YOLOXSplitter(FlattenedSplitter):
     """YOLOX: objectness over all rows; its L1 term appears when augmentation is switched off."""
 
     heads: ClassVar = ("YOLOXHead",)
-    terms: ClassVar = {**_CLS_BBOX, "loss_obj": "obj", "loss_l1": "l1"}
+    short: ClassVar = {**_CLS_BBOX, "loss_obj": "obj", "loss_l1": "l1"}
     level_major: ClassVar = False
     all_rows: ClassVar = ("loss_obj",)
     positive_rows: ClassVar = ("loss_cls", "loss_bbox", "loss_l1")
     targets: ClassVar = "_get_targets_single"
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._masks: list[Tensor] = []
-        return super().split(compute, args, kwargs)
+        return super().by_level(own, args, kwargs)
 
     def hear_targets(self, targets: Any) -> None:
         self._masks.append(targets[0])
@@ -189,7 +210,7 @@ class YOLOXSeam(FlattenedSeam):
         return self._layout.count(self.positive()) if self._layout is not None and self._masks else None
 
 
-class AnchorRowsSeam(FlattenedSeam):
+class AnchorRowsSplitter(FlattenedSplitter):
     """Rows are anchors, several to a position."""
 
     def layout(self, *args: Any, **kwargs: Any) -> RowLayout:
@@ -198,14 +219,15 @@ class AnchorRowsSeam(FlattenedSeam):
         return RowLayout(maps[0].shape[0], split_sizes(maps, per_position), self.level_major)
 
 
-class PAASeam(AnchorRowsSeam):
+class PAASplitter(AnchorRowsSplitter):
     """PAA and LAD: positives are decided twice, last by a mixture fitted to the losses; the labels that
     the classification loss gets are the final ones. Losses taken before that are unreduced and pass."""
 
     heads: ClassVar = ("PAAHead", "LADHead")
-    terms: ClassVar = {**_CLS_BBOX, "loss_iou": "iou"}
+    short: ClassVar = {**_CLS_BBOX, "loss_iou": "iou"}
     level_major: ClassVar = False
     positive_rows: ClassVar = ("loss_bbox", "loss_centerness")
+    module_of: ClassVar = {"loss_iou": "loss_centerness"}
     targets: ClassVar = ""
 
     def _all(self, layout: RowLayout, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SplitRows:

@@ -12,28 +12,30 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msbal_mmdet.seams.base import HeadSeam, LossCall, Losses, strides_of
-from msbal_mmdet.seams.layout import on_first_level, sum_by_level
-from msbal_mmdet.seams.reduction import LevelReduction, stand_in
+from msbal_mmdet.splitters.base import LossCall, Losses, strides_of
+from msbal_mmdet.splitters.flattened import ReducingSplitter
+from msbal_mmdet.splitters.reduction import LevelReduction, stand_in
+from msbal_mmdet.splitters.rows import sum_by_level
 
 
-class RoISeam(HeadSeam):
+class RoISplitter(ReducingSplitter):
     """``BBoxHead.loss`` and the heads that inherit it.
 
     Args:
         head: one stage's box head.
         extractor: its ``SingleRoIExtractor``.
-        group, prefix: see `HeadSeam`.
+        group: see `HeadSplitter`.
     """
 
-    heads: ClassVar = ("BBoxHead", "ConvFCBBoxHead", "Shared2FCBBoxHead", "Shared4Conv1FCBBoxHead",
-                       "DoubleConvFCBBoxHead", "SCNetBBoxHead")  # fmt: skip
-    method: ClassVar = "loss"
+    heads: ClassVar = ("BBoxHead",)
+    method = "loss"
+    called: ClassVar = ("loss_and_target",)
+    reduced: ClassVar = ("loss_cls", "loss_bbox")
 
-    def __init__(self, head: nn.Module, extractor: Any, group: str = "roi", prefix: str = "") -> None:
+    def __init__(self, head: nn.Module, extractor: Any, group: str = "roi") -> None:
         self.extractor = extractor
         self._positives: Tensor | None = None
-        super().__init__(head, group, prefix)
+        super().__init__(head, group)
 
     def head_strides(self) -> list[float]:
         return strides_of(self.extractor)
@@ -44,9 +46,10 @@ class RoISeam(HeadSeam):
         return super().refusal()
 
     def positives(self) -> Tensor | None:
-        return self._positives
+        positives, self._positives = self._positives, None
+        return positives
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         rois = kwargs["rois"] if "rois" in kwargs else args[2]
         labels = kwargs["labels"] if "labels" in kwargs else args[3]
         level = self.extractor.map_roi_levels(rois, self.num_levels)
@@ -61,11 +64,8 @@ class RoISeam(HeadSeam):
             if hasattr(self.head, name):
                 modules[name] = LevelReduction(getattr(self.head, name), rows, self.num_levels)
         with stand_in(self.head, modules):
-            losses = compute(*args, **kwargs)
-        for key in self.terms:
-            if key in losses and losses[key].dim() == 0:
-                losses[key] = on_first_level(losses[key], self.num_levels)
-        return losses
+            losses = own(*args, **kwargs)
+        return self.spread_zeros(losses)
 
     def _positive_rows(self, values: Tensor, level: Tensor, positive: Tensor) -> Tensor:
         """``[P, ...]`` values of the positive RoIs -> ``[K]``, without asking the device where they are."""

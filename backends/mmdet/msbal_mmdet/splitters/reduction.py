@@ -8,6 +8,8 @@ operations on the same numbers, bit for bit.
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msbal_mmdet.seams.layout import on_first_level
+from msbal.errors import SpecError
+from msbal_mmdet.splitters.rows import on_first_level
 
 SplitRows = Callable[[Tensor], Tensor]
 """``[rows, ...]`` elementwise losses -> ``[K]`` sums."""
@@ -26,7 +29,7 @@ class LevelReduction(nn.Module):
 
     Args:
         inner: an mmdet loss: ``inner(pred, target, weight=None, avg_factor=None,
-            reduction_override=None)`` with a ``loss_weight``.
+            reduction_override=None)``, which multiplies by its ``loss_weight``, where it has one.
         rows: given the call's arguments, how the elementwise losses divide into levels.
         num_levels: K.
     """
@@ -52,14 +55,22 @@ class LevelReduction(nn.Module):
         inner: Any = self.__dict__["inner"]
         if reduction_override == "none":
             return inner(*args, avg_factor=avg_factor, reduction_override="none", **kwargs)  # type: ignore[no-any-return]
-        reduction = reduction_override or inner.reduction
-        scale, inner.loss_weight = inner.loss_weight, 1.0
+        reduction = reduction_override or getattr(inner, "reduction", "mean")
+        scale = getattr(inner, "loss_weight", None)
+        if scale is not None:
+            inner.loss_weight = 1.0
         try:
             values = inner(*args, reduction_override="none", **kwargs)
         finally:
-            inner.loss_weight = scale
-        if values.dim() == 0:  # a module's short cut for "nothing to learn here"
-            return on_first_level(values * scale, self._num_levels)
+            if scale is not None:
+                inner.loss_weight = scale
+        scale = 1.0 if scale is None else scale
+        if not isinstance(values, Tensor):
+            raise _in_its_own_way(inner, f"a {type(values).__name__}")
+        if values.dim() == 0:
+            return nothing_to_learn(values * scale, self._num_levels, inner)
+        if args and values.numel() % max(1, len(args[0])):
+            raise _in_its_own_way(inner, f"losses of the shape {list(values.shape)} for {len(args[0])} rows")
         sums = self._rows(args, {**kwargs, "avg_factor": avg_factor})(values)
         if reduction == "mean":
             sums = (
@@ -68,6 +79,41 @@ class LevelReduction(nn.Module):
                 else sums / (avg_factor + torch.finfo(torch.float32).eps)
             )
         return scale * sums
+
+
+def irreducible(module: Any) -> str | None:
+    """Why a loss module cannot reduce by level, as far as its signature tells."""
+    if module is None:
+        return None
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(p.name == "reduction_override" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return (
+        f"its loss {type(module).__name__} takes no reduction_override, so it cannot be told apart by level"
+    )
+
+
+def nothing_to_learn(value: Tensor, num_levels: int, module: nn.Module) -> Tensor:
+    """``[K]`` of a loss that came as one number, which is fine where it is zero whatever the predictions.
+
+    Args:
+        module: whose loss it is.
+
+    Raises:
+        SpecError: for any other number: it cannot be told to which level it belongs.
+    """
+    number = float(value.detach())  # in a call without positives alone, in which mmdet itself has waited
+    if number != 0 and math.isfinite(number):
+        raise _in_its_own_way(module, f"one number ({number:.6g}) where its losses row by row were asked for")
+    return on_first_level(value, num_levels)
+
+
+def _in_its_own_way(module: nn.Module, found: str) -> SpecError:
+    return SpecError(
+        f"model: {type(module).__name__}", f"{found}, which cannot be told apart by level",
+        'one loss for each row under reduction_override="none"',
+        "use another loss there, or msbal.Balancer on your own level losses",
+    )  # fmt: skip
 
 
 @contextmanager

@@ -10,19 +10,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msbal_mmdet.seams.base import HeadSeam, LossCall, Losses
-from msbal_mmdet.seams.layout import RowLayout, on_first_level
-from msbal_mmdet.seams.reduction import LevelReduction, listen, stand_in
+from msbal_mmdet.splitters.base import LossCall, Losses
+from msbal_mmdet.splitters.flattened import ReducingSplitter
+from msbal_mmdet.splitters.reduction import LevelReduction, listen, nothing_to_learn, stand_in
+from msbal_mmdet.splitters.rows import RowLayout
 
 
-class SOLOSeam(HeadSeam):
+class SOLOSplitter(ReducingSplitter):
     """SOLO, Decoupled SOLO (and Light), SOLOv2.
 
     Their levels share strides after resizing (8, 8, 16, 32, 32): a level is known by its grid.
     """
 
     heads: ClassVar = ("SOLOHead", "DecoupledSOLOHead", "DecoupledSOLOLightHead", "SOLOV2Head")
-    terms: ClassVar = {"loss_mask": "mask", "loss_cls": "cls"}
+    short: ClassVar = {"loss_mask": "mask", "loss_cls": "cls"}
+    reduced: ClassVar = ("loss_cls",)
 
     def head_strides(self) -> list[float]:
         # By grid: the finer the grid, the smaller the objects. Only the order is of use here.
@@ -34,7 +36,7 @@ class SOLOSeam(HeadSeam):
     def level_names(self) -> tuple[str, ...]:
         return tuple(f"grid{self.head.num_grids[i]}" for i in self.order)
 
-    def split(self, compute: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         images = len(kwargs["batch_img_metas"]) if "batch_img_metas" in kwargs else args[0][0].shape[0]
         layout = RowLayout(images, tuple(g * g for g in self.head.num_grids), level_major=True)
         kept = _Kept(self.head.loss_mask)
@@ -44,7 +46,7 @@ class SOLOSeam(HeadSeam):
             stand_in(self.head, {"loss_mask": kept, "loss_cls": cls}),
             listen(self.head, "_get_targets_single", lambda t: masks_by_image.append(t[0])),
         ):
-            losses = compute(*args, **kwargs)
+            losses = own(*args, **kwargs)
         # A level without positives has no call: tell by the targets, whose shapes the host knows.
         filled = [
             level
@@ -59,7 +61,7 @@ class SOLOSeam(HeadSeam):
     ) -> Tensor:
         """``cat(values).sum() / num_pos`` by level; `cls_factor` is the head's ``num_pos + 1``."""
         if not values:
-            return on_first_level(total, self.num_levels)
+            return nothing_to_learn(total, self.num_levels, self.head.loss_mask)
         assert len(values) == len(filled), "one mask loss for each level that has positives"
         num_pos = cls_factor - 1
         sums = dict(zip(filled, (value.sum() for value in values), strict=True))

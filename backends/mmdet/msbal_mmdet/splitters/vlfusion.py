@@ -11,16 +11,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from msbal_mmdet.seams.flattened import FlattenedSeam
-from msbal_mmdet.seams.layout import RowLayout, split_sizes, sum_by_level
-from msbal_mmdet.seams.reduction import SplitRows
+from msbal_mmdet.splitters.flattened import FlattenedSplitter
+from msbal_mmdet.splitters.reduction import SplitRows
+from msbal_mmdet.splitters.rows import RowLayout, split_sizes, sum_by_level
 
 
-class ATSSVLFusionSeam(FlattenedSeam):
+class ATSSVLFusionSplitter(FlattenedSplitter):
     """Image-major rows; its score maps come as ``[N, S_l, T]``, so the sizes are those of the boxes."""
 
     heads: ClassVar = ("ATSSVLFusionHead",)
-    terms: ClassVar = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_centerness": "centerness"}
+    short: ClassVar = {"loss_cls": "cls", "loss_bbox": "bbox", "loss_centerness": "centerness"}
     level_major: ClassVar = False
     positive_rows: ClassVar = ("loss_bbox", "loss_centerness")
 
