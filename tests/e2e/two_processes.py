@@ -63,8 +63,8 @@ def keep_account(folder: str) -> None:
     """Write a digest of the model's weights, and the balancers' in full, after every iteration."""
     run_iteration = loop.Trainer.run_iteration
 
-    def accounted(self, samples):  # type: ignore[no-untyped-def]
-        run_iteration(self, samples)
+    def accounted(self, samples, whole):  # type: ignore[no-untyped-def]
+        run_iteration(self, samples, whole)
         digest = hashlib.sha256()
         for parameter in self.model.parameters():
             digest.update(parameter.detach().numpy().tobytes())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from msbal.backend.kit.balanced import Balanced, put_balancers
+from msbal.backend.kit.balanced import Balanced, put_balancers, require_unbalanced
 from msbal.engine import Strategy
 from msbal_torchvision.splitters import find
 
@@ -49,6 +49,7 @@ def balance(
     Raises:
         SpecError: where the model's loss cannot be split into two levels or more, or an argument does not fit.
     """
+    require_unbalanced(model)
     return put_balancers(
         model, find(model, scope), strategy, interval=interval, per_term=per_term, seed=seed, rescale=rescale,
         records=records, hyperparameters=hyperparameters,

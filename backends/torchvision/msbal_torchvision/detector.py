@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import Job
+from msbal.backend.kit.predictions import coco_results
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
@@ -49,9 +50,9 @@ class TorchvisionDetector(Measurable):
         """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""
         return count_boxes(self.model, self.groups, data)
 
-    def iterations(self, images: int) -> int:
+    def iterations(self, train: DetectionData) -> int:
         """Length of the run, by the spec."""
-        total = self.spec.schedule.total_iterations(images, world_size())
+        total = self.spec.schedule.total_iterations(len(train), world_size())
         if total is None:
             raise SpecError("schedule", "no length", "`iterations`, or `epochs` and `batch_size`")
         return total
@@ -97,28 +98,12 @@ class TorchvisionDetector(Measurable):
             # neighbours, and so on how many processes share the images.
             for record in data.images:
                 images, _ = to_device([(read_image(record), {})], self.device)
-                found += _coco(record.id, model(images)[0], data.category_ids)
+                prediction = model(images)[0]
+                # RetinaNet and FCOS have an output for the background too, which no target ever raises.
+                boxes, labels, scores = (
+                    prediction[key][prediction["labels"] > 0] for key in ("boxes", "labels", "scores")
+                )
+                found += coco_results(record.id, boxes, labels - 1, scores, data.category_ids)
         finally:
             model.train(was_training)
         return found
-
-
-def _coco(image_id: int, prediction: dict[str, Tensor], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    results = []
-    for (x1, y1, x2, y2), label, score in zip(
-        prediction["boxes"].tolist(),
-        prediction["labels"].tolist(),
-        prediction["scores"].tolist(),
-        strict=True,
-    ):
-        # RetinaNet and FCOS have an output for the background too, which no target ever raises.
-        if label > 0:
-            results.append(
-                {
-                    "image_id": image_id,
-                    "category_id": category_ids[label - 1],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-            )
-    return results

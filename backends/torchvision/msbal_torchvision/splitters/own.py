@@ -25,9 +25,6 @@ def require_own_loss(module: nn.Module, framework: type[nn.Module], method: str)
         )
     expected = f"the method of torchvision's {framework.__name__}"
     if method in vars(module):
-        raise SpecError(
-            f"model: {kind}.{method}", "replaced on the instance", expected,
-            f"is the model balanced already? then call remove() first; else {FIX}",
-        )  # fmt: skip
+        raise SpecError(f"model: {kind}.{method}", "replaced on the instance", expected, FIX)
     if getattr(type(module), method) is not getattr(framework, method):
         raise SpecError(f"model: {kind}.{method}", "overridden in a subclass", expected, FIX)

@@ -1,24 +1,18 @@
-"""NaN and infinite losses: kept from the weights, named, and dealt with as the spec says."""
+"""NaN and infinite losses: kept from the weights, and named without waiting for the device."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from msbal.backend import LevelGroup
-from msbal.errors import RunError
-
-MAX_MESSAGES = 10
-
-Sighting: TypeAlias = tuple[int, int, str]
-"""Iteration, rank, and what was not finite."""
+from msbal.backend.kit.nonfinite import OnNonFinite, Sighting, name_losses, of_all_ranks, poisoned
+from msbal.training.distributed import rank, world_size
 
 
 @dataclass
@@ -35,30 +29,14 @@ class _Suspect:
 class Guard:
     """Watches every iteration's losses without waiting for the device.
 
-    An iteration with a loss that is not finite gets a gradient of NaN. The step that it belongs to is then
-    left out, on all ranks alike, since they average their gradients. On CUDA the verdict reaches the host an
-    iteration or so later; the weights are safe meanwhile.
-
-    Several processes deal with what they saw together, in `look`: all of them name all of it.
-
-    Args:
-        policy: the spec's ``balance.on_nonfinite``.
-        say: told of a step left out.
+    On CUDA the verdict reaches the host an iteration or so later; the weights are safe meanwhile. Several processes
+    deal with what they saw together, in `look`: all of them name all of it.
     """
 
-    def __init__(
-        self,
-        policy: Literal["stop", "skip"],
-        groups: Sequence[LevelGroup],
-        rank: int,
-        processes: int,
-        say: Callable[[str], None],
-    ) -> None:
-        self.policy, self.rank, self.processes, self.say = policy, rank, processes, say
-        self.groups = {group.name: group for group in groups}
+    def __init__(self, policy: OnNonFinite, groups: Sequence[LevelGroup]) -> None:
+        self.policy, self.groups = policy, groups
         self._suspects: deque[_Suspect] = deque()
         self._seen: list[Sighting] = []
-        self._said = 0
 
     def protect(
         self, iteration: int, total: Tensor, losses: Mapping[str, Tensor], rest: Mapping[str, Tensor]
@@ -68,9 +46,6 @@ class Guard:
         Args:
             losses: ``[T, K]`` by group, unweighted.
             rest: the losses that are not balanced, by name.
-
-        Raises:
-            RunError: as `poll` does.
         """
         finite = torch.isfinite(total.detach())
         host, arrived = finite, None
@@ -79,16 +54,9 @@ class Guard:
             host.copy_(finite, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-        self._suspects.append(
-            _Suspect(
-                iteration,
-                host,
-                arrived,
-                dict(losses),
-                {name: loss.detach() for name, loss in rest.items()},
-            )
-        )
-        return total * torch.where(finite, 1.0, math.nan)
+        kept = {name: loss.detach() for name, loss in rest.items()}
+        self._suspects.append(_Suspect(iteration, host, arrived, dict(losses), kept))
+        return poisoned(total)
 
     def poll(self, wait: bool = False) -> None:
         """Look at the verdicts that have arrived.
@@ -104,9 +72,10 @@ class Guard:
                 first.arrived.synchronize()
             self._suspects.popleft()
             if not bool(first.finite):
-                self._seen.append((first.iteration, self.rank, self._name(first)))
-                if self.processes == 1:
-                    self._report(self._seen[-1:])
+                what = name_losses(self.groups, first.losses, first.rest)
+                self._seen.append(Sighting(first.iteration, rank(), what))
+                if world_size() == 1:
+                    self.policy.deal(self._seen[-1:])
 
     def look(self, iteration: int, left_out: bool, unexplained: str = "") -> None:
         """Deal with what all ranks have seen; they call it alike.
@@ -121,43 +90,8 @@ class Guard:
         self.poll(wait=True)
         if not left_out:
             return
-        seen, self._seen = self._seen, []
-        if self.processes > 1:
-            parts: list[Any] = [None] * self.processes
-            dist.all_gather_object(parts, seen)
-            seen = sorted(sighting for part in parts for sighting in part)
-            self._report(seen)
+        seen, self._seen = of_all_ranks(self._seen), []
+        if world_size() > 1:
+            self.policy.deal(seen)
         if not seen and unexplained:
-            self._report([(iteration, self.rank, unexplained)])
-
-    def _report(self, sightings: Sequence[Sighting]) -> None:
-        if not sightings:
-            return
-        if self.policy == "stop":
-            iteration, rank, what = sightings[0]
-            raise RunError(
-                f"iteration {iteration}, rank {rank}",
-                "; ".join([what, *(f"on rank {rank} {what}" for _, rank, what in sightings[1:])]),
-                "finite numbers",
-                "lower schedule.optimizer.lr or set schedule.clip_norm; balance.on_nonfinite=skip leaves such "
-                "steps out. No step was taken with it",
-            )
-        for iteration, rank, what in sightings:
-            self._said += 1
-            if self._said <= MAX_MESSAGES:
-                last = " (further ones are only recorded)" if self._said == MAX_MESSAGES else ""
-                self.say(f"step left out: iteration {iteration}, rank {rank}: {what}{last}")
-
-    def _name(self, suspect: _Suspect) -> str:
-        found = []
-        for name, values in suspect.losses.items():
-            group = self.groups[name]
-            prefix = f"{name} " if len(self.groups) > 1 else ""
-            for term, row in zip(group.terms, values.tolist(), strict=True):
-                found += [
-                    f"{prefix}{level}/{term} is {value}"
-                    for level, value in zip(group.levels, row, strict=True)
-                    if not math.isfinite(value)
-                ]
-        found += [f"{name} is {float(v)}" for name, v in suspect.rest.items() if not math.isfinite(float(v))]
-        return "the loss " + (", ".join(found) or "summed over the levels is not finite")
+            self.policy.deal([Sighting(iteration, rank(), unexplained)])

@@ -8,23 +8,26 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from msbal.backend import Job
+from msbal.backend.kit.amp import Stepper
 from msbal.backend.kit.balanced import Balanced
-from msbal.backend.kit.seeding import mix
+from msbal.backend.kit.cadence import Cadence
+from msbal.backend.kit.learned import add_learned
+from msbal.backend.kit.nonfinite import UNEXPLAINED, OnNonFinite
+from msbal.backend.kit.pace import Pace
+from msbal.backend.kit.seeding import seed_iteration
 from msbal.errors import SpecError
 from msbal.training.distributed import rank, world_size
 from msbal.training.stream import Positions
 from msbal_torchvision import checkpoints
 from msbal_torchvision.pixels import Sample, Stream, keep, to_device
 from msbal_torchvision.training.guard import Guard
-from msbal_torchvision.training.optimization import Stepper, make_optimizer, make_scheduler
-from msbal_torchvision.training.pace import Pace
+from msbal_torchvision.training.optimization import make_optimizer, make_scheduler
 
 if TYPE_CHECKING:
     from msbal_torchvision.detector import TorchvisionDetector
@@ -53,31 +56,24 @@ class Trainer:
             raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
         self.rank, self.processes = rank(), world_size()
         self.batch = self.schedule.batch_size
-        self.total = detector.iterations(len(job.train))
+        self.total = detector.iterations(job.train)
         self.iteration = 0
 
         self.balancers = job.balancers.to(self.device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         learned = list(self.balancers.parameters())
-        self.optimizer = make_optimizer(parameters, learned, self.schedule.optimizer, self.device)
+        self.optimizer = make_optimizer(parameters, self.schedule.optimizer, self.device)
+        add_learned(self.optimizer, learned)
         self.scheduler = make_scheduler(self.optimizer, self.schedule, self.total)
         self.stepper = Stepper(
-            self.optimizer,
-            [*parameters, *learned],
-            self.schedule.amp,
-            self.device,
-            self.schedule.accumulate,
-            self.schedule.clip_norm,
-        )
-        self.learned = learned
+            self.optimizer, self.schedule.amp, self.device, self.schedule.accumulate, self.schedule.clip_norm, learned
+        )  # fmt: skip
         self.average: AveragedModel | None = None
         if self.schedule.ema is not None:
             ema = get_ema_multi_avg_fn(self.schedule.ema)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True)
         detector.average = None if self.average is None else self.average.module
-        self.guard = Guard(
-            job.spec.balance.on_nonfinite, detector.groups, self.rank, self.processes, job.monitor.message
-        )
+        self.guard = Guard(OnNonFinite(job.spec.balance.on_nonfinite, job.monitor.message), detector.groups)
         self.forward: nn.Module = self.model
         if self.processes > 1:
             self.forward = DistributedDataParallel(
@@ -127,10 +123,8 @@ class Trainer:
             ) from error
 
     def save(self) -> None:
-        """Write a checkpoint, on the first rank, after all records up to it."""
-        self.job.recorder.flush()
-        # The ranks' own losses of an unfinished interval; a collective.
-        self.balanced.synchronize()
+        """Write a checkpoint, on the first rank; all ranks look first whether it would be a sound one."""
+        self.look()
         if self.rank == 0:
             checkpoints.save(self.job.run.checkpoints, self.state())
 
@@ -159,19 +153,16 @@ class Trainer:
             generator=torch.Generator(),
         )
 
-    @property
-    def whole(self) -> bool:
-        """Whether no gradient waits for its step, so that a checkpoint here resumes exactly."""
-        return self.iteration % self.schedule.accumulate == 0 or self.iteration == self.total
+    def run_iteration(self, samples: list[Sample], whole: bool) -> None:
+        """Forward and backward; the model balances its losses itself.
 
-    def run_iteration(self, samples: list[Sample]) -> None:
-        """Forward, backward, and a step where one is due; the model balances its losses itself."""
+        Args:
+            whole: whether the optimizer steps afterwards, with what has accumulated.
+        """
         self.iteration += 1
-        # What samplers and drop-outs draw is a function of (seed, iteration, rank): there is no random
-        # state to save, and runs with other strategies draw the same.
-        torch.manual_seed(mix("step", self.seed, self.iteration, self.rank))
+        seed_iteration(self.seed, self.iteration, self.rank)
         images, targets = to_device(samples, self.device)
-        with self._synchronisation():
+        with self._synchronisation(whole):
             with self.stepper.autocast():
                 losses: dict[str, Tensor] = self.forward(images, targets)
             self.balanced.require_calls()
@@ -180,8 +171,7 @@ class Trainer:
                 self.iteration, total, self.balanced.losses, self.detector.rest(losses)
             )
             self.stepper.backward(total)
-        if self.whole:
-            self._average_learned()
+        if whole:
             self.stepper.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
@@ -191,22 +181,14 @@ class Trainer:
         if self.device.type == "cpu" or self.iteration % LOOK_EVERY == 0:
             self.look()
 
-    def _synchronisation(self) -> AbstractContextManager[Any]:
-        if isinstance(self.forward, DistributedDataParallel) and not self.whole:
+    def _synchronisation(self, whole: bool) -> AbstractContextManager[Any]:
+        if isinstance(self.forward, DistributedDataParallel) and not whole:
             return self.forward.no_sync()
         return nullcontext()
 
-    def _average_learned(self) -> None:
-        """Average over ranks the gradients of what a strategy learns, which the wrapper does not see."""
-        if self.processes > 1:
-            for parameter in self.learned:
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= self.processes
-
     def look(self) -> None:
         """Find out, waiting for the device, whether a step was left out, and deal with it; see `Guard.look`."""
-        unexplained = "" if self.stepper.scales else "the gradient of a finite loss is not finite"
+        unexplained = "" if self.stepper.scales else UNEXPLAINED
         self.guard.look(self.iteration, self.stepper.left_out_a_step(), unexplained)
 
 
@@ -220,37 +202,25 @@ def train(detector: TorchvisionDetector, job: Job) -> None:
 
 
 def _run(trainer: Trainer) -> None:
-    detector, job = trainer.detector, trainer.job
+    detector, job, total = trainer.detector, trainer.job, trainer.total
     trainer.resume()
-    total, recorder, monitor = trainer.total, job.recorder, job.monitor
-    monitor.started(trainer.iteration, total, detector.groups)
-    pace = Pace(monitor, trainer.batch * trainer.processes, total, trainer.device)
+    job.monitor.started(trainer.iteration, total, detector.groups)
+    pace = Pace(job.monitor, trainer.batch * trainer.processes, total, trainer.device)
+
+    def evaluate(iteration: int) -> None:
+        if job.evaluate is not None:
+            job.evaluate(detector, iteration)
+        pace.restart()
+
+    def save(iteration: int) -> None:
+        trainer.save()
+        pace.restart()
+
     every = job.spec.schedule.checkpoint_every
-    evaluate_every = job.spec.evaluate.every
-    saved = trainer.iteration
+    cadence = Cadence(job, total, trainer.iteration, every, evaluate, save)
     trainer.model.train()
     for samples in trainer.loader():
-        trainer.run_iteration(samples)
-        recorder.step(trainer.iteration)
+        trainer.run_iteration(samples, cadence.whole(trainer.iteration + 1))
         pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
-        at_end = trainer.iteration == total
-        if (
-            job.evaluate is not None
-            and evaluate_every
-            and trainer.iteration % evaluate_every == 0
-            and not at_end
-        ):
-            # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
-            recorder.flush()
-            job.evaluate(detector, trainer.iteration)
-            pace.restart()
-        # Asked by all ranks in every iteration, as they have to agree.
-        stop = job.stop_requested()
-        due = every is not None and trainer.iteration // every > saved // every
-        if trainer.whole and (stop or at_end or due):
-            trainer.look()
-            trainer.save()
-            saved = trainer.iteration
-            pace.restart()
-            if stop:
-                return
+        if cadence.after(trainer.iteration):
+            return
