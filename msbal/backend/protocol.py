@@ -112,6 +112,7 @@ class Job:
         evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a
             distributed run all ranks call it. The core calls it at the end of the run.
         stop_requested: asked once an iteration; when True, save a checkpoint and return.
+        ended: set by the backend where the framework ended the run before its length: after which iteration.
     """
 
     spec: RunSpec
@@ -124,6 +125,7 @@ class Job:
     checkpoint: Path | None = None
     evaluate: Callable[[Detector, int], Mapping[str, Any]] | None = None
     stop_requested: Callable[[], bool] = field(default=lambda: False)
+    ended: int | None = None
 
 
 class Detector(Protocol):
@@ -154,8 +156,8 @@ class Detector(Protocol):
     def train(self, job: Job) -> None:
         """Train to the end of the schedule, or until the job asks to stop. Resumes exactly."""
 
-    def iterations(self, images: int) -> int:
-        """Length of a run over `images` training images, by the spec or the framework's own config."""
+    def iterations(self, train: DetectionData) -> int:
+        """Length of a run on these training data, by the spec or the framework's own config."""
 
     def load(self, checkpoint: Path) -> None:
         """Load the weights of one of this backend's checkpoints, safely (no pickled code)."""

@@ -150,7 +150,8 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
         stop.at_once, metrics = True, None
         try:
             if plan.val is not None:
-                metrics = _evaluate(plan, run, monitor, plan.detector, plan.iterations, final=True)
+                last = plan.iterations if job.ended is None else job.ended
+                metrics = _evaluate(plan, run, monitor, plan.detector, last, final=True)
             barrier()
         except KeyboardInterrupt:
             # All is trained and saved: what is left is done again by --resume.

@@ -89,7 +89,7 @@ def prepare(spec: RunSpec) -> Plan:
         detector.check_data(train)
     balancers = make_balancers(spec, detector)
     refuse_what_is_not_honoured(spec, backend, balancers)
-    iterations = detector.iterations(len(train))
+    iterations = detector.iterations(train)
     check_interval(spec.balance.interval, iterations)
     intervals = iterations // spec.balance.interval
     return Plan(

@@ -108,19 +108,19 @@ class Detectron2Detector:
             return self.spec.schedule.batch_size
         return max(1, self.recipe.defaults.images // world_size())
 
-    def iterations(self, images: int) -> int:
+    def iterations(self, train: DetectionData) -> int:
         """The spec's length, or the config's."""
         schedule = self.spec.schedule
         if schedule.iterations is not None:
             return schedule.iterations
         if schedule.epochs is not None:
-            return schedule.epochs * math.ceil(images / (self.batch_size() * world_size()))
+            return schedule.epochs * math.ceil(len(train) / (self.batch_size() * world_size()))
         return self.recipe.defaults.iterations
 
     def train(self, job: Job) -> None:
         """Train with detectron2's trainer and hooks."""
         schedule = self.spec.schedule
-        total = self.iterations(len(job.train))
+        total = self.iterations(job.train)
         state = (
             checkpoints.load_newest(job.checkpoint, job.monitor.message)
             if job.checkpoint is not None

@@ -42,13 +42,12 @@ class MMDetBackend:
         from mmdet.utils import register_all_modules
         from mmengine.model import revert_sync_batchnorm
 
+        from msbal.backend.kit.seeding import seed_everything
         from msbal.training.distributed import resolve_device, world_size
-        from msbal_mmdet.attach import attach
-        from msbal_mmdet.config import lay_model, read_config
+        from msbal_mmdet.config import read_config
         from msbal_mmdet.detector import MMDetDetector
-        from msbal_mmdet.loops import seed_generators
         from msbal_mmdet.masks import check_needs
-        from msbal_mmdet.settings import scope_of
+        from msbal_mmdet.overrides import apply_model
         from msbal_mmdet.tiny import quiet
 
         assert isinstance(spec.model, MMDetModel)
@@ -56,12 +55,12 @@ class MMDetBackend:
             register_all_modules(init_default_scope=True)
         config = read_config(spec.model)
         check_needs(config, spec)
-        lay_model(config, spec, classes)
+        apply_model(config, spec, classes)
         device = resolve_device(spec.device)
         if spec.schedule.amp == "fp16" and device.type == "cpu":
             raise SpecError("schedule.amp", "`fp16` on the CPU", "none or bf16")
         with torch.random.fork_rng(devices=[]):
-            seed_generators(spec.seed)
+            seed_everything(spec.seed)
             try:
                 with quiet():
                     model = MODELS.build(config.model)
@@ -73,15 +72,7 @@ class MMDetBackend:
                 ) from error  # fmt: skip
         if world_size() == 1:
             model = revert_sync_batchnorm(model)
-        attachment = attach(model, scope_of(spec.balance))
-        has_rpn = any(group.name in ("rpn", "roi") for group in attachment.groups)
-        if spec.balance.scope is not None and not has_rpn:
-            attachment.close()
-            raise SpecError(
-                "balance.scope", f"[{', '.join(spec.balance.scope)}] for {type(model).__name__}", "no scope",
-                "leave it out: the model has one head",
-            )  # fmt: skip
-        return MMDetDetector(model, attachment, config, spec, device)
+        return MMDetDetector(model, config, spec, device)
 
     def starter(self, data: DetectionData) -> str:
         """What `msbal init` proposes."""

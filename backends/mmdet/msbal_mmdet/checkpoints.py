@@ -41,7 +41,30 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_start(path: Path) -> dict[str, torch.Tensor]:
+def local(name: str, where: str) -> Path:
+    """The file that a config or spec names to start from: a path, or an address, from which it is fetched once.
+
+    Raises:
+        SpecError: where there is no such file; `where` names the key.
+    """
+    if not name.startswith(("http://", "https://")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise SpecError(where, f"{name} is no file", "a checkpoint")
+        return path.absolute()
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name.rpartition("/")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(name, str(path), progress=False)
+        except OSError as error:
+            raise SpecError(
+                where, f"{name} cannot be fetched: {error}", "a checkpoint", f"or put the file at {path}"
+            ) from error
+    return path
+
+
+def read_start(path: Path, where: str = "model.weights") -> dict[str, torch.Tensor]:
     """The weights in a checkpoint of mmdet's to start from; of what else is in it nothing runs.
 
     mmengine runs what it cannot load otherwise, its own history of logged values and all else alike.
@@ -54,7 +77,7 @@ def read_start(path: Path) -> dict[str, torch.Tensor]:
     if isinstance(weights, Mapping):
         weights = {str(k): value for k, value in weights.items() if isinstance(value, torch.Tensor)}
     if not weights or not isinstance(weights, dict):
-        raise SpecError("model.weights", f"{path} has no weights", "a checkpoint with a state_dict")
+        raise SpecError(where, f"{path} has no weights", "a checkpoint with a state_dict")
     return weights
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from torch import nn
 from msbal.backend import Job
 from msbal.data.model import DetectionData
 from msbal.spec import RunSpec
-from msbal.training.distributed import world_size
 from msbal_mmdet import checkpoints, pipeline
-from msbal_mmdet.config import lay_schedule
 from msbal_mmdet.images import naming_images
+from msbal_mmdet.loader import run_length
 from msbal_mmdet.losses import Batch, ModelLosses
 from msbal_mmdet.masks import Outlines, read_outlines
 
@@ -36,8 +35,8 @@ class MMDetDetector(ModelLosses):
         self._outlines: Outlines | None = None
 
     def config_copy(self) -> Config:
-        """The config, to be laid over."""
-        return Config(self.config._cfg_dict.copy(), filename=self.config.filename)
+        """The config, for the spec to be applied to."""
+        return copy.deepcopy(self.config)
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
         """As a data loader gives it; images as the config resizes them for evaluation."""
@@ -65,15 +64,9 @@ class MMDetDetector(ModelLosses):
         """Forget them: those of a large data set take gigabytes, in every process."""
         self._outlines = None
 
-    def iterations(self, images: int) -> int:
+    def iterations(self, train: DetectionData) -> int:
         """Length of the run, by the spec, else by the config."""
-        config = self.config_copy()
-        lay_schedule(config, self.spec)
-        if "max_iters" in config.train_cfg:
-            return int(config.train_cfg.max_iters)
-        batch = self.spec.schedule.batch_size or int(config.train_dataloader.batch_size)
-        share = math.ceil(images / world_size())
-        return int(config.train_cfg.max_epochs) * math.ceil(share / batch)
+        return run_length(self.config_copy(), self.spec, train)
 
     def train(self, job: Job) -> None:
         """Train; see `msbal_mmdet.training`."""

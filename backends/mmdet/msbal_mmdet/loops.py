@@ -1,17 +1,17 @@
 """mmengine's two training loops, made to resume in the middle of anything, exactly.
 
 mmengine saves no random state, loads skipped batches again on resume, and starts an epoch over. Here what
-augmentation draws is a function of (seed, iteration, place in the batch), what the model draws is one of
-(seed, iteration, rank), and a resumed loop passes over the indices of batches that are done without
-loading them.
+augmentation draws is a function of (seed, iteration, rank, place in the batch), what a sampler draws one of (seed,
+pass over the data), and what the model draws one of (seed, iteration, rank). A resumed loop passes over the indices
+of batches that are done without loading them, and the checkpoint has what modules remember beside their tensors.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,31 +20,16 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-
-def seed_for(*parts: int | str) -> int:
-    """63 bits, a pure function of the parts."""
-    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
-
-
-def seed_generators(seed: int) -> None:
-    """Python's, NumPy's and torch's, the GPUs' included."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+from msbal.backend.kit.seeding import mix, seed_everything
+from msbal.errors import RunError
+from msbal_mmdet.progress import ProgressHook
 
 
-class Drawn(int):
-    """An index of a data set that knows the seed of its own augmentation."""
+class Drawn(NamedTuple):
+    """An index of a data set, as its sampler drew it, with the seed of the sample's augmentation."""
 
+    index: Any
     seed: int
-
-    def __new__(cls, index: int, seed: int) -> Drawn:
-        made = super().__new__(cls, index)
-        made.seed = seed
-        return made
-
-    def __reduce__(self) -> Any:
-        return Drawn, (int(self), self.seed)
 
 
 class SeededDataset:
@@ -53,10 +38,11 @@ class SeededDataset:
     def __init__(self, dataset: Any) -> None:
         object.__setattr__(self, "dataset", dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, Drawn):
-            seed_generators(index.seed)
-        return self.dataset[int(index)]
+            seed_everything(index.seed)
+            index = index.index
+        return self.dataset[index]
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -75,13 +61,14 @@ class SeededBatches:
     """A batch sampler that starts later, and gives each index its seed.
 
     Attributes:
-        skip: batches to pass over, the next time that it is iterated.
-        first: the number of the iteration that the first batch given out belongs to, from 0.
+        passes: over the data, before the next one.
+        skip: batches to pass over in the next pass; those of them that it does not have are left for the one after.
+        first: the iteration that the first batch given out belongs to, from 0.
     """
 
     def __init__(self, batches: Any, seed: int) -> None:
         self.batches, self.seed = batches, seed
-        self.skip = self.first = 0
+        self.passes = self.skip = self.first = 0
 
     @property
     def sampler(self) -> Any:
@@ -96,16 +83,54 @@ class SeededBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Drawn]]:
-        skip, iteration = self.skip, self.first
-        self.skip = 0
-        for number, indices in enumerate(self.batches):
-            if number < skip:
+        draws = _OwnDraws(mix("pass", self.seed, self.passes))
+        iteration = self.first
+        with draws():
+            batches = iter(self.batches)
+        while True:
+            with draws():
+                indices = next(batches, None)
+            if indices is None:
+                return
+            if self.skip > 0:
+                self.skip -= 1
                 continue
             yield [
-                Drawn(index, seed_for("sample", self.seed, iteration, get_rank(), place))
+                Drawn(index, mix("sample", self.seed, iteration, get_rank(), place))
                 for place, index in enumerate(indices)
             ]
             iteration += 1
+
+
+class _OwnDraws:
+    """Generators of a sampler's own: how far ahead of the training it draws changes nothing."""
+
+    def __init__(self, seed: int) -> None:
+        self._states: Any = random.Random(seed).getstate(), *_seeded(seed)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        others = _states()
+        _set_states(self._states)
+        try:
+            yield
+        finally:
+            self._states = _states()
+            _set_states(others)
+
+
+def _seeded(seed: int) -> tuple[Any, Any]:
+    return np.random.RandomState(seed % 2**32).get_state(), torch.Generator().manual_seed(seed).get_state()
+
+
+def _states() -> tuple[Any, Any, Any]:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_states(states: tuple[Any, Any, Any]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
 
 
 def seeded_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
@@ -137,17 +162,27 @@ class _Exact:
 
     def _prepare(self) -> None:
         self.dataloader = seeded_loader(self.dataloader, int(self.runner.seed or 0))
+        self._progress = ProgressHook(self.runner.model)
+        self.runner.register_hook(self._progress)
 
     @property
     def _batches(self) -> SeededBatches:
         batches: Any = self.dataloader.batch_sampler
         return batches  # type: ignore[no-any-return]
 
-    def _start_at(self, skip: int) -> None:
-        self._batches.skip, self._batches.first = skip, self._iter
+    def _begin_pass(self, number: int, since: int) -> None:
+        """The next batches are those of a pass over the data.
+
+        Args:
+            number: of passes before it.
+            since: the iteration that it began after.
+        """
+        self._progress.passes, self._progress.since = number, since
+        batches = self._batches
+        batches.passes, batches.skip, batches.first = number, self._iter - since, self._iter
 
     def _seed_iteration(self) -> None:
-        seed_generators(seed_for("step", int(self.runner.seed or 0), self._iter, get_rank()))
+        seed_everything(mix("step", int(self.runner.seed or 0), self._iter, get_rank()))
 
 
 @LOOPS.register_module()
@@ -162,12 +197,19 @@ class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
         """One epoch, or what is left of it."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
-        self._start_at(done)
-        for index, batch in enumerate(self.dataloader, start=done):
+        since = self._since()
+        self._begin_pass(self._epoch, since)
+        for index, batch in enumerate(self.dataloader, start=self._iter - since):
             self.run_iter(index, batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1
+
+    def _since(self) -> int:
+        """The iteration that this epoch began after; a resumed one began before now."""
+        told = self._progress
+        if told.passes is None or told.since > self._iter:
+            return self._epoch * len(self.dataloader)
+        return told.since if told.passes == self._epoch else self._iter
 
     def run_iter(self, idx: int, data_batch: Sequence[dict[str, Any]]) -> None:
         self._seed_iteration()
@@ -186,25 +228,41 @@ class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
         """The whole run, or what is left of it."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
-        self._start_at(self._iter)
+        number, since = self._progress.passes or 0, self._progress.since
         while self._iter < self._max_iters and not self.stop_training:
             # An infinite sampler gives one pass; a finite one starts over.
-            for batch in self.dataloader:
-                self.runner.model.train()
-                self.run_iter(batch)
-                if self._iter >= self._max_iters or self.stop_training:
-                    break
-            else:
-                self._next_pass()
+            self._begin_pass(number, since)
+            if number:
+                self._tell_sampler(number)
+            before = self._iter
+            self._run_pass()
+            left = self._batches.skip
+            if before == self._iter == since and not self.stop_training:
+                raise RunError("train_dataloader", "gave no batch", "at least one image to train on")
+            number, since = number + 1, self._iter - left
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
 
-    def _next_pass(self) -> None:
-        self._start_at(0)
+    def _run_pass(self) -> None:
+        for batch in self.dataloader:
+            self.runner.model.train()
+            self.run_iter(batch)
+            self._validate()
+            if self._iter >= self._max_iters or self.stop_training:
+                return
+
+    def _validate(self) -> None:
+        """As `IterBasedTrainLoop.run` does, whose body has no place to resume at."""
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
+            self.runner.val_loop.run()
+
+    def _tell_sampler(self, number: int) -> None:
         sampler = self._batches.sampler
         if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(self._iter // max(1, len(self.dataloader)))
+            sampler.set_epoch(number)
 
     def run_iter(self, data_batch: Sequence[dict[str, Any]]) -> None:
         self._seed_iteration()

@@ -11,6 +11,7 @@ from msbal.data.model import ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
+from msbal_mmdet.names import kind
 from msbal_mmdet.tiny import loads_masks, walk
 
 _LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
@@ -37,7 +38,7 @@ def check_needs(config: Config, spec: RunSpec) -> None:
     """
     name = getattr(spec.model, "config", "")
     for part in _annotation_loaders(config.train_dataloader):
-        if part.get("with_seg") or _kind(part) == "LoadPanopticAnnotations":
+        if part.get("with_seg") or kind(part) == "LoadPanopticAnnotations":
             raise SpecError(
                 "model.config", f"{name} trains on semantic maps", "a config that trains on boxes or masks",
                 "in mmdet's own tools/train.py the hook balances this config too",
@@ -68,10 +69,4 @@ def load_no_masks(loader: Any) -> None:
 
 
 def _annotation_loaders(loader: Any) -> list[Any]:
-    return [part for part in walk(loader) if _kind(part) in _LOADERS]
-
-
-def _kind(part: Any) -> str:
-    """The name of its type; configs in pure Python have the class itself."""
-    kind = part.get("type", "")
-    return str(getattr(kind, "__name__", kind))
+    return [part for part in walk(loader) if kind(part) in _LOADERS]

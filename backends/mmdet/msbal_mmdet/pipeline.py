@@ -10,25 +10,41 @@ from mmengine.config import Config
 from torch import Tensor
 
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.errors import SpecError
 from msbal_mmdet.masks import Outlines
+from msbal_mmdet.names import kind
 from msbal_mmdet.tiny import walk
 
+_STEADY = ("LoadImageFromFile", "LoadAnnotations", "Resize", "FixScaleResize", "Pad")
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 
 
 def test_transforms(config: Config) -> list[dict[str, Any]]:
-    """The config's own transforms for evaluation."""
-    for key in ("val_dataloader", "test_dataloader", "train_dataloader"):
-        loader = config.get(key)
-        if loader:
-            for part in walk(loader):
-                if part.get("pipeline"):
-                    return [dict(step) for step in part["pipeline"]]
-    return list(config.test_pipeline)
+    """The config's own transforms for evaluation; of one that only trains, what is not random in its training.
+
+    Raises:
+        SpecError: where there is nothing that loads and resizes an image.
+    """
+    for key in ("val_dataloader", "test_dataloader"):
+        for part in walk(config.get(key) or {}):
+            if part.get("pipeline"):
+                return [dict(step) for step in part["pipeline"]]
+    for key in ("test_pipeline", "val_pipeline"):
+        if config.get(key):
+            return [dict(step) for step in config[key]]
+    for part in walk(config.train_dataloader):
+        steps = [dict(step) for step in part.get("pipeline") or () if kind(step) in _STEADY]
+        if len(steps) > 1:
+            return [*steps, {"type": "PackDetInputs"}]
+    raise SpecError(
+        "model.config",
+        "it has no transforms for evaluation",
+        "a val_dataloader, test_dataloader or test_pipeline",
+    )
 
 
 def _without(steps: Sequence[dict[str, Any]], kinds: Sequence[str]) -> list[dict[str, Any]]:
-    return [step for step in steps if not any(kind in str(step["type"]) for kind in kinds)]
+    return [step for step in steps if not any(name in kind(step) for name in kinds)]
 
 
 def predicting(config: Config) -> Compose:

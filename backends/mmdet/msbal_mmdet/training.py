@@ -13,20 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from msbal.backend import Job
+from msbal.backend.kit.cadence import Cadence
+from msbal.backend.kit.pace import Pace
 from msbal.engine import BalancerSet
 from msbal.errors import RunError
 from msbal.records.atomic import put_in_place
 from msbal.training.distributed import rank, world_size
 from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers its wrapper)
-from msbal_mmdet.config import lay_data, lay_run, lay_schedule
 from msbal_mmdet.find import Found
 from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
+from msbal_mmdet.names import kind
+from msbal_mmdet.notes import config_notes, run_notes
+from msbal_mmdet.overrides import NEVER, OWN_LOOPS, apply_data, apply_run, apply_schedule
 from msbal_mmdet.tiny import quiet
 
 if TYPE_CHECKING:
@@ -39,7 +43,9 @@ _EXACT = {
     "EpochBasedTrainLoop": loops.ExactEpochTrainLoop.__name__,
     "IterBasedTrainLoop": loops.ExactIterTrainLoop.__name__,
 }
-_NEVER = 10**9
+
+SAVE_EVERY = 1000
+"""Iterations between checkpoints, where the spec says nothing."""
 
 
 class Stopped(Exception):
@@ -93,39 +99,47 @@ class JobHook(Hook):
     def __init__(self, detector: MMDetDetector, job: Job) -> None:
         self.detector, self.job = detector, job
         self.saved = 0
-        self._mark = (0, 0.0)
 
     def before_train(self, runner: Any) -> None:
         self.saved = runner.iter
-        self._mark = (runner.iter, time.monotonic())
-        self.job.monitor.started(runner.iter, runner.max_iters, self.detector.groups)
+        loader, job = runner.train_dataloader, self.job
+        images = getattr(loader.batch_sampler, "batch_size", 1) * world_size()
+        self.pace = Pace(job.monitor, images, runner.max_iters, self.detector.device)
+        self.cadence = Cadence(
+            job,
+            runner.max_iters,
+            runner.iter,
+            job.spec.schedule.checkpoint_every or SAVE_EVERY,
+            lambda done: self._evaluate(runner, done),
+            lambda done: self.save(runner, done),
+            accumulate=getattr(runner.optim_wrapper, "_accumulative_counts", None),
+        )
+        job.monitor.started(runner.iter, runner.max_iters, self.detector.groups)
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        job, done = self.job, runner.iter + 1
-        self._tell(runner, done)
-        at_end = done >= runner.max_iters
-        every = job.spec.evaluate.every
-        if job.evaluate is not None and every and done % every == 0 and not at_end:
-            job.recorder.flush()
-            self._evaluate(runner, done)
-        stop = job.stop_requested()
-        period = job.spec.schedule.checkpoint_every or 1000
-        # Gradients that wait for their step are in no checkpoint.
-        whole = done % job.spec.schedule.accumulate == 0 or at_end
-        if whole and (stop or at_end or done // period > self.saved // period):
-            self.save(runner, done)
-            if stop and not at_end:
-                raise Stopped
+        done = runner.iter + 1
+        self.pace.tick(done, float(runner.optim_wrapper.get_lr()["lr"][0]))
+        if self.cadence.after(done) and done < runner.max_iters:
+            raise Stopped
+
+    def after_train(self, runner: Any) -> None:
+        """A hook of the config may have ended the run early, or the loader had fewer batches than it said."""
+        done = runner.iter
+        if done < runner.max_iters:
+            self.job.ended = done
+            self.job.monitor.message(f"the run ended after iteration {done} of {runner.max_iters}")
+            if done > self.saved:
+                self.job.recorder.flush()
+                self.job.balancers.synchronize()
+                self.save(runner, done)
 
     def save(self, runner: Any, done: int) -> None:
         """Write a checkpoint; its name appears when it is whole."""
         self.saved = done
         path = checkpoints.path_of(self.job.run.checkpoints, done)
         temporary = path.with_name(f".{path.name}.mmengine.tmp")
-        # The ranks' own losses of an unfinished interval; a collective.
-        self.job.balancers.synchronize()
         _require_finite(runner.model, done)
         try:
             # mmengine saves on the first rank alone.
@@ -143,10 +157,13 @@ class JobHook(Hook):
             checkpoints.require_fit(model, checkpoint["state_dict"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint["meta"]["iter"] = (
+            self.saved
+        )  # mmengine takes it for granted that an iteration is just ending
         checkpoints.make_plain(checkpoint)
 
     def _evaluate(self, runner: Any, done: int) -> None:
-        ema = next((hook for hook in runner.hooks if type(hook).__name__ == "EMAHook"), None)
+        ema = next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)
         assert self.job.evaluate is not None
         if ema is not None:
             ema._swap_ema_parameters()
@@ -156,22 +173,7 @@ class JobHook(Hook):
             if ema is not None:
                 ema._swap_ema_parameters()
             runner.model.train()
-
-    def _tell(self, runner: Any, done: int) -> None:
-        """Progress, at most four times a second."""
-        first, since = self._mark
-        now = time.monotonic()
-        if now - since < 0.25 and done != runner.max_iters:
-            return
-        self._mark = (done, now)
-        images = (done - first) * runner.train_dataloader.batch_sampler.batch_size * world_size()
-        scalars = {
-            "images_per_second": images / max(now - since, 1e-9),
-            "learning_rate": float(runner.optim_wrapper.get_lr()["lr"][0]),
-        }
-        if torch.cuda.is_available() and self.detector.device.type == "cuda":
-            scalars["memory_bytes"] = float(torch.cuda.max_memory_allocated(self.detector.device))
-        self.job.monitor.stepped(done, scalars)
+            self.pace.restart()
 
 
 @contextmanager
@@ -205,16 +207,24 @@ def _require_finite(model: torch.nn.Module, done: int) -> None:
 
 
 def full_config(detector: MMDetDetector, job: Job) -> Config:
-    """The config with everything laid over it; the first rank writes its data and itself to the run's folder."""
+    """The config with the spec applied to it; the first rank writes its data and itself to the run's folder.
+
+    The job's monitor is told what of the config could not be kept.
+    """
     config: Config = detector.config_copy()
     first = rank() == 0
     outlines = detector.outlines(job.train) if first else None
-    lay_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines)
+    notes = config_notes(config, job.spec)
+    notes += apply_schedule(config, job.spec)
+    notes += apply_data(
+        config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines
+    )
     detector.drop_outlines()  # they are in the run's file now
-    lay_schedule(config, job.spec)
-    lay_run(config, job.spec, job.run.path / "mmengine")
+    apply_run(config, job.spec, job.run.path / "mmengine")
     if first:
         config.dump(str(job.run.path / CONFIG_FILE))
+    for note in notes:
+        job.monitor.message(note)
     return config
 
 
@@ -228,6 +238,8 @@ def train(detector: MMDetDetector, job: Job) -> None:
     try:
         with quiet():
             runner._train_loop = runner.build_train_loop(runner._train_loop)
+        for note in run_notes(runner, resumes=job.checkpoint is not None):
+            job.monitor.message(note)
         with naming_images(job.train), _start(runner):
             runner.train()
     except Stopped:
@@ -248,13 +260,14 @@ def train(detector: MMDetDetector, job: Job) -> None:
 def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
     """A Runner around the detector's model, quiet, with msbal's loops and hooks in the place of the config's."""
     config = Config(config._cfg_dict.copy(), filename=None)
-    config.train_cfg.type = _EXACT.get(str(config.train_cfg.get("type")), config.train_cfg.get("type"))
-    if "type" not in config.train_cfg or config.train_cfg.type is None:
-        by_epoch = config.train_cfg.pop("by_epoch", True)
-        config.train_cfg.type = _EXACT["EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop"]
-    # The job evaluates and saves; val_interval would start mmengine's own evaluation.
-    config.train_cfg.val_interval = _NEVER
-    config.train_cfg.pop("dynamic_intervals", None)
+    loop = dict(config.train_cfg)
+    by_epoch = loop.pop("by_epoch", "max_iters" not in loop)
+    loop.setdefault("type", "EpochBasedTrainLoop" if by_epoch else "IterBasedTrainLoop")
+    if kind(loop) in OWN_LOOPS:
+        # The job evaluates and saves; mmengine's own evaluation would begin at an interval's end.
+        loop |= {"type": _EXACT.get(kind(loop), kind(loop)), "val_interval": NEVER}
+        loop.pop("dynamic_intervals", None)
+    config.train_cfg = ConfigDict(loop)
     for part in ("val", "test"):
         for key in (f"{part}_dataloader", f"{part}_evaluator", f"{part}_cfg"):
             config[key] = None
@@ -269,7 +282,7 @@ def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
         wrapper["find_unused_parameters"] = bool(config.get("find_unused_parameters", False))
         if detector.device.type == "cpu":
             wrapper["device_ids"] = None
-        config.model_wrapper_cfg = ConfigDict(wrapper)
+        config.model_wrapper_cfg = ConfigDict({**wrapper, **(config.get("model_wrapper_cfg") or {})})
     config["model"] = detector.model
     config.experiment_name = f"msbal_{os.getpid()}_{time.monotonic_ns()}"
     logging.getLogger("mmengine").setLevel(logging.ERROR)
@@ -294,7 +307,7 @@ def _build_runner(config: Config, detector: MMDetDetector) -> Runner:
     return Runner(
         model=detector.model,
         work_dir=str(Path(cfg["work_dir"])),
-        default_scope="mmdet",
+        default_scope=cfg.get("default_scope") or "mmdet",
         cfg=Config({**plain, "model": {}}),
         **arguments,
     )

@@ -17,6 +17,7 @@ class Cadence:
         evaluate: called with the iteration. The last one is not asked for: the core evaluates the end.
         save: writes the checkpoint of an iteration. All records are written by then, and the balancers of all ranks
             have told each other what a checkpoint needs.
+        accumulate: iterations whose gradients make one step, where it is not the spec that decides.
     """
 
     def __init__(
@@ -27,14 +28,16 @@ class Cadence:
         save_every: int | None,
         evaluate: Callable[[int], object],
         save: Callable[[int], object],
+        accumulate: int | None = None,
     ) -> None:
         self.job, self.total, self.save_every = job, total, save_every
         self._evaluate, self._save = evaluate, save
+        self._accumulate = accumulate or job.spec.schedule.accumulate
         self._saved = done
 
     def whole(self, iteration: int) -> bool:
         """Whether no gradient waits for its step, so that a checkpoint after it resumes exactly."""
-        return iteration % self.job.spec.schedule.accumulate == 0 or iteration == self.total
+        return iteration % self._accumulate == 0 or iteration == self.total
 
     def after(self, iteration: int) -> bool:
         """Do what is due after an iteration; on all ranks alike.

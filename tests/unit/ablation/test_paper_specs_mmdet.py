@@ -80,7 +80,8 @@ def test_table_3_trains_on_07_and_12_and_evaluates_on_07() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke: bool) -> None:
     pytest.importorskip("mmdet", reason="mmdet is not installed")
-    from msbal_mmdet.config import find_config, lay_schedule, read_config
+    from msbal_mmdet.config import find_config, read_config
+    from msbal_mmdet.overrides import apply_schedule
     from msbal_mmdet.tiny import zoo
 
     _, grid = load(name, smoke)
@@ -99,7 +100,7 @@ def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke
         assert backbone.depth == (101 if deep else 50)
         assert backbone.init_cfg.checkpoint.endswith("resnet101" if deep else "resnet50")
         assert spec.schedule.optimizer.lr == rate / 2 and spec.schedule.batch_size == 8
-        lay_schedule(config, spec)
+        apply_schedule(config, spec)
         epochs = config.train_cfg.max_epochs * config.train_dataloader.dataset.get("times", 1)
         assert epochs == 12
         assert config.optim_wrapper.optimizer.momentum == 0.9

@@ -168,7 +168,7 @@ class HeadSplitter(LossSplitter):
                 return f"its {name} was replaced on the instance, which balancing by level would pass over"
             owner = next((cls for cls in type(self.head).__mro__ if name in vars(cls)), None)
             if owner is not None and self.package and owner.__module__.partition(".")[0] != self.package:
-                return f"{owner.__name__} has a {name} of its own, which balancing by level would pass over"
+                return f"its {name} is {owner.__name__}'s own, which balancing by level would pass over"
         return None
 
 

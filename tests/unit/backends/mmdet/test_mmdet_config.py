@@ -18,6 +18,7 @@ from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
+from msbal_mmdet import overrides
 from msbal_mmdet.pipeline import info
 from msbal_mmdet.spec import MMDetModel
 
@@ -67,7 +68,7 @@ def test_overrides_come_in_mmdets_spelling_or_as_a_mapping() -> None:
 def test_what_the_spec_does_not_say_stays_as_it_is() -> None:
     run = spec()
     config, plain = read(run), read(run)
-    bridge.lay_schedule(config, run)
+    overrides.apply_schedule(config, run)
     assert config.optim_wrapper == plain.optim_wrapper
     assert config.param_scheduler == plain.param_scheduler
     assert config.train_cfg == plain.train_cfg
@@ -80,7 +81,7 @@ def test_a_schedule_is_laid_over_the_configs() -> None:
     }  # fmt: skip
     run = spec(schedule=schedule)
     config = read(run)
-    bridge.lay_schedule(config, run)
+    overrides.apply_schedule(config, run)
     assert (config.train_cfg.type, config.train_cfg.max_iters) == ("IterBasedTrainLoop", 120)
     assert config.train_dataloader.sampler.type == "InfiniteSampler"
     wrapper = config.optim_wrapper
@@ -98,7 +99,7 @@ def test_classes_go_to_the_heads_but_not_to_the_rpn() -> None:
     run = spec("cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py")
     config = read(run)
     rpn = config.model.rpn_head.to_dict()
-    bridge.lay_model(config, run, ["a", "b", "c"])
+    overrides.apply_model(config, run, ["a", "b", "c"])
     assert config.model.roi_head.bbox_head.num_classes == 3
     assert config.model.rpn_head.to_dict() == rpn
     assert "Pretrained" not in str(config.model)
@@ -110,7 +111,7 @@ def test_difficult_boxes_are_ignored_in_training_as_mmdets_own_voc_data_set_does
     hard = replace(data().images[0], difficult=np.ones(1, dtype=bool))
     split = replace(data(), images=(hard,))
     config = read(spec(RETINANET))
-    bridge.lay_data(config, spec(RETINANET), split, split, tmp_path, write=True)
+    overrides.apply_data(config, spec(RETINANET), split, split, tmp_path, write=True)
     dataset = {**config.train_dataloader.dataset, "pipeline": [], "filter_cfg": None}
     trained = DATASETS.build(dataset).get_data_info(0)["instances"][0]
     assert trained["ignore_flag"] == 1 == info(hard)["instances"][0]["ignore_flag"]
@@ -126,7 +127,7 @@ def test_difficult_boxes_are_ignored_in_training_as_mmdets_own_voc_data_set_does
 def test_data_takes_the_innermost_place_and_keeps_the_pipelines(name: str, tmp_path: Path) -> None:
     run = spec(name, schedule={"batch_size": 3, "workers": 0})
     config, plain = read(run), read(run)
-    bridge.lay_data(config, run, data(), data("val"), tmp_path, write=True)
+    overrides.apply_data(config, run, data(), data("val"), tmp_path, write=True)
     dataset, before = config.train_dataloader.dataset, plain.train_dataloader.dataset
     while "dataset" in dataset:
         assert dataset.type == before.type and dataset.get("pipeline") == before.get("pipeline")
@@ -147,10 +148,10 @@ def test_data_takes_the_innermost_place_and_keeps_the_pipelines(name: str, tmp_p
 def test_the_resolved_config_runs_the_hook_by_itself(tmp_path: Path) -> None:
     run = spec(balance={"strategy": "rlo", "interval": 7, "top_k": 1}, seed=4, schedule={"iterations": 50})
     config = read(run)
-    bridge.lay_model(config, run, ["a"])
-    bridge.lay_data(config, run, data(), None, tmp_path, write=True)
-    bridge.lay_schedule(config, run)
-    bridge.lay_run(config, run, tmp_path)
+    overrides.apply_model(config, run, ["a"])
+    overrides.apply_data(config, run, data(), None, tmp_path, write=True)
+    overrides.apply_schedule(config, run)
+    overrides.apply_run(config, run, tmp_path)
     config.dump(tmp_path / "config.py")
     again = Config.fromfile(tmp_path / "config.py")
     hook = again.custom_hooks[-1]
@@ -181,14 +182,14 @@ def test_the_papers_detectors_are_taken_from_their_zoo_configs(
 ) -> None:
     """The whole bridge, with the model then built small."""
     from msbal_mmdet import tiny
-    from msbal_mmdet.attach import find
+    from msbal_mmdet.find import find
 
     run = spec(config, schedule={"epochs": 2, "batch_size": 2})
     laid = read(run)
-    bridge.lay_model(laid, run, ("cat", "dog"))
-    bridge.lay_data(laid, run, data(), data("val"), tmp_path, write=True)
-    bridge.lay_schedule(laid, run)
-    bridge.lay_run(laid, run, tmp_path)
+    overrides.apply_model(laid, run, ("cat", "dog"))
+    overrides.apply_data(laid, run, data(), data("val"), tmp_path, write=True)
+    overrides.apply_schedule(laid, run)
+    overrides.apply_run(laid, run, tmp_path)
     Config.fromstring(laid.pretty_text, ".py")
     (group,) = find(tiny.build_small(laid)).groups
     assert (group.head, len(group.levels), group.terms) == (head, levels, terms)

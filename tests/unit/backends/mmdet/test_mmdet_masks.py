@@ -21,6 +21,7 @@ from msbal.data.model import DetectionData
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
+from msbal_mmdet import overrides
 from msbal_mmdet import masks, pipeline, tiny
 from msbal_mmdet.backend import MMDetBackend
 from msbal_mmdet.detector import MMDetDetector
@@ -108,7 +109,7 @@ def test_mmdets_own_data_set_reads_them_from_the_runs_file(detector: MMDetDetect
 
     run, config, train = spec(tmp_path), detector.config_copy(), data(tmp_path)
     outlines = detector.outlines(train)
-    bridge.lay_data(config, run, train, train, tmp_path / "data", write=True, outlines=outlines)
+    overrides.apply_data(config, run, train, train, tmp_path / "data", write=True, outlines=outlines)
     loader = config.train_dataloader.dataset
     built = DATASETS.build({**loader, "pipeline": loader.pipeline[:2]})
     loaded = built[0]
@@ -179,4 +180,4 @@ def test_the_starter_spec_is_complete(tmp_path: Path) -> None:
         if step["type"] == "Resize"
     ]  # fmt: skip
     assert [step["scale"] for step in resize] == [(213, 128)] * 2
-    assert MMDetBackend().build(run, ["thing"]).iterations(1) == 1500
+    assert MMDetBackend().build(run, ["thing"]).iterations(data(tmp_path)) == 1500

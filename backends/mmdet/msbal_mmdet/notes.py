@@ -1,0 +1,117 @@
+"""What a person should know of a config before it trains: what msbal's run does otherwise than mmdet's own tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import EMAHook, Hook
+
+from msbal.spec import RunSpec
+from msbal_mmdet.names import kind
+from msbal_mmdet.overrides import OWN_LOOPS
+from msbal_mmdet.tiny import walk
+
+_VALIDATION = tuple(f"{when}_val{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
+_TRAINING = tuple(f"{when}_train{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
+_REMEMBER = ("CachedMosaic", "CachedMixUp")
+
+
+def config_notes(config: Config, spec: RunSpec) -> list[str]:
+    """What of a config, before the spec is applied to it, has no effect in a run."""
+    notes = []
+    pretrained = getattr(spec.model, "pretrained", True)
+    if config.get("load_from") and getattr(spec.model, "weights", None) is None and not pretrained:
+        notes.append(
+            f"load_from: the run starts from {config.load_from}; model.pretrained is about the backbone"
+        )
+    if config.get("resume"):
+        notes.append("resume: the option --resume decides, not the config")
+    for key in ("runner_type", "strategy"):
+        if config.get(key):
+            notes.append(f"{key}: left out; mmengine's Runner trains")
+    backends = [kind(part) for part in (config.get("visualizer") or {}).get("vis_backends") or []]
+    others = [name for name in backends if name != "LocalVisBackend"]
+    if others:
+        notes.append(f"visualizer: {', '.join(others)} left out; log.tensorboard writes scalars")
+    if ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"):
+        notes.append("default_hooks.checkpoint: save_best left out; the newest checkpoints are kept")
+    return notes
+
+
+def run_notes(runner: Any, resumes: bool) -> list[str]:
+    """What the hooks and loops of a runner, built and about to train, will not do."""
+    return [
+        *_loop(runner),
+        *_hooks_of_validation(runner),
+        *_switches(runner),
+        *(_memory(runner) if resumes else ()),
+    ]
+
+
+def _loop(runner: Any) -> Iterator[str]:
+    name = type(runner._train_loop).__name__
+    if name not in OWN_LOOPS:
+        yield f"train_cfg: {name} is the config's own; how exactly it resumes is up to it"
+
+
+def _hooks_of_validation(runner: Any) -> Iterator[str]:
+    for hook in runner.hooks:
+        own = not type(hook).__module__.startswith(("mmengine.", "mmdet.", "msbal_mmdet."))
+        acts = [name for name in _VALIDATION if _overrides(hook, name)]
+        if acts and (own or not any(_overrides(hook, name) for name in _TRAINING)) and _is_on(hook):
+            yield (
+                f"custom_hooks: {type(hook).__name__}.{acts[-1]} is never called: msbal evaluates by itself "
+                "(evaluate.every), without mmengine's validation"
+            )
+
+
+def _is_on(hook: Any) -> bool:
+    """Whether it does anything; mmdet's hook that draws what was found is in every config, turned off."""
+    return bool(getattr(hook, "draw", True))
+
+
+def _overrides(hook: Hook, name: str) -> bool:
+    return getattr(type(hook), name) is not getattr(Hook, name)
+
+
+def _switches(runner: Any) -> Iterator[str]:
+    """Hooks that change the training at an epoch: in another run than their config's that may never come."""
+    epochs, iterations = runner.max_epochs, runner.max_iters
+    run = (
+        f"the run has {epochs} epochs"
+        if _by_epoch(runner)
+        else f"the run is one epoch of {iterations} iterations"
+    )
+    for hook in runner.hooks:
+        name = type(hook).__name__
+        last, at, begin = (
+            getattr(hook, key, None) for key in ("num_last_epochs", "switch_epoch", "begin_epoch")
+        )
+        if isinstance(last, int):
+            first = epochs - last - 1
+            if first >= epochs:
+                yield f"custom_hooks: {name} never switches (num_last_epochs={last}): {run}"
+            elif first <= 0:
+                yield f"custom_hooks: {name} switches before the first iteration (num_last_epochs={last}): {run}"
+        if isinstance(at, int) and at >= epochs:
+            yield f"custom_hooks: {name} never switches (switch_epoch={at}): {run}"
+        if isinstance(hook, EMAHook) and (
+            ((begin or 0) >= epochs and begin) or (getattr(hook, "begin_iter", 0) or 0) >= iterations
+        ):
+            yield f"custom_hooks: {name} never begins: {run}"
+
+
+def _by_epoch(runner: Any) -> bool:
+    return "Iter" not in type(runner._train_loop).__name__
+
+
+def _memory(runner: Any) -> Iterator[str]:
+    config = runner.cfg.get("train_dataloader") or {}
+    found = sorted({kind(part) for part in walk(config)} & set(_REMEMBER))
+    if found:
+        yield (
+            f"{', '.join(found)} remember images, which no checkpoint has: what follows is not what an unbroken run "
+            "would have done"
+        )
