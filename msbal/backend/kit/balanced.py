@@ -310,7 +310,7 @@ def _own_terms(
 ) -> Sequence[Tensor | None]:
     """The framework's own terms for this call, computed as if they had not been."""
     with untouched(splitter.has_state()), splitter.aside(), torch.no_grad():
-        return splitter.terms(own(*args, **kwargs))
+        return splitter.own_terms(own, args, kwargs)
 
 
 def _has_loss(output: Any) -> bool:

@@ -62,6 +62,12 @@ class LossSplitter(ABC):
         """What the framework's method returned, as T scalars in the order of ``group.terms``; None for one that is
         left out in this call."""
 
+    def own_terms(
+        self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Sequence[Tensor | None]:
+        """The framework's own terms for this call, for the proof."""
+        return self.terms(own(*args, **kwargs))
+
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Called when balancing begins: watch what the call alone does not tell. Undone by `release`."""
 
