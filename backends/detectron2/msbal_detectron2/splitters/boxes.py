@@ -37,7 +37,7 @@ def box_losses(
             deltas, transform.get_deltas(boxes, targets), beta=beta, reduction="none"
         ).sum(dim=1)
         return loss
-    return _iou_losses(transform.apply_deltas(_single(deltas), boxes), targets, kind)
+    return _iou_losses(transform.apply_deltas(single(deltas), boxes), targets, kind)
 
 
 def dense_box_losses(
@@ -65,11 +65,11 @@ def dense_box_losses(
         return box_losses(transform, boxes[where[1]], predictions[where], wanted, kind, beta)
     # Decoded before they are indexed, as in detectron2: a CPU's exp() depends, in the last bit, on where in
     # a tensor the element lies.
-    decoded = torch.stack([transform.apply_deltas(_single(image), boxes) for image in predictions])
+    decoded = torch.stack([transform.apply_deltas(single(image), boxes) for image in predictions])
     return _iou_losses(decoded[where], wanted, kind)
 
 
-def _single(deltas: Tensor) -> Tensor:
+def single(deltas: Tensor) -> Tensor:
     """In float32 or better. FCOS decodes in the predictions' precision, and fvcore's IoU losses fail on a half one."""
     return deltas.to(torch.promote_types(deltas.dtype, torch.float32))
 

@@ -5,7 +5,8 @@ Shapes: N images, R points of an image over all levels, K levels, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from msbal.engine.losses import LevelLosses
 from msbal_detectron2.splitters.base import NormalizedSplitter, check_own, level_group, spread, sum_levels
-from msbal_detectron2.splitters.boxes import dense_box_losses
+from msbal_detectron2.splitters.boxes import dense_box_losses, single
 from msbal_detectron2.splitters.retinanet import settle_focal_loss
 
 
@@ -35,6 +36,15 @@ class FCOSSplitter(NormalizedSplitter):
         check_own(model, FCOS.losses)
         super().__init__(model, group, self.names)
         settle_focal_loss(model.device)
+
+    def own_terms(
+        self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Sequence[Tensor | None]:
+        """See `LossSplitter`. detectron2 decodes boxes in the predictions' precision, and fails on a half one."""
+        call = inspect.signature(FCOS.losses).bind(self.owner, *args, **kwargs)
+        deltas = call.arguments["pred_anchor_deltas"]
+        call.arguments["pred_anchor_deltas"] = [single(level) for level in deltas]
+        return super().own_terms(own, call.args[1:], call.kwargs)
 
     def level_losses(
         self,
