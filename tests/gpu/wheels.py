@@ -86,11 +86,11 @@ def compile_operators(work: Path, folder: Path, capability: str) -> None:
     for wheel in found.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(work)
-    cuda = next((work / "nvidia").glob("cu*"))
+    cuda = next((work / "nvidia").glob("cu[0-9]*"))
     for program in [*(cuda / "bin").iterdir(), *(cuda / "nvvm/bin").iterdir()]:
         program.chmod(0o755)
     # torch brings the headers and the runtime, under a name that the linker does not look for.
-    own = next((work / "venv/lib").glob("python*/site-packages/nvidia/cu*"))
+    own = next((work / "venv/lib").glob("python*/site-packages/nvidia/cu[0-9]*"))
     shutil.copytree(own / "include", cuda / "include", dirs_exist_ok=True)
     (cuda / "lib64").mkdir(exist_ok=True)
     (cuda / "lib64/libcudart.so").symlink_to(next((own / "lib").glob("libcudart.so.*")))
