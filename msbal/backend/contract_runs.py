@@ -1,0 +1,315 @@
+"""The trainings that a backend's contract looks at: through `Detector.train`, a job and a run's files.
+
+What the job's balancers are given is kept on the way, so that a step can be held against the gradient that it should
+be made with: the same batch, level by level.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from msbal.backend import Detector, Job, LevelGroup
+from msbal.backend.kit.balanced import group_names
+from msbal.data.model import ImageRecord
+from msbal.engine import BalancerSet, IntervalStatistics, LevelLosses, State, Strategy
+from msbal.errors import RunError
+from msbal.records import RunDirectory
+from msbal.spec import RunSpec, parse_spec
+from msbal.training import Plan, claim, execute, prepare
+
+if TYPE_CHECKING:
+    from msbal.backend.contract import BackendContract
+
+LR = 0.01
+"""Of the trainings: a step is large enough to be told from rounding, and small enough to leave the losses finite."""
+TOLERANCE = 2e-3
+"""Relative to the largest entry of a parameter's gradient."""
+
+
+class Silent:
+    """A monitor that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.begin, self.intervals = -1, 0
+        self.evaluations: list[int] = []
+        self.metrics: list[Mapping[str, Any]] = []
+
+    def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
+        self.begin = iteration
+
+    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        pass
+
+    def interval(self, record: Any) -> None:
+        self.intervals = record.interval
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        self.evaluations.append(iteration)
+        self.metrics.append(metrics)
+
+    def message(self, text: str) -> None:
+        pass
+
+
+@dataclass
+class Pass:
+    """What the balancers were given in one iteration, by group.
+
+    Attributes:
+        parameters: the model's, by name, as this pass used them.
+        gradients: of each level's loss, for each parameter by name.
+        weighted: the gradient of their weighted sum.
+    """
+
+    parameters: dict[str, Tensor]
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    positives: dict[str, Tensor | None] = field(default_factory=dict)
+    gradients: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
+    weighted: dict[str, Tensor] = field(default_factory=dict)
+
+    def all(self) -> Tensor:
+        """All losses, flat."""
+        return torch.cat([values.flatten() for values in self.losses.values()])
+
+    def matched(self, group: LevelGroup) -> list[float] | None:
+        """How much was matched on each level: positives, where they are known, else the box loss."""
+        positives = self.positives[group.name]
+        if positives is not None and bool((positives > 0).any()):
+            return [float(x) for x in positives]
+        if "bbox" not in group.terms:
+            return None
+        return [float(x) for x in self.losses[group.name][group.terms.index("bbox")]]
+
+    def centre(self, group: LevelGroup) -> float | None:
+        """The mean index of the levels on which something was matched; None where nothing was."""
+        found = self.matched(group)
+        if not found or not sum(found):
+            return None
+        return sum(k * amount for k, amount in enumerate(found)) / sum(found)
+
+
+@dataclass
+class Trained:
+    """A run that has ended, one way or another.
+
+    Attributes:
+        passes: of its balancers, an iteration each.
+        arrived: intervals of which the monitor had been told when the run was asked whether to stop.
+        end: the model's parameters, by name.
+    """
+
+    plan: Plan
+    run: RunDirectory
+    monitor: Silent
+    passes: list[Pass] = field(default_factory=list)
+    arrived: list[int] = field(default_factory=list)
+    end: dict[str, Tensor] = field(default_factory=dict)
+    finished: bool = False
+    error: Exception | None = None
+
+    def step(self) -> dict[str, Tensor]:
+        """The gradient of each parameter that the first iteration's step was made with."""
+        first, second = (seen.parameters for seen in self.passes[:2])
+        return {name: (value - second[name]) / LR for name, value in first.items()}
+
+    def slow(self, kind: float) -> dict[str, Tensor]:
+        """The gradient of the first iteration's ``sum(w_i L_i)`` with the weights of a `Ramp`, a level at a time."""
+        found = {name: torch.zeros_like(value) for name, value in self.passes[0].parameters.items()}
+        for gradients in self.passes[0].gradients.values():
+            weights = Ramp(kind).initial_weights(len(gradients)).tolist()
+            for weight, own in zip(weights, gradients, strict=True):
+                for name, gradient in own.items():
+                    found[name] += weight * gradient
+        return found
+
+
+@dataclass(frozen=True)
+class Ramp(Strategy):
+    """Weights that stay, no two alike; at 2 other ones than at 1, and not in proportion."""
+
+    name: ClassVar[str] = "contract"
+    kind: float = 1.0
+
+    def initial_weights(self, levels: int) -> Any:
+        k = np.arange(levels)
+        return 0.5 + 0.75 * ((2 * k + 1) % 5) + 0.1 * k + (0.3 + 0.4 * k) * (self.kind - 1)
+
+    def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Any:
+        return self.initial_weights(len(statistics.loss)), state
+
+
+class Killed(Exception):
+    """Ends a run as a crash would."""
+
+
+class Runs:
+    """The runs that a contract's tests look at, each made once."""
+
+    def __init__(self, contract: type[BackendContract], root: Path) -> None:
+        self.contract, self.root = contract(), root
+        self._made: dict[str, Trained] = {}
+
+    def baseline(self, case: str) -> Trained:
+        """Two iterations of plain SGD with weights that stay."""
+        return self.train(case, strategy=Ramp(1.0), by_level=True)
+
+    def train(
+        self,
+        case: str,
+        *,
+        strategy: Strategy | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        balance: Mapping[str, Any] | None = None,
+        data: Callable[[ImageRecord], ImageRecord] | None = None,
+        spoilt: Sequence[int] = (),
+        by_level: bool = False,
+        slow: bool = False,
+    ) -> Trained:
+        """Two iterations, an interval, of plain SGD.
+
+        Args:
+            strategy: instead of that of `balance`.
+            data: what becomes of each training image.
+            spoilt: iterations in which a loss is NaN.
+            by_level: compute each level's gradient too.
+            slow: compute the gradient of their weighted sum too.
+        """
+        key = repr((case, strategy, schedule, balance, data, spoilt, by_level, slow))
+        if key not in self._made:
+            own = {
+                "iterations": 2, "checkpoint_every": 100, "warmup": 0, "scheduler": "constant",
+                "optimizer": {"name": "sgd", "lr": LR, "momentum": 0.0, "weight_decay": 0.0}, **(schedule or {}),
+            }  # fmt: skip
+            spec = self._spec(case, f"run{len(self._made)}", own, balance or {}, {"enabled": False})
+            plan = prepare(spec)
+            if strategy is not None:
+                names = group_names(plan.detector.groups)
+                plan = replace(plan, balancers=BalancerSet(names, strategy, interval=2))
+            if data is not None:
+                images = tuple(data(image) for image in plan.train.images)
+                plan = replace(plan, train=replace(plan.train, images=images))
+            self._made[key] = self._run(plan, spoilt=spoilt, by_level=by_level, slow=slow)
+        return self._made[key]
+
+    def whole(self, case: str) -> Trained:
+        """Six iterations of RLO: by the second interval an action has been rewarded or punished."""
+        if f"whole {case}" not in self._made:
+            self._made[f"whole {case}"] = self.part(case, "whole")
+        return self._made[f"whole {case}"]
+
+    def part(self, case: str, name: str, **options: Any) -> Trained:
+        """As `whole`, or what is done of it before it is stopped or killed."""
+        schedule = {"iterations": 6, "checkpoint_every": 100}
+        spec = self._spec(case, f"{name} {case}", schedule, {"strategy": "rlo", "top_k": 1}, {"every": 3})
+        return self._run(prepare(spec), **options)
+
+    def _spec(
+        self, case: str, name: str, schedule: Mapping[str, Any], balance: Mapping[str, Any], evaluate: Any
+    ) -> RunSpec:
+        raw = self.contract.cases[case]
+        own = {**raw.get("schedule", {}), "batch_size": 2, "workers": 0, **schedule}
+        own.pop("epochs", None)
+        weighs = {**raw.get("balance", {}), "strategy": "equal", "interval": 2, **balance}
+        output = str(self.root / name.replace(" ", "-"))
+        return parse_spec(
+            self.contract._raw(raw, self.root, schedule=own, balance=weighs, evaluate=evaluate, output=output)
+        )
+
+    def _run(
+        self, plan: Plan, stop_after: int = 0, kill_after: int = 0, resume: bool = False,
+        spoilt: Sequence[int] = (), by_level: bool = False, slow: bool = False,
+    ) -> Trained:  # fmt: skip
+        found = Trained(plan, claim(plan.spec, resume=resume, force=False), Silent())
+        _look_on(found, spoilt, by_level, slow)
+        train = plan.detector.train
+
+        def watched(job: Job) -> None:
+            asked = job.stop_requested
+
+            def ask() -> bool:
+                found.arrived.append(found.monitor.intervals)
+                if len(found.arrived) == stop_after:
+                    signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+                if len(found.arrived) == kill_after:
+                    raise Killed
+                return bool(asked())
+
+            job.stop_requested = ask
+            train(job)
+
+        plan.detector.train = watched  # type: ignore[method-assign]
+        try:
+            found.finished = execute(plan, found.run, found.monitor, resume=resume).finished
+        except (Killed, RunError) as error:
+            found.error = error
+        found.end = parameters_of(plan.detector)
+        return found
+
+
+def _look_on(found: Trained, spoilt: Sequence[int], by_level: bool, slow: bool) -> None:
+    """Keep what the balancers are given, and put a NaN into it where it is to be spoilt."""
+    plan, balancers = found.plan, found.plan.balancers
+    weighted, forward = balancers.weighted, balancers.forward
+
+    def look(group: str, losses: LevelLosses) -> LevelLosses:
+        if not (torch.is_grad_enabled() and balancers.training):
+            return losses
+        if not found.passes or group in found.passes[-1].losses:
+            found.passes.append(Pass(parameters_of(plan.detector)))
+        seen, values = found.passes[-1], losses.values
+        named = {n: p for n, p in plan.detector.model.named_parameters() if p.requires_grad}
+        if by_level:
+            seen.gradients[group] = [_gradient(values[:, k].sum(), named) for k in range(values.shape[1])]
+        if slow:
+            total = (values * balancers.balancers[group].weights.to(values)).sum()
+            for name, g in _gradient(total, named).items():
+                seen.weighted[name] = seen.weighted.get(name, torch.zeros_like(g)) + g
+        if len(found.passes) in spoilt:
+            spoil = torch.ones_like(values)
+            spoil[0, 0] = math.nan
+            values.data[0, 0] = math.nan  # what others hold of it, for their messages
+            values = values * spoil
+        seen.losses[group] = values.detach().clone()
+        seen.positives[group] = None if losses.positives is None else losses.positives.detach().clone()
+        return replace(losses, values=values)
+
+    # Not through nn.Module, which is no part of it.
+    vars(balancers)["weighted"] = lambda group, losses: weighted(group, look(group, losses))
+    vars(balancers)["forward"] = lambda losses: forward({g: look(g, own) for g, own in losses.items()})
+
+
+def _gradient(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not loss.requires_grad:
+        return {}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, retain_graph=True)
+    return {
+        name: gradient.float() for name, gradient in zip(named, found, strict=True) if gradient is not None
+    }
+
+
+def parameters_of(detector: Detector) -> dict[str, Tensor]:
+    """A copy of what is trained, by name."""
+    return {n: p.detach().float().clone() for n, p in detector.model.named_parameters() if p.requires_grad}
+
+
+def odd_one(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], run: Trained) -> str | None:
+    """The parameter whose two gradients differ most, where that is more than rounding; None where none does."""
+    rounding = {name: 4 * 2**-23 * float(run.passes[0].parameters[name].abs().max()) / LR for name in found}
+    largest = max((float(g.abs().max()) for g in wanted.values() if g.numel()), default=0.0)
+    worst, where = 1.0, None  # in units of what is tolerated
+    for name, value in found.items():
+        if value.numel():
+            scale = max(float(wanted[name].abs().max()), 1e-3 * largest)
+            gap = float((value - wanted[name]).abs().max()) / (TOLERANCE * scale + rounding[name])
+            if not gap <= worst:  # NaN too
+                worst, where = gap, name
+    return where
