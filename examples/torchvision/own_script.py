@@ -1,7 +1,7 @@
-"""Balance a torchvision detector in your own training loop: one call, and two lines in the checkpoint.
+"""Balance a torchvision detector in your own training loop: one call, and one entry in the checkpoint.
 
-Run it as it stands: ``python examples/torchvision/own_script.py``. The model is small and the pictures are
-made up, so that it ends in a minute; yours replace `pictures` and `make_model`.
+Run it as it stands: ``python examples/torchvision/own_script.py``. The model is small and the images are
+made up, so that it ends in a minute; yours replace `make_images` and `make_model`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msbal_torchvision import balance
 
 
 def make_model() -> RetinaNet:
-    """A RetinaNet with five levels, anchors for pictures of 160 pixels."""
+    """A RetinaNet with five levels, anchors for images of 160 pixels."""
     backbone = resnet_fpn_backbone(
         backbone_name="resnet18",
         weights=None,
@@ -34,7 +34,7 @@ def make_model() -> RetinaNet:
     return RetinaNet(backbone, num_classes=4, anchor_generator=anchors, min_size=160, max_size=160)
 
 
-def pictures(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def make_images(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Noise with one coloured square each; the colour is the class."""
     images, targets = [], []
     for _ in range(count):
@@ -57,11 +57,11 @@ def main(iterations: int, checkpoint: str | None) -> None:
     torch.manual_seed(0)
     model = make_model().train()
     balanced = balance(model, RLO(amplification=1.5), interval=10)  # <- the one call
-    print("levels:", ", ".join(balanced.seam.groups[0].levels))
+    print("levels:", ", ".join(balanced.groups[0].levels))
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9)
     for iteration in range(1, iterations + 1):
-        losses = model(*pictures(2))
+        losses = model(*make_images(2))
         loss = sum(losses.values())
         optimizer.zero_grad()
         loss.backward()
@@ -75,7 +75,7 @@ def main(iterations: int, checkpoint: str | None) -> None:
             {
                 "model": model.state_dict(),  # as torchvision knows it
                 "optimizer": optimizer.state_dict(),
-                "balance": balanced.state_dict(),  # <- and back with balanced.load_state_dict(...)
+                "balanced": balanced.state_dict(),  # <- and back with balanced.load_state_dict(...)
             },
             checkpoint,
         )
