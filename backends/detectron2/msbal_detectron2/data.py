@@ -14,9 +14,10 @@ from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.structures import BoxMode
 from torch.utils.data import Dataset
 
+from msbal.backend.kit.seeding import mix
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import DataError
-from msbal.training.stream import image_at, mix
+from msbal.training.stream import image_at
 from msbal_detectron2.masks import Outlines
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]

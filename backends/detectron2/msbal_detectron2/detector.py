@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,11 @@ from torch.utils.data import DataLoader
 
 from msbal.backend import Job, LevelGroup, SplitLosses
 from msbal.backend.kit.balanced import Balanced
+from msbal.backend.kit.cadence import Cadence
+from msbal.backend.kit.learned import add_learned
+from msbal.backend.kit.nonfinite import OnNonFinite
+from msbal.backend.kit.pace import Pace
+from msbal.backend.kit.predictions import coco_results
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.record import IntervalRecord
@@ -130,19 +134,17 @@ class Detectron2Detector:
         balanced = Balanced(self.model, self.splitters, job.balancers.to(self.device))
         try:
             optimizer = self.recipe.optimizer(self.model, schedule)
-            if learned := list(balanced.parameters()):
-                optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+            add_learned(optimizer, list(balanced.parameters()))
             trainer = Trainer(
                 self._wrapped(),
                 self._loader(job.train, start, total),
                 optimizer,
                 balanced,
                 schedule,
-                job.spec.balance.on_nonfinite == "skip",
+                OnNonFinite(job.spec.balance.on_nonfinite, job.monitor.message),
                 job.spec.seed,
-                job.monitor.message,
             )
-            run_hook = RunHook(self, job, trainer)
+            run_hook = RunHook(self, job, trainer, start, total)
             scheduler = self.recipe.scheduler(optimizer, schedule, total)
             trainer.register_hooks([hooks.LRScheduler(optimizer, scheduler), run_hook])
             if state is not None:
@@ -217,21 +219,14 @@ class Detectron2Detector:
         found: list[dict[str, Any]] = []
         try:
             for record in data.images:
-                instances = self.model([map_image(mapper, record)])[0]["instances"].to("cpu")
-                for (x1, y1, x2, y2), score, label in zip(
-                    instances.pred_boxes.tensor.tolist(),
-                    instances.scores.tolist(),
-                    instances.pred_classes.tolist(),
-                    strict=True,
-                ):
-                    found.append(
-                        {
-                            "image_id": record.id,
-                            "category_id": data.category_ids[label],
-                            "bbox": [x1, y1, x2 - x1, y2 - y1],
-                            "score": score,
-                        }
-                    )
+                instances = self.model([map_image(mapper, record)])[0]["instances"]
+                found += coco_results(
+                    record.id,
+                    instances.pred_boxes.tensor,
+                    instances.pred_classes,
+                    instances.scores,
+                    data.category_ids,
+                )
         finally:
             self.model.train(training)
         return found
@@ -240,34 +235,22 @@ class Detectron2Detector:
 class RunHook(HookBase):  # type: ignore[misc]
     """What a run does after each iteration: records, progress, checkpoints, evaluations, stopping."""
 
-    def __init__(self, detector: Detectron2Detector, job: Job, trainer: Trainer) -> None:
+    def __init__(
+        self, detector: Detectron2Detector, job: Job, trainer: Trainer, start: int, total: int
+    ) -> None:
         self._detector, self._job, self._trainer = detector, job, trainer
-        self._checkpoint_every = (
-            job.spec.schedule.checkpoint_every or detector.recipe.defaults.checkpoint_every
-        )
-        self._saved = 0
-        self._clock = time.perf_counter()
+        every = job.spec.schedule.checkpoint_every or detector.recipe.defaults.checkpoint_every
+        self._cadence = Cadence(job, total, start, every, self._evaluate, self._save)
+        self._pace = Pace(job.monitor, detector.batch_size() * world_size(), total, detector.device)
         _report_to_storage(job, trainer)
 
     def after_step(self) -> None:
         """Called by the trainer."""
-        job, trainer, done = self._job, self._trainer, self.trainer.iter + 1
+        trainer, done = self._trainer, self.trainer.iter + 1
         if done == trainer.start_iter + 1:
             trainer.balanced.require_calls()
-        job.recorder.step(done)
-        job.monitor.stepped(done, self._progress())
-        last = done == trainer.max_iter
-        every = job.spec.evaluate.every
-        if job.evaluate is not None and every and done % every == 0 and not last:
-            # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
-            job.recorder.flush()
-            self._evaluate(done)
-        # Asked by all ranks in every iteration, as they have to agree.
-        stop = job.stop_requested()
-        due = done // self._checkpoint_every > self._saved // self._checkpoint_every
-        if trainer.whole(done) and (last or stop or due):
-            self.save(done)
-            trainer.stop_requested = stop
+        self._pace.tick(done, float(trainer.optimizer.param_groups[0]["lr"]))
+        trainer.stop_requested = self._cadence.after(done)
 
     def _evaluate(self, done: int) -> None:
         average = self._trainer.average
@@ -279,23 +262,10 @@ class RunHook(HookBase):  # type: ignore[misc]
         finally:
             if average is not None:
                 average.swap()
-        self._clock = time.perf_counter()
+        self._pace.restart()
 
-    def _progress(self) -> dict[str, float]:
-        now = time.perf_counter()
-        took, self._clock = now - self._clock, now
-        scalars = {
-            "images_per_second": self._detector.batch_size() * world_size() / max(took, 1e-9),
-            "learning_rate": float(self._trainer.optimizer.param_groups[0]["lr"]),
-        }
-        if self._detector.device.type == "cuda":
-            scalars["memory_bytes"] = float(torch.cuda.max_memory_allocated(self._detector.device))
-        return scalars
-
-    def save(self, done: int) -> None:
+    def _save(self, done: int) -> None:
         """Write a checkpoint; every process takes part."""
-        self._saved = done
-        self._job.recorder.flush()
         self._trainer.balanced.synchronize()
         if rank() != 0:
             return
@@ -327,8 +297,7 @@ class RunHook(HookBase):  # type: ignore[misc]
             ) from error
         if self._trainer.average is not None and state.get("average"):
             self._trainer.average.load_state_dict(state["average"])
-        self._saved = int(state["iteration"])
-        self._job.recorder.rewind(self._saved)
+        self._job.recorder.rewind(int(state["iteration"]))
 
 
 def _report_to_storage(job: Job, trainer: Trainer) -> None:

@@ -12,17 +12,19 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from msbal.backend.kit.learned import add_learned
+
 _log = logging.getLogger(__name__)
 
 
 def join(trainer: TrainerBase, parameters: Sequence[nn.Parameter]) -> None:
     """Give them to the trainer's optimizer, as a group of their own, and to its schedules."""
     optimizer = trainer.optimizer
-    optimizer.add_param_group({"params": list(parameters), "weight_decay": 0.0})
-    own, first = optimizer.param_groups[-1], optimizer.param_groups[0]
-    if (
-        "initial_lr" in first
-    ):  # otherwise there is no schedule yet; one that is made later takes the new group in
+    own, first = add_learned(optimizer, parameters), optimizer.param_groups[0]
+    if own is None:
+        return
+    # Without it there is no schedule yet; one that is made later takes the new group in.
+    if "initial_lr" in first:
         own["initial_lr"] = own["lr"]
         own["lr"] *= _progress(first)
     fit_schedules(trainer)

@@ -70,8 +70,7 @@ def balance(
     )  # fmt: skip
     if isinstance(target, TrainerBase):
         BalanceHook(balanced, _folder(target, records)).register(target)
-        if parameters := list(balanced.parameters()):
-            learned.join(target, parameters)
+        learned.join(target, list(balanced.parameters()))
     elif records is not None:
         balanced.records = ScriptRecords(
             balanced.balancers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, hooks
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, hooks
+from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils.events import EventStorage
 from PIL import Image
 from states import assert_same_state
@@ -23,7 +25,7 @@ from msbal.baselines import Fixed
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.records import read_intervals
-from msbal_detectron2 import balance, balanced_of, register_data
+from msbal_detectron2 import Balanced, balance, balanced_of, register_data
 from msbal_detectron2.small import SIDE, batch
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -264,3 +266,210 @@ def test_a_nan_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(FloatingPointError):
         trainer.train(0, 2)
     assert "bbox loss of P3 is nan in iteration 1, rank 0" in caplog.text
+
+
+def counted(balanced: Balanced) -> int:
+    return next(iter(balanced.balancers.balancers.values())).iteration
+
+
+def recorded(folder: Path) -> list[tuple[int, int]]:
+    return [(record.interval, record.iteration) for record in read_intervals(folder / "intervals.jsonl")]
+
+
+def simple(model: Any, iterations: int = 9) -> SimpleTrainer:
+    data = [batch(BOXES, seed=i) for i in range(iterations)]
+    return SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=1e-4))
+
+
+@pytest.mark.parametrize("when", ["registered before balance()", "registered after balance()"])
+def test_a_validation_loss_of_another_hook_counts_for_nothing(when: str, tmp_path: Path) -> None:
+    """As it is handed around: with gradients on, in every place where a hook can be."""
+    found: list[float] = []
+
+    class Validation(HookBase):  # type: ignore[misc]
+        def validate(self) -> None:
+            found.append(float(sum(self.trainer.model(batch(BOXES, seed=50)).values())))
+
+        before_train = before_step = after_step = after_train = validate
+
+    model = tiny(RETINANET)
+    trainer = simple(model)
+    if when == "registered before balance()":
+        trainer.register_hooks([Validation()])
+    balanced = balance(trainer, Fixed((9.0,) * 5), interval=2, records=tmp_path)
+    if when == "registered after balance()":
+        trainer.register_hooks([Validation()])
+    trainer.train(0, 4)
+    assert counted(balanced) == 4 and recorded(tmp_path) == [(1, 2), (2, 4)]
+    with torch.no_grad(), EventStorage():
+        own = float(sum(model(batch(BOXES, seed=50)).values()))
+    # But for the normalizer, which detectron2 moves on by validation too.
+    assert len(found) == 10 and found[-1] == pytest.approx(own, rel=0.01)
+
+
+def test_a_loop_between_a_trainers_hooks_counts_whatever_it_calls() -> None:
+    """Semi-supervised trainers have a step of another name, and take several passes in it."""
+
+    class Own(SimpleTrainer):  # type: ignore[misc]
+        def train(self, start_iter: int, max_iter: int) -> None:
+            self.start_iter, self.max_iter = start_iter, max_iter
+            with EventStorage(start_iter) as self.storage:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    for _ in range(2):
+                        sum(self.model(next(self._data_loader_iter)).values()).backward()
+                    self.after_step()
+                self.after_train()
+
+    model = tiny(RETINANET)
+    trainer = Own(model, [batch(BOXES)] * 6, torch.optim.SGD(model.parameters(), lr=1e-4))
+    balanced = balance(trainer, interval=2)
+    trainer.train(0, 3)
+    assert counted(balanced) == 6
+
+
+def test_records_are_numbered_by_the_run_and_rewound_by_the_balancers(tmp_path: Path) -> None:
+    """Two passes a step; killed after the checkpoint of step 4, and gone on from it."""
+
+    class Accumulating(SimpleTrainer):  # type: ignore[misc]
+        def run_step(self) -> None:
+            for _ in range(2):
+                sum(self.model(next(self._data_loader_iter)).values()).backward()
+
+    def trainer_of(iterations: int) -> tuple[Any, Balanced, DetectionCheckpointer]:
+        model = tiny(RETINANET)
+        data = [batch(BOXES, seed=i) for i in range(2 * iterations)]
+        trainer = Accumulating(model, data, torch.optim.SGD(model.parameters(), lr=1e-4))
+        checkpointer = DetectionCheckpointer(model, str(tmp_path), trainer=trainer)
+        return trainer, balance(trainer, "max_loss", interval=4, records=tmp_path), checkpointer
+
+    trainer, balanced, checkpointer = trainer_of(8)
+    trainer.register_hooks([hooks.PeriodicCheckpointer(checkpointer, 4)])
+    trainer.train(0, 7)
+    assert recorded(tmp_path) == [(1, 2), (2, 4), (3, 6)]
+    trainer, balanced, checkpointer = trainer_of(8)
+    checkpointer.load(str(tmp_path / "model_0000003.pth"))
+    assert counted(balanced) == 8
+    trainer.train(4, 8)
+    assert recorded(tmp_path) == [(1, 2), (2, 4), (3, 6), (4, 8)]
+
+
+def test_balancing_that_begins_late_or_anew_says_so(
+    dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "run"
+    _trainer(dataset, output, 3).train()
+    late = _trainer(dataset, output, 7)
+    balance(late, "max_loss", interval=2)
+    late.resume_or_load(resume=True)
+    late.train()
+    assert "goes on after iteration 3; its balancing starts anew" in caplog.text
+    assert recorded(output) == [(1, 5), (2, 7)]
+
+    caplog.clear()
+    wrong_order = _trainer(dataset, output, 10)
+    wrong_order.resume_or_load(resume=True)
+    balanced = balance(wrong_order, "max_loss", interval=2)
+    wrong_order.train()
+    assert "goes on after iteration 7; its balancing starts anew" in caplog.text
+    assert counted(balanced) == 3 and recorded(output) == [(1, 9)]
+    assert "intervals.1.jsonl" in caplog.text, "what was recorded before is not lost"
+    assert len(read_intervals(output / "intervals.1.jsonl")) == 2
+
+
+@pytest.mark.parametrize("kind", ["DefaultTrainer", "SimpleTrainer"])
+def test_learned_weights_start_anew_where_the_checkpoint_has_none(
+    kind: str, dataset: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trainer_of(iterations: int) -> tuple[Any, Any]:
+        if kind == "DefaultTrainer":
+            trainer = _trainer(dataset, tmp_path, iterations)
+            return trainer, trainer.checkpointer
+        trainer = simple(tiny(RETINANET), iterations)
+        schedule = torch.optim.lr_scheduler.StepLR(trainer.optimizer, step_size=2, gamma=0.5)
+        checkpointer = DetectionCheckpointer(trainer.model, str(tmp_path), trainer=trainer)
+        trainer.register_hooks(
+            [hooks.LRScheduler(trainer.optimizer, schedule), hooks.PeriodicCheckpointer(checkpointer, 3)]
+        )
+        return trainer, checkpointer
+
+    trainer, _ = trainer_of(3)
+    TrainerBase.train(trainer, 0, 3)
+    trainer, checkpointer = trainer_of(6)
+    balanced = balance(trainer, "uw", interval=2)
+    checkpointer.resume_or_load("", resume=True)
+    TrainerBase.train(trainer, 3, 6)
+    assert "balancing starts anew" in caplog.text
+    if kind == "SimpleTrainer":  # the DefaultTrainer of 0.6 saves no optimizer
+        assert "optimizer has no learned weights" in caplog.text
+    (learned,) = balanced.parameters()
+    assert float(learned.detach().abs().max()) > 0
+    rates = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert rates[-1] == rates[0]
+
+
+def test_two_balanced_models_in_one_trainer(tmp_path: Path) -> None:
+    first, second = tiny(RETINANET), tiny(RETINANET).train()
+
+    class Both(SimpleTrainer):  # type: ignore[misc]
+        def run_step(self) -> None:
+            data = next(self._data_loader_iter)
+            sum([*self.model(data).values(), *second(data).values()]).backward()
+
+    trainer = Both(first, [batch(BOXES)] * 4, torch.optim.SGD(first.parameters(), lr=1e-4))
+    one, other = balance(trainer, interval=2), balance(second, interval=2)
+    trainer.train(0, 4)
+    assert counted(one) == counted(other) == 4
+    assert len(other.drain()) == 2
+
+
+def test_a_trainers_model_saves_whole_and_goes_on_in_a_loop(tmp_path: Path) -> None:
+    model = tiny(RETINANET)
+    trainer = simple(model)
+    balance(trainer, interval=2)
+    copies: list[Any] = []
+    trainer.register_hooks(
+        [hooks.CallbackHook(after_step=lambda t: copies.append(copy.deepcopy(t.model)))]  # EMA, say
+    )
+    trainer.train(0, 3)
+    torch.save(model, tmp_path / "whole.pth")
+    loaded = torch.load(tmp_path / "whole.pth", weights_only=False)
+    for one in (copies[-1], loaded, model):
+        handle = balanced_of(one)
+        assert handle is not None and counted(handle) == 3
+        with EventStorage():
+            sum(one(batch(BOXES)).values()).backward()
+        assert counted(handle) == 4
+
+
+def test_a_trainers_model_can_be_balanced_again() -> None:
+    model = tiny(RETINANET)
+    trainer = simple(model)
+    balance(trainer, interval=2).remove()
+    again = balance(trainer, "max_loss", interval=2)
+    trainer.train(0, 4)
+    assert counted(again) == 4 and float(again.balancers.balancers["all"].weights.max()) > 1
+    saved = trainer.state_dict()["hooks"]["BalanceHook"]
+    assert_same_state(saved, again.state_dict())
+
+
+def test_a_trainer_that_computes_its_loss_otherwise_is_refused() -> None:
+    class Own(SimpleTrainer):  # type: ignore[misc]
+        def run_step(self) -> None:
+            images = self.model.preprocess_image(next(self._data_loader_iter))
+            sum(level.sum() for level in self.model.backbone(images.tensor).values()).backward()
+
+    model = tiny(RETINANET)
+    trainer = Own(model, [batch(BOXES)] * 2, torch.optim.SGD(model.parameters(), lr=1e-4))
+    balance(trainer, interval=2)
+    with pytest.raises(SpecError, match=r"RetinaNet\.losses was never called"):
+        trainer.train(0, 2)
+
+
+def test_hyperparameters_are_those_of_a_spec() -> None:
+    balanced = balance(tiny(RETINANET), "rlo", interval=2, top_k=1, actions=("avw", "equal"))
+    strategy = balanced.balancers.balancers["all"].strategy
+    assert strategy.top_k == 1 and tuple(strategy.actions) == ("avw", "equal")  # type: ignore[attr-defined]
+    with pytest.raises(SpecError, match="top"):
+        balance(tiny(RETINANET), "rlo", interval=2, topk=1)
