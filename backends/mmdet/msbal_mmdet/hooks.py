@@ -94,7 +94,8 @@ class MultiScaleBalanceHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Find the heads of the model; called before weights or a checkpoint are loaded, of val and test too."""
-        if isinstance(runner._train_loop, Mapping | None):  # not built: nothing is trained, or not yet
+        # Not built: nothing is trained, or not yet.
+        if any(isinstance(part, Mapping | None) for part in (runner._train_loop, runner.optim_wrapper)):
             return
         if sum(isinstance(hook, MultiScaleBalanceHook) for hook in runner.hooks) > 1:
             raise SpecError(

@@ -61,6 +61,9 @@ class LevelReduction(nn.Module):
             inner.loss_weight = 1.0
         try:
             values = inner(*args, reduction_override="none", **kwargs)
+        except (TypeError, ValueError) as error:
+            what = f"{type(error).__name__} ({error}) where its losses row by row were asked for"
+            raise _in_its_own_way(inner, what) from error
         finally:
             if scale is not None:
                 inner.loss_weight = scale

@@ -1,9 +1,8 @@
-"""The hook in mmengine's own Runner, and the loops that resume exactly."""
+"""The hook in mmengine's own Runner."""
 
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,17 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from states import assert_same_state
 from tiny_mmdet import make
 from torch.utils.data import Dataset
 
 from msbal.errors import RunError, SpecError
-from msbal.record import IntervalRecord
 from msbal.records import read_intervals
-from msbal_mmdet import checkpoints
-from msbal_mmdet.hooks import KEY, MultiScaleBalanceHook, interval_scalars
-from msbal_mmdet.loops import SeededBatches, SeededDataset, seed_for
+from msbal_mmdet import balance, balanced_of, checkpoints
+from msbal_mmdet.hooks import KEY, MultiScaleBalanceHook
 
 
 class Samples(Dataset[Any]):
@@ -44,6 +43,26 @@ class Samples(Dataset[Any]):
         return {"inputs": made["inputs"][0] // 2 + noise, "data_samples": made["data_samples"][0]}
 
 
+def validation() -> dict[str, Any]:
+    """What a Runner needs to validate and test."""
+    loader = {"batch_size": 2, "dataset": Samples(), "collate_fn": {"type": "pseudo_collate"},
+              "sampler": {"type": "DefaultSampler", "shuffle": False}}  # fmt: skip
+    found: dict[str, Any] = {}
+    for part in ("val", "test"):
+        found |= {f"{part}_dataloader": dict(loader), f"{part}_cfg": {}, f"{part}_evaluator": [Count()]}
+    return found
+
+
+class Count(BaseMetric):
+    """How many images were predicted on."""
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results += list(data_samples)
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        return {"images": float(len(results))}
+
+
 def run(
     model: Any,
     folder: Path,
@@ -52,6 +71,10 @@ def run(
     resume: Path | None = None,
     accumulate: int = 1,
     schedule: Any = None,
+    hooks: Any = (),
+    start: Callable[[Runner], Any] | None = None,
+    validates: bool = False,
+    listed: int = 1,
     **hook: Any,
 ) -> Runner:
     """Train with the hook."""
@@ -68,7 +91,8 @@ def run(
         train_cfg={"type": loop, "max_iters": iterations, "val_interval": 10**6},
         optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001, "momentum": 0.9}, "accumulative_counts": accumulate},
         param_scheduler=schedule,
-        custom_hooks=[{"type": "MultiScaleBalanceHook", **settings}],
+        custom_hooks=[{"type": "MultiScaleBalanceHook", **settings} for _ in range(listed)],
+        **(validation() if validates else {}),
         default_hooks={"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 3}},
         default_scope="mmdet",
         randomness={"seed": 0},
@@ -78,7 +102,9 @@ def run(
         experiment_name=f"test_{folder.name}_{id(folder)}_{resume is None}",
         cfg=Config({}),
     )  # fmt: skip
-    runner.train()
+    for extra in hooks:
+        runner.register_hook(extra)
+    (start or Runner.train)(runner)
     return runner
 
 
@@ -87,16 +113,17 @@ def test_a_run_balances_records_and_saves(retinanet: Callable[[], Any], tmp_path
     runner = run(model, tmp_path)
     records = read_intervals(tmp_path / "intervals.jsonl")
     assert [r.iteration for r in records] == [2, 4, 6]
-    assert len((tmp_path / "losses.csv").read_text().splitlines()) == 7
     state = torch.load(tmp_path / "iter_6.pth", map_location="cpu", weights_only=False)
     assert KEY in state and not any("msbal" in key or "balancer" in key for key in state["state_dict"])
     assert state["message_hub"]["log_scalars"], "mmengine's own history"
     start = checkpoints.read_start(tmp_path / "iter_6.pth")  # may be started from all the same
     assert start.keys() == state["state_dict"].keys()
     assert all(torch.equal(value, state["state_dict"][name]) for name, value in start.items())
-    assert "parse_losses" not in vars(model), "the model is left as it was"
+    assert balanced_of(model) is None and "train_step" not in vars(model), "the model is left as it was"
+    assert "loss_by_feat" not in vars(model.bbox_head)
     scalars = runner.message_hub.log_scalars
-    assert scalars["msbal/all/weight/P3"].current() == pytest.approx(records[-1].weights[0])
+    assert scalars["msbal/weight/P3"].current() == pytest.approx(records[-1].weights[0])
+    assert scalars["msbal/value/P3/cls"].current() == pytest.approx(records[-1].loss_by_term["cls"][0] / 2)
     assert not any("loss" in name for name in scalars if name.startswith("msbal"))
 
 
@@ -119,8 +146,7 @@ def test_a_killed_run_resumes_to_the_same_records(
     for name in ("iter_6.pth",):
         (parts / name).unlink()
     run(retinanet(), parts, **more, resume=parts / "iter_3.pth")
-    for name in ("intervals.jsonl", "losses.csv"):
-        assert (whole / name).read_text() == (parts / name).read_text()
+    assert (whole / "intervals.jsonl").read_text() == (parts / "intervals.jsonl").read_text()
     states = [torch.load(f / "iter_6.pth", map_location="cpu", weights_only=False) for f in (whole, parts)]
     assert all(torch.equal(v, states[1]["state_dict"][k]) for k, v in states[0]["state_dict"].items())
     assert_same_state(*(state[KEY] for state in states))
@@ -189,30 +215,27 @@ def test_in_a_loop_of_ones_own_they_go_where_the_user_puts_them(
 ) -> None:
     from mmengine.optim import OptimWrapper
 
-    from msbal_mmdet import balance
+    def begin() -> Any:
+        model = retinanet()
+        handle = balance(model, "uw", interval=2)
+        parameters = [p for p in (*model.parameters(), *handle.parameters()) if p.requires_grad]
+        return model, handle, OptimWrapper(torch.optim.SGD(parameters, lr=0.01))
 
     states = []
     for resumed in (False, True):
-        model = retinanet()
-        handle = balance(model, "uw", interval=2)
-        parameters = [*model.parameters(), *handle.balancers.parameters()]
-        wrapper = OptimWrapper(torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.01))
+        model, handle, wrapper = begin()
         for iteration in range(4):
             if resumed and iteration == 2:
-                kept = model.state_dict(), handle.state_dict(), wrapper.state_dict()
-                kept = tuple({k: copy.deepcopy(v) for k, v in part.items()} for part in kept)
+                kept = [copy.deepcopy(part.state_dict()) for part in (model, handle, wrapper)]
                 handle.remove()
-                model = retinanet()
-                handle = balance(model, "uw", interval=2)
-                parameters = [*model.parameters(), *handle.balancers.parameters()]
-                wrapper = OptimWrapper(torch.optim.SGD([p for p in parameters if p.requires_grad], lr=0.01))
+                model, handle, wrapper = begin()
                 for part, state in zip((model, handle, wrapper), kept, strict=True):
                     part.load_state_dict(state)
             model.train_step(small_batch(seed=iteration), wrapper)
-        states.append([p.detach().clone() for p in handle.balancers.parameters()])
+        states.append([p.detach().clone() for p in handle.parameters()])
     (whole,), (parts,) = states
     assert torch.equal(whole, parts)
-    # On pictures this small P6 and P7 have no positives: nothing is learned for them.
+    # On images this small P6 and P7 have no positives: nothing is learned for them.
     assert (whole != 0).tolist() == [True, True, True, False, False]
 
 
@@ -249,9 +272,10 @@ def test_one_level_is_refused_or_trains_unbalanced(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="one level"):
         run_with(model, tmp_path / "a", MultiScaleBalanceHook())
     hook = MultiScaleBalanceHook(unbalanced=True)
-    runner = type("R", (), {"_train_loop": {}, "model": model, "logger": _Logger()})()
+    runner = type("R", (), {"_train_loop": 1, "optim_wrapper": 1, "hooks": [hook], "model": model})()
+    runner.logger = _Logger()
     hook.before_run(runner)
-    assert hook.attachment is None and "unbalanced" in runner.logger.warnings[0]
+    assert hook.balancers is None and "unbalanced" in runner.logger.warnings[0]
 
     before = {name: value.clone() for name, value in model.named_parameters()}
     run(model, tmp_path / "b", iterations=3, unbalanced=True)
@@ -307,75 +331,182 @@ def test_and_with_it_the_whole_step_that_it_is_accumulated_for(
         assert torch.equal(mine, other)
 
 
-def test_scalars_never_have_a_key_that_is_taken_for_a_loss() -> None:
-    record = IntervalRecord(
-        interval=1, iteration=2, levels=("P3", "P4"), loss=(1.0, 2.0), loss_by_term={"loss": (1.0, 2.0)},
-        variance=(0.0, 0.0), variance_reduction=(0.0, 0.0), weights=(1.0, 1.5), reward=1, action="avw",
-        probabilities={"avw": 0.5, "min_loss": 0.5}, count=2,
-    )  # fmt: skip
-    scalars = interval_scalars(record)
-    assert not [name for name in scalars if "loss" in name]
-    assert scalars["msbal/all/objective/P4"] == 1.0
+# -- what else happens around a run ----------------------------------------------------------------
 
 
-def test_batches_resume_where_they_stopped() -> None:
-    class Batches:
-        sampler = None
-        batch_size = 2
+class LossesElsewhere(Hook):
+    """Computes the model's loss where the runner does not train, with gradients and without."""
 
-        def __iter__(self) -> Any:
-            return iter([[0, 1], [2, 3], [4, 5]])
+    priority = "LOWEST"
 
-    whole = SeededBatches(Batches(), seed=1)
-    later = SeededBatches(Batches(), seed=1)
-    later.skip = later.first = 1
-    a, b = list(whole)[1:], list(later)
-    assert a == b
-    assert [[i.seed for i in batch] for batch in a] == [[i.seed for i in batch] for batch in b]
+    def _loss(self, runner: Any) -> None:
+        batch = {"inputs": [Samples()[0]["inputs"]], "data_samples": [Samples()[0]["data_samples"]]}
+        state = torch.get_rng_state()
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                data = runner.model.data_preprocessor(batch, True)
+                runner.model(**copy.deepcopy(data), mode="loss")
+        torch.set_rng_state(state)
 
+    def before_train(self, runner: Any) -> None:
+        self._loss(runner)
 
-def test_samples_draw_the_same_in_any_order() -> None:
-    class Draws:
-        def __getitem__(self, index: int) -> float:
-            return float(torch.rand(()))
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        self._loss(runner)
 
-        def __len__(self) -> int:
-            return 4
-
-    data = SeededDataset(Draws())
-    indices = next(iter(SeededBatches(_Two(), seed=5)))
-    assert [data[i] for i in indices] == [data[i] for i in reversed(indices)][::-1]
-    assert data[indices[0]] != data[indices[1]]
-    assert seed_for("a", 1) != seed_for("a", 2)
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        self._loss(runner)
 
 
-class _Two:
-    sampler = None
-    batch_size = 2
-
-    def __iter__(self) -> Any:
-        return iter([[0, 1]])
+class FirstOfAll(LossesElsewhere):
+    priority = "HIGHEST"
 
 
-def test_pickled_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "iteration_00000001.pth"
-    torch.save({"state_dict": {}, "evil": test_pickled_code_in_a_checkpoint_is_refused}, path)
-    with pytest.raises(RunError, match="cannot be read"):
-        checkpoints.read(path)
+def test_losses_that_other_hooks_compute_count_for_nothing(
+    retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    for model in (first := retinanet(), second := retinanet()):
+        for module in model.modules():  # a pass more moves them
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
+                module.train = lambda mode=True: None  # type: ignore[method-assign, assignment, misc]
+    run(first, tmp_path / "a", loop="ExactIterTrainLoop")
+    run(second, tmp_path / "b", loop="ExactIterTrainLoop", hooks=[LossesElsewhere(), FirstOfAll()])
+    a, b = (read_intervals(tmp_path / name / "intervals.jsonl") for name in "ab")
+    assert a == b and len(a) == 3
 
 
-def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "iteration_00000001.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data/0", bytes(1 << 20))
-    with pytest.raises(RunError, match="cannot be read: is a compressed archive"):
-        checkpoints.read(path)
+@pytest.mark.parametrize("strategy", ["equal", "uw"])
+def test_a_runner_may_validate_and_test_before_between_and_after(
+    strategy: str, retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    model = retinanet()
+
+    def start(runner: Runner) -> None:
+        for action in (runner.val, runner.test, runner.train, runner.test, runner.train, runner.val):
+            found = action()
+            assert action == runner.train or found == {"images": 4.0}
+            assert balanced_of(model) is None
+
+    run(model, tmp_path, strategy=strategy, iterations=4, validates=True, start=start)
+    assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2, 4]
+    assert not list(tmp_path.glob("intervals.*.jsonl"))
 
 
-def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
-    parts: dict[str, Any] = {key: {} for key in ("meta", "state_dict", "message_hub", "optimizer", KEY)}
-    torch.save(parts, tmp_path / "iteration_00000001.pth")
-    (tmp_path / "iteration_00000002.pth").write_bytes(b"cut")
-    told: list[str] = []
-    found = checkpoints.newest_readable(tmp_path / "iteration_00000002.pth", told.append)
-    assert found.name == "iteration_00000001.pth" and len(told) == 1
+class Interrupt(Hook):
+    """Ctrl-C in a notebook."""
+
+    priority = "LOWEST"
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        if runner.iter == 2:
+            raise KeyboardInterrupt
+
+
+def test_after_an_interrupt_a_second_runner_or_the_same_goes_on(
+    retinanet: Callable[[], Any], small_batch: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = retinanet()
+    with pytest.raises(KeyboardInterrupt):
+        run(model, tmp_path / "a", hooks=[Interrupt()])
+    assert [r.iteration for r in read_intervals(tmp_path / "a" / "intervals.jsonl")] == [2]
+    run(model, tmp_path / "b", iterations=4)
+    assert [r.iteration for r in read_intervals(tmp_path / "b" / "intervals.jsonl")] == [2, 4]
+    assert balanced_of(model) is None and "train_step" not in vars(model)
+
+    again = Interrupt()
+
+    def start(runner: Runner) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            runner.train()
+        runner._hooks.remove(again)
+        runner.train()
+
+    run(retinanet(), tmp_path / "c", hooks=[again], start=start)
+    assert len(read_intervals(tmp_path / "c" / "intervals.jsonl")) >= 2
+
+
+def test_a_second_start_in_a_folder_keeps_the_records_of_the_first(
+    retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    run(retinanet(), tmp_path)
+    first = (tmp_path / "intervals.jsonl").read_text()
+    run(retinanet(), tmp_path, iterations=2)
+    assert (tmp_path / "intervals.1.jsonl").read_text() == first
+    assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2]
+
+
+def test_balancing_that_starts_late_says_so_and_numbers_the_runs_iterations(
+    retinanet: Callable[[], Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(retinanet(), tmp_path / "a", iterations=3)
+    path = tmp_path / "a" / "iter_3.pth"
+    state = torch.load(path, weights_only=False)
+    del state[KEY]
+    torch.save(state, path)
+    said: list[str] = []
+
+    class Listen(Hook):
+        def before_run(self, runner: Any) -> None:
+            runner.logger.warning = said.append
+
+    run(retinanet(), tmp_path / "b", resume=path, iterations=7, hooks=[Listen()])
+    assert [r.iteration for r in read_intervals(tmp_path / "b" / "intervals.jsonl")] == [5, 7]
+    assert any("after iteration 3; its balancing starts anew" in text for text in said), said
+
+
+def test_two_passes_a_step_are_recorded_under_the_runs_own_iterations(
+    retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    """As sharpness-aware minimisation trains."""
+    model = retinanet()
+    own = type(model).train_step
+
+    def twice(data: Any, optim_wrapper: Any) -> Any:
+        with optim_wrapper.optim_context(model):
+            prepared = model.data_preprocessor(copy.deepcopy(data), True)
+            total, _ = model.parse_losses(model._run_forward(prepared, mode="loss"))
+        total.backward()
+        optim_wrapper.zero_grad()
+        return own(model, data, optim_wrapper)
+
+    model.train_step = twice
+    run(model, tmp_path, iterations=4, interval=4)
+    assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2, 4]
+    assert vars(model)["train_step"] is twice
+
+
+def test_the_hook_listed_twice_is_refused(retinanet: Callable[[], Any], tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="twice"):
+        run(retinanet(), tmp_path, listed=2)
+
+
+def test_a_model_that_is_balanced_already_is_refused(retinanet: Callable[[], Any], tmp_path: Path) -> None:
+    model = retinanet()
+    balance(model, "equal", interval=2)
+    with pytest.raises(SpecError, match="balanced already"):
+        run(model, tmp_path)
+
+
+def test_a_training_that_never_computes_the_heads_loss_is_an_error(
+    retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    model = retinanet()
+
+    def own(data: Any, optim_wrapper: Any) -> Any:
+        loss = sum(p.square().sum() for p in model.neck.parameters())
+        optim_wrapper.update_params(loss)
+        return {"loss": loss}
+
+    model.train_step = own
+    with pytest.raises(SpecError, match=r"RetinaHead\.loss_by_feat was never called"):
+        run(model, tmp_path)
+
+
+def test_a_scope_that_cannot_be_had_is_refused(retinanet: Callable[[], Any], tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="no RPN"):
+        run(retinanet(), tmp_path, scope=("rpn", "roi"))

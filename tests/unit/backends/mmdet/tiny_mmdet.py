@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from msbal_mmdet import tiny
+from msbal.backend.kit.seeding import seed_everything
+from msbal.backend.proof import Proof, prove
+from msbal_mmdet import balance, tiny
+from msbal_mmdet.losses import ModelLosses
 
 NARROW = {
     "model.backbone.depth": 18,
@@ -39,9 +43,28 @@ def narrow(model: Any) -> Any:
 
 def make(config: str, options: dict[str, Any] | None = None, seed: int = 0) -> Any:
     """The model of a zoo config, small."""
-    from msbal_mmdet.proof import seed_all
-
     loaded = tiny.load_config(tiny.zoo() / config)
     loaded.merge_from_dict(dict(options or {}))
-    seed_all(seed)
+    seed_everything(seed)
     return tiny.build_small(loaded)
+
+
+def forward(model: Any, batch: Any, seed: int = 0) -> dict[str, Any]:
+    """The loss dict of one training pass."""
+    seed_everything(seed)
+    model.train()
+    data = model.data_preprocessor(copy.deepcopy(dict(batch)), True)
+    losses: dict[str, Any] = model._run_forward(data, mode="loss")
+    return losses
+
+
+def proved(model: Any, batch: Any, scope: tuple[str, ...] | None = None) -> tuple[Proof, ModelLosses]:
+    """The proof of one batch, which holds, bit for bit at unit weights; term by term as in a training too."""
+    losses = ModelLosses(model, scope)
+    proof = prove(losses, batch)
+    assert proof.holds and proof.unit_gradient == 0.0, proof
+    handle = balance(model, "equal", interval=2, scope=scope or ("rpn",))
+    forward(model, batch)
+    handle.require_calls()
+    handle.remove()
+    return proof, losses

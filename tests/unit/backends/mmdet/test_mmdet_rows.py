@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from msbal_mmdet.seams.layout import RowLayout, on_first_level, sum_by_level
-from msbal_mmdet.seams.reduction import LevelReduction, listen, stand_in
+from msbal_mmdet.splitters.reduction import LevelReduction, listen, stand_in
+from msbal_mmdet.splitters.rows import RowLayout, on_first_level, sum_by_level
 
 
 def levels_of(layout: RowLayout) -> list[int]:
