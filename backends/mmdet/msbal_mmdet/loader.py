@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config
@@ -38,10 +40,16 @@ def run_length(config: Config, spec: RunSpec, train: DetectionData) -> int:
         return int(length.max_epochs) * _batches(config, spec)
 
 
-def _batches(config: Config, spec: RunSpec) -> int:
+@contextmanager
+def building() -> Iterator[None]:
+    """Let what mmdet cannot build be one line.
+
+    Raises:
+        SpecError: in place of mmdet's own error.
+    """
     try:
         with quiet():
-            batches = len(Runner.build_dataloader(config.train_dataloader, seed=spec.seed))
+            yield
     except MsbalError:
         raise
     except Exception as error:
@@ -50,6 +58,11 @@ def _batches(config: Config, spec: RunSpec) -> int:
             "model.config", f"train_dataloader cannot load the spec's data: {type(error).__name__}: {reason}",
             fix="set what does not fit by model.cfg_options",
         ) from error  # fmt: skip
+
+
+def _batches(config: Config, spec: RunSpec) -> int:
+    with building():
+        batches = len(Runner.build_dataloader(config.train_dataloader, seed=spec.seed))
     if not batches:
         raise SpecError(
             "model.config", "its filter_cfg leaves no image to train on", "at least one batch",

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 
+from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal_mmdet.names import kind
 from msbal_mmdet.overrides import OWN_LOOPS
@@ -77,30 +78,35 @@ def _overrides(hook: Hook, name: str) -> bool:
 
 
 def _switches(runner: Any) -> Iterator[str]:
-    """Hooks that change the training at an epoch: in another run than their config's that may never come."""
-    epochs, iterations = runner.max_epochs, runner.max_iters
+    """Hooks that change the training at an epoch: in a run shorter than their config's that may never come."""
+    epochs = runner.max_epochs
     run = (
         f"the run has {epochs} epochs"
         if _by_epoch(runner)
-        else f"the run is one epoch of {iterations} iterations"
+        else f"the run is one epoch of {runner.max_iters} iterations"
     )
     for hook in runner.hooks:
         name = type(hook).__name__
-        last, at, begin = (
-            getattr(hook, key, None) for key in ("num_last_epochs", "switch_epoch", "begin_epoch")
-        )
-        if isinstance(last, int):
-            first = epochs - last - 1
-            if first >= epochs:
-                yield f"custom_hooks: {name} never switches (num_last_epochs={last}): {run}"
-            elif first <= 0:
-                yield f"custom_hooks: {name} switches before the first iteration (num_last_epochs={last}): {run}"
+        last, at = getattr(hook, "num_last_epochs", None), getattr(hook, "switch_epoch", None)
+        if isinstance(last, int) and last >= epochs - 1:
+            yield f"custom_hooks: {name} switches before the first iteration (num_last_epochs={last}): {run}"
+        if isinstance(last, int) and last < 0:
+            yield f"custom_hooks: {name} never switches (num_last_epochs={last})"
         if isinstance(at, int) and at >= epochs:
             yield f"custom_hooks: {name} never switches (switch_epoch={at}): {run}"
-        if isinstance(hook, EMAHook) and (
-            ((begin or 0) >= epochs and begin) or (getattr(hook, "begin_iter", 0) or 0) >= iterations
-        ):
-            yield f"custom_hooks: {name} never begins: {run}"
+        if isinstance(hook, EMAHook):
+            yield from _average(hook, epochs, runner.max_iters, run)
+
+
+def _average(hook: EMAHook, epochs: int, iterations: int, run: str) -> Iterator[str]:
+    for key, begin, length in (
+        ("begin_epoch", hook.begin_epoch, epochs),
+        ("begin_iter", hook.begin_iter, iterations),
+    ):
+        if begin > length:
+            raise SpecError("custom_hooks", f"EMAHook has {key}={begin}, and {run}", f"at most {length}")
+        if begin == length:
+            yield f"custom_hooks: EMAHook averages nothing ({key}={begin}): {run}"
 
 
 def _by_epoch(runner: Any) -> bool:

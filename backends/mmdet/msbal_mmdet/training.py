@@ -28,10 +28,10 @@ from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers it
 from msbal_mmdet.find import Found
 from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
+from msbal_mmdet.loader import building
 from msbal_mmdet.names import kind
 from msbal_mmdet.notes import config_notes, run_notes
 from msbal_mmdet.overrides import NEVER, OWN_LOOPS, apply_data, apply_run, apply_schedule
-from msbal_mmdet.tiny import quiet
 
 if TYPE_CHECKING:
     from msbal_mmdet.detector import MMDetDetector
@@ -236,7 +236,7 @@ def train(detector: MMDetDetector, job: Job) -> None:
         path = checkpoints.newest_readable(job.checkpoint, job.monitor.message)
         runner._resume, runner._load_from = True, str(path)
     try:
-        with quiet():
+        with building():
             runner._train_loop = runner.build_train_loop(runner._train_loop)
         for note in run_notes(runner, resumes=job.checkpoint is not None):
             job.monitor.message(note)
@@ -254,7 +254,7 @@ def train(detector: MMDetDetector, job: Job) -> None:
         for hook in runner.hooks:
             if isinstance(hook, JobBalanceHook):
                 hook.clear(runner)
-        detector.adopt(runner)
+    detector.adopt(runner)
 
 
 def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:

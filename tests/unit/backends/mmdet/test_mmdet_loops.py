@@ -136,7 +136,7 @@ def run(
     validates = {
         "val_dataloader": {"dataset": Numbers(1), "batch_size": 1, "num_workers": 0, "sampler": {
             "type": "DefaultSampler", "shuffle": False}},
-        "val_cfg": {"type": "ValLoop"}, "val_evaluator": Falling(),
+        "val_cfg": {"type": "ValLoop"}, "val_evaluator": [Falling()],
     } if train_cfg else {}  # fmt: skip
     torch.manual_seed(0)
     runner = Runner(
@@ -184,8 +184,9 @@ VALIDATION = [
 
 @pytest.mark.parametrize(("kind", "length", "train_cfg"), VALIDATION)
 def test_it_validates_when_mmengines_own_does(tmp_path: Path, kind: str, length: int, train_cfg: Any) -> None:
-    own, _ = run(tmp_path / "own", OWN[kind], length, **train_cfg)
-    exact, _ = run(tmp_path / "exact", EXACT[kind], length, **train_cfg)
+    sampler = "InfiniteSampler" if kind == "iterations" else "DefaultSampler"
+    own, _ = run(tmp_path / "own", OWN[kind], length, sampler, **train_cfg)
+    exact, _ = run(tmp_path / "exact", EXACT[kind], length, sampler, **train_cfg)
     assert exact.validated == own.validated and own.validated
 
 
