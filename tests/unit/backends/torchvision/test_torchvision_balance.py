@@ -11,7 +11,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetClassificationHead
-from torchvision.models.detection.rpn import RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 from msbal import Fixed, MaxLoss
 from msbal.errors import SpecError
@@ -161,6 +161,27 @@ def test_whatever_is_done_to_the_losses_is_done_to_the_balanced_ones(make_model,
     assert torch.equal(loss((1.0,) * 5), own)
     torch.testing.assert_close(loss((2.0,) * 5), 2 * own)
     assert not torch.allclose(loss((3.0, 0.5, 2.0, 1.5, 4.0)), own)
+
+
+class DoubledRPN(RegionProposalNetwork):
+    def forward(self, images, features, targets=None):
+        boxes, losses = super().forward(images, features, targets)
+        return boxes, {key: 2 * loss for key, loss in losses.items()}
+
+
+def test_the_forward_of_a_two_stage_models_part_is_kept(make_model, batch):
+    def gradient(weights):
+        model = make_model("fasterrcnn")
+        model.rpn.__class__ = DoubledRPN
+        if weights is not None:
+            balance(model, Fixed(weights), interval=2)
+        torch.manual_seed(0)
+        sum(model(*batch).values()).backward()
+        return model.rpn.head.cls_logits.weight.grad
+
+    own = gradient(None)
+    assert torch.equal(gradient((1.0,) * 5), own)
+    torch.testing.assert_close(gradient((2.0,) * 5), 2 * own)
 
 
 @pytest.mark.parametrize(
