@@ -66,15 +66,15 @@ class Pass:
 
     Attributes:
         parameters: the model's, by name, as this pass used them.
-        gradients: of each level's loss, for each parameter by name.
-        weighted: the gradient of their weighted sum.
+        cut: the levels whose loss is above 0 and reaches no parameter.
+        slow: the gradient of ``sum(w_i L_i)`` with the weights of a `Ramp`, by its kind.
     """
 
     parameters: dict[str, Tensor]
     losses: dict[str, Tensor] = field(default_factory=dict)
     positives: dict[str, Tensor | None] = field(default_factory=dict)
-    gradients: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
-    weighted: dict[str, Tensor] = field(default_factory=dict)
+    cut: dict[str, list[int]] = field(default_factory=dict)
+    slow: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
     def all(self) -> Tensor:
         """All losses, flat."""
@@ -121,16 +121,6 @@ class Trained:
         first, second = (seen.parameters for seen in self.passes[:2])
         return {name: (value - second[name]) / LR for name, value in first.items()}
 
-    def slow(self, kind: float) -> dict[str, Tensor]:
-        """The gradient of the first iteration's ``sum(w_i L_i)`` with the weights of a `Ramp`, a level at a time."""
-        found = {name: torch.zeros_like(value) for name, value in self.passes[0].parameters.items()}
-        for gradients in self.passes[0].gradients.values():
-            weights = Ramp(kind).initial_weights(len(gradients)).tolist()
-            for weight, own in zip(weights, gradients, strict=True):
-                for name, gradient in own.items():
-                    found[name] += weight * gradient
-        return found
-
 
 @dataclass(frozen=True)
 class Ramp(Strategy):
@@ -160,7 +150,7 @@ class Runs:
 
     def baseline(self, case: str) -> Trained:
         """Two iterations of plain SGD with weights that stay."""
-        return self.train(case, strategy=Ramp(1.0), by_level=True)
+        return self.train(case, strategy=Ramp(1.0), slow=(1.0, 2.0))
 
     def train(
         self,
@@ -171,8 +161,7 @@ class Runs:
         balance: Mapping[str, Any] | None = None,
         data: Callable[[ImageRecord], ImageRecord] | None = None,
         spoilt: Sequence[int] = (),
-        by_level: bool = False,
-        slow: bool = False,
+        slow: Sequence[float] = (),
     ) -> Trained:
         """Two iterations, an interval, of plain SGD.
 
@@ -180,10 +169,9 @@ class Runs:
             strategy: instead of that of `balance`.
             data: what becomes of each training image.
             spoilt: iterations in which a loss is NaN.
-            by_level: compute each level's gradient too.
-            slow: compute the gradient of their weighted sum too.
+            slow: the kinds of `Ramp` that `Pass.slow` is computed for.
         """
-        key = repr((case, strategy, schedule, balance, data, spoilt, by_level, slow))
+        key = repr((case, strategy, schedule, balance, data, spoilt, slow))
         if key not in self._made:
             own = {
                 "iterations": 2, "checkpoint_every": 100, "warmup": 0, "scheduler": "constant",
@@ -197,7 +185,7 @@ class Runs:
             if data is not None:
                 images = tuple(data(image) for image in plan.train.images)
                 plan = replace(plan, train=replace(plan.train, images=images))
-            self._made[key] = self._run(plan, spoilt=spoilt, by_level=by_level, slow=slow)
+            self._made[key] = self._run(plan, spoilt=spoilt, slow=slow)
         return self._made[key]
 
     def whole(self, case: str) -> Trained:
@@ -226,10 +214,10 @@ class Runs:
 
     def _run(
         self, plan: Plan, stop_after: int = 0, kill_after: int = 0, resume: bool = False,
-        spoilt: Sequence[int] = (), by_level: bool = False, slow: bool = False,
+        spoilt: Sequence[int] = (), slow: Sequence[float] = (),
     ) -> Trained:  # fmt: skip
         found = Trained(plan, claim(plan.spec, resume=resume, force=False), Silent())
-        _look_on(found, spoilt, by_level, slow)
+        _look_on(found, spoilt, slow)
         train = plan.detector.train
 
         def watched(job: Job) -> None:
@@ -255,7 +243,7 @@ class Runs:
         return found
 
 
-def _look_on(found: Trained, spoilt: Sequence[int], by_level: bool, slow: bool) -> None:
+def _look_on(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None:
     """Keep what the balancers are given, and put a NaN into it where it is to be spoilt."""
     plan, balancers = found.plan, found.plan.balancers
     weighted, forward = balancers.weighted, balancers.forward
@@ -266,13 +254,10 @@ def _look_on(found: Trained, spoilt: Sequence[int], by_level: bool, slow: bool) 
         if not found.passes or group in found.passes[-1].losses:
             found.passes.append(Pass(parameters_of(plan.detector)))
         seen, values = found.passes[-1], losses.values
-        named = {n: p for n, p in plan.detector.model.named_parameters() if p.requires_grad}
-        if by_level:
-            seen.gradients[group] = [_gradient(values[:, k].sum(), named) for k in range(values.shape[1])]
+        for kind in slow:
+            _add_slow(seen, plan.detector, values, kind)
         if slow:
-            total = (values * balancers.balancers[group].weights.to(values)).sum()
-            for name, g in _gradient(total, named).items():
-                seen.weighted[name] = seen.weighted.get(name, torch.zeros_like(g)) + g
+            seen.cut[group] = _cut(seen.slow[slow[0]], plan.detector, values)
         if len(found.passes) in spoilt:
             spoil = torch.ones_like(values)
             spoil[0, 0] = math.nan
@@ -287,18 +272,45 @@ def _look_on(found: Trained, spoilt: Sequence[int], by_level: bool, slow: bool) 
     vars(balancers)["forward"] = lambda losses: forward({g: look(g, own) for g, own in losses.items()})
 
 
+def _add_slow(seen: Pass, detector: Detector, values: Tensor, kind: float) -> None:
+    weights = torch.from_numpy(Ramp(kind).initial_weights(values.shape[1])).to(values)
+    found = seen.slow.setdefault(kind, {name: torch.zeros_like(p) for name, p in seen.parameters.items()})
+    for name, gradient in _gradient((values * weights).sum(), _trained(detector)).items():
+        found[name] += gradient
+
+
+def _cut(gradients: Mapping[str, Tensor], detector: Detector, values: Tensor) -> list[int]:
+    """The levels that have a loss without a gradient."""
+    named = _trained(detector)
+    reached = [name for name, gradient in gradients.items() if bool(gradient.any())]
+    losses = values.detach().sum(dim=0).tolist()
+
+    def reaches(k: int, names: Sequence[str]) -> bool:
+        found = _gradient(values[:, k].sum(), {name: named[name] for name in names})
+        return any(bool(gradient.any()) for gradient in found.values())
+
+    # First where most models end, which is cheap.
+    return [
+        k
+        for k, loss in enumerate(losses)
+        if loss > 0 and not (reaches(k, reached[-4:]) or reaches(k, reached))
+    ]
+
+
 def _gradient(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not loss.requires_grad:
+    if not (loss.requires_grad and named):
         return {}
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True, retain_graph=True)
-    return {
-        name: gradient.float() for name, gradient in zip(named, found, strict=True) if gradient is not None
-    }
+    return {name: g.float() for name, g in zip(named, found, strict=True) if g is not None}
+
+
+def _trained(detector: Detector) -> dict[str, Tensor]:
+    return {name: p for name, p in detector.model.named_parameters() if p.requires_grad}
 
 
 def parameters_of(detector: Detector) -> dict[str, Tensor]:
     """A copy of what is trained, by name."""
-    return {n: p.detach().float().clone() for n, p in detector.model.named_parameters() if p.requires_grad}
+    return {name: p.detach().float().clone() for name, p in _trained(detector).items()}
 
 
 def odd_one(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], run: Trained) -> str | None:

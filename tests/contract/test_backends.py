@@ -165,7 +165,7 @@ WHOLE, HONOURS = "trains_predicts", "what_it_honours"
 MUTANTS: dict[str, tuple[Break, str, str]] = {
     "ignores the balancer's total": (weighing(ignored), STEP, "do not change the first step .* ignored"),
     "weights applied twice": (weighing(applied_twice), STEP, "do not change the first step .* applied twice"),
-    "detached level": (weighing(detached), STEP, "level P4 of `all` has in training a loss of .* reaches no parameter"),
+    "detached level": (weighing(detached), STEP, "in training the loss of P4 of `all` reaches no parameter"),
     "weights of other levels": (weighing(weights_reversed), STEP, "do not change the first step .* to other levels"),
     "normalised": (weighing(normalised), STEP, "do not change the first step .* normalised"),
     "added to the plain loss": (weighing(added_to_the_plain_loss), REST, "is something else added to the loss"),
