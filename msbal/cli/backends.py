@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -41,28 +40,3 @@ def install(
     from msbal.cli.backends_run import install_backend
 
     raise typer.Exit(install_backend(name, dry_run))
-
-
-@app.command("coverage")
-def coverage(
-    name: NameArgument,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="JSON lines, one a config; what it has is not checked again."),
-    ] = None,
-    match: Annotated[str, typer.Option("--match", "-k", help="Only configs whose name contains this.")] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Configs at once.")] = 1,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for one config.")] = 300.0,
-    again: Annotated[
-        list[str] | None,
-        typer.Option(help="Check configs with this result again, e.g. unusable; may be given several times."),
-    ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Only show what the output has.")] = False,
-    markdown: Annotated[
-        Path | None, typer.Option(help="Also write the tables to this file, as Markdown.")
-    ] = None,
-) -> None:
-    """Build every model of the framework's zoo small and prove its seam; exit 1 where a proof fails."""
-    from msbal.cli.backends_run import run_coverage
-
-    raise typer.Exit(run_coverage(name, output, match, jobs, timeout, again or [], table, markdown))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.text import Text
 
 from msbal.backend import Diagnosis, installed_backends, load_backend
 from msbal.errors import BackendError, SpecError, suggest
-from msbal.records.atomic import write_text
 from msbal.spec.load import OWN_BACKENDS
 
 
@@ -89,47 +87,3 @@ def _adapter_source(name: str) -> list[str]:
     """From the checkout that msbal itself runs from, where it does; else from the package index."""
     checkout = Path(__file__).resolve().parents[2] / "backends" / name
     return ["-e", str(checkout)] if (checkout / "pyproject.toml").is_file() else [f"msbal-{name}"]
-
-
-def run_coverage(
-    name: str,
-    output: Path | None,
-    match: str,
-    jobs: int,
-    timeout: float,
-    again: Sequence[str],
-    table: bool,
-    markdown: Path | None,
-) -> int:
-    """Cover a backend's model zoo and print the table; 1 where a proof fails."""
-    from msbal.coverage.outcome import FAILED, MEANING, Outcome, read
-    from msbal.coverage.run import Worker, run, worker_command
-    from msbal.coverage.table import coverage_markdown, coverage_table
-    from msbal.coverage.zoo import zoo_of
-
-    for status in again:
-        if status not in MEANING:
-            raise SpecError("--again", f"`{status}`", f"one of {', '.join(MEANING)}")
-    output = output or Path(f"{name}-coverage.jsonl")
-    console = Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
-    if table:
-        outcomes = [outcome for outcome in read(output) if match in outcome.config]
-        if not outcomes:
-            raise SpecError("--table", f"no outcomes in {output}", fix="run it without --table first")
-    else:
-        zoo = zoo_of(name)
-        names = [config for config in zoo.names() if match in config]
-        if not names:
-            raise SpecError("--match", f"no config of {name} contains `{match}`")
-        console.print(f"Covering {len(names)} configs; what is found goes to {output}")
-
-        def show(finished: int, total: int, outcome: Outcome) -> None:
-            line = f"[{finished}/{total}] {outcome.status:9} {outcome.config} {outcome.reason[:100]}"
-            console.print(line, markup=False, soft_wrap=True)
-
-        outcomes = run(zoo, names, output, lambda: Worker(worker_command(name), timeout), jobs, again, show)
-    console.print(coverage_table(outcomes))
-    if markdown is not None:
-        title = f"The models of {name} that can be balanced"
-        write_text(markdown, coverage_markdown(title, outcomes, _diagnose(name).versions))
-    return int(any(outcome.status == FAILED for outcome in outcomes))

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_detectron2.detector import Detectron2Detector
-    from msbal_detectron2.zoo import Detectron2Zoo
 
 INSTALL = "msbal backends install detectron2"
 
@@ -69,9 +68,3 @@ class Detectron2Backend:
         from msbal_detectron2.detector import Detectron2Detector
 
         return Detectron2Detector(spec, classes)
-
-    def zoo(self) -> Detectron2Zoo:
-        """The models that the installed detectron2 carries, for `msbal backends coverage`."""
-        from msbal_detectron2.zoo import Detectron2Zoo
-
-        return Detectron2Zoo()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_mmdet.detector import MMDetDetector
-    from msbal_mmdet.zoo import MMDetZoo
 
 
 class MMDetBackend:
@@ -79,9 +78,3 @@ class MMDetBackend:
         from msbal_mmdet.starter import starter
 
         return starter(data)
-
-    def zoo(self) -> MMDetZoo:
-        """The models that the installed mmdet carries, for `msbal backends coverage`."""
-        from msbal_mmdet.zoo import MMDetZoo
-
-        return MMDetZoo()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from msbal.data.model import DetectionData
     from msbal.spec import RunSpec
     from msbal_torchvision.detector import TorchvisionDetector
-    from msbal_torchvision.zoo import TorchvisionZoo
 
 OLDEST = (0, 19)
 
@@ -99,9 +98,3 @@ class TorchvisionBackend:
         from msbal_torchvision.starter import starter
 
         return starter(data)
-
-    def zoo(self) -> TorchvisionZoo:
-        """The models that the installed torchvision carries, for `msbal backends coverage`."""
-        from msbal_torchvision.zoo import TorchvisionZoo
-
-        return TorchvisionZoo()

@@ -1,4 +1,4 @@
-"""The detectors that the installed torchvision builds; see `msbal.coverage`."""
+"""The detectors that the installed torchvision builds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 from torchvision.models import detection, get_model, list_models
 
-from msbal.coverage.outcome import REFUSED, Outcome, one_line, unusable
-from msbal.coverage.zoo import prove_outcome
 from msbal.errors import SpecError
 from msbal_torchvision.losses import Measurable
 from msbal_torchvision.splitters import find
+from zoo.outcome import REFUSED, Outcome, one_line, unusable
+from zoo.proving import prove_outcome
 
 SIDE = 128  # pixels
 CLASSES = 4  # with the background
 
 
-class TorchvisionZoo:
-    """See `msbal.coverage.zoo.Zoo`. A name is that of ``torchvision.models.get_model``."""
+class Zoo:
+    """See `zoo.workers.Zoo`. A name is that of ``torchvision.models.get_model``."""
 
     def names(self) -> list[str]:
         return [str(name) for name in list_models(module=detection)]

@@ -30,7 +30,7 @@ class Outcome:
         reason: why, where it is not supported; one line.
         detector: the model's class.
         heads: ``{group: {head, levels, terms}}``.
-        figures: the proof's.
+        metrics: the proof's.
         same_as: the config that was proved in its place; empty where it was itself.
         seconds: for this config.
     """
@@ -40,7 +40,7 @@ class Outcome:
     reason: str = ""
     detector: str = ""
     heads: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     same_as: str = ""
     seconds: float = 0.0
 

@@ -1,4 +1,4 @@
-"""The configs that the installed detectron2 carries; see `msbal.coverage`."""
+"""The configs that the installed detectron2 carries."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from msbal.coverage.outcome import NO_MODEL, REFUSED, Outcome, unusable
-from msbal.coverage.zoo import prove_outcome
 from msbal_detectron2 import compat
+from zoo.outcome import NO_MODEL, REFUSED, Outcome, unusable
+from zoo.proving import prove_outcome
 
 
-class Detectron2Zoo:
-    """See `msbal.coverage.zoo.Zoo`. A name is the config's path, YAML or LazyConfig, as `model.config` takes it."""
+class Zoo:
+    """See `zoo.workers.Zoo`. A name is the config's path, YAML or LazyConfig, as `model.config` takes it."""
 
     def names(self) -> list[str]:
         compat.prepare()

@@ -1,47 +1,19 @@
-"""The coverage as tables: by head, by reason, by status; for a terminal and as Markdown."""
+"""The coverage as a page: counts by result; for the supported the heads with their levels and terms, for the rest the
+reasons."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from msbal.coverage.outcome import FAILED, MEANING, NO_MODEL, REFUSED, SUPPORTED, UNUSABLE, Outcome, one_line
-
-STYLES = {SUPPORTED: "green", REFUSED: "cyan", FAILED: "bold red", UNUSABLE: "yellow", NO_MODEL: "dim"}
-
+from zoo.outcome import MEANING, SUPPORTED, Outcome, one_line
 
 Heads = Counter[tuple[str, str, str, str]]
 Others = Counter[tuple[str, str, str]]
 
 
-def coverage_table(outcomes: Sequence[Outcome]) -> RenderableType:
-    """Counts by status; for the supported the heads with their levels and terms, for the rest the reasons."""
-    parts: list[RenderableType] = []
-    supported, others = _supported(outcomes), _others(outcomes)
-    if supported:
-        table = _table("configs", "head", "group", "levels", "terms")
-        for head, count in supported:
-            table.add_row(str(count), *head)
-        parts.append(table)
-    if others:
-        table = _table("configs", "result", "model", "reason")
-        for (status, model, reason), count in others:
-            table.add_row(str(count), Text(status, STYLES[status]), Text(model), Text(reason))
-        parts.append(table)
-    total = _table("configs", "result", "meaning")
-    for status, count in _counts(outcomes):
-        total.add_row(str(count), Text(status, STYLES[status]), MEANING[status])
-    total.add_row(str(len(outcomes)), "all", "")
-    parts.append(total)
-    return Group(*parts)
-
-
 def coverage_markdown(title: str, outcomes: Sequence[Outcome], versions: Mapping[str, str]) -> str:
-    """The same as a page of Markdown.
+    """The page.
 
     Args:
         versions: of the packages that were covered.
@@ -95,10 +67,3 @@ def _others(outcomes: Sequence[Outcome]) -> list[tuple[tuple[str, str, str], int
     )
     order = list(MEANING)
     return sorted(found.items(), key=lambda item: (order.index(item[0][0]), -item[1], item[0]))
-
-
-def _table(*columns: str) -> Table:
-    table = Table()
-    for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", justify="left" if i else "right")
-    return table

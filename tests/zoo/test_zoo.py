@@ -5,11 +5,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from msbal.coverage.outcome import FAILED, REFUSED, SUPPORTED, UNUSABLE, Outcome, read, to_line, unusable
-from msbal.coverage.run import Worker, run
-from msbal.coverage.table import coverage_markdown, coverage_table
+from zoo.outcome import REFUSED, SUPPORTED, UNUSABLE, Outcome, read, to_line, unusable
+from zoo.page import coverage_markdown
+from zoo.workers import Worker, run
 
 WORKER = """
     import json, os, sys, time
@@ -80,25 +79,6 @@ def test_what_was_found_is_kept(tmp_path: Path, asked: Path) -> None:
     found = cover(tmp_path, asked, again=(UNUSABLE,), jobs=1)
     assert found["b"] == kept
     assert sorted(asked.read_text().split()) == ["a", "broken", "dies", "last"]
-
-
-def test_table_counts_heads_and_reasons() -> None:
-    heads = {"all": {"head": "RetinaHead", "levels": ["P3", "P4"], "terms": ["cls", "bbox"]}}
-    outcomes = [
-        Outcome("a", SUPPORTED, heads=heads),
-        Outcome("b", SUPPORTED, heads=heads),
-        Outcome("c", REFUSED, "it has [one] level", "YOLOF"),
-        Outcome("d", FAILED, "sums differ", "Other"),
-    ]
-    console = Console(width=100, record=True)
-    console.print(coverage_table(outcomes))
-    text = console.export_text()
-    assert "RetinaHead" in text and "P3, P4" in text and "cls, bbox" in text
-    assert "it has [one] level" in text
-    rows = {
-        line.split("│")[2].strip(): line.split("│")[1].strip() for line in text.splitlines() if "│" in line
-    }
-    assert (rows["supported"], rows["all"]) == ("2", "4")
 
 
 def test_reasons_name_no_folder_of_the_machine() -> None:

@@ -1,4 +1,4 @@
-"""The configs that the installed mmdet carries; see `msbal.coverage`."""
+"""The configs that the installed mmdet carries."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from msbal.coverage.outcome import FAILED, NO_MODEL, REFUSED, SUPPORTED, UNUSABLE, Outcome, one_line, unusable
+from zoo.outcome import NO_MODEL, REFUSED, UNUSABLE, Outcome, one_line, unusable
+from zoo.proving import prove_outcome
 
 
-class MMDetZoo:
-    """See `msbal.coverage.zoo.Zoo`. A name is the config's path, as `model.config` takes it."""
+class Zoo:
+    """See `zoo.workers.Zoo`. A name is the config's path, as `model.config` takes it."""
 
     def names(self) -> list[str]:
         from msbal_mmdet import tiny
@@ -47,10 +48,7 @@ class MMDetZoo:
 
 
 def _prove(config: Any, detector: str) -> Outcome:
-    import torch
-
     from msbal.backend.kit.seeding import seed_everything
-    from msbal.backend.proof import prove
     from msbal.errors import SpecError
     from msbal_mmdet import tiny
     from msbal_mmdet.losses import ModelLosses
@@ -86,19 +84,7 @@ def _prove(config: Any, detector: str) -> Outcome:
                 return Outcome("", UNUSABLE, reason, detector)
             last = error
             continue
-        try:
-            proof = prove(losses, batch, attempt)
-        except (Exception, torch.OutOfMemoryError) as error:
-            return replace(unusable("proof", error), status=FAILED, detector=detector)
-        heads = {g.name: {"head": g.head, "levels": g.levels, "terms": g.terms} for g in losses.groups}
-        figures = {
-            "value_error": proof.value_error,
-            "unit_gradient": proof.unit_gradient,
-            "weighted_gradient": proof.weighted_gradient,
-            "leaks": proof.leaks,
-        }
-        status = SUPPORTED if proof.holds else FAILED
-        return Outcome("", status, "" if proof.holds else one_line(str(figures)), detector, heads, figures)
+        return prove_outcome(losses, batch, detector, attempt)
     return Outcome("", UNUSABLE, one_line(f"step: {last}"), detector)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torchvision", reason="torchvision is not installed")
 
-from msbal.coverage.zoo import zoo_of
+from zoo.workers import zoo_of
 
 FAST = ["retinanet_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"]
 
@@ -20,4 +20,4 @@ def test_names() -> None:
 def test_the_proof_holds(name: str) -> None:
     outcome = zoo_of("torchvision").check(name)
     assert outcome.status == "supported", outcome.reason
-    assert outcome.figures["unit_gradient"] == 0.0
+    assert outcome.metrics["unit_gradient"] == 0.0

@@ -3,22 +3,69 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from queue import Empty, Queue
-from typing import IO
+from typing import IO, Protocol
 
-from msbal.coverage.outcome import UNUSABLE, Outcome, read, to_line
-from msbal.coverage.zoo import Zoo
+from zoo.outcome import UNUSABLE, Outcome, read, to_line, unusable
 
+BACKENDS = ("torchvision", "mmdet", "detectron2")
 Progress = Callable[[int, int, Outcome], None]
+
+
+class Zoo(Protocol):
+    """The model zoo that an installed framework carries."""
+
+    def names(self) -> list[str]:
+        """Every config, by the name that a spec would give."""
+
+    def digest(self, name: str) -> str:
+        """Equal for configs whose models are the same once shrunk."""
+
+    def check(self, name: str) -> Outcome:
+        """Build a config's model small, without downloads, run one batch, and prove its splitters on it."""
+
+
+def zoo_of(backend: str) -> Zoo:
+    """That of a framework; imports it."""
+    zoo: Zoo = import_module(f"zoo.of_{backend}").Zoo()
+    return zoo
+
+
+def serve(backend: str) -> int:
+    """In a worker process: a name a line comes in, an `Outcome` a line goes out, until the input ends."""
+    import torch
+
+    out = os.fdopen(os.dup(1), "w")  # frameworks print: the lines to the parent get a channel of their own
+    os.dup2(2, 1)
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    zoo = zoo_of(backend)
+    for line in sys.stdin:
+        out.write(to_line(_outcome(zoo, line.strip())))
+        out.flush()
+    return 0
+
+
+def _outcome(zoo: Zoo, name: str) -> Outcome:
+    started = time.monotonic()
+    try:
+        outcome = zoo.check(name)
+    except Exception as error:
+        outcome = unusable("load", error)
+    return replace(outcome, config=name, seconds=round(time.monotonic() - started, 2))
 
 
 class Worker:
@@ -84,11 +131,6 @@ class Worker:
         for line in stream:
             lines.put(line)
         lines.put(None)
-
-
-def worker_command(backend: str) -> list[str]:
-    """The command of a `Worker`."""
-    return [sys.executable, "-m", "msbal.coverage.worker", backend]
 
 
 def run(
