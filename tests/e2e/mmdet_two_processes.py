@@ -38,21 +38,22 @@ class KeepRanks(Hook):
 def break_rank_one() -> None:
     """Once that iteration's losses are known."""
     from msbal.engine import LevelLosses
-    from msbal_mmdet.attach import Attachment
+    from msbal_mmdet.splitters.lists import ListSplitter
 
-    level_losses, seen = Attachment.level_losses, 0
+    split, seen = ListSplitter.split, 0
 
-    def broken(self: Attachment, losses: Any) -> dict[str, LevelLosses]:
+    def broken(self: ListSplitter, *call: Any) -> Any:
         nonlocal seen
-        found = level_losses(self, losses)
-        seen += self.weigh is not None
-        if seen == AT and RANK == 1 and self.weigh is not None:
-            mask = torch.ones_like(found["all"].values)
+        found = split(self, *call)
+        seen += 1
+        if seen == AT and RANK == 1:
+            assert found is not None
+            mask = torch.ones_like(found.losses.values)
             mask[0, 2] = float("nan")
-            found = {"all": LevelLosses(found["all"].values * mask, found["all"].positives)}
+            found = found._replace(losses=LevelLosses(found.losses.values * mask, found.losses.positives))
         return found
 
-    Attachment.level_losses = broken  # type: ignore[method-assign]
+    ListSplitter.split = broken  # type: ignore[method-assign]
 
 
 def main(fault: str, arguments: list[str]) -> int:
