@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,3 +196,28 @@ def test_the_papers_detectors_are_taken_from_their_zoo_configs(
     (group,) = find(tiny.build_small(laid)).groups
     assert (group.head, len(group.levels), group.terms) == (head, levels, terms)
     assert list(group.strides) == sorted(group.strides)
+
+
+def fenced(after: str, file: Path) -> str:
+    """The code in a README's indented block after some text."""
+    lines = file.read_text(encoding="utf-8").partition(after)[2].partition("\n    ")[2].split("\n")
+    return "\n".join(
+        itertools.takewhile(lambda line: line.startswith("    "), ["    " + lines[0], *lines[1:]])
+    )
+
+
+@pytest.mark.parametrize(
+    ("base", "kept"),
+    [
+        (RETINANET, []),
+        ("yolox/yolox_s_8xb8-300e_coco.py", ["YOLOXModeSwitchHook", "SyncNormHook", "EMAHook"]),
+    ],
+)
+def test_the_readmes_entry_keeps_the_hooks_of_the_base(base: str, kept: list[str], tmp_path: Path) -> None:
+    root = Path(__file__).parents[4]
+    readme = fenced("**Your own config and `tools/train.py`**", root / "backends" / "mmdet" / "README.md")
+    example = (root / "examples" / "mmdet" / "hook_only.py").read_text(encoding="utf-8")
+    for text in (f'_base_ = "mmdet::{base}"\n{textwrap.dedent(readme)}', example.replace(RETINANET, base)):
+        (tmp_path / "own.py").write_text(text)
+        hooks = [hook["type"] for hook in Config.fromfile(tmp_path / "own.py").custom_hooks]
+        assert hooks == [*kept, "msbal_mmdet.hooks.MultiScaleBalanceHook"]
