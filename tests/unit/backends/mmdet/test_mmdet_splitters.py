@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 from tiny_mmdet import NARROW, forward, make, narrow, proved
+from zoo.workers import zoo_of
 
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import prove
@@ -90,11 +91,9 @@ EVERY_HEAD = [
 
 
 def check(config: str) -> Any:
-    from msbal_mmdet.zoo import MMDetZoo
-
-    outcome = MMDetZoo().check(config)
+    outcome = zoo_of("mmdet").check(config)
     assert outcome.status == "supported", (outcome.status, outcome.reason)
-    assert outcome.figures["unit_gradient"] == 0.0 and not outcome.figures["leaks"]
+    assert outcome.metrics["unit_gradient"] == 0.0 and not outcome.metrics["leaks"]
     return outcome
 
 

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 import torch
+from zoo.workers import zoo_of
 
 from msbal_mmdet import language, tiny
 
@@ -96,16 +97,14 @@ def test_an_error_about_an_installed_package_stays_what_it_is() -> None:
     ],
 )
 def test_a_config_whose_base_is_missing_says_which(name: str, reason: str) -> None:
-    from msbal_mmdet.zoo import MMDetZoo
-
-    outcome = MMDetZoo().check(name)
+    outcome = zoo_of("mmdet").check(name)
     assert outcome.status == "unusable"
     assert outcome.reason.startswith(f"its _base_ names a file that is not there: {reason}")
 
 
 def test_glips_zero_shot_configs_are_told_from_those_that_train() -> None:
     """They leave out loss_bbox, which the head cannot do without; the five to fine-tune with set it."""
-    from msbal_mmdet.zoo import _never_trained
+    from zoo.of_mmdet import _never_trained
 
     names = sorted(str(p.relative_to(tiny.zoo())) for p in (tiny.zoo() / "glip").rglob("glip_*.py"))
     reasons = {name: _never_trained(tiny.load_config(tiny.zoo() / name)) for name in names}
