@@ -185,7 +185,12 @@ class Runs:
             if data is not None:
                 images = tuple(data(image) for image in plan.train.images)
                 plan = replace(plan, train=replace(plan.train, images=images))
-            self._made[key] = self._run(plan, spoilt=spoilt, slow=slow)
+            found = self._made[key] = self._run(plan, spoilt=spoilt, slow=slow)
+            if not spoilt:
+                if found.error is not None:
+                    raise found.error
+                count = len(found.passes)
+                assert count == 2, f"job.balancers were called {count} times in a training of 2 iterations"
         return self._made[key]
 
     def whole(self, case: str) -> Trained:

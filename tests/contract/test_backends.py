@@ -61,6 +61,10 @@ def applied_twice(weighted: Any, group: str, losses: Any) -> Any:
     return found * (found / losses.values).detach().nan_to_num(1.0)
 
 
+def never_called(weighted: Any, group: str, losses: Any) -> Any:
+    return losses.values
+
+
 def detached(weighted: Any, group: str, losses: Any) -> Any:
     cut = torch.cat([losses.values[:, :1], losses.values[:, 1:2].detach(), losses.values[:, 2:]], dim=1)
     return weighted(group, replace(losses, values=cut))
@@ -164,6 +168,7 @@ STEP, REST, PLACES = "step_is_that", "what_is_not_balanced", "levels_and_positiv
 WHOLE, HONOURS = "trains_predicts", "what_it_honours"
 MUTANTS: dict[str, tuple[Break, str, str]] = {
     "ignores the balancer's total": (weighing(ignored), STEP, "do not change the first step .* ignored"),
+    "never calls the balancer": (weighing(never_called), STEP, "were called 0 times in a training of 2 iterations"),
     "weights applied twice": (weighing(applied_twice), STEP, "do not change the first step .* applied twice"),
     "detached level": (weighing(detached), STEP, "in training the loss of P4 of `all` reaches no parameter"),
     "weights of other levels": (weighing(weights_reversed), STEP, "do not change the first step .* to other levels"),

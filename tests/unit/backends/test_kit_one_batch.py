@@ -1,0 +1,37 @@
+"""The losses of one batch, of a model that is balanced and of one that is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_kit_balanced import LEVELS, Model, Splitter
+
+from msbal.backend import LevelGroup
+from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
+from msbal.backend.kit.one_batch import framework_losses, split_losses
+from msbal.baselines import Fixed
+from msbal.engine import BalancerSet
+
+GROUP = LevelGroup("all", "Head", LEVELS, (8, 16, 32), ("cls", "bbox"))
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_levels_and_the_rest_add_up_and_nothing_is_counted(is_balanced: bool) -> None:
+    model = Model()
+    splitters = [Splitter(model.head, GROUP, ("loss_cls", "loss_box"))]
+    balancers = BalancerSet(group_names([GROUP]), Fixed((3.0, 0.5, 2.0)), interval=2)
+    if is_balanced:
+        Balanced(model, splitters, balancers)
+    model.eval()
+    for _ in range(2):
+        torch.manual_seed(0)
+        own = framework_losses(model, lambda: model(torch.tensor(2.0)))
+        torch.manual_seed(0)
+        found = split_losses(model, splitters, lambda: model(torch.tensor(2.0)))
+        assert list(own) == ["loss_cls", "loss_box", "loss_other"] and list(found.rest) == ["loss_other"]
+        torch.testing.assert_close(
+            sum(own.values()), found.groups["all"].values.sum() + found.rest["loss_other"]
+        )
+        assert found.groups["all"].values.requires_grad
+    assert balancers.balancers["all"].iteration == 0 and not model.training
+    assert (balanced_of(model) is not None) == is_balanced
