@@ -84,6 +84,7 @@ class Recorder:
         self._waiting.clear()
         if self.run is not None:
             intervals.rewind(self.run.intervals_file, lambda record: record.interval <= interval)
+            losses_log.rewind(self.run.losses_file, interval * self.interval)
 
     def whole_up_to(self) -> int:
         """The last iteration, of an interval's end, that the run's files have all records of."""

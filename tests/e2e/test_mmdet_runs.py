@@ -99,8 +99,8 @@ def test_a_users_config_with_the_hook_alone_records_logs_and_resumes_after_a_kil
     run(tmp_path, tool(), "killed.py", "--work-dir", "parts", *options, code=-signal.SIGKILL)
     assert (tmp_path / "parts" / "last_checkpoint").read_text().endswith("iter_4.pth")
     run(tmp_path, tool(), "users.py", "--work-dir", "parts", "--resume", *options)
-    whole, parts = (tmp_path / name / "intervals.jsonl" for name in ("whole", "parts"))
-    assert whole.read_bytes() == parts.read_bytes()
+    for name in ("intervals.jsonl", "losses.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes(), name
 
     (written,) = (tmp_path / "whole").glob("*/vis_data/scalars.json")
     lines = [json.loads(line) for line in written.read_text().splitlines()]

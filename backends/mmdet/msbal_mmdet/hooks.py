@@ -48,14 +48,14 @@ class Records(Protocol):
 class MultiScaleBalanceHook(Hook):
     """Balances the pyramid levels of the runner's model, in the runner's own training steps.
 
-    The records go to ``<work_dir>/intervals.jsonl``, and once an interval the weights and each level's losses to the
-    runner's logger and visualizer backends. The state is part of mmengine's checkpoints, so that ``--resume``
-    continues it.
+    The records go to ``<work_dir>/intervals.jsonl``, each pass's level losses to ``<work_dir>/losses.csv`` (for
+    `msbal replay` and `msbal plot-losses`), and once an interval the weights and losses to the runner's logger and
+    visualizer backends. The state is part of mmengine's checkpoints, so that ``--resume`` continues it.
 
     Args:
         strategy: ``rlo``, ``avw``, ``equal``, ...
         unbalanced: train a model that cannot be balanced as it is, instead of refusing it.
-        records: write the file.
+        records: write the two files.
         settings: ``interval``, ``scope``, ``seed``, ``per_term``, ``on_nonfinite`` and the strategy's
             hyperparameters, as in a spec's ``balance:`` section.
 
@@ -204,7 +204,11 @@ class MultiScaleBalanceHook(Hook):
         assert self.balancers is not None
         folder = runner.work_dir if self.records and get_rank() == 0 else None
         return ScriptRecords(
-            self.balancers, folder, lambda record: self._publish(runner, record), runner.logger.warning
+            self.balancers,
+            folder,
+            lambda record: self._publish(runner, record),
+            runner.logger.warning,
+            losses=True,
         )
 
     # -- the rest ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ class ScriptRecords:
         folder: None where nothing is written: every process but the first.
         on_record: called with each record.
         say: told what a person should know, a line each.
+        losses: write each pass's losses to ``losses.csv`` too, by the balancers' own count.
     """
 
     def __init__(
@@ -28,10 +29,11 @@ class ScriptRecords:
         folder: str | Path | None = None,
         on_record: Callable[[IntervalRecord], None] | None = None,
         say: Callable[[str], None] = lambda text: warnings.warn(text, stacklevel=2),
+        losses: bool = False,
     ) -> None:
         run = None if folder is None else RunDirectory(Path(folder))
         self._balancers, self._run, self._say = balancers, run, say
-        self._recorder = Recorder(run, on_record, per_iteration=False)
+        self._recorder = Recorder(run, on_record, per_iteration=losses)
         self._recorder.attach(balancers)
         self.begun = False
 
@@ -48,15 +50,15 @@ class ScriptRecords:
         if self._run is None:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
-        file = self._run.intervals_file
         if started:
             self._recorder.rewind_to_interval(intervals)
-        elif file.exists() and file.stat().st_size:
-            aside = next(
-                path for n in range(1, 10**6) if not (path := file.with_suffix(f".{n}.jsonl")).exists()
-            )
-            file.rename(aside)
-            self._say(f"msbal: the records of an earlier start are now in {aside}")
+            return
+        for file in (self._run.intervals_file, self._run.losses_file):
+            if file.exists() and file.stat().st_size:
+                names = (file.with_suffix(f".{n}{file.suffix}") for n in range(1, 10**6))
+                aside = next(path for path in names if not path.exists())
+                file.rename(aside)
+                self._say(f"msbal: the records of an earlier start are now in {aside}")
 
     def step(self, iteration: int | None = None) -> None:
         """Write what has ended.

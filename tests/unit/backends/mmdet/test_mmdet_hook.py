@@ -113,6 +113,7 @@ def test_a_run_balances_records_and_saves(retinanet: Callable[[], Any], tmp_path
     runner = run(model, tmp_path)
     records = read_intervals(tmp_path / "intervals.jsonl")
     assert [r.iteration for r in records] == [2, 4, 6]
+    assert len((tmp_path / "losses.csv").read_text().splitlines()) == 7
     state = torch.load(tmp_path / "iter_6.pth", map_location="cpu", weights_only=False)
     assert KEY in state and not any("msbal" in key or "balancer" in key for key in state["state_dict"])
     assert state["message_hub"]["log_scalars"], "mmengine's own history"
@@ -146,7 +147,8 @@ def test_a_killed_run_resumes_to_the_same_records(
     for name in ("iter_6.pth",):
         (parts / name).unlink()
     run(retinanet(), parts, **more, resume=parts / "iter_3.pth")
-    assert (whole / "intervals.jsonl").read_text() == (parts / "intervals.jsonl").read_text()
+    for name in ("intervals.jsonl", "losses.csv"):
+        assert (whole / name).read_text() == (parts / name).read_text()
     states = [torch.load(f / "iter_6.pth", map_location="cpu", weights_only=False) for f in (whole, parts)]
     assert all(torch.equal(v, states[1]["state_dict"][k]) for k, v in states[0]["state_dict"].items())
     assert_same_state(*(state[KEY] for state in states))
@@ -437,6 +439,7 @@ def test_a_second_start_in_a_folder_keeps_the_records_of_the_first(
     first = (tmp_path / "intervals.jsonl").read_text()
     run(retinanet(), tmp_path, iterations=2)
     assert (tmp_path / "intervals.1.jsonl").read_text() == first
+    assert len((tmp_path / "losses.1.csv").read_text().splitlines()) == 7
     assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2]
 
 
