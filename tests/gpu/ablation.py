@@ -21,7 +21,7 @@ REPORT = 25  # seconds that the report may take
 
 def specs(folder: Path, data: Path | None, device: str) -> Path:
     """The ablation's spec, beside that of its runs."""
-    side, iterations, batch = (256, 1500, 16) if device == "cuda" else (64, 4, 2)
+    side, iterations, batch = (256, 500, 16) if device == "cuda" else (64, 4, 2)
     photographs = {
         "format": "coco",
         "root": str(data),
@@ -53,7 +53,7 @@ def specs(folder: Path, data: Path | None, device: str) -> Path:
             "optimizer": {"name": "adamw", "lr": 4e-4, "weight_decay": 0.01},
             "scheduler": "cosine",
             "clip_norm": 10.0,
-            "workers": 2 if device == "cuda" else 0,
+            "workers": 1 if device == "cuda" else 0,
         },
         "balance": {"strategy": "rlo", "interval": 20 if device == "cuda" else 2},
         "device": device,
@@ -79,7 +79,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--jobs", type=int, default=6)
+    parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--data", default="", help="photographs, in COCO's layout; generated ones without")
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu/ablation"))
     options = parser.parse_args()

@@ -51,10 +51,12 @@ PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
 CHECKS = (
     Check("machine", (f"{HERE}/machine.py", "{device}"), 60, alone=True),
     Check("engine", (*PYTEST, "tests/unit/engine/test_engine_cuda.py"), 90),
-    Check("torchvision", (*PYTEST, "tests/contract/test_torchvision.py"), 150),
-    Check("runs", (f"{HERE}/runs.py", "torchvision", "--device", "{device}"), 150),
-    Check("detectron2", (*PYTEST, "tests/contract/test_detectron2.py"), 150),
-    Check("runs of detectron2", (f"{HERE}/runs.py", "detectron2", "--device", "{device}"), 150),
+    Check("torchvision", (*PYTEST, "tests/contract/test_torchvision.py"), 190),
+    Check("runs", (f"{HERE}/runs.py", "torchvision", "--device", "{device}"), 190),
+    Check("detectron2", (*PYTEST, "tests/contract/test_detectron2.py"), 190),
+    Check("runs of detectron2", (f"{HERE}/runs.py", "detectron2", "--device", "{device}"), 190),
+    Check("mmdet", (*PYTEST, "tests/contract/test_mmdet.py"), 190, after="mmcv.done"),
+    Check("runs of mmdet", (f"{HERE}/runs.py", "mmdet", "--device", "{device}"), 190, after="mmcv.done"),
     Check("cost", (f"{HERE}/cost.py", "--device", "{device}"), 100, alone=True),
     Check(
         "share",
@@ -62,8 +64,6 @@ CHECKS = (
         40,
         alone=True,
     ),
-    Check("mmdet", (*PYTEST, "tests/contract/test_mmdet.py"), 150, after="mmcv.done"),
-    Check("runs of mmdet", (f"{HERE}/runs.py", "mmdet", "--device", "{device}"), 150, after="mmcv.done"),
     Check(
         "ablation",
         (f"{HERE}/ablation.py", "--device={device}", "--seconds={seconds}", "--data={data}", "-o={out}"),
