@@ -296,6 +296,7 @@ def test_a_config_without_default_hooks_or_evaluation_trains(tmp_path: Path) -> 
     bare = RETINANET.replace(EVALUATION, "") + (
         "default_hooks = None\nval_dataloader = val_evaluator = val_cfg = None\n"
         "test_dataloader = test_evaluator = test_cfg = None\ntest_pipeline = None\n"
+        "train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=1)\n"
     )
     told, outcome = train(write(tmp_path, bare, evaluate={"enabled": True}))
     assert outcome.finished and told.evaluated_at == [6]
@@ -471,11 +472,13 @@ def test_a_config_in_pure_python_trains_evaluates_resumes_and_is_saved_for_mmdet
     path = write(tmp_path, text, evaluate={"enabled": True})
     told = resumes_exactly(path, stop_at=8)
     assert told.total == 12 and told.evaluated_at == [12]
+    from mmdet.registry import MODELS
     from mmengine.config import Config
 
     saved = Config.fromfile(tmp_path / "run" / "config.py")
     assert saved.model.bbox_head.type == "RetinaHead"
     assert saved.train_dataloader.dataset.type == "MultiImageMixDataset"
+    MODELS.build(saved.model)
     assert saved.train_dataloader.dataset.dataset.ann_file.endswith("train.json")
 
 

@@ -137,10 +137,14 @@ def seeded_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
     """The same loader over seeded samples."""
     more: dict[str, Any] = {}
     if loader.num_workers:
-        more = {"prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers}
+        more = {
+            "prefetch_factor": loader.prefetch_factor,
+            "persistent_workers": loader.persistent_workers,
+            "multiprocessing_context": loader.multiprocessing_context,
+        }
     return DataLoader(
         SeededDataset(loader.dataset),  # type: ignore[arg-type]
-        batch_sampler=SeededBatches(loader.batch_sampler, seed),  # type: ignore[arg-type]
+        batch_sampler=SeededBatches(loader.batch_sampler, seed),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

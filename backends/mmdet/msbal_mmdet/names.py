@@ -36,9 +36,8 @@ def _named(value: Any) -> Any:
         return {key: _named(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(_named, value))
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return _name(value)
-    return value
+    named: Any = inspect.isclass(value) or inspect.isroutine(value)
+    return _name(value) if named else value
 
 
 @cache

@@ -10,6 +10,7 @@ from mmengine.hooks import EMAHook, Hook
 
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
+from msbal.training.distributed import world_size
 from msbal_mmdet.names import kind
 from msbal_mmdet.overrides import OWN_LOOPS
 from msbal_mmdet.tiny import walk
@@ -17,6 +18,7 @@ from msbal_mmdet.tiny import walk
 _VALIDATION = tuple(f"{when}_val{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _TRAINING = tuple(f"{when}_train{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _REMEMBER = ("CachedMosaic", "CachedMixUp")
+OWN_WRAPPERS = ("", "MMDistributedDataParallel")
 
 
 def config_notes(config: Config, spec: RunSpec) -> list[str]:
@@ -32,6 +34,11 @@ def config_notes(config: Config, spec: RunSpec) -> list[str]:
     for key in ("runner_type", "strategy"):
         if config.get(key):
             notes.append(f"{key}: left out; mmengine's Runner trains")
+    wrapper = kind(config.get("model_wrapper_cfg") or {})
+    if wrapper not in OWN_WRAPPERS:
+        notes.append(
+            f"model_wrapper_cfg: {wrapper} left out; MMDistributedDataParallel trains several processes"
+        )
     backends = [kind(part) for part in (config.get("visualizer") or {}).get("vis_backends") or []]
     others = [name for name in backends if name != "LocalVisBackend"]
     if others:
@@ -69,8 +76,8 @@ def _hooks_of_validation(runner: Any) -> Iterator[str]:
 
 
 def _is_on(hook: Any) -> bool:
-    """Whether it does anything; mmdet's hook that draws what was found is in every config, turned off."""
-    return bool(getattr(hook, "draw", True))
+    """Whether it would do anything: mmdet's that draws is in every config, turned off; another joins processes."""
+    return bool(getattr(hook, "draw", True)) and (world_size() > 1 or type(hook).__name__ != "SyncNormHook")
 
 
 def _overrides(hook: Hook, name: str) -> bool:

@@ -99,7 +99,8 @@ def apply_data(
     loader.dataset, notes = replaced(
         loader.dataset, _dataset(train, files["train"]), "train_dataloader.dataset"
     )
-    loader.batch_size = schedule.batch_size or loader.batch_size
+    if schedule.batch_size is not None:
+        loader.batch_size = schedule.batch_size
     _workers(loader, schedule)
     if schedule.flip is not None:
         for part in walk(loader):

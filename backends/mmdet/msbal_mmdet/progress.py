@@ -77,8 +77,8 @@ def changes(before: Memory, after: Memory) -> Memory:
 
 
 def _objects(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    model = model.module if is_model_wrapper(model) else model
-    for path, module in model.named_modules():
+    inner: Any = model.module if is_model_wrapper(model) else model
+    for path, module in inner.named_modules():
         if _is_msbals(module):
             continue
         yield path, module

@@ -23,10 +23,14 @@ class MMDetModel(SpecModel):
         "of key=value.",
     )
     pretrained: bool = Field(
-        True, description="Start from the weights that the config names (downloaded once); false: at random."
+        True,
+        description="Start the backbone from the weights that the config names (downloaded once); false: at random. "
+        "A `load_from` of the config, or `weights`, comes after that.",
     )
     weights: Path | None = Field(
-        None, description="Start from this checkpoint of mmdet; tensors that do not fit are left out."
+        None,
+        description="Start from this checkpoint of mmdet, not from the config's `load_from`; tensors that do not fit "
+        "are left out.",
     )
 
     @field_validator("weights")

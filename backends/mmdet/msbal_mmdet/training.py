@@ -30,7 +30,7 @@ from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
 from msbal_mmdet.loader import building
 from msbal_mmdet.names import kind
-from msbal_mmdet.notes import config_notes, run_notes
+from msbal_mmdet.notes import OWN_WRAPPERS, config_notes, run_notes
 from msbal_mmdet.overrides import NEVER, OWN_LOOPS, apply_data, apply_run, apply_schedule
 
 if TYPE_CHECKING:
@@ -282,7 +282,8 @@ def make_runner(detector: MMDetDetector, job: Job, config: Config) -> Runner:
         wrapper["find_unused_parameters"] = bool(config.get("find_unused_parameters", False))
         if detector.device.type == "cpu":
             wrapper["device_ids"] = None
-        config.model_wrapper_cfg = ConfigDict({**wrapper, **(config.get("model_wrapper_cfg") or {})})
+        given = config.get("model_wrapper_cfg") or {}
+        config.model_wrapper_cfg = ConfigDict({**wrapper, **(given if kind(given) in OWN_WRAPPERS else {})})
     config["model"] = detector.model
     config.experiment_name = f"msbal_{os.getpid()}_{time.monotonic_ns()}"
     logging.getLogger("mmengine").setLevel(logging.ERROR)
