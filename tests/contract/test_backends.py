@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,7 +25,8 @@ CASE = {"backend": "toy", "model": {"width": 8}, "schedule": {"batch_size": 2}}
 
 @pytest.mark.usefixtures("toy")
 class TestToy(BackendContract):
-    cases = {"toy": CASE}  # noqa: RUF012
+    cases: ClassVar = {"toy": CASE}
+    refused: ClassVar = {"steps": ({**CASE, "schedule": {"scheduler": "step"}}, "scheduler")}
 
 
 Break = Callable[[pytest.MonkeyPatch, Any], object]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 import torch
 from test_kit_balanced import LEVELS, Model, Splitter
@@ -15,17 +18,27 @@ from msbal.engine import BalancerSet
 GROUP = LevelGroup("all", "Head", LEVELS, (8, 16, 32), ("cls", "bbox"))
 
 
+class Remembering(Splitter):
+    """Of a head that divides by a running mean."""
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.owner.mean}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.owner.mean = state["mean"]
+
+
 @pytest.mark.parametrize("is_balanced", [False, True])
 def test_levels_and_the_rest_add_up_and_nothing_is_counted(is_balanced: bool) -> None:
     model = Model()
-    splitters = [Splitter(model.head, GROUP, ("loss_cls", "loss_box"))]
+    splitters = [Remembering(model.head, GROUP, ("loss_cls", "loss_box"))]
     balancers = BalancerSet(group_names([GROUP]), Fixed((3.0, 0.5, 2.0)), interval=2)
     if is_balanced:
         Balanced(model, splitters, balancers)
     model.eval()
     for _ in range(2):
         torch.manual_seed(0)
-        own = framework_losses(model, lambda: model(torch.tensor(2.0)))
+        own = framework_losses(model, splitters, lambda: model(torch.tensor(2.0)))
         torch.manual_seed(0)
         found = split_losses(model, splitters, lambda: model(torch.tensor(2.0)))
         assert list(own) == ["loss_cls", "loss_box", "loss_other"] and list(found.rest) == ["loss_other"]
@@ -34,4 +47,5 @@ def test_levels_and_the_rest_add_up_and_nothing_is_counted(is_balanced: bool) ->
         )
         assert found.groups["all"].values.requires_grad
     assert balancers.balancers["all"].iteration == 0 and not model.training
+    assert model.head.mean == 1.0 and model.head.seen == 0
     assert (balanced_of(model) is not None) == is_balanced
