@@ -26,6 +26,7 @@ def main() -> None:
             print(f"interval {record.interval}: weights {[round(w, 3) for w in record.weights]}")
 
     # Beside the model's own state, for a run that is to be resumed:
+    balanced.synchronize()  # in several processes, on all of them
     torch.save(balanced.state_dict(), "balancer.pth")
     balanced.remove()
 

@@ -259,7 +259,9 @@ class Balanced:
                 owner = model.get_submodule(path)
             except AttributeError:
                 owner = None
-            if owner is not splitter.owner:
+            # A wrapper around it (FullyShardedDataParallel) has it inside.
+            inside = owner.modules() if owner is not None else ()
+            if owner is not splitter.owner and all(module is not splitter.owner for module in inside):
                 raise SpecError(
                     f"model: {path}", f"{type(owner).__name__}, put there after balance()",
                     f"the {type(splitter.owner).__name__} that is balanced",

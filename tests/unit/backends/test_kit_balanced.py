@@ -213,6 +213,19 @@ def test_a_part_that_is_replaced_afterwards_is_an_error() -> None:
         total(model)
 
 
+def test_a_wrapper_around_a_part_is_none() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self, module: Any) -> None:
+            super().__init__()
+            self.module, self.losses = module, module.losses
+
+    model = Model()
+    handle = balanced(model)
+    model.head = Wrapper(model.head)
+    total(model)
+    assert handle.balancers.balancers["all"].iteration == 1
+
+
 def test_validation_counts_for_nothing() -> None:
     model = Model()
     handle = balanced(model, Fixed((2.0, 2.0, 2.0)))
