@@ -26,6 +26,7 @@ from msbal.errors import RunError, SpecError
 from msbal.record import IntervalRecord
 from msbal_mmdet.find import Found, find
 from msbal_mmdet.learned import join_optimizer
+from msbal_mmdet.names import kind
 from msbal_mmdet.settings import make_balancers, read_settings
 from msbal_mmdet.skip import SkipNonFinite
 from msbal_mmdet.train_step import CountedStep, remove_counted_step
@@ -307,9 +308,7 @@ def hook_config(spec: Any, unbalanced: bool = False) -> dict[str, Any]:
 
 def is_balance_hook(entry: Any) -> bool:
     """Whether a ``custom_hooks`` entry is this hook: named by its class, by its path, or given as the class."""
-    kind = entry.get("type")
-    name = kind if isinstance(kind, str) else getattr(kind, "__name__", "")
-    return name.rpartition(".")[2] == MultiScaleBalanceHook.__name__
+    return str(MultiScaleBalanceHook.__name__) == kind(entry)
 
 
 __all__: Sequence[str] = ["KEY", "MultiScaleBalanceHook", "hook_config", "is_balance_hook"]

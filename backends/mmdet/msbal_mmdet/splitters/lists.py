@@ -42,7 +42,8 @@ class ListSplitter(HeadSplitter):
     def positive(self, targets: Mapping[str, Any]) -> Tensor:
         """Which samples of one level are positive, from the arguments of `single`."""
         labels: Tensor = targets["labels"]
-        return (labels >= 0) & (labels < self.head.num_classes)
+        positive: Tensor = (labels >= 0) & (labels < self.head.num_classes)
+        return positive
 
     def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._counts = []

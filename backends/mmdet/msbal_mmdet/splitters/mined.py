@@ -95,7 +95,8 @@ class SSDSplitter(HeadSplitter):
 
         beta = self.head.train_cfg["smoothl1_beta"]
         values = smooth_l1_loss(pred, targets, weights, beta=beta, reduction="none")
-        return self._image.sum_all(values) / (avg_factor + _EPS)
+        boxes: Tensor = self._image.sum_all(values) / (avg_factor + _EPS)
+        return boxes
 
 
 class YOLACTSplitter(SSDSplitter):

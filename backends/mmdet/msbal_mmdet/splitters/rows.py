@@ -38,9 +38,10 @@ class RowLayout:
             values = values.flatten()
         width = values.numel() // self.rows
         if self.level_major:
-            parts = values.reshape(-1).split([self.images * size * width for size in self.sizes])
+            parts = torch.split(values.reshape(-1), [self.images * size * width for size in self.sizes])
         else:
-            parts = values.reshape(self.images, -1).split([size * width for size in self.sizes], dim=1)
+            by_image = values.reshape(self.images, -1)
+            parts = torch.split(by_image, [size * width for size in self.sizes], dim=1)
         return torch.stack([part.sum() for part in parts])
 
     def count(self, selected: Tensor) -> Tensor:
@@ -66,9 +67,9 @@ class RowLayout:
     def _segment_counts(self, selected: Tensor) -> Tensor:
         """Per run of rows of one level and image, in row order: ``[K, N]``, or ``[N, K]`` image-major."""
         if self.level_major:
-            parts = selected.split([self.images * size for size in self.sizes])
+            parts = torch.split(selected, [self.images * size for size in self.sizes])
             return torch.stack([part.view(self.images, -1).sum(dim=1) for part in parts])
-        parts = selected.view(self.images, -1).split(list(self.sizes), dim=1)
+        parts = torch.split(selected.view(self.images, -1), list(self.sizes), dim=1)
         return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
 

@@ -66,7 +66,8 @@ class SOLOSplitter(ReducingSplitter):
         num_pos = cls_factor - 1
         sums = dict(zip(filled, (value.sum() for value in values), strict=True))
         zero = total.detach().new_zeros(())
-        return torch.stack([sums.get(level, zero) for level in range(self.num_levels)]) / num_pos
+        by_level: Tensor = torch.stack([sums.get(level, zero) for level in range(self.num_levels)]) / num_pos
+        return by_level
 
 
 class _Kept(nn.Module):
