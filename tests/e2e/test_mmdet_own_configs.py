@@ -486,7 +486,7 @@ YOLOX = """\
 _base_ = "mmdet::yolox/yolox_s_8xb8-300e_coco.py"
 model = dict(
     data_preprocessor=dict(batch_augments=[
-        dict(type="BatchSyncRandomResize", random_size_range=(64, 128), size_divisor=32, interval=5)]),
+        dict(type="BatchSyncRandomResize", random_size_range=(128, 160), size_divisor=32, interval=5)]),
     backbone=dict(deepen_factor=0.33, widen_factor=0.125), neck=dict(in_channels=[32, 64, 128], out_channels=16,
         num_csp_blocks=1), bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1))
 """
