@@ -28,7 +28,7 @@ from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove, total
 from msbal.data.model import DetectionData, ImageRecord
-from msbal.determinism import deterministic
+from msbal.determinism import precise
 from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, RunError, SpecError
 from msbal.records import read_intervals
@@ -84,8 +84,8 @@ class BackendContract:
             metafunc.parametrize("refused_case", list(self.refused))
 
     @pytest.fixture(autouse=True)
-    def _deterministic(self) -> Iterator[None]:
-        with deterministic():
+    def _precise(self) -> Iterator[None]:
+        with precise():
             yield
 
     @pytest.fixture(scope="class")

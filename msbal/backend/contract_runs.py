@@ -147,6 +147,7 @@ class Runs:
     def __init__(self, contract: type[BackendContract], root: Path) -> None:
         self.contract, self.root = contract(), root
         self._made: dict[str, Trained] = {}
+        self._count = 0
 
     def baseline(self, case: str) -> Trained:
         """Two iterations of plain SGD with weights that stay."""
@@ -177,7 +178,8 @@ class Runs:
                 "iterations": 2, "checkpoint_every": 100, "warmup": 0, "scheduler": "constant",
                 "optimizer": {"name": "sgd", "lr": LR, "momentum": 0.0, "weight_decay": 0.0}, **(schedule or {}),
             }  # fmt: skip
-            spec = self._spec(case, f"run{len(self._made)}", own, balance or {}, {"enabled": False})
+            self._count += 1
+            spec = self._spec(case, f"run{self._count}", own, balance or {}, {"enabled": False})
             plan = prepare(spec)
             if strategy is not None:
                 names = group_names(plan.detector.groups)
@@ -202,20 +204,26 @@ class Runs:
     def part(self, case: str, name: str, **options: Any) -> Trained:
         """As `whole`, or what is done of it before it is stopped or killed."""
         schedule = {"iterations": 6, "checkpoint_every": 100}
-        spec = self._spec(case, f"{name} {case}", schedule, {"strategy": "rlo", "top_k": 1}, {"every": 3})
+        spec = self._spec(
+            case, f"{name} {case}", schedule, {"strategy": "rlo", "top_k": 1}, {"every": 3}, True
+        )
         return self._run(prepare(spec), **options)
 
     def _spec(
-        self, case: str, name: str, schedule: Mapping[str, Any], balance: Mapping[str, Any], evaluate: Any
-    ) -> RunSpec:
+        self, case: str, name: str, schedule: Mapping[str, Any], balance: Mapping[str, Any], evaluate: Any,
+        deterministic: bool = False,
+    ) -> RunSpec:  # fmt: skip
         raw = self.contract.cases[case]
         own = {**raw.get("schedule", {}), "batch_size": 2, "workers": 0, **schedule}
         own.pop("epochs", None)
         weighs = {**raw.get("balance", {}), "strategy": "equal", "interval": 2, **balance}
         output = str(self.root / name.replace(" ", "-"))
         return parse_spec(
-            self.contract._raw(raw, self.root, schedule=own, balance=weighs, evaluate=evaluate, output=output)
-        )
+            self.contract._raw(
+                raw, self.root, schedule=own, balance=weighs, evaluate=evaluate, output=output,
+                deterministic=deterministic,
+            )
+        )  # fmt: skip
 
     def _run(
         self, plan: Plan, stop_after: int = 0, kill_after: int = 0, resume: bool = False,

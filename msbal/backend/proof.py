@@ -9,7 +9,6 @@ gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time. Where 
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import group_names
 from msbal.baselines import Fixed
-from msbal.determinism import deterministic
+from msbal.determinism import precise
 from msbal.engine import BalancerSet, Equal
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def prove(detector: HasLosses, batch: Any, seed: int = 0) -> Proof:
     Args:
         seed: set before every forward pass, for frameworks that sample.
     """
-    with deterministic(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*deterministic")
+    with precise():
         return _prove(detector, batch, seed)
 
 

@@ -15,12 +15,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pairs import now, one_process_each
 
 from msbal.engine import Balancer, LevelLosses
+
+sys.path.append(str(Path(__file__).parents[1]))  # the zoo's small models and batches
 
 ALPHA = 100
 INTERVAL = 4  # of the measurement, so that there are several ends in it
@@ -46,8 +49,7 @@ class Subject:
 
 def torchvision_subject(side: int, device: torch.device) -> Iterator[Subject]:
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large
-
-    from msbal_torchvision.zoo import small_batch
+    from zoo.of_torchvision import small_batch
 
     model: Any = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).to(device).train()
     images, targets = small_batch(side)

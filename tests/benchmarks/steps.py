@@ -18,12 +18,15 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pairs import now, one_process_each, paired
 from torch import Tensor
+
+sys.path.append(str(Path(__file__).parents[1]))  # the zoo's small models and batches
 
 INTERVAL = 10  # shorter than the run, so that the interval's end is in the measure
 
@@ -46,9 +49,9 @@ class Subject:
 
 def torchvision_subjects(side: int, device: torch.device) -> Iterator[Subject]:
     from torchvision.models import get_model
+    from zoo.of_torchvision import small_batch
 
     from msbal_torchvision import balance
-    from msbal_torchvision.zoo import small_batch
 
     for name in ("retinanet_resnet50_fpn", "fcos_resnet50_fpn", "fasterrcnn_resnet50_fpn"):
         model: Any = get_model(name, weights=None, weights_backbone=None, num_classes=4).to(device).train()
