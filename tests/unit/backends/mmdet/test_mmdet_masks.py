@@ -21,8 +21,7 @@ from msbal.data.model import DetectionData
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
-from msbal_mmdet import overrides
-from msbal_mmdet import masks, pipeline, tiny
+from msbal_mmdet import masks, overrides, pipeline, tiny
 from msbal_mmdet.backend import MMDetBackend
 from msbal_mmdet.detector import MMDetDetector
 
