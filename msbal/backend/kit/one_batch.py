@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.proof import measuring
 from msbal.backend.protocol import SplitLosses
-from msbal.engine import BalancerSet, Equal
+from msbal.engine import BalancerSet, Equal, LevelLosses
 
 Losses = Callable[[], Mapping[str, Tensor]]
 """A training pass of the model: its losses as scalars, by the framework's names."""
+MIN_REST = 1e-5
+"""Of a loss, relative: less is what float32 sums differ by."""
 
 
 def framework_losses(
@@ -30,11 +33,35 @@ def framework_losses(
 
 
 def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses) -> SplitLosses:
-    """For `Detector.split_losses`; see `framework_losses`."""
-    keys = {key for splitter in splitters for key in splitter.keys}
+    """For `Detector.split_losses`; see `framework_losses`.
+
+    A level's loss is what the head gives times what the model multiplies it by afterwards: a cascade's stages, a
+    subclass of the user's own.
+    """
     with _measured(model, splitters) as balanced, balanced.collecting() as groups:
-        rest = {key: loss for key, loss in losses().items() if key not in keys}
-    return SplitLosses(groups, rest)
+        found = losses()
+    values = {name: group.values for name, group in groups.items() if group.values.requires_grad}
+    factors = {name: torch.zeros_like(group.values) for name, group in groups.items()}
+    rest = {}
+    for key, loss in found.items():
+        shares: Sequence[Tensor | None] = [None] * len(values)
+        if loss.requires_grad and values:
+            shares = torch.autograd.grad(loss, list(values.values()), retain_graph=True, allow_unused=True)
+        parts = []
+        for (name, value), factor in zip(values.items(), shares, strict=True):
+            if factor is not None:
+                factors[name] = factors[name] + factor
+                parts.append((value * factor).sum())
+        if not parts:
+            rest[key] = loss
+            continue
+        other = loss - torch.stack(parts).sum().to(loss)
+        if abs(float(other.detach())) > MIN_REST * max(abs(float(loss.detach())), MIN_REST):
+            rest[key] = other  # something else was added under the same name
+    return SplitLosses(
+        {name: LevelLosses(group.values * factors[name], group.positives) for name, group in groups.items()},
+        rest,
+    )
 
 
 @contextmanager

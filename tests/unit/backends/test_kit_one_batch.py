@@ -49,3 +49,21 @@ def test_levels_and_the_rest_add_up_and_nothing_is_counted(is_balanced: bool) ->
     assert balancers.balancers["all"].iteration == 0 and not model.training
     assert model.head.mean == 1.0 and model.head.seen == 0
     assert (balanced_of(model) is not None) == is_balanced
+
+
+def test_what_a_model_does_with_its_heads_losses_is_in_its_levels() -> None:
+    class Own(Model):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            losses = super().forward(x)
+            return {"total": 3 * losses["loss_cls"] + losses["loss_other"], "box": losses["loss_box"]}
+
+    model = Own()
+    splitters = [Remembering(model.head, GROUP, ("loss_cls", "loss_box"))]
+    torch.manual_seed(0)
+    cls, box = model.head.levels(torch.tensor(2.0))
+    model.head.mean = 1.0
+    torch.manual_seed(0)
+    found = split_losses(model, splitters, lambda: model(torch.tensor(2.0)))
+    torch.testing.assert_close(found.groups["all"].values, torch.stack([3 * cls, box]))
+    assert list(found.rest) == ["total"]
+    torch.testing.assert_close(found.rest["total"].detach(), 2 * model.other.detach())
