@@ -9,6 +9,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from torch import Tensor
 
+from msbal.backend.kit import predictions as kit
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal_mmdet.masks import Outlines
@@ -92,20 +93,12 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def coco_results(data: DetectionData, samples: Sequence[Any]) -> list[dict[str, Any]]:
     """Predictions of `samples` in COCO results format, the best first in each image."""
-    results = []
+    results: list[dict[str, Any]] = []
     for sample in samples:
         found = sample.pred_instances
-        for (x1, y1, x2, y2), label, score in zip(
-            _boxes(found).tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-        ):
-            results.append(
-                {
-                    "image_id": int(sample.img_id),
-                    "category_id": data.category_ids[label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": score,
-                }
-            )
+        results += kit.coco_results(
+            int(sample.img_id), _boxes(found), found.labels, found.scores, data.category_ids
+        )
     return results
 
 
