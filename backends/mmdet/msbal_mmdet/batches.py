@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,17 @@ def batch_for(model: Any, masks: bool = True, attempt: int = 0) -> dict[str, Any
     """
     sides = sides_for(model) if attempt < 2 else ((3 * SIDE, 3 * SIDE),) * 2
     made = batch(class_count(model), sides, seed=attempt, masks=masks)
+    if "SemiBaseDetector" in _classes(model):
+        return _branches(made)
     return _pairs(made) if _classes(model) & _ON_VIDEO else made
+
+
+def _branches(made: dict[str, Any]) -> dict[str, Any]:
+    """The same images labelled, and twice as unlabelled ones: for the teacher and for its student."""
+    for sample in made["data_samples"]:
+        sample.set_metainfo({"homography_matrix": np.eye(3, dtype=np.float32)})
+    names = ("sup", "unsup_teacher", "unsup_student")
+    return {key: {name: copy.deepcopy(value) for name in names} for key, value in made.items()}
 
 
 def _pairs(made: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -58,7 +59,7 @@ class ModelLosses:
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         # The preprocessor pads boxes and images in place.
-        data = self.model.data_preprocessor(_copied(batch), True)
+        data = self.model.data_preprocessor(copy.deepcopy(batch), True)
         losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
         return {key: loss_total(value) for key, value in losses.items() if "loss" in key}
 
@@ -88,10 +89,3 @@ def _watching(splitter: HeadSplitter, split: Callable[..., Any], seen: Predictio
         return split(own, args, kwargs)
 
     return watched
-
-
-def _copied(batch: Batch) -> Batch:
-    return {
-        "inputs": [image.clone() for image in batch["inputs"]],
-        "data_samples": [sample.clone() for sample in batch["data_samples"]],
-    }

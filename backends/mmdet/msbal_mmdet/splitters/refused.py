@@ -26,7 +26,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 
 REFUSED_MODELS: Mapping[str, str] = MappingProxyType(
     {
-        "SemiBaseDetector": "it runs its student twice a step and rescales the losses afterwards",
         "DeepSORT": "it is not trained: its detector and its re-identification model are, each on its own",
         "Detectron2Wrapper": "its heads are detectron2's own, which the detectron2 backend balances",
     }

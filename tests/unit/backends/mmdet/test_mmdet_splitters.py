@@ -195,6 +195,25 @@ def test_each_stage_of_a_cascade_is_a_group_with_its_stages_weight() -> None:
         )
 
 
+def test_of_a_semi_supervised_detector_the_student_is_balanced_in_both_its_passes() -> None:
+    loaded = tiny.load_config(
+        tiny.zoo() / "soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py"
+    )
+    narrow(loaded.model)
+    seed_everything(0)
+    model = tiny.build_small(loaded)
+    batch = tiny.batch_for(model, masks=False)
+    proved(model, batch)
+    plain = forward(model, batch)
+    handle = balance(model, "fixed", weights=(3.0,) * 5, interval=2)
+    assert any("teacher.rpn_head is frozen" in note for note in handle.notes)
+    losses = forward(model, batch)
+    for key in ("sup_loss_rpn_cls", "unsup_loss_rpn_cls"):
+        assert [v.item() for v in losses[key]] == pytest.approx([3 * v.item() for v in plain[key]])
+    (record,) = handle.drain()
+    assert record.count == 2
+
+
 WITHOUT_BOXES = (
     "retinanet/retinanet_r50_fpn_1x_coco.py",
     "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
