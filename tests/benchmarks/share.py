@@ -89,8 +89,7 @@ def detectron2_subject(side: int, device: torch.device) -> Iterator[Subject]:
     from detectron2 import model_zoo
     from detectron2.modeling import build_model
     from detectron2.utils.events import EventStorage
-
-    from msbal_detectron2 import small
+    from zoo import small_detectron2 as small
 
     config = model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.yaml")
     config.MODEL.WEIGHTS, config.MODEL.DEVICE = "", str(device)

@@ -98,8 +98,9 @@ def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
     from detectron2.config import instantiate
     from detectron2.modeling import build_model
     from detectron2.utils.events import EventStorage
+    from zoo import small_detectron2 as small
 
-    from msbal_detectron2 import balance, recipe, small
+    from msbal_detectron2 import balance, recipe
 
     for config in ("retinanet_R_50_FPN_1x.yaml", "fcos_R_50_FPN_1x.py", "faster_rcnn_R_50_FPN_1x.yaml"):
         path = recipe.zoo_root() / "COCO-Detection" / config

@@ -10,6 +10,7 @@ from typing import Any
 
 from msbal_detectron2 import compat
 
+sys.path.append(str(Path(__file__).parents[1]))  # the zoo's small models
 compat.prepare()
 
 import torch  # noqa: E402
@@ -17,8 +18,9 @@ from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 from detectron2.engine import SimpleTrainer, hooks  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
+from zoo import small_detectron2 as small  # noqa: E402
 
-from msbal_detectron2 import Balanced, balance, recipe, small  # noqa: E402
+from msbal_detectron2 import Balanced, balance, recipe  # noqa: E402
 
 LAST, SAVED = 5, 3  # in the middle of an interval, of which each process saw its part
 

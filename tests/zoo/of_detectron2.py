@@ -57,7 +57,8 @@ def _load_small(name: str) -> tuple[Any, str] | None:
     from detectron2.config import LazyConfig
     from omegaconf import OmegaConf
 
-    from msbal_detectron2 import recipe, small
+    from msbal_detectron2 import recipe
+    from zoo import small_detectron2 as small
 
     path = recipe.zoo_root() / name
     if path.suffix == ".yaml":
@@ -77,7 +78,7 @@ def _prove(config: Any) -> Outcome:
     from detectron2.modeling import build_model
 
     from msbal.errors import SpecError
-    from msbal_detectron2 import small
+    from zoo import small_detectron2 as small
 
     torch.manual_seed(0)
     try:

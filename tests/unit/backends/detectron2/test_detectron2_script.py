@@ -20,13 +20,13 @@ from detectron2.utils.events import EventStorage
 from PIL import Image
 from states import assert_same_state
 from tiny_detectron2 import BOXES, tiny, tiny_cfg
+from zoo.small_detectron2 import SIDE, batch
 
 from msbal.baselines import Fixed
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.records import read_intervals
 from msbal_detectron2 import Balanced, balance, balanced_of, register_data
-from msbal_detectron2.small import SIDE, batch
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 

@@ -13,13 +13,13 @@ from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.utils.events import EventStorage
 from tiny_detectron2 import BOXES, gradients, same_start, tiny
 from torch import Tensor, nn
+from zoo.small_detectron2 import batch
 
 from msbal.backend.kit.balanced import Balanced, group_names, put_balancers
 from msbal.baselines import Fixed
 from msbal.engine import Balancer, BalancerSet
 from msbal.errors import SpecError
 from msbal_detectron2.probing import framework_losses, split_losses
-from msbal_detectron2.small import batch
 from msbal_detectron2.splitters import find
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"

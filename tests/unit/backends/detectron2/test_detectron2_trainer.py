@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_detectron2 import BOXES, tiny
 from torch import Tensor, nn
+from zoo.small_detectron2 import batch
 
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.seeding import seed_iteration
@@ -17,7 +18,6 @@ from msbal.engine import LevelLosses
 from msbal.errors import RunError
 from msbal.spec import ScheduleSpec
 from msbal_detectron2 import balance
-from msbal_detectron2.small import batch
 from msbal_detectron2.trainer import Trainer, WeightAverage
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"

@@ -9,8 +9,9 @@ import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.modeling import build_model
 from torch import Tensor, nn
+from zoo import small_detectron2 as small
 
-from msbal_detectron2 import recipe, small
+from msbal_detectron2 import recipe
 
 BOXES = small.BOXES
 
