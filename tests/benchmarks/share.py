@@ -64,8 +64,7 @@ def torchvision_subject(side: int, device: torch.device) -> Iterator[Subject]:
 
 def mmdet_subject(side: int, device: torch.device) -> Iterator[Subject]:
     from mmdet.registry import MODELS
-
-    from msbal_mmdet import tiny
+    from zoo import small_mmdet as tiny
 
     config = tiny.load_config(tiny.zoo() / "rtmdet/rtmdet_tiny_8xb32-300e_coco.py")
     config.model.backbone.init_cfg = None

@@ -72,7 +72,9 @@ def torchvision_subjects(side: int, device: torch.device) -> Iterator[Subject]:
 
 
 def mmdet_subjects(side: int, device: torch.device) -> Iterator[Subject]:
-    from msbal_mmdet import balance, tiny
+    from zoo import small_mmdet as tiny
+
+    from msbal_mmdet import balance
 
     for config in (
         "retinanet/retinanet_r50_fpn_1x_coco.py",

@@ -34,12 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from mmdet.testing import _utils
 
-    from msbal_mmdet import tiny
+    from msbal_mmdet.zoo import zoo
 
     try:
         _utils._get_config_directory()
     except Exception:
-        _utils._get_config_directory = lambda: str(tiny.zoo())
+        _utils._get_config_directory = lambda: str(zoo())
     if not config.getoption("--plain"):
         install()
 

@@ -15,11 +15,11 @@ import torch
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from zoo import small_mmdet as tiny
 
 from msbal.data.drawing import CLASSES
 from msbal.data.generated import generate
 from msbal.records import read_intervals
-from msbal_mmdet import tiny
 
 pytestmark = pytest.mark.release
 

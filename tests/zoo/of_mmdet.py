@@ -16,13 +16,13 @@ class Zoo:
     """See `zoo.workers.Zoo`. A name is the config's path, as `model.config` takes it."""
 
     def names(self) -> list[str]:
-        from msbal_mmdet import tiny
+        from zoo import small_mmdet as tiny
 
         folder = tiny.zoo()
         return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.py") if "_base_" not in p.parts)
 
     def digest(self, name: str) -> str:
-        from msbal_mmdet import tiny
+        from zoo import small_mmdet as tiny
 
         config = tiny.load_config(tiny.zoo() / name)
         if "model" not in config:
@@ -31,7 +31,7 @@ class Zoo:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check(self, name: str) -> Outcome:
-        from msbal_mmdet import tiny
+        from zoo import small_mmdet as tiny
 
         try:
             config = tiny.load_config(tiny.zoo() / name)
@@ -50,8 +50,8 @@ class Zoo:
 def _prove(config: Any, detector: str) -> Outcome:
     from msbal.backend.kit.seeding import seed_everything
     from msbal.errors import SpecError
-    from msbal_mmdet import tiny
     from msbal_mmdet.losses import ModelLosses
+    from zoo import small_mmdet as tiny
 
     masks = tiny.loads_masks(config)
     try:
@@ -109,8 +109,8 @@ def _refused_by_config(config: Any) -> str | None:
     """Why a model that cannot be built here would be refused: by the classes of its heads."""
     from mmdet.registry import MODELS
 
-    from msbal_mmdet import tiny
     from msbal_mmdet.splitters import REFUSED, REFUSED_MODELS, known
+    from zoo import small_mmdet as tiny
 
     reasons = []
     for part in tiny.walk(config.model):

@@ -47,7 +47,7 @@ class MMDetBackend:
         from msbal_mmdet.detector import MMDetDetector
         from msbal_mmdet.masks import check_needs
         from msbal_mmdet.overrides import apply_model
-        from msbal_mmdet.tiny import quiet
+        from msbal_mmdet.quiet import quiet
 
         assert isinstance(spec.model, MMDetModel)
         with quiet():

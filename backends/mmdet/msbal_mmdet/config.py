@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 from msbal.errors import SpecError, suggest
 from msbal_mmdet.names import with_names
 from msbal_mmdet.spec import MMDetModel
-from msbal_mmdet.tiny import zoo
+from msbal_mmdet.zoo import zoo
 
 _NEEDED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 

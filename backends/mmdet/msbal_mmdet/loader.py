@@ -14,7 +14,7 @@ from msbal.data.model import DetectionData
 from msbal.errors import MsbalError, SpecError
 from msbal.spec import RunSpec
 from msbal_mmdet.overrides import apply_data, apply_schedule
-from msbal_mmdet.tiny import quiet
+from msbal_mmdet.quiet import quiet
 
 
 def run_length(config: Config, spec: RunSpec, train: DetectionData) -> int:

@@ -12,7 +12,7 @@ from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
 from msbal_mmdet.names import kind
-from msbal_mmdet.tiny import loads_masks, walk
+from msbal_mmdet.nodes import loads_masks, walk
 
 _LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
 

@@ -12,8 +12,8 @@ from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
 from msbal_mmdet.names import kind
+from msbal_mmdet.nodes import walk
 from msbal_mmdet.overrides import OWN_LOOPS
-from msbal_mmdet.tiny import walk
 
 _VALIDATION = tuple(f"{when}_val{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _TRAINING = tuple(f"{when}_train{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))

@@ -21,9 +21,9 @@ from msbal_mmdet.datasets import replaced
 from msbal_mmdet.hooks import hook_config
 from msbal_mmdet.masks import Outlines, load_no_masks
 from msbal_mmdet.names import kind
+from msbal_mmdet.nodes import walk
 from msbal_mmdet.pipeline import test_transforms
 from msbal_mmdet.spec import MMDetModel
-from msbal_mmdet.tiny import walk
 
 DEFAULT_DECAY = (8 / 12, 11 / 12)
 DEFAULT_WARMUP = 500

@@ -14,7 +14,7 @@ from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal_mmdet.masks import Outlines
 from msbal_mmdet.names import kind
-from msbal_mmdet.tiny import walk
+from msbal_mmdet.nodes import walk
 
 _STEADY = ("LoadImageFromFile", "LoadAnnotations", "Resize", "FixScaleResize", "Pad")
 _META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")

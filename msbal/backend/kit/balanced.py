@@ -220,7 +220,9 @@ class Balanced:
     def _holds(
         self, splitter: LossSplitter, values: Tensor, expected: Sequence[Tensor | None] | None
     ) -> bool:
-        """Whether a split is proved; False where the losses are not finite, which proves nothing.
+        """Whether a split is proved; False where a loss is not finite, which proves nothing.
+
+        All processes prove in the same calls, and end together: the framework's own loss may be a collective.
 
         Raises:
             SpecError: where the levels do not add up to the framework's own loss.
@@ -229,20 +231,24 @@ class Balanced:
             return True
         found = values.detach().double().sum(dim=1).tolist()
         wanted = [0.0 if term is None else float(term.detach()) for term in expected]
-        if not all(math.isfinite(number) for number in (*found, *wanted)):
-            return False
+        finite = all(math.isfinite(number) for number in (*found, *wanted))
         tolerance = max(TOLERANCE, 8 * torch.finfo(values.dtype).eps)
         scale = max(map(abs, wanted), default=0.0)
+        wrong = ""
         for term, key, ours, theirs in zip(splitter.group.terms, splitter.keys, found, wanted, strict=True):
-            if abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
-                raise SpecError(
-                    f"model: {splitter.name}",
+            if finite and abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
+                wrong = wrong or (
                     f"levels of `{key}` that add up to {ours:.6g} where its own loss is {theirs:.6g}: "
-                    f"{self._suspect(splitter, term)} computes it in a way that msbal does not know",
-                    "a loss that is the sum of its levels'",
-                    fix="use msbal.Balancer on your own level losses, or the framework's own loss",
+                    f"{self._suspect(splitter, term)} computes it in a way that msbal does not know"
                 )
-        return True
+        everyones = all_gather_objects((finite, wrong))
+        for _, problem in everyones:
+            if problem:
+                raise SpecError(
+                    f"model: {splitter.name}", problem, "a loss that is the sum of its levels'",
+                    fix="use msbal.Balancer on your own level losses, or the framework's own loss",
+                )  # fmt: skip
+        return all(each for each, _ in everyones)
 
     @staticmethod
     def _suspect(splitter: LossSplitter, term: str) -> str:

@@ -82,7 +82,7 @@ def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke
     pytest.importorskip("mmdet", reason="mmdet is not installed")
     from msbal_mmdet.config import find_config, read_config
     from msbal_mmdet.overrides import apply_schedule
-    from msbal_mmdet.tiny import zoo
+    from msbal_mmdet.zoo import zoo
 
     _, grid = load(name, smoke)
     for spec in {json.dumps(c.spec.model_dump(mode="json")["model"]): c.spec for c in grid.cells}.values():

@@ -12,8 +12,7 @@ pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 import torch
 from tiny_mmdet import NARROW, RETINANET, make
-
-from msbal_mmdet import tiny
+from zoo import small_mmdet as tiny
 
 
 @pytest.fixture(scope="session", autouse=True)

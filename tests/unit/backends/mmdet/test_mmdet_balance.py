@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from states import assert_same_state
 from tiny_mmdet import NARROW, forward, make, narrow
 from torch import Tensor, nn
+from zoo import small_mmdet as tiny
 
 from msbal.errors import SpecError
-from msbal_mmdet import balance, balanced_of, tiny
+from msbal_mmdet import balance, balanced_of
 from msbal_mmdet.find import find
 from msbal_mmdet.splitters import REFUSED, HeadSplitter, known, look_up, register
 

@@ -183,7 +183,8 @@ def test_the_papers_detectors_are_taken_from_their_zoo_configs(
     config: str, head: str, levels: int, terms: tuple[str, ...], tmp_path: Path
 ) -> None:
     """The whole bridge, with the model then built small."""
-    from msbal_mmdet import tiny
+    from zoo import small_mmdet as tiny
+
     from msbal_mmdet.find import find
 
     run = spec(config, schedule={"epochs": 2, "batch_size": 2})

@@ -35,7 +35,7 @@ class Samples(Dataset[Any]):
         return 4
 
     def __getitem__(self, index: int) -> Any:
-        from msbal_mmdet import tiny
+        from zoo import small_mmdet as tiny
 
         made = tiny.batch(80, ((64, 64),), seed=index)
         # Augmentation: what it draws shows in the loss.

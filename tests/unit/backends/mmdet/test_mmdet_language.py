@@ -12,8 +12,8 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 import torch
 from tiny_mmdet import proved
 from torch import Tensor, nn
-
-from msbal_mmdet import language, tiny
+from zoo import language_mmdet as language
+from zoo import small_mmdet as tiny
 
 TOKENS, WIDTH = 256, 16  # mmdet's head holds texts of 256 tokens
 NARROW = {

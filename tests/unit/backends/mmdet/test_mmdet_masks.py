@@ -15,13 +15,14 @@ import torch
 from mmengine.structures import InstanceData
 from PIL import Image
 from tiny_mmdet import NARROW
+from zoo import small_mmdet as tiny
 
 from msbal.data.coco import read_coco
 from msbal.data.model import DetectionData
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
-from msbal_mmdet import masks, overrides, pipeline, tiny
+from msbal_mmdet import masks, overrides, pipeline
 from msbal_mmdet.backend import MMDetBackend
 from msbal_mmdet.detector import MMDetDetector
 

@@ -10,11 +10,12 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 from tiny_mmdet import NARROW, forward, make, narrow, proved
+from zoo import small_mmdet as tiny
 from zoo.workers import zoo_of
 
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import prove
-from msbal_mmdet import balance, tiny
+from msbal_mmdet import balance
 from msbal_mmdet.find import find
 from msbal_mmdet.losses import ModelLosses
 from msbal_mmdet.splitters import known

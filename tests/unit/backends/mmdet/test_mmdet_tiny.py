@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 import torch
+from zoo import language_mmdet as language
+from zoo import small_mmdet as tiny
 from zoo.workers import zoo_of
-
-from msbal_mmdet import language, tiny
 
 
 def shrunk(name: str) -> Any:

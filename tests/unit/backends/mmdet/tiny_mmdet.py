@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from zoo import small_mmdet as tiny
+
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove
-from msbal_mmdet import balance, tiny
+from msbal_mmdet import balance
 from msbal_mmdet.losses import ModelLosses
 
 NARROW = {

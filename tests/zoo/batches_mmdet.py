@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from msbal_mmdet import language
+from zoo import language_mmdet as language
 
 SIDE = 128  # pixels
 
@@ -26,13 +26,6 @@ def class_count(model: Any) -> int:
         m.num_classes for m in model.modules() if isinstance(getattr(m, "num_classes", None), int)
     ]
     return max(1, min([c for c in counts if c > 0] or [80]))
-
-
-def loads_masks(config: Any) -> bool:
-    """Whether a config's training pipeline loads masks."""
-    # Some keep their pipeline beside the data loader, some put more around it.
-    text = f"{config.get('train_pipeline')} {config.get('train_dataloader')}"
-    return "with_mask': True" in text or "LoadPanopticAnnotations" in text
 
 
 def sides_for(model: Any) -> Sides:

@@ -7,10 +7,7 @@ and nothing is downloaded.
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import re
-import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,24 +15,16 @@ from typing import Any
 
 import torch
 
-from msbal.errors import SpecError
-from msbal_mmdet import language
-from msbal_mmdet.batches import SIDE, batch, batch_for, class_count, default_boxes, loads_masks, sides_for
+from msbal_mmdet.nodes import loads_masks, walk
+from msbal_mmdet.quiet import quiet
+from msbal_mmdet.zoo import zoo
+from zoo import language_mmdet as language
+from zoo.batches_mmdet import SIDE, batch, batch_for, class_count, default_boxes, sides_for
 
 __all__ = [
     "SIDE", "NeedsPackage", "batch", "batch_for", "build_small", "class_count", "default_boxes", "load_config",
     "loads_masks", "naming_packages", "quiet", "shrink", "sides_for", "walk", "zoo",
 ]  # fmt: skip
-
-
-def zoo() -> Path:
-    """The folder of the configs that the installed mmdet carries."""
-    import mmdet
-
-    folder = Path(mmdet.__file__).parent / ".mim" / "configs"
-    if not folder.is_dir():
-        raise SpecError("mmdet", f"its configs are not at {folder}", fix="reinstall onedl-mmdetection")
-    return folder
 
 
 def load_config(path: Path) -> Any:
@@ -184,29 +173,3 @@ def naming_packages() -> Iterator[None]:
                     raise NeedsPackage(package) from error
             cause = cause.__cause__ or cause.__context__
         raise
-
-
-def walk(node: Any) -> Iterator[Any]:
-    """Every dict of a config, outermost first."""
-    if isinstance(node, dict):
-        yield node
-        for value in list(node.values()):
-            yield from walk(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from walk(value)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """mmengine and mmdet print and warn while they are imported and build."""
-    logger = logging.getLogger("mmengine")
-    before, disabled = logger.level, logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        logger.setLevel(before)
