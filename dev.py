@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 FRAMEWORKS = ("mmdet", "detectron2")
-TYPED = ("detectron2",)  # frameworks whose backend passes mypy; of torchvision it does too
 TIERS = {"": "a change", "fast": "a first look", "all": "a release"}
 # The longest first, so that no core waits for another at the end.
 LANES = (
@@ -110,7 +109,7 @@ def checks(tier: str) -> list[Job]:
 
 def typed(tier: str) -> list[str]:
     """The packages whose types are checked: a backend's where its framework is installed."""
-    return ["msbal", "msbal_torchvision", *(f"msbal_{name}" for name in TYPED if tier != "fast")]
+    return ["msbal", "msbal_torchvision", *(f"msbal_{name}" for name in FRAMEWORKS if tier != "fast")]
 
 
 def lanes(tier: str) -> list[Job]:
