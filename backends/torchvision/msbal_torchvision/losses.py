@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup, SplitLosses
-from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
+from msbal.backend.kit import one_batch
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.backend.proof import measuring
-from msbal.engine import BalancerSet, Equal
 
 
 class Measurable:
@@ -24,23 +21,11 @@ class Measurable:
 
     def framework_losses(self, batch: Any) -> dict[str, Tensor]:
         """torchvision's own losses, as if nothing was balanced."""
-        balanced = balanced_of(self.model)
-        with measuring(self.model), nullcontext() if balanced is None else balanced.paused():
-            losses: dict[str, Tensor] = self.model(*batch)
-            return losses
+        return one_batch.framework_losses(self.model, self.splitters, lambda: self.model(*batch))
 
     def split_losses(self, batch: Any) -> SplitLosses:
         """The same losses by level."""
-        balanced = own = balanced_of(self.model)
-        if balanced is None:
-            unit = BalancerSet(group_names(self.groups), Equal(), interval=2)
-            balanced = Balanced(self.model, self.splitters, unit)
-        try:
-            with measuring(self.model), balanced.collecting() as groups:
-                return SplitLosses(groups, self.rest(self.model(*batch)))
-        finally:
-            if own is None:
-                balanced.remove()
+        return one_batch.split_losses(self.model, self.splitters, lambda: self.model(*batch))
 
     def rest(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What in the model's dictionary is not balanced."""
