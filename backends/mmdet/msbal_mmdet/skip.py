@@ -29,6 +29,7 @@ class SkipNonFinite:
         self.say: Callable[[str], None] = lambda text: None
         self._bad: Tensor | None = None
         self._scale, self._step = wrapper.scale_loss, wrapper.step
+        self._before = {name: vars(wrapper).get(name) for name in ("scale_loss", "step")}
         vars(wrapper)["scale_loss"] = self.scale_loss
         vars(wrapper)["step"] = self.step
 
@@ -63,6 +64,8 @@ class SkipNonFinite:
         return ~torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()
 
     def remove(self) -> None:
-        """Give the wrapper its own methods back."""
-        for name in ("scale_loss", "step"):
+        """Give the wrapper the methods back that it had."""
+        for name, before in self._before.items():
             vars(self.wrapper).pop(name, None)
+            if before is not None:
+                vars(self.wrapper)[name] = before

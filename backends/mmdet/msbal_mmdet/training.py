@@ -18,6 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from msbal.backend import Job
+from msbal.backend.kit.balanced import balanced_of
 from msbal.backend.kit.cadence import Cadence
 from msbal.backend.kit.pace import Pace
 from msbal.engine import BalancerSet
@@ -64,6 +65,9 @@ class JobBalanceHook(MultiScaleBalanceHook):
         if self._skip is not None:
             say = self.job.monitor.message
             self._skip.say = lambda text: say(f"step left out: iteration {runner.iter + 1}: {text}")
+
+    def after_train(self, runner: Any) -> None:
+        """Nothing yet: of a run that ends early the job's checkpoint comes after this; `train` ends the balancing."""
 
     def make_balancers(self, found: Found, runner: Any) -> BalancerSet:
         return self.job.balancers
@@ -138,6 +142,9 @@ class JobHook(Hook):
     def save(self, runner: Any, done: int) -> None:
         """Write a checkpoint; its name appears when it is whole."""
         self.saved = done
+        balanced = balanced_of(runner.model)
+        if balanced is not None:
+            balanced.synchronize()  # what the losses remember in each process; a collective
         path = checkpoints.path_of(self.job.run.checkpoints, done)
         temporary = path.with_name(f".{path.name}.mmengine.tmp")
         _require_finite(runner.model, done)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.backend.kit.untouched import untouched
+from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
 from msbal.engine.processes import all_gather_objects, rank
@@ -22,8 +24,6 @@ from msbal.record import NonFinite
 
 _BALANCED = "_msbal_balanced"
 _LOSS_STATE = "loss_state"
-TOLERANCE = 1e-4
-"""Of a term, relative: the order in which float32 losses are summed differs."""
 
 
 class Balanced:
@@ -66,11 +66,13 @@ class Balanced:
             for splitter in splitters
         }
         self._called: set[str] = set()
-        self._proved: set[str] = set()
+        self._proofs = {splitter.group.name: SplitterProof(splitter) for splitter in splitters}
         self._gathered: list[dict[str, Any]] = []
-        self._paused = False
+        self._paused = self._removed = self._said = False
         self._collected: dict[str, LevelLosses] | None = None
         self._methods = [_LossMethod(self, splitter) for splitter in splitters]
+        for method in self._methods:
+            method.require_free()
         for method in self._methods:
             method.install()
         # Not through nn.Module, so that neither `state_dict` nor `named_modules` knows of it.
@@ -130,6 +132,7 @@ class Balanced:
 
     def remove(self) -> None:
         """Give the model back as it was."""
+        self._removed = True
         for method in self._methods:
             method.remove()
         self._hook.remove()
@@ -189,25 +192,37 @@ class Balanced:
     def _loss(self, splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Answer one call of a loss method."""
         group = splitter.group.name
+        if self._removed:  # something else has kept the method
+            return own(*args, **kwargs)
         if self._collected is not None:
             found = splitter.split(own, args, kwargs)
             if found is None:
                 return own(*args, **kwargs)
             self._collected[group] = found.losses
             return found.result(found.losses.values)
+        if self.model.training and not self._paused:
+            self._called.add(
+                group
+            )  # also without gradients, in which a reentrant checkpoint's first pass runs
         if not self.active:
             return own(*args, **kwargs)
-        self._called.add(group)
         self._gathered = []
-        expected = None
-        if group not in self._proved and splitter.computes:
-            expected = _own_terms(splitter, own, args, kwargs)
-        found = splitter.split(own, args, kwargs)
+        proof = self._proofs[group]
+        expected = proof.own_terms(own, args, kwargs) if proof.due else None
+        try:
+            found = splitter.split(own, args, kwargs)
+        except SpecError as error:
+            if expected is not None:
+                proof.failed(error)
+            raise
         if found is None:
             return own(*args, **kwargs)
-        expected = expected if found.own is None else found.own
-        if group not in self._proved and self._holds(splitter, found.losses.values, expected):
-            self._proved.add(group)
+        if found.own is not None and proof.unproved:
+            expected = found.own
+        if expected is not None:
+            proof.check(found.losses.values, expected, found.absent)
+        elif proof.unproved:
+            proof.saw(found.absent)
         self.losses[group] = found.losses.values.detach()
         if self.records is not None and not self.records.begun:
             self.records.begin()
@@ -216,47 +231,15 @@ class Balanced:
             self.records.step()
         return found.result(weighted)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _holds(
-        self, splitter: LossSplitter, values: Tensor, expected: Sequence[Tensor | None] | None
-    ) -> bool:
-        """Whether a split is proved; False where a loss is not finite, which proves nothing.
-
-        All processes prove in the same calls, and end together: the framework's own loss may be a collective.
-
-        Raises:
-            SpecError: where the levels do not add up to the framework's own loss.
-        """
-        if expected is None:
-            return True
-        found = values.detach().double().sum(dim=1).tolist()
-        wanted = [0.0 if term is None else float(term.detach()) for term in expected]
-        finite = all(math.isfinite(number) for number in (*found, *wanted))
-        tolerance = max(TOLERANCE, 8 * torch.finfo(values.dtype).eps)
-        scale = max(map(abs, wanted), default=0.0)
-        wrong = ""
-        for term, key, ours, theirs in zip(splitter.group.terms, splitter.keys, found, wanted, strict=True):
-            if finite and abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
-                wrong = wrong or (
-                    f"levels of `{key}` that add up to {ours:.6g} where its own loss is {theirs:.6g}: "
-                    f"{self._suspect(splitter, term)} computes it in a way that msbal does not know"
-                )
-        everyones = all_gather_objects((finite, wrong))
-        for _, problem in everyones:
-            if problem:
-                raise SpecError(
-                    f"model: {splitter.name}", problem, "a loss that is the sum of its levels'",
-                    fix="use msbal.Balancer on your own level losses, or the framework's own loss",
-                )  # fmt: skip
-        return all(each for each, _ in everyones)
-
-    @staticmethod
-    def _suspect(splitter: LossSplitter, term: str) -> str:
-        found = getattr(splitter, "loss_module", lambda term: None)(term)
-        return type(splitter.owner if found is None else found).__name__
-
     def _after_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         """After a training pass: is all that is balanced still in the model, and was it called?"""
+        if not model.training and not self._said and self._collected is None and _has_loss(output):
+            self._said = True
+            warnings.warn(
+                "msbal: the model is in eval mode, in which its losses are neither weighed nor counted; call "
+                "model.train(), and eval() on the parts that should stay as they are",
+                stacklevel=2,
+            )
         if not self.active or self._collected is not None:
             return
         for splitter in self.splitters:
@@ -288,6 +271,25 @@ class _LossMethod:
     def __init__(self, balanced: Balanced, splitter: LossSplitter) -> None:
         self.balanced, self.splitter = balanced, splitter
 
+    def require_free(self) -> None:
+        """Refuse a loss that is balanced through another model: a wrapper around this one, or a part of it."""
+        if isinstance(vars(self.splitter.owner).get(self.splitter.method), _LossMethod):
+            raise SpecError(
+                f"model: {self.splitter.name}", "balanced already, with another model that it is part of", "once",
+                fix="call remove() on what that balance() returned",
+            )  # fmt: skip
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # A copy of the head alone, without its model, has its own loss back.
+        owner = memo.get(id(self.splitter.owner))
+        if owner is not None and id(self.balanced.model) not in memo:
+            if self.before is not None:
+                return copy.deepcopy(self.before, memo)
+            return MethodType(getattr(type(owner), self.splitter.method), owner)
+        memo[id(self)] = twin = _LossMethod.__new__(_LossMethod)
+        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return twin
+
     def install(self) -> None:
         owner, method = self.splitter.owner, self.splitter.method
         self.before = vars(owner).get(method)
@@ -310,15 +312,6 @@ class _LossMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.balanced._loss(self.splitter, self.own, args, kwargs)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _own_terms(
-    splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any
-) -> Sequence[Tensor | None]:
-    """The framework's own terms for this call, computed as if they had not been."""
-    with untouched(splitter.has_state()), splitter.aside(), torch.no_grad():
-        return splitter.own_terms(own, args, kwargs)
 
 
 def _has_loss(output: Any) -> bool:

@@ -20,11 +20,13 @@ class Split(NamedTuple):
         losses: ``[T, K]``, attached to the graph, unweighted, finest level first; and the positives.
         result: makes of ``[T, K]`` weighted losses what the framework's method returns. Called once.
         own: the framework's own terms, where this call computed them anyway: what the levels have to add up to.
+        absent: the keys of terms that the framework leaves out of this call; 0 in `losses`.
     """
 
     losses: LevelLosses
     result: Callable[[Tensor], Any]
     own: Sequence[Tensor | None] | None = None
+    absent: frozenset[str] = frozenset()
 
 
 class LossSplitter(ABC):
@@ -85,6 +87,10 @@ class LossSplitter(ABC):
     def has_state(self) -> Iterable[nn.Module]:
         """The modules whose running averages the loss advances."""
         return [self.owner]
+
+    def loss_module(self, term: str) -> nn.Module | None:
+        """The module that computes a term, for messages; None where it is the owner itself."""
+        return None
 
     def aside(self) -> AbstractContextManager[Any]:
         """Entered around the framework's own loss in the proof: logs nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 _NUMBERS = (bool, int, float, str, type(None))
-_CONTAINERS = (list, tuple, dict, set)
+_CONTAINERS = (list, tuple, dict, set, deque, OrderedDict)
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""nn.Module's own tables, which hold parameters and submodules."""
 
 
 @contextmanager
@@ -43,22 +46,25 @@ def untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _is_plain(name: str, value: Any) -> bool:
-    # nn.Module's own tables begin with an underscore, and hold parameters and submodules.
-    return not name.startswith("_") and _is_data(value)
+    return name not in _OF_EVERY_MODULE and _is_data(value)
 
 
 def _is_data(value: Any) -> bool:
     """Whether it is numbers and tensors alone: a list of modules, as detectron2's ``ResNet.stages``, is not."""
     if type(value) in _CONTAINERS:
         return all(map(_is_data, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, (*_NUMBERS, Tensor)) and not isinstance(value, nn.Parameter)
+    return isinstance(value, (*_NUMBERS, Tensor, np.ndarray)) and not isinstance(value, nn.Parameter)
 
 
 def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
     if isinstance(value, dict):
-        return {key: _copy(inner) for key, inner in value.items()}
+        return type(value)((key, _copy(inner)) for key, inner in value.items())
+    if isinstance(value, deque):
+        return deque(map(_copy, value), value.maxlen)
     return type(value)(map(_copy, value)) if isinstance(value, _CONTAINERS) else value
 
 
@@ -74,9 +80,11 @@ def _restored(value: Any, kept: Any) -> Any:
 def _same(value: Any, kept: Any) -> bool:
     if isinstance(value, Tensor):
         return value.shape == kept.shape and torch.equal(value, kept)
+    if isinstance(value, np.ndarray):
+        return np.array_equal(value, kept, equal_nan=value.dtype.kind == "f")
     if isinstance(value, dict):
         return value.keys() == kept.keys() and all(_same(value[key], kept[key]) for key in kept)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return len(value) == len(kept) and all(map(_same, value, kept))
     return bool(value == kept)
 

@@ -6,10 +6,12 @@ import copy
 import io
 import json
 import pickle
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,6 +173,99 @@ def test_levels_that_do_not_add_up_are_refused_before_anything_is_trained() -> N
     assert handle.balancers.balancers["all"].iteration == 0
 
 
+def test_a_loss_of_zero_proves_nothing() -> None:
+    class Wrong(Splitter):
+        factor = 1.3
+
+    model = Model()
+    balanced(model, splitter=Wrong)
+    with torch.no_grad():
+        weight = model.head.weight.clone()
+        model.head.weight.zero_()
+    total(model, 0.0)
+    with torch.no_grad():
+        model.head.weight.copy_(weight)
+    with pytest.raises(SpecError, match="loss_cls"):
+        total(model)
+
+
+def test_half_precision_rounds_more() -> None:
+    model = Model().bfloat16()
+    balanced(model)
+    model(torch.tensor(2.0, dtype=torch.bfloat16))
+
+
+def test_what_losses_remember_in_any_form_is_put_back() -> None:
+    class Remembering(Head):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("_average", torch.zeros(()))
+            self._count, self.last, self.rows = 0, deque([0.0], maxlen=2), np.zeros(2)
+
+        def levels(self, x: Tensor) -> Tensor:
+            self._average += 1  # type: ignore[operator]
+            self._count += 1
+            self.rows += 1
+            self.last.append(float(self._count))
+            return super().levels(x)
+
+    plain, ours = Model(), Model()
+    for model in (plain, ours):
+        model.head = Remembering()
+    balanced(ours)
+    for model in (plain, ours):
+        total(model).backward()
+    for name in ("_average", "_count", "last"):
+        assert getattr(plain.head, name) == getattr(ours.head, name), name
+    assert (plain.head.rows == ours.head.rows).all()  # type: ignore[union-attr]
+
+
+def test_the_same_head_in_another_model_is_not_weighed_twice() -> None:
+    class Around(nn.Module):
+        def __init__(self, inner: Model) -> None:
+            super().__init__()
+            self.inner, self.head = inner, inner.head
+
+        def forward(self, x: Tensor) -> Any:
+            return self.inner(x)
+
+    model = Model()
+    balanced(model)
+    with pytest.raises(SpecError, match="balanced already"):
+        balanced(Around(model))
+
+
+def test_a_copy_of_the_head_alone_has_its_own_loss() -> None:
+    model, other, plain = Model(), Model(), Model()
+    handle = balanced(model, Fixed((3.0,) * 3))
+    other.head = copy.deepcopy(model.head)
+    torch.manual_seed(0)
+    ours = float(total(other).detach())
+    torch.manual_seed(0)
+    assert ours == float(total(plain).detach())
+    assert handle.balancers.balancers["all"].iteration == 0
+
+
+def test_a_method_that_was_wrapped_after_balance_has_its_own_loss_after_remove() -> None:
+    model, plain = Model(), Model()
+    handle = balanced(model, Fixed((3.0,) * 3))
+    inner = model.head.losses
+    vars(model.head)["losses"] = lambda *a: inner(*a)
+    handle.remove()
+    torch.manual_seed(0)
+    ours = float(total(model).detach())
+    torch.manual_seed(0)
+    assert ours == float(total(plain).detach())
+
+
+def test_a_model_in_eval_mode_that_is_trained_on_says_so() -> None:
+    model = Model()
+    balanced(model)
+    model.eval()
+    with pytest.warns(UserWarning, match="eval mode"):
+        total(model)
+
+
 def test_a_head_that_is_never_called_is_an_error() -> None:
     class Own(Model):
         def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -235,7 +330,8 @@ def test_validation_counts_for_nothing() -> None:
     with torch.no_grad():
         total(model)
     model.eval()
-    total(model)
+    with pytest.warns(UserWarning, match="eval mode"):
+        total(model)
     model.train()
     with handle.paused():
         plain = total(model)

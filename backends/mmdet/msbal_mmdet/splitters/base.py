@@ -125,6 +125,7 @@ class HeadSplitter(LossSplitter):
         found = {key: self._row(key, losses[key]) for key in self.keys if losses and key in losses}
         if not found:
             return None
+        absent = frozenset(self.keys) - set(found)
         zero = next(iter(found.values()))[0].new_zeros(())
         scalars = [value for key in self.keys for value in found.get(key, [zero] * self.num_levels)]
         if positives is not None and not self.in_order:
@@ -134,12 +135,15 @@ class HeadSplitter(LossSplitter):
         def result(weighted: Tensor) -> Losses:
             if not self.in_order:
                 weighted = weighted[:, [self.order.index(i) for i in range(self.num_levels)]]
-            for key, row in zip(self.keys, weighted, strict=True):
-                if key in found:
-                    losses[key] = self.framework_form(key, row, losses[key])
+            rows = dict(zip(self.keys, weighted.unbind(), strict=True))
+            # What is left out in this call is 0, but has its part in the gradient of what a strategy learns.
+            first = next(iter(found))
+            rows[first] = rows[first] + sum(rows[key] for key in absent)
+            for key in found:
+                losses[key] = self.framework_form(key, rows[key], losses[key])
             return losses
 
-        return Split(LevelLosses(values, positives), result)
+        return Split(LevelLosses(values, positives), result, absent=absent)
 
     def terms(self, result: Any) -> list[Tensor | None]:
         return [loss_total(result[key]) if key in result else None for key in self.keys]
