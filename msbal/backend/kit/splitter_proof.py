@@ -37,7 +37,7 @@ class SplitterProof:
         """The framework's own terms for a call, computed as if they had not been."""
         splitter = self.splitter
         with untouched(splitter.has_state()), splitter.aside(), torch.no_grad():
-            return splitter.terms(own(*args, **kwargs))
+            return splitter.own_terms(own, args, kwargs)
 
     def saw(self, absent: Collection[str]) -> None:
         """A call without the framework's own terms: the next one proves what is new in it."""
