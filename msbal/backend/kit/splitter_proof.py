@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from msbal.backend.kit.processes import all_gather_objects
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.untouched import untouched
-from msbal.engine.processes import all_gather_objects
 from msbal.errors import SpecError
 
 TOLERANCE = 1e-4
