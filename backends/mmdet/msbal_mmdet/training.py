@@ -136,7 +136,6 @@ class JobHook(Hook):
             self.job.monitor.message(f"the run ended after iteration {done} of {runner.max_iters}")
             if done > self.saved:
                 self.job.recorder.flush()
-                self.job.balancers.synchronize()
                 self.save(runner, done)
 
     def save(self, runner: Any, done: int) -> None:

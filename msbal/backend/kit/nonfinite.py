@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
+from msbal.backend.kit.processes import all_gather_objects
 from msbal.backend.protocol import LevelGroup
 from msbal.engine.processes import ranks
 from msbal.errors import RunError
@@ -65,9 +65,7 @@ def of_all_ranks(mine: Sequence[Sighting]) -> list[Sighting]:
     """The sightings of all ranks, in order. A collective."""
     if ranks() == 1:
         return list(mine)
-    parts: list[Any] = [None] * ranks()
-    dist.all_gather_object(parts, list(mine))
-    return sorted(sighting for part in parts for sighting in part)
+    return sorted(sighting for part in all_gather_objects(list(mine)) for sighting in part)
 
 
 class OnNonFinite:
