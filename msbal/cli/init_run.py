@@ -13,6 +13,7 @@ from rich.console import Console
 from msbal.backend import OffersStarter, load_backend
 from msbal.data.layout import recognise
 from msbal.data.load import load
+from msbal.data.remarks import remarks
 from msbal.errors import SpecError
 from msbal.records.atomic import write_text
 from msbal.spec import DataSpec, ScheduleSpec, parse_spec
@@ -68,12 +69,7 @@ def write_starter(data: Path, backend: str, output: Path | None, force: bool) ->
         if split is not None:
             console.print(f"  {split.name}: {len(split)} images, {split.box_count} boxes", markup=False)
     console.print(f"  classes: {', '.join(train.classes[:20])}", markup=False)
-    if train.dropped:
-        first = train.dropped[0]
-        console.print(
-            f"  left out: {len(train.dropped)} boxes, e.g. in {first.image}: {first.reason}", markup=False
-        )
-    for note in found.notes:
+    for note in (*found.notes, *remarks(train), *(remarks(val) if val is not None else ())):
         console.print(f"  note: {note}", markup=False)
     console.print(f"written: {target}\nnext: msbal train {target}", markup=False)
 

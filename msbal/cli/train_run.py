@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from msbal.backend import CountsBoxes, LevelGroup
 from msbal.records import RunDirectory, read_intervals
@@ -36,7 +37,7 @@ def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
         first = rank() == 0
         if first and mode != "quiet":
             for warning in plan.warnings:
-                console.print(f"[yellow]note:[/] {warning}", highlight=False, soft_wrap=True)
+                console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
         monitor = make_monitor(
             mode if first else "quiet",
             console if first else Console(file=open(os.devnull, "w")),  # noqa: SIM115, PTH123

@@ -41,7 +41,7 @@ def read_coco(
         annotations: the JSON file.
         images: the folder that its ``file_name`` entries are relative to.
         classes: names to train on, in the order of their labels; None takes every category, in the
-            file's order. Boxes of other categories are counted in `DetectionData.skipped`.
+            file's order. Boxes of other categories are counted in `DetectionData.other_classes`.
         name: what to call the split; the file's stem by default.
         partial: let some of `classes` be absent from the file, as long as one is there: for a
             validation file that is read with the training file's classes.
@@ -60,7 +60,7 @@ def read_coco(
     columns = _annotations(document, where, table, categories)
     chosen = _choose(categories, columns, classes, where, partial)
     paths = _files(table, images, where)
-    return _assemble(name or annotations.stem, table, paths, columns, chosen)
+    return _assemble(name or annotations.stem, table, paths, categories, columns, chosen)
 
 
 def read_categories(annotations: Path) -> tuple[str, ...]:
@@ -257,7 +257,12 @@ def _files(table: _Images, images: Path, where: str) -> list[Path]:
 
 
 def _assemble(
-    name: str, table: _Images, paths: list[Path], columns: _Columns, chosen: _Classes
+    name: str,
+    table: _Images,
+    paths: list[Path],
+    categories: list[tuple[int, str]],
+    columns: _Columns,
+    chosen: _Classes,
 ) -> DetectionData:
     label_of = {id_: label for label, id_ in enumerate(chosen.ids)}
     labels = np.array([label_of.get(id_, -1) for id_ in columns.categories.tolist()], dtype=np.int64)
@@ -278,7 +283,8 @@ def _assemble(
         for index, reason in sorted(reasons.items())
         if labels[index] >= 0
     )
-    skipped = int((labels < 0).sum())
+    names = dict(categories)
+    others = Counter(names[id_] for id_ in columns.categories[labels < 0].tolist())
     wanted = np.flatnonzero(usable & (labels >= 0))
     wanted = wanted[np.argsort(columns.rows[wanted], kind="stable")]
     boxes, labels = boxes[wanted], labels[wanted]
@@ -304,7 +310,7 @@ def _assemble(
         )
         for row, path in enumerate(paths)
     )
-    return DetectionData(name, chosen.names, chosen.ids, images, dropped, skipped)
+    return DetectionData(name, chosen.names, chosen.ids, images, dropped, others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ edges exclusive (COCO's ``x + w``); VOC's one-based inclusive corners are conver
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,8 @@ class DetectionData:
         category_ids: COCO category id of each class.
         images: in the annotation file's order.
         dropped: boxes of these classes left out on reading, and why.
-        skipped: how many boxes belong to classes that were not asked for.
+        other_classes: how many boxes belong to each class that was not asked for, by its name.
+        notes: what else a person should know of the split, each a sentence without its name.
     """
 
     name: str
@@ -69,7 +70,8 @@ class DetectionData:
     category_ids: tuple[int, ...]
     images: tuple[ImageRecord, ...]
     dropped: tuple[DroppedBox, ...] = field(default=())
-    skipped: int = 0
+    other_classes: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,6 +80,11 @@ class DetectionData:
     def box_count(self) -> int:
         """Boxes over all images, crowds included."""
         return sum(len(image.boxes) for image in self.images)
+
+    @property
+    def skipped(self) -> int:
+        """How many boxes belong to classes that were not asked for."""
+        return sum(self.other_classes.values())
 
     def summary(self) -> dict[str, Any]:
         """``images``, ``boxes`` and a ``digest`` of what is learned from the annotations, wherever they lie."""

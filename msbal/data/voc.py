@@ -52,7 +52,7 @@ def read_voc(
             with -1 there are not in the set.
         classes: names in the order of their labels; None takes those found, sorted, which for VOC itself
             is the usual order of its 20 classes. Boxes of others are counted in
-            `DetectionData.skipped`.
+            `DetectionData.other_classes`.
         name: what to call the split; the sets by default.
         partial: let some of `classes` not occur, as long as one does; see `read_coco`.
 
@@ -302,11 +302,12 @@ def _assemble(
     classes: tuple[str, ...],
 ) -> DetectionData:
     label_of = {category: label for label, category in enumerate(classes)}
-    images, dropped, skipped = [], [], 0
+    images, dropped = [], []
+    others: Counter[str] = Counter()
     for number, (entry, (size, things)) in enumerate(zip(entries, parsed, strict=True), start=1):
         assert entry.annotation is not None and entry.image is not None
         wanted = [(index, thing) for index, thing in enumerate(things) if thing.name in label_of]
-        skipped += len(things) - len(wanted)
+        others.update(thing.name for thing in things if thing.name not in label_of)
         corners = np.array([thing.corners for _, thing in wanted], dtype=np.float64).reshape(-1, 4)
         # xmax == xmin would be one pixel wide in VOC's inclusive corners; in practice it is a click
         # without a drag, and everyone's converters drop it.
@@ -337,4 +338,4 @@ def _assemble(
             )
         )
     ids = tuple(range(1, len(classes) + 1))
-    return DetectionData(name, classes, ids, tuple(images), tuple(dropped), skipped)
+    return DetectionData(name, classes, ids, tuple(images), tuple(dropped), others)

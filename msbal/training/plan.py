@@ -11,6 +11,7 @@ from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.data.load import load
 from msbal.data.model import DetectionData
+from msbal.data.remarks import remarks
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
 from msbal.spec import RunSpec, check_interval
@@ -94,7 +95,7 @@ def prepare(spec: RunSpec) -> Plan:
     intervals = iterations // spec.balance.interval
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals,
-        _warnings(spec, iterations, intervals, train, balancers),
+        _warnings(spec, iterations, intervals, train, val, balancers),
     )  # fmt: skip
 
 
@@ -138,7 +139,12 @@ def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
 
 
 def _warnings(
-    spec: RunSpec, iterations: int, intervals: int, train: DetectionData, balancers: BalancerSet
+    spec: RunSpec,
+    iterations: int,
+    intervals: int,
+    train: DetectionData,
+    val: DetectionData | None,
+    balancers: BalancerSet,
 ) -> list[str]:
     found = []
     decides = spec.balance.strategy not in ("equal", "fixed")
@@ -154,9 +160,4 @@ def _warnings(
     unfinished = iterations % spec.balance.interval
     if decides and unfinished and intervals < FEW_INTERVALS:
         found.append(f"iterations left over after the last whole interval decide nothing: {unfinished}")
-    if train.dropped:
-        first = train.dropped[0]
-        found.append(
-            f"{len(train.dropped)} boxes are left out, the first {first.annotation} of {first.image}: {first.reason}"
-        )
-    return found
+    return [*found, *remarks(train), *(remarks(val) if val is not None else ())]
