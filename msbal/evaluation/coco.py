@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,13 +57,17 @@ def accumulate(
     Raises:
         BackendError: where none is installed, or the one asked for is not.
     """
+    # hotcoco takes the ids of detections as float64, which holds whole numbers up to 2^53. Only their order matters
+    # (images rank equal scores, categories rank classes), so each id gives way to its place among them, from 1.
+    truth = replace(truth, image_id=_places(truth.image_id))
+    category_ids = _places(np.array(data.category_ids, dtype=np.int64))
     images = [
-        {"id": i.id, "width": i.width, "height": i.height, "file_name": i.path.name} for i in data.images
+        {"id": id_, "width": i.width, "height": i.height, "file_name": i.path.name}
+        for id_, i in zip(truth.image_id.tolist(), data.images, strict=True)
     ]
     categories = [
-        {"id": id_, "name": name} for id_, name in zip(data.category_ids, data.classes, strict=True)
+        {"id": id_, "name": name} for id_, name in zip(category_ids.tolist(), data.classes, strict=True)
     ]
-    category_ids = np.array(data.category_ids, dtype=np.int64)
     for name in (evaluator,) if evaluator else EVALUATORS:
         try:
             run = _RUNNERS[name]()
@@ -98,6 +102,11 @@ def class_figures(result: Accumulated, data: DetectionData) -> dict[str, dict[st
         means = (_mean(cut) for cut in cuts)
         found[name] = dict(zip(CLASS_FIGURES, means, strict=True))
     return found
+
+
+def _places(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    places: NDArray[np.int64] = np.unique(ids, return_inverse=True)[1] + 1
+    return places
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

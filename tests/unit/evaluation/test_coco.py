@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from needed import need_packages
 from msbal.data.model import DetectionData, subset
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
-from msbal.evaluation.coco import CLASS_FIGURES, EVALUATORS, FIGURES, accumulate, figures
+from msbal.evaluation.coco import CLASS_FIGURES, EVALUATORS, FIGURES, accumulate, class_figures, figures
 from msbal.evaluation.columns import ground_truth
 from msbal.evaluation.predictions import sift
 
@@ -76,6 +77,41 @@ def test_every_evaluator_is_pycocotools_to_the_last_printed_digit(
     if evaluator == "hotcoco":
         assert np.array_equal(result.stats, reference.stats)
         assert np.array_equal(result.precision, reference.eval["precision"])
+
+
+STAMP = 1_717_171_717_171_717_171  # nanoseconds; as float64, neighbours are the same number
+RENUMBERED = {
+    "image ids that are time stamps": (lambda id_: STAMP + id_, int),
+    "category ids that are hashes": (int, lambda id_: 2**63 - 1 - id_),
+    "both negative, around 0 and large": (lambda id_: (id_ - 60) * 2**55, lambda id_: (id_ - 5) * 2**60),
+}
+
+
+@pytest.mark.parametrize("evaluator", EVALUATORS)
+@pytest.mark.parametrize("case", RENUMBERED)
+def test_ids_of_any_size_give_pycocotools_figures(evaluator: str, case: str) -> None:
+    image_id, category_id = RENUMBERED[case]
+    data, predictions = make_scenes(seed=9, images=20)
+    data = replace(
+        data,
+        category_ids=tuple(category_id(id_) for id_ in data.category_ids),
+        images=tuple(replace(image, id=image_id(image.id)) for image in data.images),
+    )
+    for entry in predictions:
+        entry["image_id"], entry["category_id"] = (
+            image_id(entry["image_id"]),
+            category_id(entry["category_id"]),
+        )
+    reference, _ = by_pycocotools(data, predictions)
+    assert reference.stats[0] > 0.1
+    detections, _, remarks = sift(predictions, data)
+    assert not remarks.lines()
+    result = accumulate(data, ground_truth(data), detections, installed(evaluator))
+    np.testing.assert_allclose(result.stats, reference.stats, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.precision, reference.eval["precision"], rtol=0, atol=1e-12)
+    for number, (name, found) in enumerate(class_figures(result, data).items()):
+        alone, _ = by_pycocotools(data, predictions, category=data.category_ids[number])
+        assert (-1 if found["AP"] is None else found["AP"]) == pytest.approx(alone.stats[0], abs=1e-12), name
 
 
 def test_the_scenes_are_hard() -> None:
