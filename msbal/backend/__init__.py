@@ -17,11 +17,13 @@ from msbal.backend.protocol import (
     LevelGroup,
     Monitor,
     OffersStarter,
+    ReadsImages,
     SetsSchedule,
     SplitLosses,
 )
 
 __all__ = [
     "ENTRY_POINT_GROUP", "HONOURED", "Backend", "ChecksData", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
-    "LevelGroup", "Monitor", "OffersStarter", "SetsSchedule", "SplitLosses", "installed_backends", "load_backend",
+    "LevelGroup", "Monitor", "OffersStarter", "ReadsImages", "SetsSchedule", "SplitLosses", "installed_backends",
+    "load_backend",
 ]  # fmt: skip

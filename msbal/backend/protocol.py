@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-    from msbal.data.model import DetectionData
+    from msbal.data.model import DetectionData, ImageRecord
     from msbal.engine import BalancerSet, LevelLosses
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import RunSpec
@@ -170,7 +172,8 @@ class Detector(Protocol):
 class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
-    What it may also have: `SetsSchedule`, `Honours`, `OffersStarter`; a detector of its: `CountsBoxes`, `ChecksData`.
+    What it may also have: `SetsSchedule`, `Honours`, `OffersStarter`; a detector of its: `CountsBoxes`, `ChecksData`,
+    `ReadsImages`.
 
     Attributes:
         name: as in the spec's ``backend:``.
@@ -252,4 +255,16 @@ class ChecksData(Protocol):
 
         Raises:
             DataError: naming what is missing.
+        """
+
+
+@runtime_checkable
+class ReadsImages(Protocol):
+    """A detector whose framework reads the image files itself, which msbal then proves to be right."""
+
+    def read_images(self, record: ImageRecord) -> Sequence[NDArray[np.uint8]]:
+        """An image as training and evaluation read it, before anything is done to it.
+
+        Returns:
+            ``[H, W, 3]`` RGB for each way in which it is read; none where its pixels are not 8-bit RGB there.
         """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import yaml
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msbal.backend import CountsBoxes, LevelGroup
 from msbal.records import RunDirectory, read_intervals
@@ -32,7 +34,8 @@ def train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
             RunDirectory(spec.output).check(resume=resume, force=force)
             if resume:
                 check_same_run(spec, RunDirectory(spec.output))
-        plan = prepare(spec)
+        with _looking_into_images(shown=rank() == 0 and mode != "quiet") as progress:
+            plan = prepare(spec, progress)
         run = claim(spec, resume, force)
         first = rank() == 0
         if first and mode != "quiet":
@@ -95,7 +98,8 @@ def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
 
 def print_plan(spec: RunSpec) -> None:
     """The complete spec as YAML, then the plan as comments: the output is a spec itself."""
-    plan = prepare(spec)
+    with _looking_into_images() as progress:
+        plan = prepare(spec, progress)
     console = Console(soft_wrap=True, highlight=False)
     console.print(yaml.safe_dump(dump_spec(spec), sort_keys=False, allow_unicode=True), end="", markup=False)
     lines = [
@@ -109,6 +113,18 @@ def print_plan(spec: RunSpec) -> None:
         *(f"note: {warning}" for warning in plan.warnings),
     ]
     console.print("\n".join(f"# {line}" for line in lines), markup=False)
+
+
+@contextmanager
+def _looking_into_images(shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal while images are decoded, which takes its time where they are large."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not (shown and console.is_terminal),
+    ) as bar:  # fmt: skip
+        task = bar.add_task("looking into the images", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def boxes_per_level(plan: Plan) -> list[str]:

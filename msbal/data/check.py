@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from msbal.data.files import listed, printable
-from msbal.data.model import DetectionData
-from msbal.data.pictures import size_matches
+from msbal.data.model import DetectionData, ImageRecord
+from msbal.data.pictures import REMEDY, Header, misfit, read_header
 from msbal.errors import DataError
 
-_LOOKED_AT = 1000
+LOOKED_AT = 1000
 
 
 def require_boxes(data: DetectionData, where: str) -> None:
@@ -22,26 +23,72 @@ def require_boxes(data: DetectionData, where: str) -> None:
         raise DataError(where, found, f"boxes in its {len(data)} images")
 
 
-def require_readable_images(data: DetectionData, where: str, limit: int = _LOOKED_AT) -> None:
+def spread(count: int, limit: int = LOOKED_AT) -> Sequence[int]:
+    """`limit` of `count` indices, spread evenly; all of them where there are no more."""
+    return range(count) if count <= limit else sorted({i * count // limit for i in range(limit)})
+
+
+def look_at_images(data: DetectionData, where: str, limit: int = LOOKED_AT) -> list[str]:
     """Look at the headers of the image files, `limit` of them spread evenly where there are more.
 
+    Returns:
+        what is to be said of them: how many carry an EXIF orientation, and what is done about it.
+
     Raises:
-        DataError: where some are no images, or not of the size that their annotations say (the boxes
-            would be in the wrong places).
+        DataError: where some are no images, not of the size that their annotations say (the boxes would be in the
+            wrong places), or of more than 8 bits a channel.
     """
-    count = len(data)
-    chosen: Sequence[int] = range(count)
-    if count > limit:
-        chosen = sorted({i * count // limit for i in range(limit)})
-    wrong = []
+    chosen = spread(len(data), limit)
+    wrong: list[tuple[Path, str, str]] = []
+    oriented: list[tuple[ImageRecord, Header]] = []
     for index in chosen:
         image = data.images[index]
-        problem = size_matches(image.path, image.width, image.height)
-        if problem is not None:
-            wrong.append((image.path, problem))
+        try:
+            header = read_header(image.path)
+            problem = misfit(header, image.width, image.height)
+        except DataError as error:
+            wrong.append((image.path, error.found, ""))
+            continue
+        if problem:
+            wrong.append((image.path, problem, REMEDY if header.depth else ""))
+        elif header.orientation != 1:
+            oriented.append((image, header))
+    refuse(wrong, len(chosen), where)
+    return _orientations(oriented, len(chosen), len(data)) if oriented else []
+
+
+def refuse(wrong: Sequence[tuple[Path, str, str]], looked_at: int, where: str) -> None:
+    """Raise a DataError for the first of the wrong images, which counts the others.
+
+    Args:
+        wrong: path, what is wrong, and what to do about it where that can be said.
+    """
     if wrong:
-        path, problem = wrong[0]
-        others = listed((other.name for other, _ in wrong[1:]), len(wrong) - 1)
+        path, problem, fix = wrong[0]
+        others = listed((other.name for other, *_ in wrong[1:]), len(wrong) - 1)
         also = f", also {others}" if others else ""
-        found = f"{printable(str(path))} {problem} ({len(wrong)} of {len(chosen)} images looked at are wrong{also})"
-        raise DataError(where, found, fix="mend or remove these images")
+        found = (
+            f"{printable(str(path))} {problem} ({len(wrong)} of {looked_at} images looked at are wrong{also})"
+        )
+        raise DataError(where, found, fix=fix or "mend or remove these images")
+
+
+def _orientations(found: Sequence[tuple[ImageRecord, Header]], looked_at: int, count: int) -> list[str]:
+    stored = [image for image, header in found if not header.is_turned(image.width, image.height)]
+    unclear = [image for image, header in found if header.size == header.shown]
+    of = f"{looked_at} images" if looked_at == count else f"the {looked_at} images looked at"
+    if len(found) > len(stored):
+        text = f"{len(found)} of {of} carry an EXIF orientation and are turned as it says"
+        if stored:
+            text += (
+                f", except {len(stored)} that are annotated as stored, e.g. {printable(stored[0].path.name)}"
+            )
+        if unclear:
+            text += (
+                f"; of {len(unclear)} the size cannot tell whether they were annotated so, e.g. "
+                f"{printable(unclear[0].path.name)}: if not, remove the orientation from the files"
+            )
+        return [text]
+    return [
+        f"{len(found)} of {of} carry an EXIF orientation and are annotated as stored: they are not turned"
+    ]

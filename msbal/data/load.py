@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from msbal.data.check import require_boxes, require_readable_images
+from msbal.data.check import look_at_images, require_boxes
 from msbal.data.coco import read_categories, read_coco
 from msbal.data.generated import generate, read_generated
 from msbal.data.model import DetectionData
@@ -63,9 +64,9 @@ def load(
         return None
     data = _read(spec, split, spec.classes or classes, progress)
     require_boxes(data, f"data.{split}")
-    if spec.format != "generated":
-        require_readable_images(data, f"data.{split}")
-    return data
+    if spec.format == "generated":
+        return data
+    return replace(data, notes=(*data.notes, *look_at_images(data, f"data.{split}")))
 
 
 def _read(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.data.model import DetectionData
+from msbal.data.pictures import read_pixels
 from msbal.errors import DataError
 from msbal.evaluation.columns import Detections, GroundTruth, ground_truth
 from msbal.evaluation.matching import voc_claims
@@ -67,6 +68,8 @@ def draw(
     Raises:
         DataError: where there are no predictions, or none of the images can be read.
     """
+    from PIL import Image as PillowImage
+
     data = runs[0].data
     if data is None or any(run.detections is None for run in runs):
         name = next(run.name for run in runs if run.detections is None)
@@ -82,9 +85,9 @@ def draw(
             break
         record = data.images[index]
         try:
-            photograph = _open(record.path)
-        except (OSError, ValueError, SyntaxError) as error:
-            failed.append(f"{record.path} cannot be drawn: {getattr(error, 'strerror', None) or error}")
+            photograph = PillowImage.fromarray(read_pixels(record.path, record.width, record.height))
+        except DataError as error:
+            failed.append(f"{record.path} cannot be drawn: it {error.found}")
             if len(failed) == 1000 and not written:
                 break
             continue
@@ -124,14 +127,6 @@ def _above(detections: Detections, truth: GroundTruth, threshold: float) -> _Sho
         detections.image[keep], detections.label[keep], detections.box[keep], detections.score[keep]
     )
     return _Shown(kept, *voc_claims(truth, kept))
-
-
-def _open(path: Path) -> Image:
-    """The photograph as it is stored: boxes speak of the stored pixels, whatever EXIF says of rotation."""
-    from PIL import Image as PillowImage
-
-    with PillowImage.open(path) as file:
-        return file.convert("RGB")
 
 
 def _picture(

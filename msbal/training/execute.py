@@ -29,6 +29,7 @@ from msbal.records import (
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
 from msbal.training.distributed import barrier, rank, world_size
+from msbal.training.images import BesideTraining
 from msbal.training.plan import Plan
 from msbal.training.resume import choose_checkpoint
 from msbal.training.stop import StopRequest
@@ -142,8 +143,12 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             evaluate=evaluate_now if plan.val is not None else None,
             stop_requested=agreed,
         )
-        plan.detector.train(job)
+        # Before the training, every process has looked at the same images; the others are for one to look at.
+        with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
+            plan.detector.train(job)
         recorder.flush()
+        if images is not None and images.error is not None:
+            raise images.error
         if agreed.stopped:
             return Outcome(run, finished=False, metrics=None)
         _require_finite(run)

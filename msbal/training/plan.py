@@ -15,6 +15,7 @@ from msbal.data.remarks import remarks
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
 from msbal.spec import RunSpec, check_interval
+from msbal.training.images import ImageCheck, Progress
 
 FEW_INTERVALS = 20
 
@@ -26,6 +27,7 @@ class Plan:
     Attributes:
         iterations: the whole run's length.
         intervals: decisions in it.
+        images: the image files, of which a large data set's are looked into beside the training.
         warnings: what a person should know before it starts.
     """
 
@@ -37,6 +39,7 @@ class Plan:
     balancers: BalancerSet
     iterations: int
     intervals: int
+    images: ImageCheck
     warnings: list[str] = field(default_factory=list)
 
 
@@ -73,8 +76,11 @@ def ready_backend(name: str) -> Backend:
     return backend
 
 
-def prepare(spec: RunSpec) -> Plan:
+def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     """Read the data, build the model and check that the spec fits both.
+
+    Args:
+        progress: called with the images looked into and to look into.
 
     Raises:
         SpecError: where something does not fit.
@@ -93,8 +99,12 @@ def prepare(spec: RunSpec) -> Plan:
     iterations = detector.iterations(train)
     check_interval(spec.balance.interval, iterations)
     intervals = iterations // spec.balance.interval
+    splits = {"data.train": train, **({} if val is None else {"data.val": val})}
+    # What is generated is drawn as it is described.
+    images = ImageCheck({} if spec.data.format == "generated" else splits, detector, spec.backend)
+    images.before_training(progress)
     return Plan(
-        spec, backend, train, val, detector, balancers, iterations, intervals,
+        spec, backend, train, val, detector, balancers, iterations, intervals, images,
         _warnings(spec, iterations, intervals, train, val, balancers),
     )  # fmt: skip
 

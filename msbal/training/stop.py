@@ -32,6 +32,10 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def request(self) -> None:
+        """Ask for a checkpoint and an end, as a signal does."""
+        self.requested = True
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested, True
         if self.at_once or (again and number == signal.SIGINT):

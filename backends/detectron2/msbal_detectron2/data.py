@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import SizeMismatchError
+from detectron2.data.detection_utils import SizeMismatchError, read_image
 from detectron2.structures import BoxMode
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from msbal.backend.kit.seeding import mix
@@ -75,6 +76,14 @@ def map_image(mapper: Mapper, record: ImageRecord, outlines: Outlines | None = N
         raise DataError(str(record.path), str(error), f"{record.width} x {record.height} pixels") from error
     except (OSError, SyntaxError) as error:
         raise DataError(str(record.path), f"cannot be read: {error}", "an image") from error
+
+
+def read_images(record: ImageRecord, mapper: Any) -> list[NDArray[np.uint8]]:
+    """``[H, W, 3]`` RGB as a mapper reads it; none where it reads other colours than RGB or BGR."""
+    if mapper.image_format not in ("RGB", "BGR"):
+        return []
+    pixels = read_image(str(record.path), format=mapper.image_format)
+    return [pixels if mapper.image_format == "RGB" else pixels[:, :, ::-1]]
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.engine import HookBase, hooks
 from detectron2.layers import FrozenBatchNorm2d
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -21,7 +23,7 @@ from msbal.backend.kit.learned import add_learned
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.pace import Pace
 from msbal.backend.kit.predictions import coco_results
-from msbal.data.model import DetectionData
+from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.record import IntervalRecord
 from msbal.spec import RunSpec
@@ -30,7 +32,7 @@ from msbal.training.distributed import rank, resolve_device, world_size
 from msbal.training.stream import Positions
 from msbal_detectron2 import checkpoints, probing
 from msbal_detectron2.assignment import count_boxes
-from msbal_detectron2.data import Stream, map_image
+from msbal_detectron2.data import Stream, map_image, read_images
 from msbal_detectron2.hook import put_scalars
 from msbal_detectron2.masks import Outlines
 from msbal_detectron2.recipe import Masks, Recipe, read_recipe
@@ -72,6 +74,10 @@ class Detectron2Detector:
         outlines = self._read_outlines(data)
         mapper = self.recipe.mapper(training=True, augment=False, masks=_kind(outlines))
         return [map_image(mapper, data.images[index], outlines) for index in indices]
+
+    def read_images(self, record: ImageRecord) -> list[NDArray[np.uint8]]:
+        """See `msbal.backend.ReadsImages`; training and inference read alike."""
+        return read_images(record, self.recipe.mapper(training=False))
 
     def check_data(self, train: DetectionData) -> None:
         """Refuse data in which an object has no mask, where masks are learned.

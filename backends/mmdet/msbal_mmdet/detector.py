@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
+from numpy.typing import NDArray
 from torch import nn
 
 from msbal.backend import Job
-from msbal.data.model import DetectionData
+from msbal.data.model import DetectionData, ImageRecord
 from msbal.spec import RunSpec
 from msbal_mmdet import checkpoints, pipeline
 from msbal_mmdet.images import naming_images
@@ -43,6 +45,10 @@ class MMDetDetector(ModelLosses):
         outlines = self.outlines(data)
         transform = pipeline.measuring(self.config, masks=outlines is not None)
         return pipeline.collate([transform(pipeline.info(data.images[i], outlines)) for i in indices])
+
+    def read_images(self, record: ImageRecord) -> list[NDArray[np.uint8]]:
+        """See `msbal.backend.ReadsImages`: as the config trains and as it evaluates."""
+        return pipeline.read_images(self.config, record)
 
     def check_data(self, train: DetectionData) -> None:
         """Refuse data in which an object has no mask, where masks are learned.

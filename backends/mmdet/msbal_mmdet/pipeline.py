@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from numpy.typing import NDArray
 from torch import Tensor
 
 from msbal.backend.kit import predictions as kit
@@ -60,6 +62,22 @@ def measuring(config: Config, masks: bool = False) -> Compose:
     # Before everything else: mmdet's evaluation loads boxes after resizing, as its metrics want the originals.
     load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
     return Compose([steps[0], load, *steps[1:], {"type": "PackDetInputs", "meta_keys": _META}])
+
+
+def read_images(config: Config, record: ImageRecord) -> list[NDArray[np.uint8]]:
+    """``[H, W, 3]`` RGB as the config's steps for training and for evaluation load it, where these are colours."""
+    loading = [
+        part["pipeline"][0] for part in walk(config.get("train_dataloader") or {}) if part.get("pipeline")
+    ][:1]
+    loading += [step for step in test_transforms(config)[:1] if step not in loading]
+    found = []
+    for step in loading:
+        if kind(step) != "LoadImageFromFile":
+            continue
+        pixels = Compose([step])(info(record))["img"]
+        if pixels.ndim == 3 and pixels.shape[2] == 3:
+            found.append(pixels[:, :, ::-1].astype(np.uint8))
+    return found
 
 
 def info(record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from msbal.training.distributed import world_size
 from msbal_torchvision import checkpoints
 from msbal_torchvision.assignment import count_boxes
 from msbal_torchvision.losses import Measurable
-from msbal_torchvision.pixels import read_image, read_target, to_device
+from msbal_torchvision.pixels import read_image, read_target, require_extent, to_device
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -42,7 +42,13 @@ class TorchvisionDetector(Measurable):
         self.average: nn.Module | None = None
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
-        """Images and targets on the device, as ``model(images, targets)`` takes them."""
+        """Images and targets on the device, as ``model(images, targets)`` takes them.
+
+        Raises:
+            DataError: where an image cannot be read, or resizing leaves nothing of it.
+        """
+        for index in indices:
+            require_extent(data.images[index], self.model.transform)
         samples = [(read_image(data.images[i]), read_target(data.images[i])) for i in indices]
         return to_device(samples, self.device)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
@@ -16,6 +15,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from msbal.backend.kit.seeding import mix
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.data.pictures import read_pixels
 from msbal.errors import DataError
 from msbal.training.stream import image_at
 
@@ -23,32 +23,36 @@ Sample = tuple[Tensor, dict[str, Tensor]]
 
 
 def read_image(record: ImageRecord) -> Tensor:
-    """``[3, H, W]`` uint8, in the pixel order of the file.
+    """``[3, H, W]`` uint8, turned as `msbal.data.pictures` says.
 
     Raises:
         DataError: where the file cannot be read, or has another size than the annotations say.
     """
-    expected = (record.width, record.height)
-    try:
-        with Image.open(record.path) as file:
-            size = file.size
-            # Looked at first: a few bytes may speak of gigabytes of pixels.
-            if sorted(size) == sorted(expected):
-                picture = file.convert("RGB")
-                if picture.size != expected:
-                    # Some tools annotate a picture as it is shown, not as it is stored.
-                    picture = ImageOps.exif_transpose(file).convert("RGB")
-                size = picture.size
-                pixels = np.asarray(picture)
-    except Exception as error:  # Pillow's readers raise anything on damaged files
-        raise DataError(str(record.path), f"cannot be read: {error}", "an image") from error
-    if size != expected:
+    pixels = read_pixels(record.path, record.width, record.height)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def require_extent(record: ImageRecord, resizing: Any) -> None:
+    """Refuse an image of which a model's own resizing leaves less than a pixel.
+
+    Args:
+        resizing: the model's ``transform``.
+
+    Raises:
+        DataError: naming the image.
+    """
+    sides = sorted((record.width, record.height))
+    limit = getattr(resizing, "max_size", None)
+    shorter = getattr(resizing, "min_size", None)
+    if limit is None or not shorter or getattr(resizing, "fixed_size", None):
+        return
+    scale = min(min(shorter) / sides[0], limit / sides[1])
+    if sides[0] * scale < 1:
         raise DataError(
             str(record.path),
-            f"is {size[0]} x {size[1]} pixels",
-            f"{record.width} x {record.height}, as the annotations say",
+            f"is {record.width} x {record.height} pixels, of which resizing to at most {limit} leaves nothing",
+            fix="cut images this long into parts, or raise model.max_size",
         )
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
 def read_target(record: ImageRecord) -> dict[str, Tensor]:

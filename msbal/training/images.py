@@ -1,0 +1,183 @@
+"""Images are opened before a run needs them: what is broken, or read wrongly by the framework, is found at the start.
+
+What a data set of usual size has is decoded before the training; of a larger one a spread sample, and the rest beside
+the training, which ends where one is bad.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msbal.backend import Detector, ReadsImages
+from msbal.data.check import refuse, spread
+from msbal.data.files import named
+from msbal.data.model import DetectionData, ImageRecord
+from msbal.data.pictures import Header, decode, read_header, read_pixels, turn
+from msbal.errors import DataError, MsbalError
+
+Progress = Callable[[int, int], None]
+
+PROVEN_BY = 3  # images of one kind
+MAX_DIFFERENCE = (
+    16.0  # of 255, on average: decoders round, and convert colours for print, a little differently
+)
+ODD_ASPECT = 16.0
+
+
+class ImageCheck:
+    """Looks into the image files of a run, each once.
+
+    Args:
+        splits: by the spec's key, ``data.train`` and ``data.val``.
+        detector: where its framework reads files itself, that is compared to how they are to be read, for a few images
+            of every kind of file.
+        backend: its name, for messages.
+    """
+
+    def __init__(self, splits: dict[str, DetectionData], detector: Detector, backend: str) -> None:
+        self._splits, self._detector, self._backend = splits, detector, backend
+        self._read = detector.read_images if isinstance(detector, ReadsImages) else None
+        self._proven: Counter[tuple[object, ...]] = Counter()
+
+    def before_training(self, progress: Progress | None = None) -> None:
+        """Look into a spread sample of each split; into all of a small one.
+
+        Raises:
+            DataError: naming the first bad image, with how many there are.
+        """
+        chosen = {key: spread(len(data)) for key, data in self._splits.items()}
+        total, done = sum(map(len, chosen.values())), 0
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for key, indices in chosen.items():
+                images = [self._splits[key].images[i] for i in indices]
+                wrong = []
+                for image, problem in zip(images, pool.map(self.problem, images), strict=True):
+                    done += 1
+                    if problem is not None:
+                        wrong.append((image.path, *problem))
+                    if progress is not None:
+                        progress(done, total)
+                refuse(wrong, len(images), key)
+        for key, data in self._splits.items():
+            self._odd_shapes(key, data)
+
+    def rest(self) -> Iterator[ImageRecord]:
+        """What `before_training` did not look into; what is evaluated on first."""
+        for data in reversed(self._splits.values()):
+            seen = set(spread(len(data)))
+            yield from (image for i, image in enumerate(data.images) if i not in seen)
+
+    def problem(self, image: ImageRecord) -> tuple[str, str] | None:
+        """What is wrong with an image, and what to do; None where nothing is."""
+        try:
+            header = read_header(image.path)
+            turned = header.is_turned(image.width, image.height)
+            kind = (header.format, header.mode, header.orientation, turned)
+            if self._read is None or self._proven[kind] >= PROVEN_BY:
+                decode(image.path)
+                return None
+            self._proven[kind] += 1
+            pixels = read_pixels(image.path, image.width, image.height)
+            try:
+                readings = self._read(image)
+            except MsbalError:
+                raise
+            except Exception as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                return f"cannot be read by {self._backend}: {reason}", "save it as a JPEG or PNG"
+            return next(
+                filter(None, (self._misread(reading, pixels, header, turned) for reading in readings)), None
+            )
+        except DataError as error:
+            return error.found, error.fix
+
+    def _odd_shapes(self, key: str, data: DetectionData) -> None:
+        """Make a batch of the longest and of the highest image, where they are very long or high."""
+        aspects = np.array([image.width / image.height for image in data.images])
+        for index in sorted({int(aspects.argmin()), int(aspects.argmax())}):
+            image = data.images[index]
+            if 1 / ODD_ASPECT <= aspects[index] <= ODD_ASPECT:
+                continue
+            try:
+                self._detector.batch(data, [index])
+            except MsbalError:
+                raise
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                raise DataError(
+                    key,
+                    f"{named(image.path)} is {image.width} x {image.height} pixels, which {self._backend} cannot "
+                    f"resize: {reason}",
+                    fix="cut images this long into parts",
+                ) from error
+
+    def _misread(
+        self, reading: NDArray[np.uint8], pixels: NDArray[np.uint8], header: Header, turned: bool
+    ) -> tuple[str, str] | None:
+        right = _difference(reading, pixels)
+        otherwise = turn(pixels, _BACK[header.orientation] if turned else header.orientation)
+        if _difference(reading, otherwise) < right:
+            done, wanted = ("does not turn", "shown") if turned else ("turns", "stored")
+            return (
+                f"is annotated as {wanted}, but {self._backend} {done} it as its EXIF orientation "
+                f"{header.orientation} says",
+                "turn the pixels themselves or remove the orientation, e.g. with exiftool, so that both agree",
+            )
+        if right > MAX_DIFFERENCE:
+            return (
+                f"({header.format}, {header.mode}) is read wrongly by {self._backend}: other pixels than its own",
+                "save it as an 8-bit RGB JPEG or PNG",
+            )
+        return None
+
+
+_BACK = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
+"""The orientation that undoes another."""
+
+
+def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Mean absolute difference, of 255; infinite where the shapes differ."""
+    if one.shape != other.shape:
+        return float("inf")
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+class BesideTraining:
+    """Looks into the images that are left while a run trains.
+
+    Args:
+        found: called once, from the thread, where one is bad.
+
+    Attributes:
+        error: what was found, or None.
+    """
+
+    def __init__(self, check: ImageCheck, found: Callable[[], None]) -> None:
+        self.error: DataError | None = None
+        self._check, self._found, self._ended = check, found, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="msbal images", daemon=True)
+
+    def __enter__(self) -> BesideTraining:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for image in self._check.rest():
+            if self._ended.is_set():
+                return
+            problem = self._check.problem(image)
+            if problem is not None:
+                self.error = DataError(str(image.path), problem[0], fix=problem[1] or "mend or remove it")
+                self._found()
+                return
