@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msbal.data.files import listed, printable
 from msbal.data.model import DetectionData
 
 
-def remarks(data: DetectionData) -> list[str]:
-    """Sentences about one split, each with its name; empty where there is nothing to say."""
-    found = [_dropped(data)] if data.dropped else []
-    found += [_other_classes(data)] if data.other_classes else []
+def remarks(data: DetectionData, elsewhere: str = "") -> list[str]:
+    """Sentences about one split, each with its name; empty where there is nothing to say.
+
+    Args:
+        elsewhere: what else becomes of boxes that are left out, the end of the sentences about them.
+    """
+    found = [_dropped(data) + elsewhere] if data.dropped else []
+    found += [_other_classes(data) + elsewhere] if data.other_classes else []
     return [*found, *(f"{printable(data.name)}: {note}" for note in data.notes)]
 
 
@@ -25,20 +29,30 @@ def _dropped(data: DetectionData) -> str:
 
 
 def _other_classes(data: DetectionData) -> str:
-    """Which classes' boxes are left out, each with the class that may be meant."""
-    by_count = sorted(data.other_classes.items(), key=lambda item: (-item[1], item[0]))
-    names = [f"`{name}` ({count}{_meant(name, data.classes)})" for name, count in by_count[:5]]
     return (
         f"{printable(data.name)}: {data.skipped} of {_all(data)} boxes {_are(data.skipped)} left out, of classes that "
-        f"are not among those trained: {listed(names, len(by_count), 5)}"
+        f"are not among those trained: {classes_meant(data.other_classes, data.classes)}"
     )
+
+
+def classes_meant(counts: Mapping[str, int], classes: Sequence[str]) -> str:
+    """'`Lamp` (6, is it `lamp`?), `stool` (4)': boxes of foreign classes, each with the class that may be meant."""
+    by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    names = [f"`{name}` ({count}{_meant(name, classes)})" for name, count in by_count[:5]]
+    return listed(names, len(by_count), 5)
 
 
 def _meant(name: str, classes: Sequence[str]) -> str:
     """', is it `lamp`?', for a name that is nearly one of the classes."""
+    known = nearest(name, classes)
+    return "" if known is None else f", is it `{printable(known)}`?"
+
+
+def nearest(name: str, classes: Sequence[str]) -> str | None:
+    """The class whose name is most like this one, if any is much like it."""
     plain = {" ".join(known.split()).casefold(): known for known in reversed(classes)}
     near = difflib.get_close_matches(" ".join(name.split()).casefold(), plain, n=1, cutoff=0.6)
-    return f", is it `{printable(plain[near[0]])}`?" if near else ""
+    return plain[near[0]] if near else None
 
 
 def _all(data: DetectionData) -> int:
