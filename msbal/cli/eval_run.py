@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.evaluation import tables
-from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.compare import Comparison, compare
 from msbal.evaluation.complexity import BalancingCost, Complexity, balancing_cost, detector_complexity
 from msbal.evaluation.runs import (
@@ -24,6 +23,7 @@ from msbal.evaluation.runs import (
     evaluate_entries,
     evaluate_predictions,
     evaluate_run,
+    ground_truth_file,
     names_for,
     run_data,
     validation_split,
@@ -72,6 +72,8 @@ def evaluate_call(call: Call) -> None:
     width, height = _check(call)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     found = _evaluated(call, stderr)
+    for line in dict.fromkeys(line for run in found for line in run.data_remarks):
+        stderr.print(f"[yellow]note:[/] {_plain(line)}")
     for run in found:
         for remark in run.remarks:
             stderr.print(f"[yellow]note:[/] {_plain(run.name)}: {_plain(remark)}")
@@ -129,7 +131,7 @@ def _check(call: Call) -> tuple[int, int]:
 
 def _evaluated(call: Call, stderr: Console) -> list[Evaluated]:
     """Everything that was named, runs first."""
-    data = None if call.annotations is None else read_annotations(call.annotations, call.images)
+    data = None if call.annotations is None else ground_truth_file(call.annotations, call.images)
     checkpoint = (call.checkpoint,) if call.checkpoint is not None else ()
     names = names_for([*call.runs, *call.predictions, *checkpoint])
     found: list[Evaluated] = []

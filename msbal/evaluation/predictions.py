@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ class Remarks:
         total: entries looked at.
         dropped: how many were left out, by reason in words.
         kept: how many are odd and count all the same, by reason in words.
+        notes: sentences about them as a whole.
         damage: what is wrong with the file as a whole, or an empty string.
     """
 
     total: int
     dropped: dict[str, int]
     kept: dict[str, int]
+    notes: tuple[str, ...] = ()
     damage: str = ""
 
     def lines(self) -> list[str]:
@@ -50,11 +52,11 @@ class Remarks:
             for reason, count in self.dropped.items()
         ]
         found += [f"{count:,} of {self.total:,} predictions {reason}" for reason, count in self.kept.items()]
-        return found
+        return [*found, *self.notes]
 
 
 def read_predictions(path: Path, data: DetectionData) -> tuple[list[dict[str, Any]], Detections, Remarks]:
-    """Read a results file.
+    """Read a results file, in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     A file that breaks off, or that holds one JSON object a line, gives what is whole in it.
 
@@ -66,18 +68,18 @@ def read_predictions(path: Path, data: DetectionData) -> tuple[list[dict[str, An
             to `data`.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        raw = path.read_bytes()
     except OSError as error:
         raise DataError(str(path), error.strerror or str(error), "a predictions file") from error
-    entries, damage = _parse(text, path)
+    entries, damage = _parse(raw.decode(json.detect_encoding(raw), errors="replace"), path)
     detections, keep, remarks = sift(entries, data)
-    remarks = Remarks(remarks.total, remarks.dropped, remarks.kept, damage)
+    remarks = replace(remarks, damage=damage)
     if entries and not len(detections):
         raise DataError(
             str(path),
             f"none of its {len(entries):,} predictions can be used ({'; '.join(remarks.dropped)})",
             f"predictions for the images of `{data.name}`",
-            "check that predictions and annotations belong together",
+            *(remarks.notes or ("check that predictions and annotations belong together",)),
         )
     return [entries[i] for i in keep.tolist()], detections, remarks
 
@@ -107,6 +109,7 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
     leave_out(np.logical_not(np.isfinite(box).all(axis=1)), "the box is NaN or infinite")
     leave_out(box[:, 2:].min(axis=1, initial=0.0) < 0, "the box has a negative width or height")
     leave_out(_lookup(image_id, [image.id for image in data.images]) < 0, "the image is unknown")
+    notes = _other_numbers(category_id, data)
     leave_out(_lookup(category_id, data.category_ids) < 0, "the category is unknown")
     image = _lookup(image_id, [record.id for record in data.images])
     kept: dict[str, int] = {}
@@ -117,7 +120,21 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
     if beyond.any():
         kept["lie outside their image: they count as false positives"] = int(beyond.sum())
     detections = Detections(image, _lookup(category_id, data.category_ids), box, score)
-    return detections, index, Remarks(len(entries), dropped, kept)
+    return detections, index, Remarks(len(entries), dropped, kept, notes)
+
+
+def _other_numbers(category_id: NDArray[np.int64], data: DetectionData) -> tuple[str, ...]:
+    """A question where numbers of classes seem to stand in place of category ids."""
+    known = sorted(data.category_ids)
+    if not len(category_id) or not known:
+        return ()
+    low, high = int(category_id.min()), int(category_id.max())
+    from_zero = low == 0 < known[0] and high < len(known)
+    from_one = low > 0 and high == len(known) and known == list(range(len(known)))
+    if not (from_zero or from_one):
+        return ()
+    found = f"its category ids go from {low} to {high}, those of `{data.name}` from {known[0]} to {known[-1]}"
+    return (f"{found}: are they numbers of classes, counted from {0 if from_zero else 1}?",)
 
 
 Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
@@ -182,16 +199,17 @@ def _row(entry: Any) -> tuple[int, int, list[float], float] | str:
     if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
         return "`bbox` is not a list of four numbers"
     numbers = [_number(value) for value in box]
-    ids = [_identity(entry[key]) for key in KEYS[:2]]
+    image_id, category_id = (_identity(entry[key]) for key in KEYS[:2])
     score = _number(entry["score"])
-    for key, value in zip(KEYS[:2], ids, strict=True):
-        if value is None:
-            return f"`{key}` is not a whole number"
+    if isinstance(image_id, str):
+        return f"`image_id` {image_id}"
+    if isinstance(category_id, str):
+        return f"`category_id` {category_id}"
     if any(value is None for value in numbers):
         return "`bbox` is not a list of four numbers"
     if score is None:
         return "`score` is not a number"
-    return ids[0] or 0, ids[1] or 0, [value or 0.0 for value in numbers], score
+    return image_id, category_id, [value or 0.0 for value in numbers], score
 
 
 def _number(value: Any) -> float | None:
@@ -203,14 +221,16 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _identity(value: Any) -> int | None:
-    """A whole number that fits in 64 bits; one that does not is no image's id."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        whole = value
+def _identity(value: Any) -> int | str:
+    """A whole number that fits in 64 bits, or what is wrong with it; one that does not fit is no image's id."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        whole = int(value)
     else:
         number = _number(value)
         if number is None or not math.isfinite(number) or number != math.floor(number):
-            return None
+            return "is not a whole number"
+        if abs(number) >= 2**53:
+            return "is written as a float and beyond 2^53, where digits are lost"
         whole = int(number)
     return whole if -(2**63) < whole < 2**63 else _NEVER
 

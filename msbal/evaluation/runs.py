@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from msbal.data.model import DetectionData
-from msbal.errors import DataError
+from msbal.data.remarks import classes_meant, remarks
+from msbal.errors import DataError, MsbalError
 from msbal.evaluation import evaluate
+from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.columns import Detections, ground_truth
+from msbal.evaluation.foreign import differences, foreign_ids
+from msbal.evaluation.oddities import oddities
 from msbal.evaluation.predictions import read_predictions, sift
 
 if TYPE_CHECKING:
@@ -29,8 +33,8 @@ class Evaluated:
         figures: as `msbal.evaluation.evaluate` gives them; ``per_class`` may be missing.
         data: the ground truth; None where only recorded figures are left.
         detections: the predictions as columns; None likewise.
-        remarks: what was odd, each a sentence.
-        entries: the usable predictions in COCO results format.
+        remarks: what was odd about the predictions, each a sentence.
+        data_remarks: what was odd about the ground truth.
     """
 
     name: str
@@ -38,7 +42,18 @@ class Evaluated:
     data: DetectionData | None = None
     detections: Detections | None = None
     remarks: tuple[str, ...] = ()
-    entries: Sequence[dict[str, Any]] = field(default=(), repr=False)
+    data_remarks: tuple[str, ...] = ()
+
+
+def ground_truth_file(path: Path, images: Path | None = None) -> DetectionData:
+    """A COCO annotation file as ground truth; see `read_annotations`."""
+    data = read_annotations(path, images)
+    truth = ground_truth(data)
+    empty = int((truth.box[:, 2:] <= 0).any(axis=1).sum())
+    if not empty:
+        return data
+    note = f"{empty:,} of {len(truth):,} boxes have no width or height: they count as not found, as in pycocotools"
+    return replace(data, notes=(*data.notes, note))
 
 
 def evaluate_predictions(name: str, path: Path, data: DetectionData) -> Evaluated:
@@ -47,22 +62,36 @@ def evaluate_predictions(name: str, path: Path, data: DetectionData) -> Evaluate
     Raises:
         DataError: where the file cannot be used.
     """
-    entries, detections, remarks = read_predictions(path, data)
-    return Evaluated(name, evaluate(data, detections), data, detections, tuple(remarks.lines()), entries)
+    _, detections, odd = read_predictions(path, data)
+    found = _evaluated(name, data, detections, odd.lines())
+    missed = {
+        class_: entry["boxes"]
+        for class_, entry in found.figures["per_class"].items()
+        if entry["boxes"] and not entry["detections"]
+    }
+    if not missed or not len(detections):
+        return found
+    silent = f"no prediction is of {classes_meant(missed, ())}: these boxes count as not found"
+    return replace(found, remarks=(*found.remarks, silent))
 
 
 def evaluate_entries(name: str, entries: Sequence[dict[str, Any]], data: DetectionData) -> Evaluated:
     """Evaluate what a detector has just predicted."""
-    detections, keep, remarks = sift(entries, data)
-    kept = [entries[i] for i in keep.tolist()]
-    return Evaluated(name, evaluate(data, detections), data, detections, tuple(remarks.lines()), kept)
+    detections, _, odd = sift(entries, data)
+    return _evaluated(name, data, detections, odd.lines())
+
+
+def _evaluated(name: str, data: DetectionData, detections: Detections, remarks_: Sequence[str]) -> Evaluated:
+    found = (*remarks_, *oddities(data, detections))
+    return Evaluated(name, evaluate(data, detections), data, detections, found, tuple(remarks(data)))
 
 
 def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None) -> Evaluated:
     """Evaluate a run's predictions; where it has none yet, give the last figures that it recorded.
 
     Args:
-        data: the ground truth; by default the validation split that the run's spec names.
+        data: the ground truth; by default the validation split that the run's spec names. The classes of the run
+            are found in it by name.
 
     Raises:
         DataError: where there is no run, or nothing has been evaluated yet.
@@ -71,7 +100,7 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
         found = "is a file" if run.path.exists() else "no such folder"
         raise DataError(str(run.path), found, "a run's folder", "a predictions file goes with --predictions")
     if run.predictions_file.exists():
-        return evaluate_predictions(name, run.predictions_file, data or run_data(run))
+        return _own(name, run) if data is None else _on_other_data(name, run, data)
     recorded = _last_recorded(run)
     if recorded is None:
         if not run.exists():
@@ -89,12 +118,52 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
     return Evaluated(name, {k: v for k, v in recorded.items() if k != "iteration"}, remarks=(remark,))
 
 
+def _own(name: str, run: RunDirectory) -> Evaluated:
+    """A run's predictions on its own validation split."""
+    section = _data_section(run)
+    data = _split_of(run, section)
+    _, detections, odd = read_predictions(run.predictions_file, data)
+    found = _evaluated(name, data, detections, odd.lines())
+    if section.format != "coco" or section.holdout is not None:
+        return found
+    return replace(
+        found, data_remarks=tuple(remarks(data, "; `--annotations FILE` counts them as not found"))
+    )
+
+
+def _on_other_data(name: str, run: RunDirectory, data: DetectionData) -> Evaluated:
+    """A run's predictions on ground truth from elsewhere."""
+    try:
+        own = run_data(run)
+    except MsbalError as error:
+        line = (
+            f"its own validation split cannot be read, so its category ids are taken for those of {data.name}"
+        )
+        found = evaluate_predictions(name, run.predictions_file, data)
+        return replace(found, remarks=(*found.remarks, f"{line} ({error})"))
+    ids, lines = foreign_ids(own, data)
+    _, detections, odd = read_predictions(run.predictions_file, replace(data, category_ids=ids))
+    return _evaluated(name, data, detections, (*differences(own, data, ids), *lines, *odd.lines()))
+
+
 def run_data(run: RunDirectory) -> DetectionData:
     """The validation split of a run, read without the backend that trained it.
 
     Raises:
         SpecError: where the run's spec.yaml or the data cannot be used.
     """
+    return _split_of(run, _data_section(run))
+
+
+def _split_of(run: RunDirectory, section: DataSpec) -> DetectionData:
+    try:
+        recorded = _last_recorded(run) or {}
+    except MsbalError:
+        recorded = {}
+    return validation_split(section, str(run.spec_file), list(recorded.get("per_class") or ()))
+
+
+def _data_section(run: RunDirectory) -> DataSpec:
     from pydantic import BaseModel, ValidationError, create_model
 
     from msbal.spec import DataSpec, read_mapping
@@ -108,21 +177,23 @@ def run_data(run: RunDirectory) -> DetectionData:
         )
     except ValidationError as error:
         raise explain(error, str(run.spec_file), only_data) from error
-    return validation_split(spec.data, str(run.spec_file))
+    section: DataSpec = spec.data
+    return section
 
 
-def validation_split(spec: DataSpec, where: str) -> DetectionData:
+def validation_split(spec: DataSpec, where: str, classes: Sequence[str] = ()) -> DetectionData:
     """The validation split of a spec's ``data:`` section.
 
     Args:
         where: the file that the section stands in.
+        classes: that were trained, where that is known: the training split need not be read for them.
 
     Raises:
         DataError: where it has none, or it cannot be used.
     """
     from msbal.data import load
 
-    data = load(spec, "val")
+    data = load(spec, "val", classes or None)
     if data is None:
         fix = "give the ground truth with --annotations"
         raise DataError(where, "names no validation data", "data.val", fix)

@@ -158,7 +158,13 @@ def as_json(
     data = comparison.runs[0].data
     first = comparison.runs[0].name
     described = [
-        {"name": run.name, "figures": run.figures, "remarks": list(run.remarks)} for run in comparison.runs
+        {
+            "name": run.name,
+            "figures": run.figures,
+            "remarks": list(run.remarks),
+            "data_remarks": list(run.data_remarks),
+        }
+        for run in comparison.runs
     ]
     for run, (_, cost, balancing) in zip(described, costs or (), strict=False):
         run["complexity"] = {**cost.to_json(), **(balancing.to_json() if balancing else {})}

@@ -1,0 +1,97 @@
+"""A run's predictions on ground truth that is not the run's own: whose ids are whose, and what differs."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from msbal.data.files import printable
+from msbal.data.model import DetectionData
+from msbal.data.remarks import classes_meant, nearest
+from msbal.evaluation.columns import ground_truth
+
+
+def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ...], list[str]]:
+    """The category id that each class of `other` has in the predictions of a run.
+
+    Classes are the same where their names are. One whose name `other` lacks is still found by its id where the
+    name there is much like it (`lamp`, `Lamp`).
+
+    Args:
+        own: the split that the run predicted on; its category ids are those of the predictions.
+
+    Returns:
+        an id for each class of `other`, one of no prediction where the run lacks the class; and sentences
+        about classes that are not found by name and id alike.
+    """
+    id_of = dict(zip(own.classes, own.category_ids, strict=True))
+    name_of = {id_: name for name, id_ in id_of.items() if name not in other.classes}
+    free = itertools.filterfalse(set(own.category_ids).__contains__, itertools.count(-1, -1))
+    ids: list[int] = []
+    moved, alike = [], []
+    for name, id_ in zip(other.classes, other.category_ids, strict=True):
+        meant = name_of.get(id_)
+        if name in id_of:
+            ids.append(id_of[name])
+            if ids[-1] != id_:
+                moved.append(f"`{printable(name)}` is {id_of[name]} to the run, {id_} there")
+        elif meant is not None and nearest(meant, [name]) is not None:
+            ids.append(id_)
+            alike.append(f"`{printable(meant)}` of the run is `{printable(name)}` there")
+        else:
+            ids.append(next(free))
+    lines = []
+    if moved:
+        lines.append(
+            f"the category ids of {printable(other.name)} are others ({moved[0]}): matched by class name"
+        )
+    if alike:
+        lines.append(f"matched by category id, for the names are nearly alike: {', '.join(alike[:3])}")
+    return tuple(ids), lines
+
+
+def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) -> list[str]:
+    """Sentences about how the split of a run and the ground truth that replaces it differ.
+
+    Args:
+        ids: as `foreign_ids` gives them.
+    """
+    parts, lines = [], []
+    file_of = {image.id: image.path.name for image in own.images}
+    name = printable(other.name)
+    truth, own_truth = ground_truth(other), ground_truth(own)
+    if (len(own), len(own_truth)) != (len(other), len(truth)):
+        parts.append(
+            f"{name} has {len(other):,} images and {len(truth):,} boxes, the run's own validation split "
+            f"{len(own):,} and {len(own_truth):,}"
+        )
+    elif not np.array_equal(own_truth.box, truth.box) and file_of.keys() == {
+        image.id for image in other.images
+    }:
+        clipped = int((own_truth.box != truth.box).any(axis=1).sum())
+        parts.append(f"{clipped:,} boxes of {name} differ from those of the run's own validation split")
+    boxes = np.bincount(truth.label, minlength=len(ids)).tolist()
+    foreign = {
+        class_: count
+        for class_, id_, count in zip(other.classes, ids, boxes, strict=True)
+        if count and id_ not in own.category_ids
+    }
+    unseen = sum(image.id not in file_of for image in other.images)
+    if unseen:
+        parts.append(f"{unseen:,} of the images are not in that, so nothing was predicted on them")
+    if foreign:
+        parts.append(
+            f"{sum(foreign.values()):,} boxes are of classes that it was not trained on and count as not found: "
+            f"{classes_meant(foreign, own.classes)}"
+        )
+    if parts:
+        lines.append("; ".join(parts))
+    others = [image for image in other.images if file_of.get(image.id, image.path.name) != image.path.name]
+    if others:
+        first = others[0]
+        lines.append(
+            f"{len(others):,} image ids of {name} are other files in the run's own split ({first.id} is "
+            f"{printable(first.path.name)}, to the run {printable(file_of[first.id])}): are they the same images?"
+        )
+    return lines

@@ -1,0 +1,68 @@
+"""What looks wrong about predictions that can be used: signs of another format, of a file written twice.
+
+None of it changes a figure; each is a sentence for a person. Shapes: D detections.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from msbal.data.model import DetectionData
+from msbal.evaluation.columns import Detections
+
+_BEYOND = 1.05  # times the image's side: more than any rounding or a detector that does not clip
+_MANY = 0.1  # of the boxes
+
+
+def oddities(data: DetectionData, found: Detections) -> list[str]:
+    """Sentences about a set of detections of `data`; empty where nothing looks odd."""
+    silent = len(data) - len(np.unique(found.image))
+    lines = [f"{silent:,} of {len(data):,} images have no prediction"] if silent > len(data) / 2 else []
+    if not len(found):
+        return lines
+    size = np.array([(image.width, image.height) for image in data.images], dtype=np.float64)[found.image]
+    lines += _places(found.box, size)
+    total, copies = len(found), _copies(found)
+    if copies:
+        lines.append(
+            f"{copies:,} of {total:,} predictions repeat another (image, class, box and score): they count as false "
+            "positives"
+        )
+    low, high = found.score.min(), found.score.max()
+    if low == high and total > 1:
+        lines.append(
+            f"all {total:,} predictions have the score {low:g}: AP ranks predictions by their scores"
+        )
+    if high > 1:
+        lines.append(f"scores reach {high:g}, not 1: only their order counts")
+    return lines
+
+
+def _places(box: NDArray[np.float64], size: NDArray[np.float64]) -> list[str]:
+    """Whether the boxes seem to be written in another way; `size` is that of each one's image, 0 if unknown."""
+    if 0 < box.max() <= 1 < size.max():
+        return ["all coordinates are at most 1: are they shares of the image instead of pixels?"]
+    known = (size > 0).all(axis=1)
+    box, size = box[known], size[known] * _BEYOND
+    far = int((box[:, :2] + box[:, 2:] > size).any(axis=1).sum())
+    if not far or far < _MANY * len(box):
+        return []
+    corners = ((box[:, 2:] >= box[:, :2]) & (box[:, 2:] <= size)).all(axis=1).mean() > 1 - _MANY
+    meant = (
+        "x1, y1, x2, y2 instead of x, y, width, height" if corners else "pixels of an image of another size"
+    )
+    return [f"{far:,} of {len(box):,} boxes end far beyond their image: are they {meant}?"]
+
+
+def _copies(found: Detections) -> int:
+    """How many detections are exact copies of an earlier one."""
+    order = np.lexsort((found.score, found.label, found.image))
+    columns = (found.score, found.label, found.image, *found.box.T)
+    near = np.ones(len(order) - 1, dtype=np.bool_)
+    for column in columns[:3]:
+        near &= np.diff(column[order]) == 0
+    # Few are left of a class and image with equal scores: only these are compared as a whole.
+    either = order[np.concatenate([near, [False]]) | np.concatenate([[False], near])]
+    rows = np.stack([column[either].astype(np.float64) for column in columns], axis=1)
+    return len(rows) - len(np.unique(rows, axis=0))
