@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from odd_images import OddImages
 
 from msbal.backend.contract import BackendContract
 
@@ -50,3 +51,11 @@ class TestDetectron2(BackendContract):
         "no config": (_case("COCO-Detection/retinanet_R_50.yaml", []), "did you mean"),
     }
     trained = ("retinanet", "faster", "fcos")
+
+
+class TestImages(OddImages):
+    case: ClassVar = _case("COCO-Detection/retinanet_R_50_FPN_1x.yaml", _SMALL)
+
+    def unpack(self, batch: Any) -> tuple[Any, Any]:
+        pixels = batch[0]["image"].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float)
+        return pixels, batch[0]["instances"].gt_boxes.tensor.numpy()

@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
+from odd_images import OddImages
+
 from msbal.backend.contract import BackendContract
 
 SIDE = 128
@@ -82,3 +84,11 @@ class TestMMDet(BackendContract):
         "no config": ({"backend": "mmdet", "model": {"config": "retinanet/nothing.py"}}, "zoo"),
     }
     trained: ClassVar = ("retinanet",)
+
+
+class TestImages(OddImages):
+    case: ClassVar = case("retinanet/retinanet_r50_fpn_1x_coco.py", **HEAD)
+
+    def unpack(self, batch: Any) -> tuple[Any, Any]:
+        boxes = batch["data_samples"][0].gt_instances.bboxes
+        return batch["inputs"][0].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float), boxes.tensor.numpy()

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 import torchvision
+from odd_images import OddImages
 from tiny_backbone import TinyResNet
 
 from msbal.backend.contract import BackendContract
@@ -52,3 +53,12 @@ class TestTorchvision(BackendContract):
         "top_k": ({**small("retinanet"), "balance": {"strategy": "avw", "interval": 2, "top_k": 5}}, "top_k"),
     }
     trained = ("retinanet", "fasterrcnn-roi")
+
+
+class TestImages(OddImages):
+    case: ClassVar = small("retinanet", fpn_channels=16)
+    turns_all: ClassVar = False
+
+    def unpack(self, batch: Any) -> tuple[Any, Any]:
+        images, targets = batch
+        return images[0].permute(1, 2, 0).numpy() * 255, targets[0]["boxes"].numpy()

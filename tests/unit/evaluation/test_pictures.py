@@ -138,8 +138,9 @@ def test_anything_can_be_drawn(tmp_path: Path) -> None:
     images = []
     for n, image in enumerate(data.images):
         path = tmp_path / f"{n}.png"
-        Image.new("L", (WIDTH, HEIGHT) if n else (3, 7)).save(path)
-        images.append(replace(image, path=path))
+        size = (WIDTH, HEIGHT) if n else (3, 7)
+        Image.new("L", size).save(path)
+        images.append(replace(image, path=path, width=size[0], height=size[1]))
     data = replace(
         data, images=tuple(images), classes=tuple(f"{name} {'long ' * 20}" for name in data.classes)
     )
@@ -149,3 +150,16 @@ def test_anything_can_be_drawn(tmp_path: Path) -> None:
     ]
     files, failed = draw(runs, 10, tmp_path / "out", threshold=0.0)
     assert len(files) == 4 and not failed
+
+
+def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path: Path) -> None:
+    data = scene(tmp_path, 1)
+    pixels = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    pixels[:40] = 255  # stored at the top, shown at the bottom
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(data.images[0].path, exif=exif)
+    (file,), _ = draw([evaluate_entries("base", [], data)], 1, tmp_path / "out")
+    with Image.open(file) as drawn:
+        below = np.asarray(drawn)[-100:-20, GAP + 20 : GAP + 100]
+    assert below.min() > 250
