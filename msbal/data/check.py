@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msbal.data.files import listed, printable
 from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import REMEDY, Header, misfit, read_header
+from msbal.data.pictures import REMEDY, Header, misfit, read_header, without_warnings
 from msbal.errors import DataError
 
 LOOKED_AT = 1000
@@ -41,18 +41,19 @@ def look_at_images(data: DetectionData, where: str, limit: int = LOOKED_AT) -> l
     chosen = spread(len(data), limit)
     wrong: list[tuple[Path, str, str]] = []
     oriented: list[tuple[ImageRecord, Header]] = []
-    for index in chosen:
-        image = data.images[index]
-        try:
-            header = read_header(image.path)
-            problem = misfit(header, image.width, image.height)
-        except DataError as error:
-            wrong.append((image.path, error.found, ""))
-            continue
-        if problem:
-            wrong.append((image.path, problem, REMEDY if header.depth else ""))
-        elif header.orientation != 1:
-            oriented.append((image, header))
+    with without_warnings():
+        for index in chosen:
+            image = data.images[index]
+            try:
+                header = read_header(image.path)
+                problem = misfit(header, image.width, image.height)
+            except DataError as error:
+                wrong.append((image.path, error.found, ""))
+                continue
+            if problem:
+                wrong.append((image.path, problem, REMEDY if header.depth else ""))
+            elif header.orientation != 1:
+                oriented.append((image, header))
     refuse(wrong, len(chosen), where)
     return _orientations(oriented, len(chosen), len(data)) if oriented else []
 

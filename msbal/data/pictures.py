@@ -101,7 +101,9 @@ def read_pixels(path: Path, width: int = 0, height: int = 0) -> NDArray[np.uint8
         problem = misfit(header, *((width, height) if width and height else header.shown))
         if problem:
             raise DataError(named(path), problem, fix=REMEDY if header.depth else "")
-        return turn(np.array(image.convert("RGB")), header.orientation if header.is_turned(width, height) else 1)
+        return turn(
+            np.array(image.convert("RGB")), header.orientation if header.is_turned(width, height) else 1
+        )
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
@@ -125,6 +127,14 @@ def decode(path: Path) -> None:
         image.load()
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Keep Pillow quiet ("possible decompression bomb", damaged EXIF); for one thread, around those that read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
 REMEDY = (
     "save images with 8 bits a channel, scaled by one rule of your own for all of them, e.g. "
     "255 * (value - low) / (high - low) with the same low and high"
@@ -138,10 +148,8 @@ def _opened(path: Path) -> Iterator[Image]:
     if kind_of(path) != "file":
         raise DataError(named(path), "is not a file", "an image")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "possible decompression bomb", damaged EXIF
-            with Image.open(path) as image:
-                yield image
+        with Image.open(path) as image:
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError as error:

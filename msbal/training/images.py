@@ -7,10 +7,12 @@ the training, which ends where one is bad.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from msbal.backend import Detector, ReadsImages
 from msbal.data.check import refuse, spread
 from msbal.data.files import named
 from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import Header, decode, read_header, read_pixels, turn
+from msbal.data.pictures import Header, decode, read_header, read_pixels, turn, without_warnings
 from msbal.errors import DataError, MsbalError
 
 Progress = Callable[[int, int], None]
@@ -54,7 +56,7 @@ class ImageCheck:
         """
         chosen = {key: spread(len(data)) for key, data in self._splits.items()}
         total, done = sum(map(len, chosen.values())), 0
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for key, indices in chosen.items():
                 images = [self._splits[key].images[i] for i in indices]
                 wrong = []
@@ -110,11 +112,13 @@ class ImageCheck:
             except MsbalError:
                 raise
             except Exception as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+                reason = re.sub(
+                    r"^OpenCV\S* \S+ error: ", "", (str(error).strip().splitlines() or [repr(error)])[0]
+                )
                 raise DataError(
                     key,
                     f"{named(image.path)} is {image.width} x {image.height} pixels, which {self._backend} cannot "
-                    f"resize: {reason}",
+                    f"resize: {reason[:160]}",
                     fix="cut images this long into parts",
                 ) from error
 
@@ -162,18 +166,23 @@ class BesideTraining:
     def __init__(self, check: ImageCheck, found: Callable[[], None]) -> None:
         self.error: DataError | None = None
         self._check, self._found, self._ended = check, found, threading.Event()
+        self._images, self._quiet = list(check.rest()), ExitStack()
         self._thread = threading.Thread(target=self._run, name="msbal images", daemon=True)
 
     def __enter__(self) -> BesideTraining:
-        self._thread.start()
+        self._quiet.enter_context(without_warnings())
+        if self._images:
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        if self._images:
+            self._thread.join()
+        self._quiet.close()
 
     def _run(self) -> None:
-        for image in self._check.rest():
+        for image in self._images:
             if self._ended.is_set():
                 return
             problem = self._check.problem(image)
