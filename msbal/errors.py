@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class MsbalError(Exception):
@@ -26,6 +28,9 @@ class MsbalError(Exception):
         if fix:
             parts.append(fix)
         super().__init__("; ".join(_fitted(" ".join(part.split())) for part in parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.where, self.found, self.expected, self.fix)
 
 
 def _fitted(text: str, limit: int = 600) -> str:
@@ -54,6 +59,22 @@ class BackendError(MsbalError):
     """A backend is missing or broken."""
 
     exit_code = 3
+
+
+def of_worker(error: BaseException) -> MsbalError | None:
+    """The error of ours that ended a process of torch's ``DataLoader``; None where it was another.
+
+    torch raises what takes more than a text as a RuntimeError with the traceback of the process, whose last line is
+    the class and the text, as ours is one line.
+    """
+    caught = re.match(r"Caught (\w+) in ", str(error)) if type(error) is RuntimeError else None
+    kinds = {kind.__name__: kind for kind in (RunError, SpecError, DataError, BackendError)}
+    kind = kinds.get(caught.group(1)) if caught else None
+    if kind is None:
+        return None
+    name, _, text = str(error).rstrip().rpartition("\n")[2].partition(": ")
+    where, colon, found = text.partition(": ")
+    return kind(where, found) if colon and name == f"{kind.__module__}.{kind.__name__}" else None
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -18,12 +18,13 @@ from msbal.backend.protocol import (
     Monitor,
     OffersStarter,
     ReadsImages,
+    Remarks,
     SetsSchedule,
     SplitLosses,
 )
 
 __all__ = [
     "ENTRY_POINT_GROUP", "HONOURED", "Backend", "ChecksData", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
-    "LevelGroup", "Monitor", "OffersStarter", "ReadsImages", "SetsSchedule", "SplitLosses", "installed_backends",
-    "load_backend",
+    "LevelGroup", "Monitor", "OffersStarter", "ReadsImages", "Remarks", "SetsSchedule", "SplitLosses",
+    "installed_backends", "load_backend",
 ]  # fmt: skip

@@ -114,7 +114,7 @@ class Job:
         evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a
             distributed run all ranks call it. The core calls it at the end of the run.
         stop_requested: asked once an iteration; when True, save a checkpoint and return.
-        ended: set by the backend where the framework ended the run before its length: after which iteration.
+        ended: set by the backend where the framework itself decides the end of a run: after which iteration it was.
     """
 
     spec: RunSpec
@@ -173,7 +173,7 @@ class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
     What it may also have: `SetsSchedule`, `Honours`, `OffersStarter`; a detector of its: `CountsBoxes`, `ChecksData`,
-    `ReadsImages`.
+    `ReadsImages`, `Remarks`.
 
     Attributes:
         name: as in the spec's ``backend:``.
@@ -255,6 +255,18 @@ class ChecksData(Protocol):
 
         Raises:
             DataError: naming what is missing.
+        """
+
+
+@runtime_checkable
+class Remarks(Protocol):
+    """A detector whose framework does something else than the data and its config let a person expect."""
+
+    def remarks(self, train: DetectionData) -> Sequence[str]:
+        """A sentence on each: images that are left out, parts of a config without effect.
+
+        Raises:
+            DataError: where no image is left to train on.
         """
 
 

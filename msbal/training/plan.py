@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, load_backend
+from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, Remarks, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.data.load import load
@@ -94,6 +94,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     detector = backend.build(spec, train.classes)
     if isinstance(detector, ChecksData):
         detector.check_data(train)
+    of_framework = detector.remarks(train) if isinstance(detector, Remarks) else ()
     balancers = make_balancers(spec, detector)
     refuse_what_is_not_honoured(spec, backend, balancers)
     iterations = detector.iterations(train)
@@ -105,7 +106,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     images.before_training(progress)
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals, images,
-        _warnings(spec, iterations, intervals, train, val, balancers),
+        [*_warnings(spec, iterations, intervals, train, val, balancers), *of_framework],
     )  # fmt: skip
 
 

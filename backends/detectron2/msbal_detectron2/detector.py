@@ -23,6 +23,7 @@ from msbal.backend.kit.learned import add_learned
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.pace import Pace
 from msbal.backend.kit.predictions import coco_results
+from msbal.backend.kit.used import use_notes, used_images
 from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.record import IntervalRecord
@@ -118,13 +119,37 @@ class Detectron2Detector:
             return self.spec.schedule.batch_size
         return max(1, self.recipe.defaults.images // world_size())
 
+    def remarks(self, train: DetectionData) -> list[str]:
+        """Images that the config leaves out, and what of it a run does not follow or will hardly train.
+
+        Raises:
+            DataError: where no image is left.
+        """
+        setting = self.recipe.filter_setting
+        notes = use_notes(train, self._unfit, setting, f"override {setting}=False in model.overrides")
+        notes += self.recipe.notes
+        if self._starts_frozen_at_random():
+            notes.append(
+                "the backbone starts from random weights with its normalisation frozen, and will hardly train: "
+                "set model.pretrained or model.weights, or override MODEL.RESNETS.NORM=BN and "
+                "MODEL.BACKBONE.FREEZE_AT=0"
+            )
+        return notes
+
+    def _unfit(self, image: ImageRecord) -> str:
+        """As detectron2's own filter: images without boxes, or with crowds alone."""
+        if not self.recipe.defaults.filter_empty or (~image.crowd).any():
+            return ""
+        return "only crowds" if len(image.boxes) else "no boxes"
+
     def iterations(self, train: DetectionData) -> int:
         """The spec's length, or the config's."""
         schedule = self.spec.schedule
         if schedule.iterations is not None:
             return schedule.iterations
         if schedule.epochs is not None:
-            return schedule.epochs * math.ceil(len(train) / (self.batch_size() * world_size()))
+            images, _ = used_images(train.images, self._unfit)
+            return schedule.epochs * math.ceil(len(images) / (self.batch_size() * world_size()))
         return self.recipe.defaults.iterations
 
     def train(self, job: Job) -> None:
@@ -156,14 +181,6 @@ class Detectron2Detector:
             if state is not None:
                 run_hook.restore(state)
             job.monitor.started(start, total, self.groups)
-            for note in self.recipe.notes:
-                job.monitor.message(note)
-            if state is None and self._starts_frozen_at_random():
-                job.monitor.message(
-                    "the backbone starts from random weights with its normalisation frozen, and will hardly train: "
-                    "set model.pretrained or model.weights, or override MODEL.RESNETS.NORM=BN and "
-                    "MODEL.BACKBONE.FREEZE_AT=0"
-                )
             with warnings.catch_warnings():
                 # A step left out, or still to come (accumulation), moves the schedule on all the same.
                 warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
@@ -184,9 +201,7 @@ class Detectron2Detector:
         return nn.parallel.DistributedDataParallel(self.model, device_ids=device_ids, broadcast_buffers=False)
 
     def _loader(self, data: DetectionData, start: int, total: int) -> DataLoader[Any]:
-        images = data.images
-        if self.recipe.defaults.filter_empty:
-            images = tuple(image for image in images if (~image.crowd).any())
+        images, _ = used_images(data.images, self._unfit)
         outlines = self._read_outlines(data)
         mapper = self.recipe.mapper(training=True, masks=_kind(outlines))
         workers = self.spec.schedule.workers

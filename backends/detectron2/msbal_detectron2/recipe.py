@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import yaml
@@ -62,7 +62,13 @@ class Defaults:
 
 
 class Recipe(ABC):
-    """One config, ready to build from."""
+    """One config, ready to build from.
+
+    Attributes:
+        filter_setting: its key that `Defaults.filter_empty` is from.
+    """
+
+    filter_setting: ClassVar[str]
 
     def __init__(self, defaults: Defaults) -> None:
         self.defaults = defaults
@@ -162,6 +168,8 @@ def warmed_up(
 class YamlRecipe(Recipe):
     """A ``CfgNode``."""
 
+    filter_setting = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"
+
     def __init__(self, cfg: CfgNode, schedule: ScheduleSpec) -> None:
         self.cfg = cfg
         if schedule.flip is not None:
@@ -233,6 +241,8 @@ class YamlRecipe(Recipe):
 class LazyRecipe(Recipe):
     """A LazyConfig with detectron2's usual parts: ``model``, ``dataloader``, ``optimizer``, ``lr_multiplier``,
     ``train``."""
+
+    filter_setting = "dataloader.train.dataset.filter_empty"
 
     def __init__(self, cfg: Any, schedule: ScheduleSpec) -> None:
         self.cfg = cfg

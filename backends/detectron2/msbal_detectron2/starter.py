@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msbal.data.sizing import size_up
@@ -32,6 +33,8 @@ schedule:
 
 def starter(data: DetectionData) -> str:
     """Commented ``model:`` and ``schedule:`` sections, as YAML."""
-    size = size_up(data)
+    # The config leaves images without boxes out.
+    boxed = tuple(image for image in data.images if len(image.boxes))
+    size = size_up(replace(data, images=boxed or data.images))
     # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
     return _SECTIONS.format(**size._asdict(), lr=f"{0.01 * size.batch / 16:.3g}")

@@ -8,6 +8,8 @@ from typing import Any
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 
+from msbal.backend.kit.used import Unfit
+from msbal.data.model import ImageRecord
 from msbal_mmdet.names import kind
 
 _KEPT = ("pipeline", "filter_cfg", "indices", "serialize_data", "max_refetch", "return_classes")
@@ -46,7 +48,7 @@ def _joined(dataset: Any, mine: Mapping[str, Any], where: str) -> tuple[ConfigDi
         return first, [*notes, note]
     wrappers = sorted({kind(part) for whole in dataset["datasets"] for part in _wrappers(whole)})
     left_out = f"; left out: {', '.join(wrappers)}" if wrappers else ""
-    inner, notes = _leaf(_innermost(dataset), mine, where)
+    inner, notes = _leaf(innermost(dataset), mine, where)
     return inner, [*notes, f"{note}, which differ: pipeline and filter are those of the first{left_out}"]
 
 
@@ -56,7 +58,8 @@ def _wrappers(dataset: Any) -> Iterator[Any]:
         dataset = dataset["dataset"]
 
 
-def _innermost(dataset: Any) -> Any:
+def innermost(dataset: Any) -> Any:
+    """The data set inside the wrappers, the first of several."""
     while True:
         if isinstance(dataset.get("dataset"), dict):
             dataset = dataset["dataset"]
@@ -64,6 +67,19 @@ def _innermost(dataset: Any) -> Any:
             dataset = dataset["datasets"][0]
         else:
             return dataset
+
+
+def filter_of(dataset: Any) -> Unfit:
+    """What ``CocoDataset`` leaves out by the ``filter_cfg`` of a data set in training; crowds count as boxes there."""
+    rules = dataset.get("filter_cfg") or {}
+    min_size, boxed = rules.get("min_size", 0), rules.get("filter_empty_gt", False)
+
+    def unfit(image: ImageRecord) -> str:
+        if boxed and not len(image.boxes):
+            return "no boxes"
+        return f"a side under {min_size} pixels" if min(image.width, image.height) < min_size else ""
+
+    return unfit
 
 
 def _leaf(dataset: Any, mine: Mapping[str, Any], where: str) -> tuple[ConfigDict, list[str]]:

@@ -22,6 +22,7 @@ from msbal_mmdet.images import naming_images
 from msbal_mmdet.loader import run_length
 from msbal_mmdet.losses import Batch, ModelLosses
 from msbal_mmdet.masks import Outlines, read_outlines
+from msbal_mmdet.notes import plan_notes
 
 
 class MMDetDetector(ModelLosses):
@@ -70,6 +71,14 @@ class MMDetDetector(ModelLosses):
         """Forget them: those of a large data set take gigabytes, in every process."""
         self._outlines = None
 
+    def remarks(self, train: DetectionData) -> list[str]:
+        """Images that the config leaves out, and what of it a run does not follow.
+
+        Raises:
+            DataError: where no image is left.
+        """
+        return plan_notes(self.config_copy(), self.spec, train)
+
     def iterations(self, train: DetectionData) -> int:
         """Length of the run, by the spec, else by the config."""
         return run_length(self.config_copy(), self.spec, train)
@@ -103,7 +112,7 @@ class MMDetDetector(ModelLosses):
         try:
             for start in range(0, len(data), size):
                 records = data.images[start : start + size]
-                with naming_images(data):
+                with naming_images():
                     batch = pipeline.collate([transform(pipeline.info(record)) for record in records])
                 found += pipeline.coco_results(data, self.model.test_step(batch))
         finally:

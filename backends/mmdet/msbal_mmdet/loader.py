@@ -65,7 +65,7 @@ def _batches(config: Config, spec: RunSpec) -> int:
         batches = len(Runner.build_dataloader(config.train_dataloader, seed=spec.seed))
     if not batches:
         raise SpecError(
-            "model.config", "its filter_cfg leaves no image to train on", "at least one batch",
-            "see train_dataloader.dataset.filter_cfg",
+            "model.config", "its train_dataloader gives no batch", "at least one",
+            "see its batch_size, drop_last and sampler",
         )  # fmt: skip
     return batches

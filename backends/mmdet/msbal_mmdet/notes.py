@@ -3,22 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 
+from msbal.backend.kit.used import use_notes
+from msbal.data.files import printable
+from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
+from msbal_mmdet.datasets import filter_of, innermost
 from msbal_mmdet.names import kind
 from msbal_mmdet.nodes import walk
-from msbal_mmdet.overrides import OWN_LOOPS
+from msbal_mmdet.overrides import OWN_LOOPS, apply_data, apply_schedule
 
 _VALIDATION = tuple(f"{when}_val{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _TRAINING = tuple(f"{when}_train{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _REMEMBER = ("CachedMosaic", "CachedMixUp")
 OWN_WRAPPERS = ("", "MMDistributedDataParallel")
+
+
+def plan_notes(config: Config, spec: RunSpec, train: DetectionData) -> list[str]:
+    """What a run on these data leaves out, of them and of the config. Changes `config`.
+
+    Raises:
+        DataError: where the config's filter leaves no image.
+    """
+    notes = config_notes(config, spec)
+    notes += apply_schedule(config, spec)
+    # What is said of the validation data is of the config's only.
+    val = train if spec.evaluate.enabled else None
+    notes += apply_data(config, spec, train, val, Path("data"), write=False)
+    dataset = innermost(config.train_dataloader.dataset)
+    place = "train_dataloader.dataset"
+    used = use_notes(
+        train, filter_of(dataset), f"{place}.filter_cfg", f"set {place}.filter_cfg: null by model.cfg_options"
+    )
+    if dataset.get("indices") is not None:
+        used.append(f"{place}: of these images only its `indices` are trained on")
+    small = sum(
+        int(((image.boxes[:, 2:] - image.boxes[:, :2]) < 1).any(axis=1).sum()) for image in train.images
+    )
+    if small:
+        used.append(
+            f"{printable(train.name)}: {small} of {train.box_count} boxes are narrower or lower than a pixel: "
+            "mmdet trains without them"
+        )
+    return [*used, *notes]
 
 
 def config_notes(config: Config, spec: RunSpec) -> list[str]:

@@ -31,7 +31,7 @@ from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
 from msbal_mmdet.loader import building
 from msbal_mmdet.names import kind
-from msbal_mmdet.notes import OWN_WRAPPERS, config_notes, run_notes
+from msbal_mmdet.notes import OWN_WRAPPERS, run_notes
 from msbal_mmdet.overrides import NEVER, OWN_LOOPS, apply_data, apply_run, apply_schedule
 
 if TYPE_CHECKING:
@@ -130,9 +130,8 @@ class JobHook(Hook):
 
     def after_train(self, runner: Any) -> None:
         """A hook of the config may have ended the run early, or the loader had fewer batches than it said."""
-        done = runner.iter
+        done = self.job.ended = runner.iter
         if done < runner.max_iters:
-            self.job.ended = done
             self.job.monitor.message(f"the run ended after iteration {done} of {runner.max_iters}")
             if done > self.saved:
                 self.job.recorder.flush()
@@ -213,24 +212,16 @@ def _require_finite(model: torch.nn.Module, done: int) -> None:
 
 
 def full_config(detector: MMDetDetector, job: Job) -> Config:
-    """The config with the spec applied to it; the first rank writes its data and itself to the run's folder.
-
-    The job's monitor is told what of the config could not be kept.
-    """
+    """The config with the spec applied to it; the first rank writes its data and itself to the run's folder."""
     config: Config = detector.config_copy()
     first = rank() == 0
     outlines = detector.outlines(job.train) if first else None
-    notes = config_notes(config, job.spec)
-    notes += apply_schedule(config, job.spec)
-    notes += apply_data(
-        config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines
-    )
+    apply_schedule(config, job.spec)
+    apply_data(config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines)
     detector.drop_outlines()  # they are in the run's file now
     apply_run(config, job.spec, job.run.path / "mmengine")
     if first:
         config.dump(str(job.run.path / CONFIG_FILE))
-    for note in notes:
-        job.monitor.message(note)
     return config
 
 
@@ -246,7 +237,7 @@ def train(detector: MMDetDetector, job: Job) -> None:
             runner._train_loop = runner.build_train_loop(runner._train_loop)
         for note in run_notes(runner, resumes=job.checkpoint is not None):
             job.monitor.message(note)
-        with naming_images(job.train), _start(runner):
+        with naming_images(), _start(runner):
             runner.train()
     except Stopped:
         pass

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from msbal.backend import Job
 from msbal.backend.kit.predictions import coco_results
 from msbal.backend.kit.splitter import LossSplitter
+from msbal.backend.kit.used import use_notes
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
@@ -55,6 +56,10 @@ class TorchvisionDetector(Measurable):
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
         """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""
         return count_boxes(self.model, self.groups, data)
+
+    def remarks(self, train: DetectionData) -> list[str]:
+        """All images are trained on, those without boxes too."""
+        return use_notes(train)
 
     def iterations(self, train: DetectionData) -> int:
         """Length of the run, by the spec."""
