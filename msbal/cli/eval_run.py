@@ -72,11 +72,7 @@ def evaluate_call(call: Call) -> None:
     width, height = _check(call)
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     found = _evaluated(call, stderr)
-    for line in dict.fromkeys(line for run in found for line in run.data_remarks):
-        stderr.print(f"[yellow]note:[/] {_plain(line)}")
-    for run in found:
-        for remark in run.remarks:
-            stderr.print(f"[yellow]note:[/] {_plain(run.name)}: {_plain(remark)}")
+    _tell(found, stderr)
     comparison = _compared(call, found, stderr)
     costs = _costs(call, found, width, height) if call.flops else []
 
@@ -127,6 +123,18 @@ def _check(call: Call) -> tuple[int, int]:
     if not size or not 32 <= min(map(int, size.groups())) <= max(map(int, size.groups())) <= 16384:
         raise SpecError("--input", f"`{call.input_size}`", "WIDTHxHEIGHT in pixels, e.g. 1333x800")
     return int(size[1]), int(size[2])
+
+
+def _tell(found: list[Evaluated], stderr: Console) -> None:
+    """What was odd, each thing once: about the ground truth, then about runs, each with their names."""
+    for line in dict.fromkeys(line for run in found for line in run.data_remarks):
+        stderr.print(f"[yellow]note:[/] {_plain(line)}")
+    names: dict[str, list[str]] = {}
+    for run in found:
+        for remark in run.remarks:
+            names.setdefault(remark, []).append(run.name)
+    for remark, of in names.items():
+        stderr.print(f"[yellow]note:[/] {_plain(', '.join(of))}: {_plain(remark)}")
 
 
 def _evaluated(call: Call, stderr: Console) -> list[Evaluated]:

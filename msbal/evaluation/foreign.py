@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msbal.data.files import printable
 from msbal.data.model import DetectionData
 from msbal.data.remarks import classes_meant, nearest
-from msbal.evaluation.columns import ground_truth
+from msbal.evaluation.columns import GroundTruth, ground_truth
 
 
 def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ...], list[str]]:
@@ -57,41 +58,43 @@ def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) 
     Args:
         ids: as `foreign_ids` gives them.
     """
-    parts, lines = [], []
-    file_of = {image.id: image.path.name for image in own.images}
-    name = printable(other.name)
+    name, split = printable(other.name), "the run's own validation split"
     truth, own_truth = ground_truth(other), ground_truth(own)
+    file_of = {image.id: image.path.name for image in own.images}
+    unseen = sum(image.id not in file_of for image in other.images)
+    parts = []
     if (len(own), len(own_truth)) != (len(other), len(truth)):
-        parts.append(
-            f"{name} has {len(other):,} images and {len(truth):,} boxes, the run's own validation split "
-            f"{len(own):,} and {len(own_truth):,}"
-        )
-    elif not np.array_equal(own_truth.box, truth.box) and file_of.keys() == {
-        image.id for image in other.images
-    }:
-        clipped = int((own_truth.box != truth.box).any(axis=1).sum())
-        parts.append(f"{clipped:,} boxes of {name} differ from those of the run's own validation split")
+        sizes = f"{len(other):,} images and {len(truth):,} boxes, {split} {len(own):,} and {len(own_truth):,}"
+        parts.append(f"{name} has {sizes}")
+    elif not unseen and not np.array_equal(_rows(truth), _rows(own_truth)):
+        parts.append(f"boxes of {name} differ from those of {split} in place, area or being a crowd")
+    if unseen:
+        parts.append(f"{unseen:,} images of {name} are not in {split}: nothing was predicted on them")
     boxes = np.bincount(truth.label, minlength=len(ids)).tolist()
     foreign = {
         class_: count
         for class_, id_, count in zip(other.classes, ids, boxes, strict=True)
         if count and id_ not in own.category_ids
     }
-    unseen = sum(image.id not in file_of for image in other.images)
-    if unseen:
-        parts.append(f"{unseen:,} of the images are not in that, so nothing was predicted on them")
     if foreign:
         parts.append(
             f"{sum(foreign.values()):,} boxes are of classes that it was not trained on and count as not found: "
             f"{classes_meant(foreign, own.classes)}"
         )
-    if parts:
-        lines.append("; ".join(parts))
-    others = [image for image in other.images if file_of.get(image.id, image.path.name) != image.path.name]
-    if others:
-        first = others[0]
+    lines = ["; ".join(parts)] if parts else []
+    renamed = [image for image in other.images if file_of.get(image.id, image.path.name) != image.path.name]
+    if renamed:
+        first = renamed[0]
         lines.append(
-            f"{len(others):,} image ids of {name} are other files in the run's own split ({first.id} is "
-            f"{printable(first.path.name)}, to the run {printable(file_of[first.id])}): are they the same images?"
+            f"{len(renamed):,} image ids of {name} are other files in {split} ({first.id} is "
+            f"{printable(first.path.name)}, there {printable(file_of[first.id])}): are they the same images?"
         )
     return lines
+
+
+def _rows(truth: GroundTruth) -> NDArray[np.float64]:
+    """Everything about the boxes but their classes, in an order that does not depend on the file's."""
+    columns = (truth.image_id[truth.image], *truth.box.T, truth.area, truth.crowd, truth.difficult)
+    rows = np.stack([column.astype(np.float64) for column in columns], axis=1)
+    ordered: NDArray[np.float64] = rows[np.lexsort(rows.T)]
+    return ordered

@@ -26,14 +26,11 @@ def oddities(data: DetectionData, found: Detections) -> list[str]:
     total, copies = len(found), _copies(found)
     if copies:
         lines.append(
-            f"{copies:,} of {total:,} predictions repeat another (image, class, box and score): they count as false "
-            "positives"
+            f"{copies:,} of {total:,} predictions repeat another (image, class, box and score): all count"
         )
     low, high = found.score.min(), found.score.max()
     if low == high and total > 1:
-        lines.append(
-            f"all {total:,} predictions have the score {low:g}: AP ranks predictions by their scores"
-        )
+        lines.append(f"all {total:,} predictions have the score {low:g}: AP needs scores to rank them by")
     if high > 1:
         lines.append(f"scores reach {high:g}, not 1: only their order counts")
     return lines
