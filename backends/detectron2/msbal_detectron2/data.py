@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from msbal.backend.kit.seeding import mix
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.data.pictures import read_pixels
 from msbal.errors import DataError
 from msbal.training.stream import image_at
 from msbal_detectron2.masks import Outlines
@@ -72,10 +73,16 @@ def map_image(mapper: Mapper, record: ImageRecord, outlines: Outlines | None = N
     """
     try:
         return mapper(dataset_dict(record, outlines))
-    except SizeMismatchError as error:
-        raise DataError(str(record.path), str(error), f"{record.width} x {record.height} pixels") from error
-    except (OSError, SyntaxError) as error:
-        raise DataError(str(record.path), f"cannot be read: {error}", "an image") from error
+    except Exception as error:  # decoders raise anything on damaged files
+        # Raises what all backends say, where the file is to blame.
+        read_pixels(record.path, record.width, record.height)
+        if isinstance(error, SizeMismatchError | OSError | SyntaxError):
+            raise DataError(
+                str(record.path),
+                f"cannot be read by detectron2: {error}",
+                fix="save it anew as a JPEG or PNG, without an EXIF orientation",
+            ) from error
+        raise
 
 
 def read_images(record: ImageRecord, mapper: Any) -> list[NDArray[np.uint8]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
 
+from msbal.data.pictures import read_pixels
 from msbal.errors import DataError
 
 
@@ -15,8 +17,8 @@ from msbal.errors import DataError
 def naming_images() -> Iterator[None]:
     """Let mmcv's transform that loads an image fail as the other backends do.
 
-    It does so in processes that are forked meanwhile too: what a data set or a hook makes of the config's transforms,
-    and when, is mmengine's affair, so that the class is changed and not an instance.
+    The class is changed, and so what loads in processes that are forked meanwhile, and what hooks make anew of a
+    config's transforms in the middle of a run.
 
     Raises:
         DataError: in place of whatever mmcv raises, and where the image has another size than the annotations say.
@@ -24,15 +26,21 @@ def naming_images() -> Iterator[None]:
     own = LoadImageFromFile.transform
 
     def transform(self: LoadImageFromFile, results: dict[str, Any]) -> dict[str, Any] | None:
-        path = str(results["img_path"])
+        path, size = Path(results["img_path"]), (results.get("width", 0), results.get("height", 0))
         try:
             loaded: dict[str, Any] | None = own(self, results)
+            if loaded is not None and all(size):
+                _require_size(loaded, *size)
         except DataError:
             raise
         except Exception as error:  # decoders raise anything on damaged files
-            raise DataError(path, f"cannot be read: {_reason(error)}", "an image") from error
-        if loaded is not None and "width" in loaded:
-            _require_size(path, loaded)
+            read_pixels(path, *size)  # raises what all backends say, where the file is to blame
+            reason = (str(error).strip().splitlines() or [""])[-1][:200]
+            raise DataError(
+                str(path),
+                f"cannot be read by mmcv: {reason}",
+                fix="save it anew as a JPEG or PNG, without an EXIF orientation",
+            ) from error
         return loaded
 
     LoadImageFromFile.transform = transform
@@ -42,17 +50,9 @@ def naming_images() -> Iterator[None]:
         LoadImageFromFile.transform = own
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, AssertionError):  # its text is the path again
-        return "mmcv finds no image in it"
-    return getattr(error, "strerror", None) or (str(error).strip().splitlines() or [""])[-1][:200]
-
-
-def _require_size(path: str, loaded: dict[str, Any]) -> None:
-    height, width = loaded["img"].shape[:2]
-    if (width, height) != (loaded["width"], loaded["height"]):
-        raise DataError(
-            path,
-            f"is {width} x {height} pixels",
-            f"{loaded['width']} x {loaded['height']}, as the annotations say",
+def _require_size(loaded: dict[str, Any], width: int, height: int) -> None:
+    found = loaded["img"].shape[:2]
+    if found != (height, width):
+        raise ValueError(
+            f"it finds {found[1]} x {found[0]} pixels, and the annotations say {width} x {height}"
         )
