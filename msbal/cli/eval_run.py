@@ -6,13 +6,15 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from msbal.data.coco import read_coco
 from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.evaluation import tables
@@ -26,6 +28,7 @@ from msbal.evaluation.runs import (
     ground_truth_file,
     names_for,
     run_data,
+    trained_classes,
     validation_split,
 )
 from msbal.records import RunDirectory
@@ -156,31 +159,36 @@ def _evaluated(call: Call, stderr: Console) -> list[Evaluated]:
 def _predicted(
     call: Call, name: str, checkpoint: Path, spec_file: Path, data: DetectionData | None, stderr: Console
 ) -> Evaluated:
-    """Evaluate what a checkpoint predicts on the validation split of its spec, or on `data`."""
+    """Evaluate what a checkpoint predicts on the validation split of its spec, or on `data`.
+
+    The labels of a checkpoint are the classes of its training data: in other annotations they are found by name.
+    """
     from msbal.spec import load_spec
 
     spec = load_spec(spec_file)
-    if data is None:
-        data = validation_split(spec.data, str(spec_file))
+    if data is None or call.annotations is None:
+        images = data = validation_split(spec.data, str(spec_file))
     elif call.images is None:
         raise SpecError("--annotations", "no images to predict on", "--images FOLDER beside it")
-    detector = _build(spec, data)
+    else:
+        images = read_coco(call.annotations, call.images, trained_classes(spec.data), partial=True)
+    detector = _build(spec, images.classes)
     detector.load(checkpoint)
-    stderr.print(f"predicting on {len(data):,} images of {_plain(data.name)} ...")
-    entries = detector.predict(data)
+    stderr.print(f"predicting on {len(images):,} images of {_plain(data.name)} ...")
+    entries = detector.predict(images)
     if call.save_predictions is not None:
         target = call.save_predictions
         _guarded(os.fspath(target), lambda: write_json(target, entries))
     return evaluate_entries(name, entries, data)
 
 
-def _build(spec: RunSpec, data: DetectionData) -> Detector:
+def _build(spec: RunSpec, classes: Sequence[str]) -> Detector:
     from msbal.backend.kit.seeding import seed_everything
     from msbal.training.plan import ready_backend
 
     backend = ready_backend(spec.backend)
     seed_everything(spec.seed)
-    return backend.build(spec, data.classes)
+    return backend.build(spec, classes)
 
 
 def _compared(call: Call, found: list[Evaluated], stderr: Console) -> Comparison:
@@ -206,17 +214,20 @@ def _costs(call: Call, found: list[Evaluated], width: int, height: int) -> list[
     costs: list[Cost] = []
     for index, path in specs:
         spec = load_spec(path)
-        data = found[index].data
-        if data is None:
-            data = run_data(RunDirectory(path.parent))
-        detector = _build(spec, data)
+        shown = found[index].data or run_data(RunDirectory(path.parent))
+        classes = shown.classes if call.annotations is None else trained_classes(spec.data)
+        data = DetectionData(shown.name, classes, tuple(range(1, len(classes) + 1)), ())
+        detector = _build(spec, classes)
         cost = detector_complexity(detector, data, width, height)
         balancers = make_balancers(spec, detector)
         learnable = sum(p.numel() for p in balancers.parameters())
-        with_boxes = next((image for image in data.images if len(image.boxes) and image.path.is_file()), None)
+        with_boxes = next(
+            (image for image in shown.images if len(image.boxes) and image.path.is_file()), None
+        )
         added = None
         if with_boxes is not None:
-            one = DetectionData(data.name, data.classes, data.category_ids, (with_boxes,))
+            # Other annotations may have other classes; which one a box is of costs nothing.
+            one = replace(data, images=(replace(with_boxes, labels=with_boxes.labels * 0),))
             device = next(detector.model.parameters()).device
             added = balancing_cost(detector, balancers.to(device), learnable, one)
         costs.append((found[index].name, cost, added))

@@ -69,7 +69,7 @@ def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) 
     elif not unseen and not np.array_equal(_rows(truth), _rows(own_truth)):
         parts.append(f"boxes of {name} differ from those of {split} in place, area or being a crowd")
     if unseen:
-        parts.append(f"{unseen:,} images of {name} are not in {split}: nothing was predicted on them")
+        parts.append(f"of the images of {name}, {unseen:,} not in {split}: nothing was predicted there")
     boxes = np.bincount(truth.label, minlength=len(ids)).tolist()
     foreign = {
         class_: count

@@ -63,22 +63,26 @@ def evaluate_predictions(name: str, path: Path, data: DetectionData) -> Evaluate
         DataError: where the file cannot be used.
     """
     _, detections, odd = read_predictions(path, data)
-    found = _evaluated(name, data, detections, odd.lines())
-    missed = {
-        class_: entry["boxes"]
-        for class_, entry in found.figures["per_class"].items()
-        if entry["boxes"] and not entry["detections"]
-    }
-    if not missed or not len(detections):
-        return found
-    silent = f"no prediction is of {classes_meant(missed, ())}: these boxes count as not found"
-    return replace(found, remarks=(*found.remarks, silent))
+    return _silent_classes(_evaluated(name, data, detections, odd.lines()))
 
 
 def evaluate_entries(name: str, entries: Sequence[dict[str, Any]], data: DetectionData) -> Evaluated:
     """Evaluate what a detector has just predicted."""
     detections, _, odd = sift(entries, data)
-    return _evaluated(name, data, detections, odd.lines())
+    return _silent_classes(_evaluated(name, data, detections, odd.lines()))
+
+
+def _silent_classes(found: Evaluated) -> Evaluated:
+    """With a remark on classes that have boxes and no prediction."""
+    missed = {
+        class_: entry["boxes"]
+        for class_, entry in found.figures["per_class"].items()
+        if entry["boxes"] and not entry["detections"]
+    }
+    if not missed or not found.detections:
+        return found
+    silent = f"no prediction is of {classes_meant(missed, ())}: these boxes count as not found"
+    return replace(found, remarks=(*found.remarks, silent))
 
 
 def _evaluated(name: str, data: DetectionData, detections: Detections, remarks_: Sequence[str]) -> Evaluated:
@@ -198,6 +202,17 @@ def validation_split(spec: DataSpec, where: str, classes: Sequence[str] = ()) ->
         fix = "give the ground truth with --annotations"
         raise DataError(where, "names no validation data", "data.val", fix)
     return data
+
+
+def trained_classes(spec: DataSpec) -> tuple[str, ...]:
+    """The class of each label of a model trained on a spec's ``data:`` section.
+
+    Raises:
+        DataError: where the training split cannot be read.
+    """
+    from msbal.data import load
+
+    return tuple(spec.classes or load(spec, "train").classes)
 
 
 def same_data(first: Evaluated, second: Evaluated) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -217,11 +218,219 @@ def test_a_run_that_has_never_been_evaluated(folder: Path) -> None:
         call(run)
 
 
-def test_a_run_whose_data_has_gone(folder: Path) -> None:
+def test_a_run_whose_data_has_gone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "truth.json").rename(folder / "moved.json")
     with pytest.raises(SpecError):
         call(folder / "runs/base")
-    call(folder / "runs/base", "--annotations", folder / "moved.json")
+    (note,), _ = told(capsys, folder / "runs/base", "--annotations", folder / "moved.json")
+    assert "so its category ids are taken for those of moved" in note
+
+
+def truth_with(folder: Path, change: Callable[[dict[str, Any]], None], name: str = "other") -> Path:
+    """The ground truth of the runs, changed."""
+    document = json.loads((folder / "truth.json").read_text())
+    change(document)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[list[str], dict[str, Any]]:
+    """The notes of a call, and its JSON."""
+    call(*arguments, "--json", "-", "--resamples", 0)
+    captured = capsys.readouterr()
+    notes = captured.err.splitlines()
+    assert all(line.startswith("note: ") for line in notes)
+    return [line.removeprefix("note: ") for line in notes], json.loads(captured.out)
+
+
+def new_class(document: dict[str, Any]) -> None:
+    """Every third box becomes one of a class that was not trained."""
+    document["categories"].append({"id": 77, "name": "stool"})
+    for annotation in document["annotations"][::3]:
+        annotation["category_id"] = 77
+
+
+def no_width(document: dict[str, Any]) -> None:
+    for annotation in document["annotations"][::4]:
+        annotation["bbox"][2] = 0
+
+
+def validated_on(folder: Path, name: str) -> None:
+    """Makes `name` the validation annotations of both runs."""
+    for run in ("base", "rlo"):
+        path = folder / "runs" / run / "spec.yaml"
+        spec = yaml.safe_load(path.read_text())
+        spec["data"]["val"] = {**spec["data"]["val"], "annotations": name}
+        path.write_text(yaml.safe_dump(spec))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [(new_class, "`stool`"), (no_width, "no width or height")], ids=["class", "width"]
+)
+def test_what_a_runs_split_leaves_out_is_said_once_and_the_file_agrees_or_says_why(
+    folder: Path, capsys: pytest.CaptureFixture[str], change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    other = truth_with(folder, change)
+    validated_on(folder, other.name)
+    boxes = DATA.box_count
+    count = len(range(0, boxes, 3 if change is new_class else 4))
+    notes, own = told(capsys, folder / "runs/base", folder / "runs/rlo")
+    (note,) = notes
+    assert note.startswith(f"other: {count} of {boxes} boxes are left out") and reason in note
+    assert note.endswith("; `--annotations FILE` counts them as not found")
+    assert own["runs"][1]["data_remarks"] == [note]
+
+    notes, with_file = told(capsys, folder / "runs/base", folder / "runs/rlo", "-a", other)
+    assert with_file["runs"][0]["figures"]["AP"] < own["runs"][0]["figures"]["AP"]
+    assert with_file["runs"][0]["figures"] == evaluate(read_annotations(other), PREDICTIONS[::2])
+    sizes = f"10 images and {boxes} boxes, the run's own validation split 10 and {boxes - count}"
+    difference = f"base, rlo: other has {sizes}"
+    foreign = (
+        f"{difference}; {count} boxes are of classes that it was not trained on and count as not found: "
+        f"`stool` ({count})"
+    )
+    empty = (
+        f"other: {count} of {boxes} boxes have no width or height: they count as not found, as in pycocotools"
+    )
+    assert notes == ([foreign] if change is new_class else [empty, difference])
+
+    notes, file = told(capsys, "-p", folder / "base.json", "-a", other)
+    assert file["runs"][0]["figures"] == with_file["runs"][0]["figures"]
+    silent = f"base: no prediction is of `stool` ({count}): these boxes count as not found"
+    assert notes == ([silent] if change is new_class else [empty])
+
+
+def other_ids(document: dict[str, Any]) -> None:
+    """The same classes in another order, each with the id of another."""
+    ids = [category["id"] for category in document["categories"]]
+    new = dict(zip(ids, ids[1:] + ids[:1], strict=True))
+    for entry in document["categories"]:
+        entry["id"] = new[entry["id"]]
+    for annotation in document["annotations"]:
+        annotation["category_id"] = new[annotation["category_id"]]
+    document["categories"].reverse()
+
+
+def by_class(found: dict[str, Any]) -> dict[str, float | None]:
+    return {name: entry["AP"] for name, entry in found["runs"][0]["figures"]["per_class"].items()}
+
+
+def test_classes_of_a_run_are_found_by_name_in_other_annotations(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, own = told(capsys, folder / "runs/rlo")
+    notes, other = told(capsys, folder / "runs/rlo", "-a", truth_with(folder, other_ids))
+    assert by_class(own) == pytest.approx(by_class(other), abs=1e-12)
+    ids = f"`{DATA.classes[-1]}` is {DATA.category_ids[-1]} to the run, {DATA.category_ids[0]} there"
+    assert notes == [f"rlo: the category ids of other are others ({ids}): matched by class name"]
+
+
+def test_a_class_spelled_differently_is_found_by_its_id_and_another_is_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def respelled(document: dict[str, Any]) -> None:
+        document["categories"][0]["name"] = "Class  0"
+        document["categories"][1]["name"] = "zebra"
+
+    _, own = told(capsys, folder / "runs/rlo")
+    notes, other = told(capsys, folder / "runs/rlo", "-a", truth_with(folder, respelled))
+    assert by_class(other)["Class  0"] == by_class(own)["class 0"]
+    assert by_class(other)["zebra"] == 0
+    boxes, left_out = (
+        own["runs"][0]["figures"]["per_class"]["class 1"][key] for key in ("boxes", "detections")
+    )
+    assert notes == [
+        f"rlo: {boxes} boxes are of classes that it was not trained on and count as not found: `zebra` ({boxes})",
+        "rlo: matched by category id, for the names are nearly alike: `class 0` of the run is `Class 0` there",
+        f"rlo: {left_out} of {len(PREDICTIONS)} predictions left out: the category is unknown",
+    ]
+
+
+def test_image_ids_of_other_files_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def rotated(document: dict[str, Any]) -> None:
+        names = [image["file_name"] for image in document["images"]]
+        for image, name in zip(document["images"], names[1:] + names[:1], strict=True):
+            image["file_name"] = name
+
+    notes, _ = told(capsys, folder / "runs/rlo", "-a", truth_with(folder, rotated))
+    assert (
+        len(notes) == 1
+        and "10 image ids of other are other files in the run's own validation split" in notes[0]
+    )
+
+
+def test_images_that_a_run_never_saw_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def grown(document: dict[str, Any]) -> None:
+        document["images"].append({**document["images"][0], "id": 5000, "file_name": "new.jpg"})
+
+    notes, _ = told(capsys, folder / "runs/rlo", "-a", truth_with(folder, grown))
+    assert len(notes) == 1
+    missing = "; of the images of other, 1 not in the run's own validation split: nothing was predicted there"
+    assert notes[0].endswith(missing)
+
+
+def test_boxes_clipped_in_the_runs_split_only_are_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def over_the_edge(document: dict[str, Any]) -> None:
+        box = document["annotations"][0]["bbox"]
+        box[0], box[2] = box[0] - WIDTH, box[2] + WIDTH
+
+    other = truth_with(folder, over_the_edge)
+    validated_on(folder, other.name)
+    notes, _ = told(capsys, folder / "runs/rlo", "-a", other)
+    assert notes == [
+        "rlo: boxes of other differ from those of the run's own validation split in place, area or being a crowd"
+    ]
+    # The same boxes in another order are no difference.
+    shuffled = truth_with(folder, lambda document: document["annotations"].reverse(), "shuffled")
+    validated_on(folder, "truth.json")
+    assert told(capsys, folder / "runs/rlo", "-a", shuffled)[0] == []
+
+
+def test_the_labels_of_a_checkpoint_are_found_by_name_in_other_annotations(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = yaml.safe_load((folder / "runs/base/spec.yaml").read_text())
+    monkeypatch.setattr(
+        "msbal.spec.load_spec", lambda path: SimpleNamespace(data=DATA_SPEC.validate_python(spec["data"]))
+    )
+    label_of = {id_: label for label, id_ in enumerate(DATA.category_ids)}
+
+    class Labels:
+        def load(self, checkpoint: Path) -> None: ...
+
+        def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+            return [
+                {**entry, "category_id": data.category_ids[label_of[entry["category_id"]]]}
+                for entry in PREDICTIONS
+            ]
+
+    def build(spec: Any, classes: Any) -> Labels:
+        assert tuple(classes) == DATA.classes
+        return Labels()
+
+    monkeypatch.setattr("msbal.cli.eval_run._build", build)
+    other = truth_with(folder, other_ids)
+    checkpoint = ("--checkpoint", folder / "rlo.json", "--spec", folder / "runs/base/spec.yaml")
+    call(*checkpoint, "-a", other, "--images", folder / "pictures", "--json", "-")
+    found = json.loads(capsys.readouterr().out)
+    assert by_class(found) == pytest.approx(
+        {name: entry["AP"] for name, entry in evaluate(DATA, PREDICTIONS)["per_class"].items()}, abs=1e-12
+    )
+
+
+def test_a_run_whose_classes_are_recorded_needs_no_training_annotations(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folder / "runs/rlo"
+    (folder / "val.json").write_bytes((folder / "truth.json").read_bytes())
+    validated_on(folder, "val.json")
+    _, before = told(capsys, run)
+    (run / "metrics.json").write_text(json.dumps({"evaluations": [], "final": evaluate(DATA, PREDICTIONS)}))
+    (folder / "truth.json").write_text("[")
+    assert told(capsys, run)[1] == before
 
 
 def test_importing_the_command_imports_no_torch() -> None:
