@@ -1,4 +1,4 @@
-"""Data sets: COCO and VOC folders read and checked, and one that is generated.
+"""Data sets: COCO, VOC and YOLO folders read and checked, and one that is generated.
 
 Nothing here decodes pixels or knows a framework: every reader gives `DetectionData`.
 """
@@ -9,6 +9,7 @@ from msbal.data.load import load
 from msbal.data.model import DetectionData, DroppedBox, ImageRecord, subset
 from msbal.data.split import hold_out
 from msbal.data.voc import VOC_CLASSES, read_voc
+from msbal.data.yolo import read_yolo
 
 __all__ = [
     "VOC_CLASSES",
@@ -21,5 +22,6 @@ __all__ = [
     "read_coco",
     "read_generated",
     "read_voc",
+    "read_yolo",
     "subset",
 ]

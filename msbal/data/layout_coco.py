@@ -13,11 +13,12 @@ from typing import Any
 from msbal.data.coco import WHAT
 from msbal.data.files import kind_of, listed, locate, named, printable
 from msbal.data.jsonfile import read_json
-from msbal.data.tree import entries_of, folders_below, role_of
+from msbal.data.tree import Layout, entries_of, folders_below, role_of
 from msbal.errors import DataError
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
+_URL = re.compile(rb'"coco_url"\s*:\s*("(?:[^"\\]|\\.)*")')
 # COCO's other files have images and annotations too, but not boxes of all classes.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
 _MOST_FILES = 100
@@ -39,8 +40,8 @@ class _File:
     samples: tuple[str, ...]
 
 
-def find_coco(root: Path) -> tuple[dict[str, Any], str] | None:
-    """The ``data:`` section for the COCO files below `root`, and what was found in words.
+def find_coco(root: Path) -> Layout | None:
+    """The ``data:`` section for the COCO files below `root`.
 
     Returns:
         None where there are none.
@@ -55,12 +56,18 @@ def find_coco(root: Path) -> tuple[dict[str, Any], str] | None:
     section: dict[str, Any] = {"format": "coco", "root": str(root), "train": _split(root, train)}
     if val is not None:
         section["val"] = _split(root, val)
-    classes = _without_project_name(train.path)
-    if classes is not None:
-        section["classes"] = classes
+    notes = []
+    without = _without_unused_first(train.path)
+    if without is not None:
+        first, section["classes"] = without
+        notes.append(f"`{printable(first)}` is no class: it is the name of the project or of the background")
+    taken = [section[key]["annotations"] for key in ("train", "val") if key in section]
+    others = [name for file in files if (name := file.path.relative_to(root).as_posix()) not in taken]
+    if others:
+        notes.append(f"there, and not used: {listed(others, len(others))}")
     words = [f"{key}: {section[key]['annotations']} with images in {section[key]['images']}/"
              for key in ("train", "val") if key in section]  # fmt: skip
-    return section, "COCO annotations, " + ", ".join(words)
+    return Layout(section, "COCO annotations, " + ", ".join(words), tuple(notes))
 
 
 def _files(root: Path) -> list[_File]:
@@ -88,11 +95,16 @@ def _samples(path: Path) -> tuple[str, ...] | None:
     try:
         if kind_of(path) != "file":
             return None
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            encoding = json.detect_encoding(mapped[:4])
+            text = mapped if encoding.startswith("utf-8") else mapped[:].decode(encoding).encode()
             if any(text.find(key) < 0 for key in _KEYS):
                 return None
             found = [match.group(1) for match in islice(_FILE_NAME.finditer(text), 3)]
-        return tuple(str(json.loads(name)) for name in found)
+            urls = [] if found else [match.group(1) for match in islice(_URL.finditer(text), 3)]
+        # LVIS has addresses alone; images lie in the folder of their split as on COCO's server.
+        ends = ["/".join(json.loads(url).rsplit("/", 2)[1:]) for url in urls]
+        return (*(str(json.loads(name)) for name in found), *ends)
     except (OSError, ValueError, DataError):  # an empty file cannot be mapped
         return None
 
@@ -168,21 +180,23 @@ def _images(root: Path, file: _File) -> Path:
     return best
 
 
-def _without_project_name(path: Path) -> list[str] | None:
-    """The classes of a Roboflow export, without the project's name that it lists as an unused category.
+def _without_unused_first(path: Path) -> tuple[str, list[str]] | None:
+    """The first category where it is none, and the classes without it.
 
-    None where there is no such thing, or the file cannot be read (which its reader will explain).
+    Roboflow lists a project's name as an unused category, above the others; labelme's converter lists
+    ``_background_``. None where there is no such thing, or the file cannot be read (which its reader will explain).
     """
-    if path.name != "_annotations.coco.json":
-        return None
     try:
+        if path.name != "_annotations.coco.json" and b"_background_" not in path.read_bytes():
+            return None
         document = read_json(path, WHAT)
         categories, annotations = document["categories"], document["annotations"]
         used = {entry["category_id"] for entry in annotations}
         first, others = categories[0], categories[1:]
-        above = {entry["supercategory"] for entry in others}
-        if others and first["id"] not in used and above == {first["name"]}:
-            return [str(entry["name"]) for entry in others]
-    except (DataError, KeyError, IndexError, TypeError):
+        above = {entry.get("supercategory") for entry in others}
+        is_none = first["name"] == "_background_" or above == {first["name"]}
+        if others and first["id"] not in used and is_none:
+            return str(first["name"]), [str(entry["name"]) for entry in others]
+    except (OSError, DataError, KeyError, IndexError, TypeError, AttributeError):
         pass
     return None

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from msbal.data.files import file_names
-from msbal.data.tree import folders_below, role_of
-from msbal.data.voc import EVERYTHING, annotation_folder, image_folder, read_set
+from msbal.data.files import listed
+from msbal.data.tree import Layout, role_of
+from msbal.data.voc_folder import VocFolder, annotation_folder, xml_folders
+from msbal.data.voc_sets import EVERYTHING, SetList, read_set, set_files
 from msbal.errors import DataError
 
-_SETS = ("trainval", "train", "val", "test")
+_PAIRS = (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval", "val"))
 
 
-def find_voc(root: Path) -> tuple[dict[str, Any], str] | None:
-    """The ``data:`` section for the VOC folders below `root`, and what was found in words.
+def find_voc(root: Path) -> Layout | None:
+    """The ``data:`` section for the VOC folders below `root`.
 
     Returns:
         None where there are none.
@@ -22,67 +24,146 @@ def find_voc(root: Path) -> tuple[dict[str, Any], str] | None:
     folders = _folders(root)
     if not folders:
         return None
-    train, val = _choose(root, folders)
-    section: dict[str, Any] = {"format": "voc", "root": str(root), "train": {"sets": train}}
+    sets = {folder.path: _sets(folder) for folder in folders}
+    train, val = _choose(root, sets)
+    section = {"format": "voc", "root": str(root), "train": {"sets": train}}
     words = f"Pascal VOC folders, train: {', '.join(train)}"
     if val:
         section["val"] = {"sets": val}
         words += f", val: {', '.join(val)}"
-    return section, words
+    unused = _unused(root, folders, sets, {*train, *val})
+    notes = (f"there, and not used: {listed(unused, len(unused))}",) if unused else ()
+    return Layout(section, words, notes)
 
 
-def _folders(root: Path) -> list[Path]:
-    """Those with XML annotations and images, topmost first."""
-    found: list[Path] = []
-    for folder in folders_below(root, 2):
-        if folder.name in {"Annotations", "annotations"} or any(other in folder.parents for other in found):
-            continue
-        try:
-            annotation_folder(folder)
-            image_folder(folder)
-        except DataError:
-            continue
-        found.append(folder)
+def _unused(
+    root: Path, folders: Sequence[VocFolder], sets: Mapping[Path, _Sets], taken: Container[str]
+) -> list[str]:
+    found = []
+    for path in (folder.path for folder in folders):
+        lists = [_entry(root, path, name) for name in set_files(path) if not sets[path].covers(name)]
+        found += [entry for entry in lists or [_entry(root, path, EVERYTHING)] if entry not in taken]
     return found
 
 
-def _choose(root: Path, folders: list[Path]) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True)
+class _Sets:
+    """The set of each role that a folder has, and whether they are those of its lists by class."""
+
+    by_role: dict[str, str]
+    by_class: bool
+
+    def covers(self, name: str) -> bool:
+        """Whether a list is one of those by class that make the sets."""
+        return self.by_class and any(name.endswith(set_[1:]) for set_ in self.by_role.values())
+
+
+def _folders(root: Path) -> list[VocFolder]:
+    """Those with XML annotations and images, topmost first."""
+    found = []
+    for xml in xml_folders(root, 3):
+        try:
+            found.append(VocFolder.at(_named_by(root, xml), root))
+        except DataError:
+            continue
+    return found
+
+
+def _named_by(root: Path, xml: Path) -> Path:
+    """The folder by which a spec names XML files: the nearest around them that has their images or sets, if these
+    are its only ones.
+    """
+    for folder in [xml, *xml.parents]:
+        try:
+            if annotation_folder(folder) != xml:
+                return xml
+            whole = VocFolder.at(folder, folder)
+            if set_files(folder) or any(whole.image_of(stem) for stem in whole.annotations):
+                return folder
+        except DataError:
+            pass
+        if folder == root:
+            break
+    return xml
+
+
+def _sets(folder: VocFolder) -> _Sets:
+    """What the lists of a folder are for.
+
+    A list without a role in its name is the whole of the data where it is alone. Lists by class (``car_train``) make
+    a split where there is no other.
+    """
+    general: dict[str, dict[str, str]] = {}
+    by_class: dict[str, str] = {}
+    without: list[str] = []
+    for name, path in set_files(folder.path).items():
+        role = role_of(name)
+        lines = _read(folder, path)
+        if lines is None:
+            continue
+        if role is None:
+            without.append(name)
+        elif lines.is_of_class and role[1] != "*":
+            cut = role[1].index("*")
+            by_class.setdefault(role[0], EVERYTHING + name[max(0, cut - 1) :])
+        else:
+            general.setdefault(role[1], {})[role[0]] = name
+    if general:
+        # Those that are called by their role alone, else by name.
+        best = min(general, key=lambda family: (not _is_split(general[family]), family != "*", family))
+        return _Sets(general[best], False)
+    if by_class:
+        return _Sets(by_class, True)
+    return _Sets({"train": without[0]} if len(without) == 1 else {}, False)
+
+
+def _is_split(roles: dict[str, str]) -> bool:
+    return any(train in roles and val in roles for train, val in _PAIRS)
+
+
+def _read(folder: VocFolder, path: Path) -> SetList | None:
+    """A list, unless most of its images are not annotated (VOC2012's test images are not)."""
+    try:
+        lines = read_set(path, folder.find)
+    except DataError:
+        return None
+    names = [*lines.names, *lines.absent]
+    known = sum(name in folder.annotations for name in names)
+    return lines if 2 * known > len(names) else None
+
+
+def _choose(root: Path, sets: dict[Path, _Sets]) -> tuple[list[str], list[str]]:
     """Sets to train on, sets to evaluate on; the second may be empty.
 
     As with VOC itself, trainval and test where both are there (2007 and 2012 joined: the test set of
     2012 is not public), else train and val. Without sets, folders named ``train`` and ``valid`` speak
     for themselves.
     """
-    with_set = {set_: [f for f in folders if _has_set(f, set_)] for set_ in _SETS}
 
-    def entries(set_: str) -> list[str]:
-        return [_entry(root, folder, set_) for folder in with_set[set_]]
+    def entries(role: str) -> list[str]:
+        return [_entry(root, path, s.by_role[role]) for path, s in sets.items() if role in s.by_role]
 
-    for train, val in (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval", "val")):
-        if with_set[train] and with_set[val]:
+    for train, val in _PAIRS:
+        if entries(train) and entries(val):
             return entries(train), entries(val)
     for train in ("trainval", "train"):
-        if with_set[train]:
+        if entries(train):
             return entries(train), []
 
-    roles = {folder: role_of(folder.name) for folder in folders if folder != root}
     by_role: dict[str, list[str]] = {}
-    for folder, role in roles.items():
-        by_role.setdefault(role[0] if role else "", []).append(_entry(root, folder, EVERYTHING))
+    for path in sets:
+        role = _role(path.relative_to(root).parts)
+        by_role.setdefault(role, []).append(_entry(root, path, EVERYTHING))
     if "train" in by_role:
         return by_role["train"], by_role.get("val") or by_role.get("test") or []
-    return [_entry(root, folder, EVERYTHING) for folder in folders], []
+    return [_entry(root, path, EVERYTHING) for path in sets], []
+
+
+def _role(parts: Sequence[str]) -> str:
+    """The split that the folders of a path speak of, the last first."""
+    return next((role[0] for role in map(role_of, reversed(parts)) if role is not None), "")
 
 
 def _entry(root: Path, folder: Path, set_: str) -> str:
     relative = folder.relative_to(root).as_posix()
     return set_ if relative == "." else f"{relative}/{set_}"
-
-
-def _has_set(folder: Path, set_: str) -> bool:
-    """Whether the set is there and its first image is annotated (VOC2012's test images are not)."""
-    try:
-        stems = read_set(folder / "ImageSets" / "Main" / f"{set_}.txt")
-        return f"{Path(stems[0]).name}.xml" in file_names(annotation_folder(folder))
-    except DataError:
-        return False

@@ -13,9 +13,10 @@ from msbal.data.generated import generate, read_generated
 from msbal.data.model import DetectionData
 from msbal.data.split import hold_out
 from msbal.data.voc import found_classes, read_voc
+from msbal.data.yolo import read_yolo
 
 if TYPE_CHECKING:
-    from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData
+    from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData, YoloData
 
 Progress = Callable[[int, int], None]
 
@@ -80,9 +81,11 @@ def _read(
     return _read_val(spec, classes)
 
 
-def _read_train(spec: CocoData | VocData) -> DetectionData:
+def _read_train(spec: CocoData | VocData | YoloData) -> DetectionData:
     if spec.format == "voc":
         return read_voc(spec.root, spec.train.pairs, spec.classes)
+    if spec.format == "yolo":
+        return read_yolo(spec.root, spec.names, spec.train.images, spec.classes)
     annotations = spec.root / spec.train.annotations
     data = read_coco(annotations, spec.root / spec.train.images, spec.classes)
     if spec.classes is None:
@@ -90,12 +93,14 @@ def _read_train(spec: CocoData | VocData) -> DetectionData:
     return data
 
 
-def _read_val(spec: CocoData | VocData, classes: Sequence[str] | None) -> DetectionData:
+def _read_val(spec: CocoData | VocData | YoloData, classes: Sequence[str] | None) -> DetectionData:
     """The labels are those of the training split; not all of its classes need occur here."""
     assert spec.val is not None
     if spec.format == "voc":
         classes = classes or found_classes(spec.root, spec.train.pairs)
         return read_voc(spec.root, spec.val.pairs, classes, partial=True)
+    if spec.format == "yolo":
+        return read_yolo(spec.root, spec.names, spec.val.images, spec.classes or classes)
     classes = classes or _classes_of(spec.root / spec.train.annotations)
     annotations = spec.root / spec.val.annotations
     return read_coco(annotations, spec.root / spec.val.images, classes, partial=True)

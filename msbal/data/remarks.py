@@ -55,6 +55,16 @@ def nearest(name: str, classes: Sequence[str]) -> str | None:
     return plain[near[0]] if near else None
 
 
+def spellings(classes: Sequence[str]) -> list[str]:
+    """What is to be said of classes whose names differ in upper and lower case alone."""
+    by_name: dict[str, list[str]] = {}
+    for name in classes:
+        by_name.setdefault(name.casefold(), []).append(f"`{printable(name)}`")
+    return [
+        f"{' and '.join(names)} are different classes here" for names in by_name.values() if len(names) > 1
+    ]
+
+
 def _all(data: DetectionData) -> int:
     return data.box_count + len(data.dropped) + data.skipped
 

@@ -1,11 +1,13 @@
-"""Walking a folder of data without getting lost in it, and reading split names."""
+"""Walking a folder of data without getting lost in it, reading split names, and what comes of it."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _MOST_FOLDERS = 500
 _ROLES = {
@@ -15,6 +17,22 @@ _ROLES = {
     "trainval": "trainval",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was recognised.
+
+    Attributes:
+        data: a spec's ``data:`` section, plain values; ``root`` is absolute, the other paths relative
+            to it.
+        summary: what was found, in words, on one line.
+        notes: what else is there and was not taken.
+    """
+
+    data: dict[str, Any]
+    summary: str
+    notes: tuple[str, ...] = ()
 
 
 def entries_of(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,4 +1,4 @@
-"""Reading Pascal VOC folders: ``Annotations/*.xml``, ``ImageSets/Main/*.txt``, ``JPEGImages``.
+"""Reading Pascal VOC: the XML files of a set and all that is in them.
 
 Source: the VOC2007 development kit. Its boxes are one-based and inclusive: a box from pixel 1 to pixel
 10 becomes ``0 .. 10`` here (right edge exclusive), the same area that the kit's own code computes.
@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
+from numpy.typing import NDArray
 
-from msbal.data.boxes import box_area, clip_boxes, describe
+from msbal.data.boxes import clip_boxes, describe
 from msbal.data.coco import check_class_list
-from msbal.data.files import IMAGE_SUFFIXES, file_names, listed, named, printable, read_bytes, require_folder
-from msbal.data.model import DetectionData, DroppedBox, ImageRecord
+from msbal.data.files import listed, named, printable, require_folder
+from msbal.data.model import DetectionData, DroppedBox
 from msbal.data.pictures import image_size
+from msbal.data.records import make_records
+from msbal.data.remarks import spellings
+from msbal.data.voc_folder import VocFolder
+from msbal.data.voc_sets import EVERYTHING, members
 from msbal.data.xmlfile import read_xml
 from msbal.errors import DataError, suggest
 
@@ -28,9 +33,6 @@ VOC_CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 WHAT = "a VOC annotation file (XML with size and objects)"
-ANNOTATION_FOLDERS = ("Annotations", "annotations")
-IMAGE_FOLDERS = ("JPEGImages", "images", "Images")
-EVERYTHING = "*"
 _LARGEST_SIDE = 2**20
 
 
@@ -47,17 +49,17 @@ def read_voc(
     Args:
         root: the folder that the sets' folders are relative to (``VOCdevkit``).
         sets: ``(folder, set)`` pairs, e.g. ``[("VOC2007", "trainval"), ("VOC2012", "trainval")]``. The
-            folder ``.`` is `root` itself; the set ``*`` is every file in ``Annotations``, by name, for
-            data without ``ImageSets``. In a set file with a second column (``car_train.txt``), rows
-            with -1 there are not in the set.
+            folder ``.`` is `root` itself; the set ``*`` is every XML file, by name, for data without
+            ``ImageSets``. In a set file with a second column (``car_train.txt``), rows with -1 there are not
+            in the set; they are in ``*_train``, the images of all such lists.
         classes: names in the order of their labels; None takes those found, sorted, which for VOC itself
             is the usual order of its 20 classes. Boxes of others are counted in
             `DetectionData.other_classes`.
         name: what to call the split; the sets by default.
         partial: let some of `classes` not occur, as long as one does; see `read_coco`.
 
-    Category ids are the labels plus 1; image ids count from 1 in reading order. A box whose ``xmax`` is
-    not above its ``xmin`` (or y) is left out and named in `DetectionData.dropped`.
+    Category ids are the labels plus 1; image ids count from 1 in reading order. A box whose ``xmax`` is its
+    ``xmin`` (or y) is left out and named in `DetectionData.dropped`; corners the wrong way round are exchanged.
 
     Raises:
         DataError: one line that names the file, the entry at fault and what should stand there.
@@ -65,13 +67,16 @@ def read_voc(
     require_folder(root, "the folder that holds the VOC folders")
     if not sets:
         raise DataError("sets", "is an empty list", "at least one set such as VOC2007/trainval")
-    entries = [entry for folder, set_ in sets for entry in _entries(root, folder, set_)]
+    folders = {folder: VocFolder.at(root / folder, root) for folder in dict.fromkeys(f for f, _ in sets)}
+    entries = [entry for folder, set_ in sets for entry in _entries(folders[folder], set_)]
     _refuse_missing(entries)
     parsed = [_parse(entry) for entry in entries]
     found = sorted({thing.name for _, things in parsed for thing in things})
     chosen = _choose(found, classes, named(root), partial)
     title = name or "+".join(f"{folder}/{set_}" for folder, set_ in sets)
-    return _assemble(title, entries, parsed, chosen)
+    everything = [folders[folder] for folder, set_ in sets if set_ == EVERYTHING]
+    notes = [*_unannotated(everything), *_two_images(entries), *spellings(chosen)]
+    return _assemble(title, entries, parsed, chosen, notes)
 
 
 def found_classes(root: Path, sets: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -85,13 +90,13 @@ def found_classes(root: Path, sets: Sequence[tuple[str, str]]) -> tuple[str, ...
 
 @dataclass(frozen=True)
 class _Entry:
-    """One line of a set file."""
+    """One image of a set."""
 
     stem: str
     source: str
     annotation: Path | None
     image: Path | None
-    folder: Path
+    folder: VocFolder
 
 
 @dataclass(frozen=True)
@@ -103,120 +108,26 @@ class _Thing:
     difficult: bool
 
 
-@dataclass
-class _Folder:
-    """What lies in one VOC folder, listed once.
-
-    Attributes:
-        annotations: stem to file, likewise `images`.
-    """
-
-    path: Path
-    annotations: dict[str, Path] = field(default_factory=dict)
-    images: dict[str, Path] = field(default_factory=dict)
-
-    @classmethod
-    def at(cls, path: Path) -> _Folder:
-        require_folder(path, "a VOC folder (with Annotations and JPEGImages)")
-        folder = cls(path)
-        annotations, images = annotation_folder(path), image_folder(path)
-        for file in sorted(file_names(annotations)):
-            if _is_visible(file, {".xml"}):
-                folder.annotations[Path(file).stem] = annotations / file
-        # Reversed, so that of two files of one stem the first by name counts (.jpg before .png).
-        for file in sorted(file_names(images), reverse=True):
-            if _is_visible(file, IMAGE_SUFFIXES):
-                folder.images[Path(file).stem] = images / file
-        return folder
-
-
-def annotation_folder(folder: Path) -> Path:
-    """Where a VOC folder keeps its XML files; the folder itself where they lie in it.
-
-    Raises:
-        DataError: where there are none.
-    """
-    return _part(folder, ANNOTATION_FOLDERS, {".xml"}, "XML annotations")
-
-
-def image_folder(folder: Path) -> Path:
-    """Where a VOC folder keeps its images; the folder itself where they lie in it.
-
-    Raises:
-        DataError: where there are none.
-    """
-    return _part(folder, IMAGE_FOLDERS, IMAGE_SUFFIXES, "images")
-
-
-def _part(folder: Path, names: Sequence[str], suffixes: Container[str], what: str) -> Path:
-    for candidate in (*(folder / name for name in names), folder):
-        if any(_is_visible(file, suffixes) for file in file_names(candidate)):
-            return candidate
-    raise DataError(named(folder), f"has no {what}", f"a folder {names[0]} with at least one")
-
-
-def _is_visible(file: str, suffixes: Container[str]) -> bool:
-    # macOS leaves "._name.jpg" beside "name.jpg" on foreign disks.
-    return not file.startswith(".") and Path(file).suffix.lower() in suffixes
-
-
-def _entries(root: Path, folder_name: str, set_: str) -> Iterator[_Entry]:
-    folder = _Folder.at(root / folder_name)
-    if set_ == EVERYTHING:
-        stems, source = list(folder.annotations), named(folder.path)
-    else:
-        path = folder.path / "ImageSets" / "Main" / f"{set_}.txt"
-        stems, source = read_set(path, folder.annotations), named(path)
-    for stem in stems:
-        bare = stem if stem in folder.annotations else _without_image_suffix(stem)
-        yield _Entry(bare, source, folder.annotations.get(bare), folder.images.get(bare), folder.path)
-
-
-def read_set(path: Path, known: Container[str] = ()) -> list[str]:
-    """The image names that a set file lists.
-
-    Args:
-        path: the file.
-        known: names that exist; a line that is one of them is a name as it stands, also where it ends
-            in something that looks like a second column (``photo 1``).
-
-    Raises:
-        DataError: where it is missing, not text, or lists nothing.
-    """
-    raw = read_bytes(path, "a VOC set file (a text file of image names)")
-    try:
-        lines = raw.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(named(path), f"is not text: {error.reason} at byte {error.start}") from error
-    stems = []
-    for line in lines:
-        columns = line.rsplit(maxsplit=1)
-        # Names may hold spaces, so only a last column of -1, 0 or 1 is one.
-        if line.strip() not in known and len(columns) == 2 and columns[1] in {"-1", "0", "1"}:
-            if columns[1] != "-1":
-                stems.append(columns[0].strip())
-        elif columns:
-            stems.append(line.strip())
-    if not stems:
-        raise DataError(named(path), "lists zero images", "an image name a line")
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
-    if twice:
-        raise DataError(named(path), f"lists `{printable(twice[0])}` more than once", "every image once")
-    return stems
-
-
-def _without_image_suffix(stem: str) -> str:
-    path = Path(stem)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES | {".xml"} else stem
+def _entries(folder: VocFolder, set_: str) -> Iterator[_Entry]:
+    names, source = members(folder, set_)
+    for name in names:
+        yield _Entry(name, source, folder.annotations.get(name), folder.image_of(name), folder)
 
 
 def _refuse_missing(entries: Sequence[_Entry]) -> None:
-    for kind, what in (("annotation", "an XML file in Annotations"), ("image", "a file in JPEGImages")):
+    for kind, what in (("annotation", "an XML file"), ("image", "an image")):
         missing = [entry for entry in entries if getattr(entry, kind) is None]
         if missing:
             names = listed((entry.stem for entry in missing), len(missing))
             found = f"{len(missing)} of {len(entries)} listed images have no {kind}: {names}"
-            raise DataError(missing[0].source, found, f"{what} for each")
+            folder = missing[0].folder
+            place = folder.image_folder if kind == "image" else next(iter(folder.annotations.values())).parent
+            raise DataError(
+                missing[0].source,
+                found,
+                f"{what} of that name for each in {named(place)}",
+                "add or delist them",
+            )
     twice = [path for path, count in Counter(entry.annotation for entry in entries).items() if count > 1]
     if twice and twice[0] is not None:
         found = f"`{printable(twice[0].stem)}` of {named(twice[0].parent.parent)} is in two of the sets"
@@ -247,21 +158,27 @@ def _size(root: Element, image: Path, where: str) -> tuple[int, int]:
 
 _SIDES = ("width", "height")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FLAGS = {"": False, "0": False, "false": False, "unspecified": False, "1": True, "true": True}
 
 
 def _thing(node: Element, index: int, where: str) -> _Thing:
     spot = f"object {index + 1}"
-    name = (node.findtext("name") or "").strip()
+    name = " ".join((node.findtext("name") or "").split())
     if not name:
         raise DataError(where, f"{spot} has no name", "the name of its class")
     box = node.find("bndbox")
     if box is None:
-        raise DataError(where, f"{spot} ({printable(name)}) has no bndbox", ", ".join(_CORNERS))
+        rotated = node.find("robndbox") is not None
+        found = "is a rotated box (robndbox)" if rotated else "has no bndbox"
+        fix = "export upright boxes" if rotated else ""
+        raise DataError(
+            where, f"{spot} ({printable(name)}) {found}", f"a bndbox with {', '.join(_CORNERS)}", fix
+        )
     x1, y1, x2, y2 = (_number(box, key, f"{spot} ({printable(name)}): bndbox", where) for key in _CORNERS)
-    difficult = (node.findtext("difficult") or "0").strip()
-    if difficult not in {"0", "1", ""}:
+    difficult = (node.findtext("difficult") or "").strip()
+    if difficult.lower() not in _FLAGS:
         raise DataError(where, f"{spot}: difficult is `{printable(difficult)[:40]}`", "0 or 1")
-    return _Thing(name, (x1, y1, x2, y2), difficult == "1")
+    return _Thing(name, (x1, y1, x2, y2), _FLAGS[difficult.lower()])
 
 
 def _number(parent: Element, key: str, spot: str, where: str) -> float:
@@ -300,42 +217,90 @@ def _assemble(
     entries: Sequence[_Entry],
     parsed: Sequence[tuple[tuple[int, int], list[_Thing]]],
     classes: tuple[str, ...],
+    notes: list[str],
 ) -> DetectionData:
     label_of = {category: label for label, category in enumerate(classes)}
-    images, dropped = [], []
-    others: Counter[str] = Counter()
-    for number, (entry, (size, things)) in enumerate(zip(entries, parsed, strict=True), start=1):
-        assert entry.annotation is not None and entry.image is not None
-        wanted = [(index, thing) for index, thing in enumerate(things) if thing.name in label_of]
-        others.update(thing.name for thing in things if thing.name not in label_of)
-        corners = np.array([thing.corners for _, thing in wanted], dtype=np.float64).reshape(-1, 4)
-        # xmax == xmin would be one pixel wide in VOC's inclusive corners; in practice it is a click
-        # without a drag, and everyone's converters drop it.
-        zero_based = corners - np.array([1.0, 1.0, 0.0, 0.0])
-        flat = np.isfinite(corners).all(axis=1) & ~(corners[:, 2:] > corners[:, :2]).all(axis=1)
-        zero_based[flat, 2:] = zero_based[flat, :2]
-        boxes, reasons = clip_boxes(zero_based, np.full((len(wanted), 2), size))
-        for row, reason in sorted(reasons.items()):
-            index, thing = wanted[row]
-            spot = f"object {index + 1} ({printable(thing.name)})"
-            file = printable(entry.annotation.name)
-            dropped.append(
-                DroppedBox(printable(entry.image.name), f"{file}: {spot}", describe(thing.corners, reason))
-            )
-        kept = [row for row in range(len(wanted)) if row not in reasons]
-        boxes = boxes[kept]
-        images.append(
-            ImageRecord(
-                id=number,
-                path=entry.image,
-                width=size[0],
-                height=size[1],
-                boxes=boxes,
-                labels=np.array([label_of[wanted[row][1].name] for row in kept], dtype=np.int64),
-                area=box_area(boxes),
-                crowd=np.zeros(len(kept), dtype=np.bool_),
-                difficult=np.array([wanted[row][1].difficult for row in kept], dtype=np.bool_),
-            )
+    others = Counter(thing.name for _, things in parsed for thing in things if thing.name not in label_of)
+    places: list[tuple[int, int]] = []  # of each box of these classes: its image, and its object there
+    wanted: list[_Thing] = []
+    for row, (_, things) in enumerate(parsed):
+        for index, thing in enumerate(things):
+            if thing.name in label_of:
+                places.append((row, index))
+                wanted.append(thing)
+
+    def spot(box: int) -> str:
+        row, index = places[box]
+        file = entries[row].annotation
+        assert file is not None
+        return f"{printable(file.name)}: object {index + 1} ({printable(wanted[box].name)})"
+
+    sizes = np.array([size for size, _ in parsed], dtype=np.int64).reshape(-1, 2)
+    rows = np.array([row for row, _ in places], dtype=np.int64)
+    corners = np.array([thing.corners for thing in wanted], dtype=np.float64).reshape(-1, 4)
+    flipped = _flipped(corners, sizes[rows], spot)
+    if len(flipped):
+        notes.append(
+            f"{len(flipped)} boxes have xmax below xmin, or ymax below ymin: these are taken for each other, first in "
+            f"{spot(int(flipped[0]))}"
         )
+    ordered = np.concatenate(
+        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
+    )
+    # xmax == xmin would be one pixel wide in VOC's inclusive corners; in practice it is a click
+    # without a drag, and everyone's converters drop it.
+    zero_based = ordered - np.array([1.0, 1.0, 0.0, 0.0])
+    flat = np.isfinite(ordered).all(axis=1) & (ordered[:, 2:] == ordered[:, :2]).any(axis=1)
+    zero_based[flat, 2:] = zero_based[flat, :2]
+    boxes, reasons = clip_boxes(zero_based, sizes[rows])
+    dropped = []
+    for box, reason in sorted(reasons.items()):
+        image = entries[places[box][0]].image
+        assert image is not None
+        dropped.append(DroppedBox(printable(image.name), spot(box), describe(wanted[box].corners, reason)))
+    kept = np.setdiff1d(np.arange(len(wanted)), list(reasons))
+    images = make_records(
+        [entry.image for entry in entries if entry.image is not None],
+        sizes,
+        rows[kept],
+        boxes[kept],
+        np.array([label_of[thing.name] for thing in wanted], dtype=np.int64)[kept],
+        np.array([thing.difficult for thing in wanted], dtype=np.bool_)[kept],
+    )
     ids = tuple(range(1, len(classes) + 1))
-    return DetectionData(name, classes, ids, tuple(images), tuple(dropped), others)
+    return DetectionData(name, classes, ids, images, tuple(dropped), others, tuple(notes))
+
+
+def _flipped(
+    corners: NDArray[np.float64], sizes: NDArray[np.int64], spot: Callable[[int], str]
+) -> NDArray[np.int64]:
+    """The boxes whose corners are the wrong way round, as some tools write what is drawn from right to left.
+
+    Raises:
+        DataError: where all boxes of the split fit into their images as ``x, y, width, height``.
+    """
+    found = np.flatnonzero((corners[:, 2:] < corners[:, :2]).any(axis=1))
+    # Of upright boxes none would lie outside the upper left quarter of its image then.
+    if len(found) and (corners[:, :2] + corners[:, 2:] <= sizes + 1).all():
+        box = ", ".join(f"{value:g}" for value in corners[found[0]])
+        raise DataError(
+            spot(int(found[0])), f"bndbox is {box}, and all {len(corners)} boxes would fit as x, y, width and height",
+            ", ".join(_CORNERS), "write corners, not sizes",
+        )  # fmt: skip
+    return found
+
+
+def _unannotated(folders: Iterable[VocFolder]) -> Iterator[str]:
+    """What is to be said of images without XML, where every image was asked for."""
+    names = [name for folder in folders for name in folder.unannotated]
+    if names:
+        yield f"{len(names)} images have no XML file and are left out: {listed(names, len(names))}"
+
+
+def _two_images(entries: Sequence[_Entry]) -> Iterator[str]:
+    """What is to be said where an XML file may belong to several images."""
+    names = [entry.folder.images.get(entry.stem, ()) for entry in entries]
+    several = [found for found in names if len(found) > 1]
+    if several:
+        first = " and ".join(map(printable, several[0][:2]))
+        yield f"{len(several)} XML files fit two images each, e.g. {first}: the first is taken"

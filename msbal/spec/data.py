@@ -44,8 +44,8 @@ class VocSplit(SpecModel):
     sets: tuple[Annotated[str, Field(pattern=r"[^/]$")], ...] = Field(
         min_length=1,
         description="Image sets as FOLDER/SET, e.g. VOC2007/trainval, read from "
-        "FOLDER/ImageSets/Main/SET.txt under `root`; SET alone where `root` is such a folder; `*` as SET "
-        "is every annotated image.",
+        "FOLDER/ImageSets/Main/SET.txt under `root` (or FOLDER/ImageSets, FOLDER/Main, FOLDER); SET alone where "
+        "`root` is such a folder; `*` as SET is every annotated image, `*_train` all lists called so.",
     )
 
     @property
@@ -53,6 +53,16 @@ class VocSplit(SpecModel):
         """``(folder, set)`` of each, as `msbal.data.read_voc` takes them."""
         split = [entry.rpartition("/") for entry in self.sets]
         return [(folder or ".", set_) for folder, _, set_ in split]
+
+
+class YoloSplit(SpecModel):
+    """The images of one split."""
+
+    images: tuple[Path, ...] = Field(
+        min_length=1,
+        description="Folders of images, and text files that list images, relative to `root`. The labels of "
+        "images/a.jpg are in labels/a.txt, or beside it in a.txt.",
+    )
 
 
 class _WithSplits(SpecModel):
@@ -99,6 +109,22 @@ class VocData(_WithSplits):
     )
 
 
+class YoloData(_WithSplits):
+    """Images with YOLO's text files."""
+
+    format: Literal["yolo"] = Field(
+        description="YOLO text files (`class cx cy w h` in fractions of the image)."
+    )
+    names: Path = Field(
+        description="The file that names the classes, relative to `root`: data.yaml (of which nothing else is "
+        "read), or one name a line (classes.txt, obj.names)."
+    )
+    train: YoloSplit = Field(description="What to train on.")
+    val: YoloSplit | None = Field(
+        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
+    )
+
+
 class GeneratedData(SpecModel):
     """Pictures of shapes, drawn on first use from a seed."""
 
@@ -123,4 +149,4 @@ class GeneratedData(SpecModel):
         return None
 
 
-DataSpec = Annotated[CocoData | VocData | GeneratedData, Field(discriminator="format")]
+DataSpec = Annotated[CocoData | VocData | YoloData | GeneratedData, Field(discriminator="format")]

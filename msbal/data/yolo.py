@@ -1,0 +1,294 @@
+"""Reading YOLO: a text file an image, a box a line (``class cx cy w h``, in fractions of the image), no sizes.
+
+Source: ultralytics' detection format, https://docs.ultralytics.com/datasets/detect, whose reading of outlines (the box
+around them) is kept, and darknet's before it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from msbal.data.boxes import clip_boxes, describe
+from msbal.data.coco import check_class_list
+from msbal.data.files import listed, named, printable, read_bytes, require_folder, shown
+from msbal.data.model import DetectionData, DroppedBox
+from msbal.data.pictures import image_size, without_warnings
+from msbal.data.records import make_records
+from msbal.data.remarks import spellings
+from msbal.data.yolo_files import label_files, labels_without_image, split_images
+from msbal.errors import DataError, suggest
+
+WHAT = "the names of the classes (data.yaml with `names`, or a text file with a name a line)"
+_LARGEST_FRACTION = 2.0  # of what may be a fraction of an image, if of a box that reaches far beyond its edge
+
+
+@dataclass(frozen=True)
+class YoloNames:
+    """What the numbers in label files mean.
+
+    Attributes:
+        names: by number, in their order.
+        is_pose: whether key points follow a box (ultralytics' ``kpt_shape``).
+    """
+
+    names: dict[int, str]
+    is_pose: bool = False
+
+
+def read_yolo(
+    root: Path,
+    names: Path,
+    images: Sequence[Path],
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> DetectionData:
+    """Read one split and check all of it.
+
+    Args:
+        root: the folder that the other paths are relative to.
+        names: the file that names the classes: ``data.yaml``, ``classes.txt``, ``obj.names``.
+        images: folders of images, and text files that list images; see `msbal.data.yolo_files`.
+        classes: names in the order of their labels; None takes all, in the order of their numbers. Boxes of
+            others are counted in `DetectionData.other_classes`.
+        name: what to call the split; its `images` by default.
+
+    Category ids are the labels plus 1; image ids count from 1 in reading order. An image without a label file has
+    no boxes. Unusable boxes are left out and named in `DetectionData.dropped`.
+
+    Raises:
+        DataError: one line that names the file, the line at fault and what should stand there.
+    """
+    require_folder(root, "the folder of the data set")
+    known = read_names(root / names)
+    chosen = _choose(known, classes, named(root / names))
+    paths = split_images(root, images)
+    files = label_files(paths)
+    if not any(files):
+        raise DataError(
+            named(paths[0].parent), f"none of its {len(paths)} images has a label file",
+            f"labels/{printable(paths[0].stem)}.txt in place of images/, or {printable(paths[0].stem)}.txt beside it",
+        )  # fmt: skip
+    lines = _Lines()
+    for row, file in enumerate(files):
+        if file is not None:
+            _read_labels(file, row, known, lines)
+    with without_warnings():
+        sizes = np.array([image_size(path) for path in paths], dtype=np.int64).reshape(-1, 2)
+    title = name or "+".join(path.as_posix() for path in images)
+    return _assemble(title, paths, files, sizes, lines, known, chosen)
+
+
+def read_names(path: Path) -> YoloNames:
+    """What the numbers in label files mean, from a YAML file or a list of names.
+
+    Raises:
+        DataError: where there are no names, or it cannot be read.
+    """
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        config = read_config(path)
+        names = _of_config(config, path)
+        is_pose = "kpt_shape" in config
+    else:
+        try:
+            text = read_bytes(path, WHAT).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            found = f"is not UTF-8: {error.reason} at byte {error.start}"
+            raise DataError(named(path), found, WHAT, "save it as UTF-8") from error
+        names, is_pose = dict(enumerate(line.strip() for line in text.rstrip().splitlines())), False
+    names = {number: " ".join(name.split()) for number, name in sorted(names.items())}
+    if not names:
+        raise DataError(named(path), "names zero classes", WHAT)
+    for number, name in names.items():
+        if not name:
+            raise DataError(named(path), f"class {number} has an empty name", "a name for each")
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise DataError(
+            named(path), f"names `{printable(twice[0])}` twice", "a name of its own for each class"
+        )
+    return YoloNames(names, is_pose)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; every plain value is a text, so that a class may be called ``no``.
+
+    Raises:
+        DataError: where it is something else, or cannot be read.
+    """
+    raw = read_bytes(path, "a YAML file with `names`, `train` and `val`")
+    try:
+        config = yaml.load(raw, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise DataError(named(path), f"is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise DataError(named(path), "has no keys", "`names`, `train` and `val`")
+    return config
+
+
+def _of_config(config: dict[str, Any], path: Path) -> dict[int, str]:
+    names = config.get("names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    try:
+        if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
+            return {int(number): name for number, name in names.items()}
+        if names is None and "nc" in config:
+            return {number: f"class_{number}" for number in range(min(int(config["nc"]), 10**5))}
+    except (TypeError, ValueError):
+        pass
+    found = "has no `names`" if names is None else f"`names` is {shown(names)}"
+    raise DataError(named(path), found, "a list of names, or `number: name` for each")
+
+
+@dataclass
+class _Lines:
+    """The boxes of many label files by column; where each comes from is for messages.
+
+    Attributes:
+        corners: in fractions of the image.
+        confident: lines with a sixth column.
+        repeated: lines that stand twice in a file.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    confident: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+
+
+def _read_labels(file: Path, row: int, known: YoloNames, into: _Lines) -> None:
+    seen: set[bytes] = set()
+    for place, line in enumerate(
+        read_bytes(file, "a YOLO label file").removeprefix(b"\xef\xbb\xbf").splitlines(), 1
+    ):
+        columns = line.split()
+        if not columns:
+            continue
+        plain = b" ".join(columns)
+        if plain in seen:
+            into.repeated.append(f"{file.name}: line {place}")
+            continue
+        seen.add(plain)
+        try:
+            number, *values = map(float, columns)
+            corners = _corners(values, known.is_pose)
+            label = int(number)
+        except (ValueError, OverflowError):
+            corners, label, number = None, 0, 0.0
+        if corners is None:
+            found = f"line {place} is `{printable(plain[:60].decode(errors='replace'))}`"
+            raise DataError(named(file), found, "`class cx cy w h`, or `class x1 y1 x2 y2 ...` of an outline")
+        if label != number or label not in known.names:
+            numbers = listed((f"{n} ({name})" for n, name in known.names.items()), len(known.names), 5)
+            raise DataError(named(file), f"line {place} has class {number:g}", f"one of {numbers}")
+        if max(corners) > _LARGEST_FRACTION or min(corners) < -_LARGEST_FRACTION:
+            found = f"line {place} is `{printable(plain[:60].decode(errors='replace'))}`"
+            raise DataError(
+                named(file), found, "fractions of the image's width and height, 0 to 1; are these pixels?"
+            )
+        if len(values) == 5 and not known.is_pose:
+            into.confident.append(f"{file.name}: line {place}")
+        into.rows.append(row)
+        into.numbers.append(label)
+        into.corners.append(corners)
+        into.places.append(place)
+
+
+def _corners(values: list[float], is_pose: bool) -> tuple[float, float, float, float] | None:
+    """Of a line without its class; None where it is not one."""
+    if len(values) in (4, 5) or (is_pose and len(values) > 4):
+        x, y, w, h = values[:4]
+        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    if len(values) >= 6 and len(values) % 2 == 0:
+        return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+    return None
+
+
+def _choose(known: YoloNames, classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    names = list(known.names.values())
+    if classes is None:
+        return tuple(names)
+    check_class_list(classes)
+    absent = [category for category in classes if category not in names]
+    if absent:
+        raise DataError(
+            "classes", f"`{printable(absent[0])}` is no class of {where}", fix=suggest(absent[0], names[:100])
+        )
+    return tuple(classes)
+
+
+def _assemble(
+    name: str,
+    paths: Sequence[Path],
+    files: Sequence[Path | None],
+    sizes: Any,
+    lines: _Lines,
+    known: YoloNames,
+    classes: tuple[str, ...],
+) -> DetectionData:
+    label_of = {category: label for label, category in enumerate(classes)}
+    numbers = {number: label_of.get(category, -1) for number, category in known.names.items()}
+    rows = np.array(lines.rows, dtype=np.int64)
+    labels = np.array([numbers[number] for number in lines.numbers], dtype=np.int64)
+    fractions = np.array(lines.corners, dtype=np.float64).reshape(-1, 4)
+    corners = fractions * sizes[rows][:, [0, 1, 0, 1]]
+    boxes, reasons = clip_boxes(corners, sizes[rows])
+    dropped = []
+    for box, reason in sorted(reasons.items()):
+        file = files[rows[box]]
+        if labels[box] >= 0 and file is not None:
+            spot = f"{printable(file.name)}: line {lines.places[box]}"
+            image = printable(paths[rows[box]].name)
+            dropped.append(DroppedBox(image, spot, describe(np.round(corners[box], 3), reason)))
+    usable = labels >= 0
+    usable[list(reasons)] = False
+    images = make_records(
+        paths, sizes, rows[usable], boxes[usable], labels[usable], np.zeros(int(usable.sum()), dtype=np.bool_)
+    )
+    others = Counter(known.names[number] for number in lines.numbers if numbers[number] < 0)
+    notes = [*_notes(paths, files, lines), *spellings(classes)]
+    ids = tuple(range(1, len(classes) + 1))
+    return DetectionData(name, classes, ids, images, tuple(dropped), others, tuple(notes))
+
+
+def _notes(paths: Sequence[Path], files: Sequence[Path | None], lines: _Lines) -> list[str]:
+    notes = []
+    without = [path.name for path, file in zip(paths, files, strict=True) if file is None]
+    if without:
+        notes.append(
+            f"{len(without)} of {len(paths)} images have no label file, and count as images without boxes: "
+            f"{listed(without, len(without))}"
+        )
+    orphans = labels_without_image(paths)
+    if orphans:
+        notes.append(f"{len(orphans)} label files belong to no image: {listed(orphans, len(orphans))}")
+    by_file: dict[Path, list[str]] = {}
+    for path, file in zip(paths, files, strict=True):
+        if file is not None:
+            by_file.setdefault(file, []).append(path.name)
+    shared = [names for names in by_file.values() if len(names) > 1]
+    if shared:
+        first = " and ".join(map(printable, shared[0][:2]))
+        notes.append(f"{len(shared)} label files are those of several images, e.g. of {first}")
+    if lines.repeated:
+        notes.append(
+            f"{len(lines.repeated)} lines repeat one before them and are left out: {_first(lines.repeated)}"
+        )
+    if lines.confident:
+        notes.append(
+            f"{len(lines.confident)} lines have a sixth column, which is not used: {_first(lines.confident)}"
+        )
+    return notes
+
+
+def _first(places: Sequence[str]) -> str:
+    return listed(places, len(places), 1)
