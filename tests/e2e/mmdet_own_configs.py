@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from mmdet_specs import SIDE
 
+from msbal.backend import Remarks
 from msbal.records import RunDirectory
 from msbal.spec import load_spec
 from msbal.training import Outcome, claim, execute, prepare
@@ -58,6 +59,7 @@ class Told:
     """A monitor that remembers.
 
     Attributes:
+        before: what was said of the framework before training started.
         total: iterations, as training said at its start.
         evaluated_at: the iterations that evaluations were filed under.
     """
@@ -118,6 +120,9 @@ def train(
     spec = load_spec(path, [f"output={path.parent / run}"])
     plan = prepare(spec)
     told = Told()
+    assert isinstance(plan.detector, Remarks)
+    of_framework = plan.detector.remarks(plan.train)
+    told.messages += [line for line in plan.warnings if line in of_framework]
     if stop_at is not None:
         plan.detector.train = _stopping(plan.detector.train, stop_at)  # type: ignore[method-assign]
     outcome = execute(plan, claim(spec, resume=resume, force=False), told, resume)

@@ -67,7 +67,7 @@ def test_an_image_that_is_gone_is_named(folder: Path, unbroken: Path) -> None:
     output = finish(train(folder, run, *FARTHER, first=first), folder, code=2)
     (gone,) = (folder / "data").rglob("000003.gone")
     gone.rename(gone.with_suffix(".png"))
-    assert "000003.png: cannot be read: No such file or directory" in error(output)
+    assert "000003.png: is not a file; expected an image" in error(output)
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(folder: Path) -> None:

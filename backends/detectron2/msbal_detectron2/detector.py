@@ -138,7 +138,7 @@ class Detectron2Detector:
 
     def _unfit(self, image: ImageRecord) -> str:
         """As detectron2's own filter: images without boxes, or with crowds alone."""
-        if not self.recipe.defaults.filter_empty or (~image.crowd).any():
+        if not self.recipe.defaults.filter_empty or not image.crowd.all():
             return ""
         return "only crowds" if len(image.boxes) else "no boxes"
 

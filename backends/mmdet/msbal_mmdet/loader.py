@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from mmdet.datasets import AspectRatioBatchSampler, CocoDataset
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
 from mmengine.runner import Runner
+from torch.utils.data import BatchSampler, DataLoader
 
+from msbal.backend.kit.used import used_images
 from msbal.data.model import DetectionData
 from msbal.errors import MsbalError, SpecError
 from msbal.spec import RunSpec
+from msbal_mmdet.datasets import filter_of, innermost
 from msbal_mmdet.overrides import apply_data, apply_schedule
 from msbal_mmdet.quiet import quiet
 
@@ -35,9 +44,32 @@ def run_length(config: Config, spec: RunSpec, train: DetectionData) -> int:
             "model.config", "train_cfg has no length", "max_epochs or max_iters",
             "or give schedule.epochs or schedule.iterations",
         )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
+    return int(length.max_epochs) * _batches(config, spec, train)
+
+
+def _built(config: Config, spec: RunSpec, train: DetectionData) -> DataLoader[Any]:
+    with tempfile.TemporaryDirectory() as folder, building():
         apply_data(config, spec, train, None, Path(folder), write=True)
-        return int(length.max_epochs) * _batches(config, spec)
+        loader: DataLoader[Any] = Runner.build_dataloader(config.train_dataloader, seed=spec.seed)
+        return loader
+
+
+def _counted(loader: DataLoader[Any], images: int) -> int | None:
+    """How many batches a loader of the usual parts would give of so many images; None where only it can tell."""
+    batches: Any = loader.batch_sampler
+    dataset: Any = loader.dataset
+    sampler = batches.sampler
+    if (
+        type(dataset) is not CocoDataset
+        or dataset._indices is not None
+        or type(sampler) is not DefaultSampler
+        or not sampler.round_up
+        or type(batches) not in (BatchSampler, AspectRatioBatchSampler)
+    ):
+        return None
+    share = math.ceil(images / sampler.world_size)
+    size = int(batches.batch_size)
+    return share // size if batches.drop_last else math.ceil(share / size)
 
 
 @contextmanager
@@ -60,9 +92,13 @@ def building() -> Iterator[None]:
         ) from error  # fmt: skip
 
 
-def _batches(config: Config, spec: RunSpec) -> int:
-    with building():
-        batches = len(Runner.build_dataloader(config.train_dataloader, seed=spec.seed))
+def _batches(config: Config, spec: RunSpec, train: DetectionData) -> int:
+    # Built with a single image it tells what it is made of; mmdet takes long to load a large data set.
+    used, _ = used_images(train.images, filter_of(innermost(config.train_dataloader.dataset)))
+    loader = _built(copy.deepcopy(config), spec, replace(train, images=used[:1]))
+    batches = _counted(loader, len(used))
+    if batches is None:
+        batches = len(_built(config, spec, train))
     if not batches:
         raise SpecError(
             "model.config", "its train_dataloader gives no batch", "at least one",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 
@@ -44,9 +45,8 @@ def plan_notes(config: Config, spec: RunSpec, train: DetectionData) -> list[str]
     )
     if dataset.get("indices") is not None:
         used.append(f"{place}: of these images only its `indices` are trained on")
-    small = sum(
-        int(((image.boxes[:, 2:] - image.boxes[:, :2]) < 1).any(axis=1).sum()) for image in train.images
-    )
+    boxes = np.concatenate([image.boxes for image in train.images])
+    small = int((boxes[:, 2:] - boxes[:, :2] < 1).any(axis=1).sum())
     if small:
         used.append(
             f"{printable(train.name)}: {small} of {train.box_count} boxes are narrower or lower than a pixel: "
