@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msbal.data.files import listed
 from msbal.data.tree import Layout, role_of
-from msbal.data.voc_folder import VocFolder, annotation_folder, xml_folders
+from msbal.data.voc_folder import VocFolder, annotation_folder, is_voc, xml_folders
 from msbal.data.voc_sets import EVERYTHING, SetList, read_set, set_files
 from msbal.errors import DataError
 
@@ -63,9 +63,11 @@ def _folders(root: Path) -> list[VocFolder]:
     found = []
     for xml in xml_folders(root, 3):
         try:
-            found.append(VocFolder.at(_named_by(root, xml), root))
+            folder = VocFolder.at(_named_by(root, xml), root)
         except DataError:
             continue
+        if any(map(folder.image_of, folder.annotations)) or is_voc(next(iter(folder.annotations.values()))):
+            found.append(folder)
     return found
 
 
@@ -78,7 +80,7 @@ def _named_by(root: Path, xml: Path) -> Path:
             if annotation_folder(folder) != xml:
                 return xml
             whole = VocFolder.at(folder, folder)
-            if set_files(folder) or any(whole.image_of(stem) for stem in whole.annotations):
+            if set_files(folder) or any(map(whole.image_of, whole.annotations)):
                 return folder
         except DataError:
             pass

@@ -107,7 +107,7 @@ def xml_folders(root: Path, depth: int) -> list[Path]:
         folder: min(filter(is_xml, file_names(folder)), default="") for folder in folders_below(root, depth)
     }
     found = [folder for folder, name in first.items() if name]
-    return [folder for folder in found if _is_voc(folder / first[folder])] or found
+    return [folder for folder in found if is_voc(folder / first[folder])] or found
 
 
 def image_folder(annotations: Path, stems: Set[str], folders: Iterable[Path]) -> Path | None:
@@ -158,7 +158,8 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122
 
 
-def _is_voc(path: Path) -> bool:
+def is_voc(path: Path) -> bool:
+    """Whether an XML file begins like VOC's."""
     try:
         with path.open("rb") as file:
             return _VOC_ROOT.search(file.read(1024).replace(b"\0", b"")) is not None

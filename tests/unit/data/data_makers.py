@@ -55,7 +55,7 @@ def write_coco(
 
 
 def voc_xml(
-    *things: tuple[str, tuple[object, object, object, object]], size: str = "", difficult: int = 0
+    *things: tuple[str, tuple[object, object, object, object]], size: str = "", difficult: object = 0
 ) -> str:
     size = size or "<size><width>40</width><height>30</height><depth>3</depth></size>"
     objects = "".join(

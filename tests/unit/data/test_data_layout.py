@@ -73,6 +73,32 @@ def test_roboflow(tmp_path: Path) -> None:
     assert found.data["val"] == split("valid/_annotations.coco.json", "valid")
     assert found.data["classes"] == ["cat", "dog"]
     assert sizes(found.data) == (3, 2)
+    assert found.notes == (
+        "`pets` is no class: it is the name of the project or of the background",
+        "there, and not used: test/_annotations.coco.json",
+    )
+
+
+def test_labelmes_background(tmp_path: Path) -> None:
+    document = coco_document()
+    document["categories"].insert(0, {"id": 0, "name": "_background_", "supercategory": None})
+    write_coco(tmp_path, document, "annotations.json", "JPEGImages")
+    found = recognise(tmp_path)
+    assert found.data["classes"] == ["cat", "dog"] and "`_background_` is no class" in found.notes[0]
+    document["annotations"][0]["category_id"] = 0  # somebody's own
+    write_coco(tmp_path, document, "annotations.json", "JPEGImages")
+    assert "classes" not in recognise(tmp_path).data
+
+
+def test_coco_in_utf_16_and_lvis_addresses(tmp_path: Path) -> None:
+    path, _ = write_coco(tmp_path, coco_document(["a.png", "b.png"]), "lvis_train.json", "train2017")
+    path.write_bytes(json.dumps(coco_document(["a.png", "b.png"])).encode("utf-16"))
+    assert recognise(tmp_path).data["train"] == split("lvis_train.json", "train2017")
+    text = json.dumps(
+        coco_document(["http://example.org/train2017/a.png", "http://example.org/train2017/b.png"])
+    )
+    path.write_text(text.replace("file_name", "coco_url"))
+    assert recognise(tmp_path).data["train"] == split("lvis_train.json", ".")
 
 
 def test_a_single_file_is_split(tmp_path: Path) -> None:
@@ -143,7 +169,12 @@ def test_voc(tmp_path: Path) -> None:
         ({"train": "a\nb", "val": "c"}, ["train"], ["val"]),
         ({"train": "a\nb", "test": "c"}, ["train"], ["test"]),
         ({"trainval": "a\nb\nc"}, ["trainval"], None),
-        ({"default": "a\nb\nc"}, ["*"], None),
+        ({"default": "a\nb\nc"}, ["default"], None),
+        ({"Train": "JPEGImages/a.jpg\nb.jpg", "Validation": "c"}, ["Train"], ["Validation"]),
+        ({"default": "a\nb\nc", "my_training2": "a\nb", "my_valid2": "c"}, ["my_training2"], ["my_valid2"]),
+        ({"train": "a\nb", "val": "c", "cat_train": "a 1\nb 1", "cat_val": "c 1"}, ["train"], ["val"]),
+        ({"a_train": "a 1\nb -1", "b_train": "a -1\nb 1", "a_val": "c -1"}, ["*_train"], ["*_val"]),
+        ({"first": "a\nb\nc", "second": "a"}, ["*"], None),
         ({}, ["*"], None),
     ],
 )
@@ -165,6 +196,55 @@ def test_xml_beside_the_images(tmp_path: Path) -> None:
     assert sizes(data) == (1, 1)
 
 
+def test_lists_that_are_not_used_are_named(tmp_path: Path) -> None:
+    sets = {"train": "a\nb", "val": "c", "test": "hidden", "dog_train": "a 1\nb -1"}
+    write_voc(tmp_path, dict.fromkeys(("a", "b", "c"), XML), sets)
+    assert recognise(tmp_path).notes == ("there, and not used: dog_train, test",)
+
+
+@pytest.mark.parametrize("annotations", ["annotations/{}", "{}/xml", "{}"])
+def test_voc_splits_by_folder(tmp_path: Path, annotations: str) -> None:
+    for name, count in (("train", 2), ("valid", 1), ("test", 1)):
+        for n in range(count):
+            save_image(tmp_path / (f"images/{name}" if "annotations" in annotations else name) / f"{n}.jpg")
+            path = tmp_path / annotations.format(name) / f"{n}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(XML)
+    found = recognise(tmp_path)
+    places = [
+        f"annotations/{name}" if "annotations" in annotations else name for name in ("train", "valid", "test")
+    ]
+    assert (found.data["train"], found.data["val"]) == (
+        {"sets": [f"{places[0]}/*"]},
+        {"sets": [f"{places[1]}/*"]},
+    )
+    assert found.notes == (f"there, and not used: {places[2]}/*",)
+    assert sizes(found.data) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "what", "remedy"),
+    [
+        ("annotations.xml", '<?xml version="1.0"?><annotations><image id="0"/></annotations>', "CVAT's own XML",
+         "COCO 1.0 or Pascal VOC 1.1"),
+        ("p00.json", '{"version": "5.0", "shapes": [], "imagePath": "p00.jpg"}', "labelme's own JSON", "labelme2coco"),
+        ("via.json", '{"_via_settings": {}, "_via_img_metadata": {}}', "VIA's own JSON", "export as COCO"),
+        ("project-1.json", '[{"data": {}, "annotations": [{"completed_by": 1, "result": []}]}]', "Label Studio's",
+         "export as COCO with images"),
+        ("min.json", '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]', "Label Studio's", "COCO"),
+        ("_annotations.createml.json", '[{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {}}]}]',
+         "CreateML's", "COCO"),
+        ("train.tfrecord", "x", "TFRecord", "COCO"),
+        ("_annotations.csv", "filename,width,height,class,xmin,ymin,xmax,ymax", "a table of boxes", "COCO"),
+    ],
+)  # fmt: skip
+def test_formats_known_by_sight(tmp_path: Path, file: str, content: str, what: str, remedy: str) -> None:
+    (tmp_path / file).write_text(content)
+    save_image(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=rf"{what}.*, {file}; expected COCO .*; .*{remedy}"):
+        recognise(tmp_path)
+
+
 def test_both_layouts_at_once(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": XML, "b": XML})
     write_coco(tmp_path, coco_document(["a.jpg", "b.jpg"]), "annotations.json", "JPEGImages")
@@ -180,7 +260,7 @@ def test_nothing_known(tmp_path: Path) -> None:
         recognise(tmp_path)
     (tmp_path / "labels").mkdir()
     (tmp_path / "data.yaml").write_text("")
-    with pytest.raises(DataError, match=r"it holds data.yaml, labels/.* looks like YOLO"):
+    with pytest.raises(DataError, match=r"it holds data.yaml, labels/"):
         recognise(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         recognise(tmp_path / "nowhere")

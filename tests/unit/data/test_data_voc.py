@@ -7,7 +7,8 @@ import pytest
 from data_makers import save_image, voc_xml, write_voc
 
 from msbal.data import VOC_CLASSES, read_voc
-from msbal.data.voc import found_classes, read_set
+from msbal.data.voc import found_classes
+from msbal.data.voc_sets import read_set
 from msbal.errors import DataError
 
 TWO = {
@@ -54,7 +55,7 @@ def test_sets_are_joined_in_order(tmp_path: Path) -> None:
 
 def test_degenerate_boxes_are_dropped_and_named(tmp_path: Path) -> None:
     text = voc_xml(
-        ("dog", (5, 5, 5, 5)), ("dog", (9, 5, 3, 8)), ("dog", ("nan", 1, 2, 2)), ("dog", (60, 1, 70, 9)),
+        ("dog", (5, 5, 5, 5)), ("dog", (9, 5, 9, 8)), ("dog", ("nan", 1, 2, 2)), ("dog", (60, 1, 70, 9)),
         ("dog", (0, 0, 99, 12)),
     )  # fmt: skip
     write_voc(tmp_path, {"one": text})
@@ -65,7 +66,7 @@ def test_degenerate_boxes_are_dropped_and_named(tmp_path: Path) -> None:
     ]
     assert [d.reason for d in data.dropped] == [
         "no width or height: 5, 5, 5, 5",
-        "no width or height: 9, 5, 3, 8",
+        "no width or height: 9, 5, 9, 8",
         "not finite: nan, 1, 2, 2",
         "outside the image: 60, 1, 70, 9",
     ]
@@ -106,12 +107,11 @@ def test_a_missing_size_is_the_images_own(tmp_path: Path) -> None:
 def test_set_files(tmp_path: Path) -> None:
     path = tmp_path / "set.txt"
     path.write_text("a  1\nb -1\r\nc  0\n\n  d e \nphoto 1\n")
-    assert read_set(path) == ["a", "c", "d e", "photo"]
-    assert read_set(path, {"photo 1"}) == ["a", "c", "d e", "photo 1"]
+    assert read_set(path).names == ["a", "c", "d e", "photo"]
+    assert read_set(path, {"photo 1": "photo 1"}.get).names == ["a", "c", "d e", "photo 1"]
     for content, message in [
         (b"", "zero images"),
         (b"\n \n", "zero images"),
-        (b"a -1\n", "zero images"),
         (b"a\nb\na\n", "`a` more than once"),
         (b"\xff\xff", "not text"),
     ]:
@@ -129,6 +129,157 @@ def test_names_with_suffixes_spaces_and_other_image_formats(tmp_path: Path) -> N
     (tmp_path / "JPEGImages" / "._one.jpg").write_bytes(b"")
     data = read_voc(tmp_path, [(".", "s")])
     assert [i.path.name for i in data.images] == ["one.PNG", "ein Bild 字.jpg"]
+
+
+@pytest.mark.parametrize("line", ["{}.jpg", "JPEGImages/{}.jpg", "./{}", "VOC\\JPEGImages\\{}.jpg", "{}", "{} 1 2 1",
+                                  "VOC/JPEGImages/{0}.jpg VOC/Annotations/{0}.xml", "Annotations/{}.xml"])  # fmt: skip
+def test_how_lists_name_images(tmp_path: Path, line: str) -> None:
+    names = ("one", "ein Bild") if " " not in line else ("one", "two")
+    files = dict(zip(names, TWO.values(), strict=True))
+    lines = "\r\n".join(line.format(name) for name in reversed(names))
+    write_voc(tmp_path, files, {"s": f"\ufeff{lines}\r\n"})
+    data = read_voc(tmp_path, [(".", "s")])
+    assert [i.path.stem for i in data.images] == list(reversed(names))
+
+
+def test_where_lists_lie_and_what_they_are_called(tmp_path: Path) -> None:
+    write_voc(tmp_path, TWO)
+    for place in ("ImageSets/Main", "ImageSets", "Main"):
+        path = tmp_path / place / "Train.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("two.jpg")
+        assert [i.path.stem for i in read_voc(tmp_path, [(".", "Train")]).images] == ["two"]
+        with pytest.raises(DataError, match=r"has no set `train`; expected one of its sets: Train"):
+            read_voc(tmp_path, [(".", "train")])
+        path.unlink()
+    with pytest.raises(DataError, match=r"has no set `train`; expected `\*`"):
+        read_voc(tmp_path, [(".", "train")])
+
+
+def test_the_lists_of_all_classes_make_a_set(tmp_path: Path) -> None:
+    write_voc(tmp_path, TWO, {"cat_train": "one -1\n", "dog_train": "one 1\n", "dog_val": "two 1"})
+    names = {
+        set_: [i.path.stem for i in read_voc(tmp_path, [(".", set_)]).images] for set_ in ("*_train", "*_val")
+    }
+    assert names == {"*_train": ["one"], "*_val": ["two"]}
+    with pytest.raises(DataError, match=r"cat_train.txt: lists zero images"):
+        read_voc(tmp_path, [(".", "cat_train")])
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("Annotations", "JPEGImages"),
+        ("annotations", "images"),
+        ("annotations/xmls", "images"),
+        ("labels", "data"),
+        ("xml", "img"),
+        ("marks/by hand", "photos"),
+        (".", "."),
+    ],
+)
+def test_xml_and_images_anywhere(tmp_path: Path, annotations: str, images: str) -> None:
+    for folder in (annotations, images, "annotations/trimaps", "SegmentationClass"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for stem, text in TWO.items():
+        (tmp_path / annotations / f"{stem}.xml").write_text(text)
+        for folder, suffix in ((images, "jpg"), ("annotations/trimaps", "png"), ("SegmentationClass", "png")):
+            save_image(tmp_path / folder / f"{stem}.{suffix}")
+    data = read_voc(tmp_path, [(".", "*")])
+    assert [i.path for i in data.images] == [tmp_path / images / "one.jpg", tmp_path / images / "two.jpg"]
+    assert data.notes == ()
+
+
+def test_xml_in_folders_of_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):  # the same names in both
+        (tmp_path / "annotations" / split).mkdir(parents=True)
+        (tmp_path / "annotations" / split / "one.xml").write_text(TWO["one"])
+        save_image(tmp_path / "images" / split / "one.jpg")
+    for split in ("train", "val"):
+        data = read_voc(tmp_path, [(f"annotations/{split}", "*")])
+        assert [i.path for i in data.images] == [tmp_path / "images" / split / "one.jpg"]
+    with pytest.raises(
+        DataError, match=r"has XML annotations in 2 folders: .* a set for each folder, such as `ann"
+    ):
+        read_voc(tmp_path, [(".", "*")])
+
+
+def test_other_xml_does_not_count(tmp_path: Path) -> None:
+    write_voc(tmp_path, TWO)
+    (tmp_path / "annotations.xml").write_text("<annotations><image/></annotations>")
+    assert len(read_voc(tmp_path, [(".", "*")])) == 2
+
+
+def test_xml_named_after_the_whole_image(tmp_path: Path) -> None:
+    write_voc(tmp_path, TWO, {"s": "two"})
+    for stem in TWO:
+        (tmp_path / "Annotations" / f"{stem}.xml").rename(tmp_path / "Annotations" / f"{stem}.jpg.xml")
+    assert [i.path.name for i in read_voc(tmp_path, [(".", "*")]).images] == ["one.jpg", "two.jpg"]
+    assert [i.path.name for i in read_voc(tmp_path, [(".", "s")]).images] == ["two.jpg"]
+    save_image(tmp_path / "JPEGImages" / "one.bmp")
+    (tmp_path / "Annotations" / "one.bmp.xml").write_text(TWO["one"])
+    assert [i.path.name for i in read_voc(tmp_path, [(".", "*")]).images] == ["one.bmp", "one.jpg", "two.jpg"]
+
+
+def test_what_is_odd_is_said(tmp_path: Path) -> None:
+    files = {
+        "a": voc_xml(("Dog", (30, 2, 12, 20)), ("dog", (1, 1, 9, 9))),
+        "b": voc_xml((" big\n dog ", (1, 1, 9, 9)), difficult="Unspecified"),
+        "c": voc_xml(("dog", (1, 1, 9, 9)), difficult="True"),
+    }
+    write_voc(tmp_path, files)
+    save_image(tmp_path / "JPEGImages" / "a.png")
+    save_image(tmp_path / "JPEGImages" / "left over.jpg")
+    data = read_voc(tmp_path, [(".", "*")])
+    assert data.classes == ("Dog", "big dog", "dog")
+    assert data.images[0].boxes.tolist() == [[11, 1, 30, 20], [0, 0, 9, 9]]
+    assert [i.difficult.any() for i in data.images] == [False, False, True]
+    assert data.notes == (
+        "1 images have no XML file and are left out: left over.jpg",
+        "1 XML files fit two images each, e.g. a.jpg and a.png: the first is taken",
+        "`Dog` and `dog` are different classes here",
+        "1 boxes have xmax below xmin, or ymax below ymin: these are taken for each other, first in "
+        "a.xml: object 1 (Dog)",
+    )
+
+
+def test_sizes_in_place_of_corners_are_refused(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": voc_xml(("dog", (20, 10, 8, 9)), ("dog", (2, 3, 30, 20)))})
+    with pytest.raises(
+        DataError, match=r"a.xml: object 1 \(dog\): bndbox is 20, 10, 8, 9, .* width and height"
+    ):
+        read_voc(tmp_path, [(".", "*")])
+
+
+@pytest.mark.parametrize(
+    ("head", "encoding"),
+    [
+        ('<?xml version="1.0" encoding="gb2312"?>', "gbk"),
+        ("<?xml version='1.0' encoding='GBK' ?>\n", "gbk"),
+        ('<?xml version="1.0" encoding="Big5"?>', "big5"),
+        ('<?xml version="1.0" encoding="utf-16"?>', "utf-16"),
+        ('<?xml version="1.0" encoding="utf-16"?>', "utf-8"),
+        ("", "utf-8-sig"),
+        ('<?xml version="1.0"?><!DOCTYPE annotation SYSTEM "voc.dtd">', "utf-8"),
+    ],
+)
+def test_encodings(tmp_path: Path, head: str, encoding: str) -> None:
+    write_voc(tmp_path, {"a": ""})
+    text = head + voc_xml(("茶壺", (1, 1, 9, 9)))
+    (tmp_path / "Annotations" / "a.xml").write_bytes(text.encode(encoding))
+    assert read_voc(tmp_path, [(".", "*")]).classes == ("茶壺",)
+    if encoding == "gbk":
+        (tmp_path / "Annotations" / "a.xml").write_bytes(text.removeprefix(head).encode(encoding))
+        with pytest.raises(DataError, match=r"line 1, column \d+ that are no UTF-8; .* save it as UTF-8"):
+            read_voc(tmp_path, [(".", "*")])
+
+
+def test_prefixes_of_namespaces(tmp_path: Path) -> None:
+    text = TWO["one"].replace("</", "</v:").replace("<", "<v:").replace("<v:/v:", "</v:")
+    write_voc(
+        tmp_path, {"a": text.replace("<v:annotation>", '<v:annotation xmlns:v="http://example.org/voc">')}
+    )
+    assert read_voc(tmp_path, [(".", "*")]).images[0].boxes.tolist() == [[0, 0, 10, 20]]
 
 
 def test_missing_files_are_counted(tmp_path: Path) -> None:
@@ -156,12 +307,20 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotation>&b
         ("", "is empty"),
         ("<annotation>", "is not XML: no element found at line 1, column 13"),
         ("<annotation>\n<a></b></annotation>", "is not XML: mismatched tag at line 2"),
-        (BILLION_LAUGHS, "declares a document type"),
-        (EXTERNAL, "declares a document type"),
+        (BILLION_LAUGHS, "declares or uses entities"),
+        (EXTERNAL, "declares or uses entities"),
+        (
+            '<!DOCTYPE a SYSTEM "voc.dtd"><a><object><name>th&eacute;</name></object></a>',
+            "declares or uses entities",
+        ),
         ("<?xml version='1.0' encoding='klingon'?><a/>", "is not XML"),
         ("<a>" * 90 + "</a>" * 90, "nested too deeply"),
         (voc_xml(("", (1, 1, 2, 2))), "object 1 has no name"),
         ("<a><object><name>x</name></object></a>", r"object 1 \(x\) has no bndbox"),
+        (
+            "<a><object><name>x</name><robndbox/></object></a>",
+            r"object 1 \(x\) is a rotated box .* export upright",
+        ),
         (voc_xml(("x", (1, 1, "two", 2))), r"object 1 \(x\): bndbox: xmax is `two`; expected a number"),
         (voc_xml(("x", (1, 1, 2, 2)), size="<size><width>40</width></size>"), "size is 40 x 0"),
         (voc_xml(("x", (1, 1, 2, 2)), size="<size><width>inf</width></size>"), "width is inf"),
