@@ -166,3 +166,11 @@ def test_wrong_arguments_are_named() -> None:
         interval(0.1, np.zeros(3), np.zeros(3), confidence=95)
     with pytest.raises(ValueError, match=r"`resamples` should be at least 1. Found 0"):
         resampled(ground_truth(SMALL[0]), SMALL[1], 0)
+
+
+def test_ids_beyond_float64_change_no_draw() -> None:
+    data, predictions = make_scenes(75, images=8)
+    large = replace(data, images=tuple(replace(i, id=i.id + 2**60) for i in data.images))
+    moved = [{**entry, "image_id": entry["image_id"] + 2**60} for entry in predictions]
+    draws = [resampled(ground_truth(d), sift(p, d)[0], 20) for d, p in ((data, predictions), (large, moved))]
+    assert np.array_equal(draws[0], draws[1], equal_nan=True)
