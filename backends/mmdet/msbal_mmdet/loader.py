@@ -67,7 +67,7 @@ def _counted(loader: DataLoader[Any], images: int) -> int | None:
         or type(batches) not in (BatchSampler, AspectRatioBatchSampler)
     ):
         return None
-    share = math.ceil(images / sampler.world_size)
+    share = math.ceil(images / int(sampler.world_size))
     size = int(batches.batch_size)
     return share // size if batches.drop_last else math.ceil(share / size)
 
