@@ -66,7 +66,7 @@ def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) 
     if (len(own), len(own_truth)) != (len(other), len(truth)):
         sizes = f"{len(other):,} images and {len(truth):,} boxes, {split} {len(own):,} and {len(own_truth):,}"
         parts.append(f"{name} has {sizes}")
-    elif not unseen and not np.array_equal(_rows(truth), _rows(own_truth)):
+    elif not unseen and not _same_boxes(truth, own_truth):
         parts.append(f"boxes of {name} differ from those of {split} in place, area or being a crowd")
     if unseen:
         parts.append(f"of the images of {name}, {unseen:,} not in {split}: nothing was predicted there")
@@ -92,9 +92,12 @@ def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) 
     return lines
 
 
+def _same_boxes(one: GroundTruth, other: GroundTruth) -> bool:
+    """Whether all but the classes is the same, in any order."""
+    a, b = _rows(one), _rows(other)
+    return np.array_equal(a, b) or np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
+
+
 def _rows(truth: GroundTruth) -> NDArray[np.float64]:
-    """Everything about the boxes but their classes, in an order that does not depend on the file's."""
     columns = (truth.image_id[truth.image], *truth.box.T, truth.area, truth.crowd, truth.difficult)
-    rows = np.stack([column.astype(np.float64) for column in columns], axis=1)
-    ordered: NDArray[np.float64] = rows[np.lexsort(rows.T)]
-    return ordered
+    return np.stack([column.astype(np.float64) for column in columns], axis=1)
