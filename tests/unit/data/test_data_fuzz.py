@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_makers import coco_document, voc_xml, write_coco, write_voc
+from data_makers import coco_document, save_image, voc_xml, write_coco, write_voc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msbal.data import DetectionData, read_coco, read_voc
-from msbal.data.check import require_readable_images
+from msbal.data import DetectionData, read_coco, read_voc, read_yolo
+from msbal.data.check import look_at_images
 from msbal.data.layout import recognise
 from msbal.errors import DataError
 
@@ -202,6 +202,33 @@ def test_any_set_file(content: bytes, names: str) -> None:
             read_voc(root, [(names, names)])
 
 
+@pytest.fixture(scope="module")
+def yolo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("yolo")
+    save_image(root / "images" / "one.jpg")
+    (root / "labels").mkdir()
+    return root
+
+
+GOOD_YAML = b"path: .\ntrain: images\nval: [images]\nnc: 2\nnames:\n  0: cat\n  1: dog\n"
+
+
+@often
+@given(
+    labels=st.binary(max_size=30) | damaged_bytes(b"0 0.5 0.5 0.25 1\n1 0.1 0.1 0.3 0.1 0.3 0.2\n"),
+    config=st.just(GOOD_YAML) | damaged_bytes(GOOD_YAML),
+    listed=st.none() | st.binary(max_size=20) | damaged_bytes(b"./images/one.jpg\n"),
+)
+def test_damaged_yolo(yolo_folder: Path, labels: bytes, config: bytes, listed: bytes | None) -> None:
+    (yolo_folder / "labels" / "one.txt").write_bytes(labels)
+    (yolo_folder / "data.yaml").write_bytes(config)
+    (yolo_folder / "train.txt").write_bytes(listed or b"")
+    with one_line():
+        assert_sound(read_yolo(yolo_folder, Path("data.yaml"), [Path("train.txt" if listed else "images")]))
+    with one_line():
+        recognise(yolo_folder)
+
+
 # -- hostile on purpose ----------------------------------------------------------------------------
 
 
@@ -220,7 +247,7 @@ def test_a_file_name_that_leaves_the_folder_reads_no_secret(tmp_path: Path, name
     before = sorted(path for path in tmp_path.rglob("*"))
     with pytest.raises(DataError) as caught:
         data = read_coco(folder / "instances.json", folder / "images")
-        require_readable_images(data, "data")
+        look_at_images(data, "data")
     assert "\n" not in str(caught.value) and "root:" not in str(caught.value)
     assert sorted(path for path in tmp_path.rglob("*")) == before
 
