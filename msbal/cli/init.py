@@ -9,7 +9,7 @@ import typer
 
 
 def command(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder with a COCO or VOC data set.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder with a COCO, VOC or YOLO data set.")],
     backend: Annotated[
         str, typer.Option("--backend", "-b", help="The framework that is to train.")
     ] = "torchvision",
