@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msbal.data.files import listed
 from msbal.data.tree import Layout, role_of
-from msbal.data.voc_folder import VocFolder, annotation_folder, is_voc, xml_folders
+from msbal.data.voc_folder import VocFolder, is_voc, xml_folders
 from msbal.data.voc_sets import EVERYTHING, SetList, read_set, set_files
 from msbal.errors import DataError
 
@@ -24,6 +24,8 @@ def find_voc(root: Path) -> Layout | None:
     folders = _folders(root)
     if not folders:
         return None
+    if len(folders) == 1:
+        folders = _by_images(folders[0], root)
     sets = {folder.path: _sets(folder) for folder in folders}
     train, val = _choose(root, sets)
     section = {"format": "voc", "root": str(root), "train": {"sets": train}}
@@ -60,33 +62,51 @@ class _Sets:
 
 def _folders(root: Path) -> list[VocFolder]:
     """Those with XML annotations and images, topmost first."""
-    found = []
-    for xml in xml_folders(root, 3):
-        try:
-            folder = VocFolder.at(_named_by(root, xml), root)
-        except DataError:
-            continue
-        if any(map(folder.image_of, folder.annotations)) or is_voc(next(iter(folder.annotations.values()))):
-            found.append(folder)
-    return found
+    known: dict[tuple[Path, Path], VocFolder | None] = {}
+
+    def at(path: Path, above: Path) -> VocFolder | None:
+        if (path, above) not in known:
+            try:
+                known[path, above] = VocFolder.at(path, above)
+            except DataError:
+                known[path, above] = None
+        return known[path, above]
+
+    def named_by(xml: Path) -> Path:
+        """The nearest folder with sets, or that has these XML files alone, and their images; else their own."""
+        best = None
+        for path in [xml, *(path for path in xml.parents if path.is_relative_to(root))]:
+            folder = at(path, path)
+            if folder is not None and any(_read(folder, one) for one in set_files(path).values()):
+                return path
+            if (
+                best is None
+                and folder is not None
+                and folder.annotation_folder == xml
+                and _is_illustrated(folder)
+            ):
+                best = path
+        return best or xml
+
+    paths = dict.fromkeys(map(named_by, xml_folders(root, 3)))
+    found = [folder for path in paths if (folder := at(path, root)) is not None]
+    return [
+        folder
+        for folder in found
+        if _is_illustrated(folder) or is_voc(next(iter(folder.annotations.values())))
+    ]
 
 
-def _named_by(root: Path, xml: Path) -> Path:
-    """The folder by which a spec names XML files: the nearest around them that has their images or sets, if these
-    are its only ones.
-    """
-    for folder in [xml, *xml.parents]:
-        try:
-            if annotation_folder(folder) != xml:
-                return xml
-            whole = VocFolder.at(folder, folder)
-            if set_files(folder) or any(map(whole.image_of, whole.annotations)):
-                return folder
-        except DataError:
-            pass
-        if folder == root:
-            break
-    return xml
+def _by_images(folder: VocFolder, root: Path) -> list[VocFolder]:
+    """A folder without sets by those of its images where these are called by splits."""
+    places = dict.fromkeys(image[0].parent for image in folder.images.values())
+    if _sets(folder).by_role or "train" not in {_role(place.relative_to(root).parts) for place in places}:
+        return [folder]
+    return [folder] if len(places) == 1 else [VocFolder.at(place, root) for place in places]
+
+
+def _is_illustrated(folder: VocFolder) -> bool:
+    return any(map(folder.images_of, folder.annotations))
 
 
 def _sets(folder: VocFolder) -> _Sets:

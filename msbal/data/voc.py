@@ -95,8 +95,12 @@ class _Entry:
     stem: str
     source: str
     annotation: Path | None
-    image: Path | None
+    images: list[Path]  # that it may be; the first is taken
     folder: VocFolder
+
+    @property
+    def image(self) -> Path | None:
+        return self.images[0] if self.images else None
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class _Thing:
 def _entries(folder: VocFolder, set_: str) -> Iterator[_Entry]:
     names, source = members(folder, set_)
     for name in names:
-        yield _Entry(name, source, folder.annotations.get(name), folder.image_of(name), folder)
+        yield _Entry(name, source, folder.annotations.get(name), folder.images_of(name), folder)
 
 
 def _refuse_missing(entries: Sequence[_Entry]) -> None:
@@ -121,7 +125,7 @@ def _refuse_missing(entries: Sequence[_Entry]) -> None:
             names = listed((entry.stem for entry in missing), len(missing))
             found = f"{len(missing)} of {len(entries)} listed images have no {kind}: {names}"
             folder = missing[0].folder
-            place = folder.image_folder if kind == "image" else next(iter(folder.annotations.values())).parent
+            place = folder.image_folder if kind == "image" else folder.annotation_folder
             raise DataError(
                 missing[0].source,
                 found,
@@ -292,15 +296,14 @@ def _flipped(
 
 def _unannotated(folders: Iterable[VocFolder]) -> Iterator[str]:
     """What is to be said of images without XML, where every image was asked for."""
-    names = [name for folder in folders for name in folder.unannotated]
+    names = [image.name for folder in folders for image in folder.unannotated]
     if names:
         yield f"{len(names)} images have no XML file and are left out: {listed(names, len(names))}"
 
 
 def _two_images(entries: Sequence[_Entry]) -> Iterator[str]:
     """What is to be said where an XML file may belong to several images."""
-    names = [entry.folder.images.get(entry.stem, ()) for entry in entries]
-    several = [found for found in names if len(found) > 1]
+    several = [entry.images for entry in entries if len(entry.images) > 1]
     if several:
-        first = " and ".join(map(printable, several[0][:2]))
+        first = " and ".join(printable(image.name) for image in several[0][:2])
         yield f"{len(several)} XML files fit two images each, e.g. {first}: the first is taken"

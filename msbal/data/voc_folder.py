@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msbal.data.files import IMAGE_SUFFIXES, file_names, listed, named, printable, require_folder
-from msbal.data.tree import folders_below, role_of
+from msbal.data.tree import entries_of, folders_below
 from msbal.errors import DataError
 
 _IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "img", "imgs", "data"})
@@ -22,119 +23,161 @@ _BESIDE_THE_POINT = re.compile(r"mask|segm|trimap|thumb|depth|visuali", re.IGNOR
 _VOC_ROOT = re.compile(rb"<(?:\w+:)?annotation[\s>]")
 
 
+_Tree = dict[Path, list[str]]  # the names of files of one kind, by their folder
+
+
 @dataclass(frozen=True)
 class VocFolder:
     """A folder of XML files and their images, listed once.
 
+    Both are called by their paths below `annotation_folder` and `image_folder`, without suffix: ``photo``, or
+    ``garden/photo`` where there are folders in them.
+
     Attributes:
         path: as a spec names it.
-        annotations: XML files by stem, in the order of their names.
-        images: names of images by stem; the first counts (``.jpg`` before ``.png``).
-        image_folder: where these lie.
-        unannotated: names of images without XML.
+        annotations: the XML files, in the order of their names.
+        images: the first of each counts (``.jpg`` before ``.png``).
+        unannotated: images without XML.
     """
 
     path: Path
     annotations: dict[str, Path]
-    images: dict[str, list[str]]
+    annotation_folder: Path
+    images: dict[str, list[Path]]
     image_folder: Path
-    unannotated: tuple[str, ...]
+    unannotated: tuple[Path, ...]
 
     @classmethod
     def at(cls, path: Path, root: Path) -> VocFolder:
         """List a folder.
 
         Args:
-            root: where none of the images lie in `path`, they are looked for below this folder.
+            root: where none of the images lie in `path`, or none of the XML files, they are looked for below
+                this folder.
 
         Raises:
-            DataError: where there are no XML files, or no images.
+            DataError: where there are no XML files or no images, or it is unclear which belong together.
         """
         require_folder(path, "a VOC folder (with Annotations and JPEGImages)")
-        folder = annotation_folder(path)
-        annotations = {_stem(name): folder / name for name in sorted(file_names(folder)) if is_xml(name)}
+        if root != path and not xml_folders(path, 3):
+            return cls.at(root, root)._part(path)
+        folder, xml = _annotations(path)
+        annotations = {stem: files[0] for stem, files in _by_stem(folder, xml).items()}
         stems = {plain_stem(stem) for stem in annotations}
-        there = image_folder(folder, stems, folders_below(path, 2))
-        if there is None or not stems & stems_of(there, is_image):
-            there = image_folder(folder, stems, folders_below(root, 3)) or there
-        if there is None:
+        images, there = _images(folder, stems, path)
+        if root != path and not stems & images.keys():
+            images, there = _images(folder, stems, root)
+        if len(xml) > 1 and not stems & images.keys():
+            names = [one.relative_to(path).as_posix() for one in xml]
+            raise DataError(
+                named(path), f"has XML annotations in {len(names)} folders: {listed(names, len(names))}",
+                f"a set for each folder, such as `{printable(names[-1])}/*`",
+            )  # fmt: skip
+        if not images:
             raise DataError(named(path), "has no images", "a folder JPEGImages with at least one")
-        images: dict[str, list[str]] = {}
-        for name in sorted(file_names(there)):
-            if is_image(name):
-                images.setdefault(_stem(name), []).append(name)
-        if path not in (there, *there.parents):  # they may be those of other XML files, too
-            stems |= {plain_stem(stem) for other in xml_folders(root, 3) for stem in stems_of(other, is_xml)}
-        unannotated = tuple(names[0] for stem, names in images.items() if stem not in stems)
-        return cls(path, annotations, images, there, unannotated)
+        if not there.is_relative_to(path):  # they may be those of other XML files, too
+            stems |= {plain_stem(_stem(name)) for names in xml_folders(root, 3).values() for name in names}
+        unannotated = tuple(files[0] for stem, files in images.items() if not {stem, _end(stem)} & stems)
+        return cls(path, annotations, folder, images, there, unannotated)
+
+    def _part(self, path: Path) -> VocFolder:
+        """What belongs to the images in one folder."""
+        images = {
+            stem: inside
+            for stem, files in self.images.items()
+            if (inside := [file for file in files if file.is_relative_to(path)])
+        }
+        if not images:
+            raise DataError(named(path), "has no XML annotations", "a folder Annotations with at least one")
+        part = replace(self, path=path, images=images, image_folder=path)
+        annotations = {stem: file for stem, file in self.annotations.items() if part.images_of(stem)}
+        unannotated = tuple(file for file in self.unannotated if file.is_relative_to(path))
+        return replace(part, annotations=annotations, unannotated=unannotated)
 
     def find(self, name: str) -> str | None:
-        """The stem of the XML file that is meant by `name`, which may have a suffix and folders before it."""
-        base = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-        plain = plain_stem(base)
-        known = (name, base, plain, *self.images.get(plain, ()))
-        return next((stem for stem in known if stem in self.annotations), None)
+        """The XML file that is meant by `name`, which may have a suffix and more folders before it."""
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        for start in range(len(parts)):
+            end = "/".join(parts[start:])
+            plain = plain_stem(end)
+            known = (end, plain, *(f"{plain}{image.suffix}" for image in self.images.get(plain, ())))
+            found = next((stem for stem in known if stem in self.annotations), None)
+            if found is not None:
+                return found
+        return None
 
-    def image_of(self, stem: str) -> Path | None:
-        """The image of an XML file; ``photo.jpg.xml`` is that of ``photo.jpg``."""
-        names = self.images.get(stem) or self.images.get(plain_stem(stem)) or []
-        name = stem if stem in names else next(iter(names), None)
-        return None if name is None else self.image_folder / name
+    def images_of(self, stem: str) -> list[Path]:
+        """The images that an XML file may be that of; ``photo.jpg.xml`` is that of ``photo.jpg``."""
+        found = self.images.get(stem) or self.images.get(plain_stem(stem)) or []
+        return [image for image in found if image.name == _end(stem)] or found
 
 
-def annotation_folder(path: Path) -> Path:
-    """Where a VOC folder keeps its XML files; the folder itself where they lie in it.
+def xml_folders(root: Path, depth: int) -> _Tree:
+    """The folders in which XML files lie; where some of these are VOC's, those alone."""
+    found = _tree(root, depth, is_xml)
+    return {folder: names for folder, names in found.items() if is_voc(folder / names[0])} or found
 
-    Raises:
-        DataError: where there are none, or they lie in several folders.
-    """
-    found = xml_folders(path, 2)
+
+def _annotations(path: Path) -> tuple[Path, _Tree]:
+    """The folder of a VOC folder's XML files, and all in it; Annotations where there is one."""
+    found = xml_folders(path, 3)
     if not found:
         raise DataError(named(path), "has no XML annotations", "a folder Annotations with at least one")
-    own = [folder for folder in found if folder.parent == path and folder.name.lower() == "annotations"]
-    if len(found) > 1 and len(own) != 1:
-        names = [folder.relative_to(path).as_posix() for folder in found]
-        raise DataError(
-            named(path), f"has XML annotations in {len(names)} folders: {listed(names, len(names))}",
-            f"a set for each folder, such as `{printable(names[-1])}/*`",
-        )  # fmt: skip
-    return (own or found)[0]
+    for entry in entries_of(path):
+        own = path / entry.name
+        below = {folder: names for folder, names in found.items() if folder.is_relative_to(own)}
+        if entry.name.lower() == "annotations" and below:
+            return (next(iter(below)) if len(below) == 1 else own), below
+    return (next(iter(found)) if len(found) == 1 else path), found
 
 
-def xml_folders(root: Path, depth: int) -> list[Path]:
-    """The folders in which XML files lie; where some of these are VOC's, those alone."""
-    first = {
-        folder: min(filter(is_xml, file_names(folder)), default="") for folder in folders_below(root, depth)
-    }
-    found = [folder for folder, name in first.items() if name]
-    return [folder for folder in found if is_voc(folder / first[folder])] or found
+def _images(annotations: Path, stems: Set[str], root: Path) -> tuple[dict[str, list[Path]], Path]:
+    """The images in the folder below `root` with most of those that are named like XML files, and that folder.
 
-
-def image_folder(annotations: Path, stems: Set[str], folders: Iterable[Path]) -> Path | None:
-    """The one of `folders` with most of the images that are named like XML files; None where none has images.
-
-    Of several it is one called like a folder of images, like the XML files' split, or the nearest.
+    Of several it is one called like a folder of images, like the folder of the XML files, or the nearest.
     """
+    tree = _tree(root, 3, is_image)
+    shown = {
+        folder: names for folder, names in tree.items() if not _BESIDE_THE_POINT.search(folder.name)
+    } or tree
+    above = {parent for folder in shown for parent in folder.parents if parent.is_relative_to(root)}
+    hits = {folder: len(stems & _by_stem(folder, shown).keys()) for folder in sorted({*shown, *above})}
 
-    def rank(folder: Path) -> tuple[bool, int, bool, bool, bool, int]:
-        roles = role_of(annotations.name), role_of(folder.name)
+    def rank(folder: Path) -> tuple[int, bool, bool, bool, int]:
+        is_named = folder.name.lower() in _IMAGE_FOLDERS or folder.parent.name.lower() in _IMAGE_FOLDERS
         return (
-            not _BESIDE_THE_POINT.search(folder.name),
-            len(stems & stems_of(folder, is_image)),
-            folder.name.lower() in _IMAGE_FOLDERS or folder.parent.name.lower() in _IMAGE_FOLDERS,
-            roles[0] is not None and roles[1] is not None and roles[0][0] == roles[1][0],
+            hits[folder],
+            is_named,
+            folder.name == annotations.name,
             folder == annotations,
             -len(folder.parts),
         )
 
-    return max(
-        (folder for folder in folders if any(map(is_image, file_names(folder)))), key=rank, default=None
-    )
+    best = max(hits, key=rank, default=root)
+    images = _by_stem(best, shown)
+    if hits.get(best, 0) < len(stems) and best != root:
+        # The XML files lie in one folder, and the images in one for each split.
+        counted = Counter(map(_end, wider := _by_stem(best.parent, shown)))
+        unique = {_end(stem): files for stem, files in wider.items() if counted[_end(stem)] == 1}
+        if len(stems & unique.keys()) > hits[best]:
+            return unique, best.parent
+    return images, best
 
 
-def stems_of(folder: Path, wanted: Callable[[str], bool]) -> frozenset[str]:
-    """Names without suffix of the files in `folder` that are `wanted`."""
-    return frozenset(_stem(name) for name in file_names(folder) if wanted(name))
+def _tree(root: Path, depth: int, wanted: Callable[[str], bool]) -> _Tree:
+    found = ((folder, sorted(filter(wanted, file_names(folder)))) for folder in folders_below(root, depth))
+    return {folder: names for folder, names in found if names}
+
+
+def _by_stem(base: Path, tree: _Tree) -> dict[str, list[Path]]:
+    """Files in a folder and below it, by path relative to it without suffix."""
+    found: dict[str, list[Path]] = {}
+    for folder, names in tree.items():
+        if folder.is_relative_to(base):
+            prefix = "" if folder == base else f"{folder.relative_to(base).as_posix()}/"
+            for name in names:
+                found.setdefault(prefix + _stem(name), []).append(folder / name)
+    return found
 
 
 def plain_stem(name: str) -> str:
@@ -152,6 +195,10 @@ def is_xml(name: str) -> bool:
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _end(stem: str) -> str:
+    return stem.rpartition("/")[2]
 
 
 def _stem(name: str) -> str:

@@ -196,6 +196,29 @@ def test_xml_beside_the_images(tmp_path: Path) -> None:
     assert sizes(data) == (1, 1)
 
 
+def test_voc_splits_by_folder_of_images(tmp_path: Path) -> None:
+    write_voc(tmp_path, dict.fromkeys(("a", "b", "c"), XML))
+    for name, split in (("a", "train"), ("b", "train"), ("c", "val")):
+        (tmp_path / "JPEGImages" / split).mkdir(exist_ok=True)
+        (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / "JPEGImages" / split / f"{name}.jpg")
+    data = recognise(tmp_path).data
+    assert (data["train"], data["val"]) == ({"sets": ["JPEGImages/train/*"]}, {"sets": ["JPEGImages/val/*"]})
+    assert sizes(data) == (2, 1)
+
+
+def test_voc_sets_of_names_with_folders(tmp_path: Path) -> None:
+    for name in ("hall/a", "hall/b", "garden/a"):
+        save_image(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(XML)
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/Train.txt").write_text("hall/a\nhall/b\n")
+    (tmp_path / "ImageSets/Main/Validation.txt").write_text("garden/a\n")
+    data = recognise(tmp_path).data
+    assert (data["train"], data["val"]) == ({"sets": ["Train"]}, {"sets": ["Validation"]})
+    assert sizes(data) == (2, 1)
+
+
 def test_lists_that_are_not_used_are_named(tmp_path: Path) -> None:
     sets = {"train": "a\nb", "val": "c", "test": "hidden", "dog_train": "a 1\nb -1"}
     write_voc(tmp_path, dict.fromkeys(("a", "b", "c"), XML), sets)

@@ -198,10 +198,53 @@ def test_xml_in_folders_of_splits(tmp_path: Path) -> None:
     for split in ("train", "val"):
         data = read_voc(tmp_path, [(f"annotations/{split}", "*")])
         assert [i.path for i in data.images] == [tmp_path / "images" / split / "one.jpg"]
+    data = read_voc(tmp_path, [(".", "*")])
+    assert [i.path.relative_to(tmp_path).as_posix() for i in data.images] == [
+        "images/train/one.jpg",
+        "images/val/one.jpg",
+    ]
+    for split in ("train", "val"):
+        (tmp_path / "images" / split / "one.jpg").rename(tmp_path / "images" / f"{split}.jpg")
+        (tmp_path / "annotations" / split / "one.xml").rename(
+            tmp_path / "annotations" / split / f"{split}.xml"
+        )
+        assert (
+            read_voc(tmp_path, [(f"annotations/{split}", "*")]).images[0].path
+            == tmp_path / f"images/{split}.jpg"
+        )
     with pytest.raises(
         DataError, match=r"has XML annotations in 2 folders: .* a set for each folder, such as `ann"
     ):
         read_voc(tmp_path, [(".", "*")])
+
+
+def test_names_with_folders(tmp_path: Path) -> None:
+    (tmp_path / "SegmentationClass").mkdir(parents=True)
+    for folder in ("garden", "hall"):  # the same names in both
+        for stem, text in TWO.items():
+            save_image(tmp_path / "JPEGImages" / folder / f"{stem}.jpg")
+            save_image(tmp_path / "SegmentationClass" / folder / f"{stem}.png")
+            (tmp_path / "Annotations" / folder).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "Annotations" / folder / f"{stem}.xml").write_text(text)
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "s.txt").write_text("hall/two\nJPEGImages/garden/one.jpg\n")
+    images = tmp_path / "JPEGImages"
+    data = read_voc(tmp_path, [(".", "s")])
+    assert [i.path for i in data.images] == [images / "hall/two.jpg", images / "garden/one.jpg"]
+    assert len(read_voc(tmp_path, [(".", "*")])) == 4 and not data.notes
+
+
+def test_images_in_folders_of_splits(tmp_path: Path) -> None:
+    write_voc(tmp_path, TWO)
+    (tmp_path / "JPEGImages" / "one.jpg").unlink()
+    (tmp_path / "JPEGImages" / "two.jpg").unlink()
+    save_image(tmp_path / "JPEGImages/train/two.jpg")
+    save_image(tmp_path / "JPEGImages/train/three.jpg")
+    save_image(tmp_path / "JPEGImages/val/one.jpg")
+    assert [i.path.stem for i in read_voc(tmp_path, [(".", "*")]).images] == ["one", "two"]
+    data = read_voc(tmp_path, [("JPEGImages/train", "*")])
+    assert [i.path.stem for i in data.images] == ["two"]
+    assert data.notes == ("1 images have no XML file and are left out: three.jpg",)
 
 
 def test_other_xml_does_not_count(tmp_path: Path) -> None:
