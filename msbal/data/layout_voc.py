@@ -43,8 +43,10 @@ def _unused(
 ) -> list[str]:
     found = []
     for path in (folder.path for folder in folders):
-        lists = [_entry(root, path, name) for name in set_files(path) if not sets[path].covers(name)]
-        found += [entry for entry in lists or [_entry(root, path, EVERYTHING)] if entry not in taken]
+        names = [name for name in set_files(path) if not sets[path].covers(name)]
+        if not names and not sets[path].by_role:
+            names = [EVERYTHING]
+        found += [entry for name in names if (entry := _entry(root, path, name)) not in taken]
     return found
 
 

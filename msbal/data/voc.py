@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -245,8 +245,8 @@ def _assemble(
     flipped = _flipped(corners, sizes[rows], spot)
     if len(flipped):
         notes.append(
-            f"{len(flipped)} boxes have xmax below xmin, or ymax below ymin: these are taken for each other, first in "
-            f"{spot(int(flipped[0]))}"
+            f"{len(flipped)} of {len(wanted)} boxes have xmax below xmin, or ymax below ymin, which are taken for "
+            f"each other, first {spot(int(flipped[0]))}"
         )
     ordered = np.concatenate(
         [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
@@ -294,11 +294,12 @@ def _flipped(
     return found
 
 
-def _unannotated(folders: Iterable[VocFolder]) -> Iterator[str]:
+def _unannotated(folders: Sequence[VocFolder]) -> Iterator[str]:
     """What is to be said of images without XML, where every image was asked for."""
     names = [image.name for folder in folders for image in folder.unannotated]
     if names:
-        yield f"{len(names)} images have no XML file and are left out: {listed(names, len(names))}"
+        count = sum(len(folder.images) for folder in folders)
+        yield f"{len(names)} of {count} images have no XML file and are left out: {listed(names, len(names))}"
 
 
 def _two_images(entries: Sequence[_Entry]) -> Iterator[str]:
@@ -306,4 +307,4 @@ def _two_images(entries: Sequence[_Entry]) -> Iterator[str]:
     several = [entry.images for entry in entries if len(entry.images) > 1]
     if several:
         first = " and ".join(printable(image.name) for image in several[0][:2])
-        yield f"{len(several)} XML files fit two images each, e.g. {first}: the first is taken"
+        yield f"{len(several)} of {len(entries)} XML files fit two images each, e.g. {first}: the first is taken"

@@ -270,7 +270,9 @@ def _notes(paths: Sequence[Path], files: Sequence[Path | None], lines: _Lines) -
         )
     orphans = labels_without_image(paths)
     if orphans:
-        notes.append(f"{len(orphans)} label files belong to no image: {listed(orphans, len(orphans))}")
+        notes.append(
+            f"no image is there for {len(orphans)} of the label files: {listed(orphans, len(orphans))}"
+        )
     by_file: dict[Path, list[str]] = {}
     for path, file in zip(paths, files, strict=True):
         if file is not None:
@@ -278,14 +280,17 @@ def _notes(paths: Sequence[Path], files: Sequence[Path | None], lines: _Lines) -
     shared = [names for names in by_file.values() if len(names) > 1]
     if shared:
         first = " and ".join(map(printable, shared[0][:2]))
-        notes.append(f"{len(shared)} label files are those of several images, e.g. of {first}")
+        notes.append(
+            f"{len(shared)} of {len(by_file)} label files are those of several images, e.g. of {first}"
+        )
+    count = len(lines.rows) + len(lines.repeated)
     if lines.repeated:
         notes.append(
-            f"{len(lines.repeated)} lines repeat one before them and are left out: {_first(lines.repeated)}"
+            f"{len(lines.repeated)} of {count} lines repeat one before them and are left out: {_first(lines.repeated)}"
         )
     if lines.confident:
         notes.append(
-            f"{len(lines.confident)} lines have a sixth column, which is not used: {_first(lines.confident)}"
+            f"{len(lines.confident)} of {count} lines have a sixth column, which is not used: {_first(lines.confident)}"
         )
     return notes
 

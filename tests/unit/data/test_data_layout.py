@@ -184,6 +184,7 @@ def test_voc_sets(tmp_path: Path, sets: dict[str, str], train: list[str], val: l
     assert data["train"] == {"sets": train}
     assert data.get("val") == (None if val is None else {"sets": val})
     assert ("holdout" in data) == (val is None)
+    assert all("*" not in note for note in recognise(tmp_path).notes)
     assert sizes(data) == (2, 1)
 
 

@@ -244,7 +244,7 @@ def test_images_in_folders_of_splits(tmp_path: Path) -> None:
     assert [i.path.stem for i in read_voc(tmp_path, [(".", "*")]).images] == ["one", "two"]
     data = read_voc(tmp_path, [("JPEGImages/train", "*")])
     assert [i.path.stem for i in data.images] == ["two"]
-    assert data.notes == ("1 images have no XML file and are left out: three.jpg",)
+    assert data.notes == ("1 of 2 images have no XML file and are left out: three.jpg",)
 
 
 def test_other_xml_does_not_count(tmp_path: Path) -> None:
@@ -278,11 +278,11 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     assert data.images[0].boxes.tolist() == [[11, 1, 30, 20], [0, 0, 9, 9]]
     assert [i.difficult.any() for i in data.images] == [False, False, True]
     assert data.notes == (
-        "1 images have no XML file and are left out: left over.jpg",
-        "1 XML files fit two images each, e.g. a.jpg and a.png: the first is taken",
+        "1 of 4 images have no XML file and are left out: left over.jpg",
+        "1 of 3 XML files fit two images each, e.g. a.jpg and a.png: the first is taken",
         "`Dog` and `dog` are different classes here",
-        "1 boxes have xmax below xmin, or ymax below ymin: these are taken for each other, first in "
-        "a.xml: object 1 (Dog)",
+        "1 of 4 boxes have xmax below xmin, or ymax below ymin, which are taken for each other, "
+        "first a.xml: object 1 (Dog)",
     )
 
 

@@ -76,10 +76,10 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     data = read_yolo(tmp_path, Path("classes.txt"), IMAGES)
     assert data.notes == (
         "1 of 4 images have no label file, and count as images without boxes: b.jpg",
-        "1 label files belong to no image: gone.txt",
-        "1 label files are those of several images, e.g. of a.jpg and a.png",
-        "2 lines repeat one before them and are left out: a.txt: line 3 and 1 more",
-        "2 lines have a sixth column, which is not used: a.txt: line 1 and 1 more",
+        "no image is there for 1 of the label files: gone.txt",
+        "1 of 2 label files are those of several images, e.g. of a.jpg and a.png",
+        "2 of 9 lines repeat one before them and are left out: a.txt: line 3 and 1 more",
+        "2 of 9 lines have a sixth column, which is not used: a.txt: line 1 and 1 more",
         "`cat` and `Cat` are different classes here",
     )
     assert [(d.image, d.annotation, d.reason) for d in data.dropped] == [
