@@ -61,20 +61,22 @@ class BackendError(MsbalError):
     exit_code = 3
 
 
-def of_worker(error: BaseException) -> MsbalError | None:
-    """The error of ours that ended a process of torch's ``DataLoader``; None where it was another.
+def raise_of_worker(error: RuntimeError) -> None:
+    """Raise the error of ours that ended a process of torch's ``DataLoader``; nothing where it was another.
 
     torch raises what takes more than a text as a RuntimeError with the traceback of the process, whose last line is
     the class and the text, as ours is one line.
+
+    Raises:
+        MsbalError: of the class and with the text that it had there.
     """
-    caught = re.match(r"Caught (\w+) in ", str(error)) if type(error) is RuntimeError else None
+    caught = re.match(r"Caught (\w+) in ", str(error))
     kinds = {kind.__name__: kind for kind in (RunError, SpecError, DataError, BackendError)}
     kind = kinds.get(caught.group(1)) if caught else None
-    if kind is None:
-        return None
-    name, _, text = str(error).rstrip().rpartition("\n")[2].partition(": ")
-    where, colon, found = text.partition(": ")
-    return kind(where, found) if colon and name == f"{kind.__module__}.{kind.__name__}" else None
+    if kind is not None:
+        text = str(error).rstrip().rpartition("\n")[2].removeprefix(f"{kind.__module__}.{kind.__name__}: ")
+        where, _, found = text.partition(": ")
+        raise kind(where, found) from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

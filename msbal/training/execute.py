@@ -15,7 +15,7 @@ import torch.distributed as dist
 from msbal.backend import Detector, Job, Monitor
 from msbal.data.model import DetectionData, subset
 from msbal.determinism import deterministic
-from msbal.errors import MsbalError, RunError, of_worker
+from msbal.errors import MsbalError, RunError, raise_of_worker
 from msbal.evaluation import evaluate
 from msbal.records import (
     Recorder,
@@ -88,10 +88,8 @@ def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = Fals
         with deterministic() if plan.spec.deterministic else nullcontext():
             return _execute(plan, run, monitor, resume)
     except RuntimeError as error:
-        told = of_worker(error)
-        if told is None:
-            raise
-        raise told from error
+        raise_of_worker(error)
+        raise
     except OSError as error:
         if error.errno not in _DISK and not _is_in(run, error.filename):
             raise

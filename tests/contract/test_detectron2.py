@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from left_out import LeftOut
 from odd_images import OddImages
 
 from msbal.backend.contract import BackendContract
@@ -59,3 +60,10 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         pixels = batch[0]["image"].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float)
         return pixels, batch[0]["instances"].gt_boxes.tensor.numpy()
+
+
+class TestLeftOut(LeftOut):
+    case: ClassVar = TestImages.case
+    unpack = TestImages.unpack
+    said = "shop: 3 of 5 images are used: 1 has only crowds, 1 has no boxes (DATALOADER.FILTER_EMPTY_ANNOTATIONS)"
+    used = 3

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
+from left_out import LeftOut
 from odd_images import OddImages
 
 from msbal.backend.contract import BackendContract
@@ -92,3 +93,17 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         boxes = batch["data_samples"][0].gt_instances.bboxes
         return batch["inputs"][0].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float), boxes.tensor.numpy()
+
+
+class TestLeftOut(LeftOut):
+    case: ClassVar = TestImages.case
+    unpack = TestImages.unpack
+    said = (
+        "shop: 3 of 5 images are used: 1 has no boxes, 1 has a side under 32 pixels "
+        "(train_dataloader.dataset.filter_cfg)"
+    )
+    used = 3
+    leaves = (
+        r"train_dataloader.dataset.filter_cfg: leaves none of the 2 images of shop: 2 have a side under 32 pixels; "
+        r"expected at least one to train on; set train_dataloader.dataset.filter_cfg: null by model.cfg_options"
+    )

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 import torchvision
+from left_out import LeftOut
 from odd_images import OddImages
 from tiny_backbone import TinyResNet
 
@@ -62,3 +63,10 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         images, targets = batch
         return images[0].permute(1, 2, 0).numpy() * 255, targets[0]["boxes"].numpy()
+
+
+class TestLeftOut(LeftOut):
+    case: ClassVar = TestImages.case
+    unpack = TestImages.unpack
+    said = "shop: 1 of 5 images have no boxes: they are trained on as background"
+    used = 5

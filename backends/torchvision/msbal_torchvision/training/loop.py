@@ -219,8 +219,13 @@ def _run(trainer: Trainer) -> None:
     every = job.spec.schedule.checkpoint_every
     cadence = Cadence(job, total, trainer.iteration, every, evaluate, save)
     trainer.model.train()
-    for samples in trainer.loader():
-        trainer.run_iteration(samples, cadence.whole(trainer.iteration + 1))
-        pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
-        if cadence.after(trainer.iteration):
-            return
+    batches = iter(trainer.loader())
+    try:
+        for samples in batches:
+            trainer.run_iteration(samples, cadence.whole(trainer.iteration + 1))
+            pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
+            if cadence.after(trainer.iteration):
+                return
+    finally:
+        # Held by an error's traceback, torch would end its processes by SIGTERM, which these outlive.
+        getattr(batches, "_shutdown_workers", lambda: None)()
