@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import textwrap
@@ -20,9 +21,11 @@ from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge
-from msbal_mmdet import overrides
+from msbal_mmdet import loader, overrides
+from msbal_mmdet.notes import plan_notes
 from msbal_mmdet.pipeline import info
 from msbal_mmdet.spec import MMDetModel
+from msbal_mmdet.starter import starter
 
 RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
 
@@ -222,3 +225,59 @@ def test_the_readmes_entry_keeps_the_hooks_of_the_base(base: str, kept: list[str
         (tmp_path / "own.py").write_text(text)
         hooks = [hook["type"] for hook in Config.fromfile(tmp_path / "own.py").custom_hooks]
         assert hooks == [*kept, "msbal_mmdet.hooks.MultiScaleBalanceHook"]
+
+
+def several(*images: tuple[int, int, float]) -> DetectionData:
+    """The height of each image, how many boxes it has, and their width."""
+    (one,) = data().images
+    return replace(
+        data(),
+        images=tuple(
+            replace(
+                one, id=number, path=Path(f"/nowhere/{number}.png"), height=height,
+                boxes=np.array([[1, 2, 1 + width, 22]] * count, dtype=np.float32).reshape(-1, 4),
+                **{name: np.repeat(getattr(one, name), count) for name in ("labels", "area", "crowd", "difficult")},
+            )
+            for number, (height, count, width) in enumerate(images, start=1)
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_sampler", [None, {"type": "AspectRatioBatchSampler"}])
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("filtered", [{"filter_empty_gt": True, "min_size": 32}, {"min_size": 32}, None])
+def test_the_length_is_that_of_the_loader_without_loading_all(
+    batch_sampler: Any, drop_last: bool, filtered: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = spec(schedule={"epochs": 3, "batch_size": 2, "workers": 0})
+    train = several((48, 2, 9), (48, 0, 9), (20, 1, 9), (96, 1, 9), (48, 1, 9), (48, 3, 9))
+    config = read(run)
+    config.train_dataloader.batch_sampler = batch_sampler and {**batch_sampler, "drop_last": drop_last}
+    config.train_dataloader.drop_last = drop_last and not batch_sampler
+    config.train_dataloader.dataset.filter_cfg = filtered
+    loaded: list[int] = []
+    built = loader._built
+    monkeypatch.setattr(loader, "_built", lambda c, s, d: loaded.append(len(d)) or built(c, s, d))
+    length = loader.run_length(copy.deepcopy(config), run, train)
+    assert loaded == [1]
+    overrides.apply_schedule(config, run)
+    assert length == 3 * len(built(config, run, train))
+
+
+def test_what_a_config_and_mmdet_leave_out_is_said_before_training() -> None:
+    train = several((48, 2, 9), (48, 0, 9), (20, 1, 0.5), (48, 1, 0.5))
+    config = read(spec())
+    config.visualizer = {"type": "DetLocalVisualizer", "vis_backends": [{"type": "WandbVisBackend"}]}
+    assert plan_notes(config, spec(), train) == [
+        "train: 2 of 4 images are used: 1 has no boxes, 1 has a side under 32 pixels "
+        "(train_dataloader.dataset.filter_cfg)",
+        "train: 2 of 4 boxes are narrower or lower than a pixel: mmdet trains without them",
+        "visualizer: WandbVisBackend left out; log.tensorboard writes scalars",
+    ]
+
+
+def test_a_proposed_spec_fits_the_images_that_mmdet_uses() -> None:
+    empty = [(48, 0, 9.0)] * 30
+    usual = starter(several((48, 1, 9), (48, 1, 9), (48, 1, 9), *empty))
+    assert "epochs: 1500\n" in usual and "batch_size: 3\n" in usual and "filter_cfg" not in usual
+    assert "train_dataloader.dataset.filter_cfg.min_size: 1\n" in starter(several((20, 1, 9), (20, 1, 9)))
