@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from msbal.data.coco import WHAT
-from msbal.data.files import kind_of, listed, locate, named, printable
+from msbal.data.files import file_names, kind_of, listed, locate, named, printable
 from msbal.data.jsonfile import read_json
 from msbal.data.tree import Layout, entries_of, folders_below, role_of
 from msbal.errors import DataError
@@ -171,11 +171,14 @@ def _images(root: Path, file: _File) -> Path:
 
     best = max(folders_below(root, 3), key=rank)
     if rank(best)[0] == 0:
+        end = file.samples[0].replace("\\", "/").rpartition("/")[2]
+        place = next((folder for folder in folders_below(root, 3) if end in file_names(folder)), None)
         raise DataError(
             named(root),
             f"no folder in it holds {printable(file.samples[0])}, the first image that "
             f"{named(file.path.relative_to(root))} lists",
             "the images of every annotation file",
+            "" if place is None else f"{printable(end)} lies in {named(place.relative_to(root))}",
         )
     return best
 

@@ -13,7 +13,7 @@ _MOST_FILES = 200
 _EXPORT = "export as COCO, Pascal VOC or YOLO"
 # Suffix, what is in the file's first bytes, what it is, what to do.
 _KINDS = [
-    (".xml", rb"<annotations[\s>].*<image\s", "CVAT's own XML", "export as COCO 1.0 or Pascal VOC 1.1"),
+    (".xml", rb"<annotations[\s>].*<(?:image|track)\s", "CVAT's own XML", "export as COCO 1.0 or Pascal VOC 1.1"),
     (".json", rb'"shapes".*"imagePath"|"imagePath".*"shapes"', "labelme's own JSON (one file an image)",
      "convert it with `labelme2coco` or labelme's examples/bbox_detection/labelme2voc.py"),
     (".json", rb'"_via_\w+"|"regions".*"shape_attributes"', "VIA's own JSON", "export as COCO"),

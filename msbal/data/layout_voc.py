@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msbal.data.files import listed
+from msbal.data.files import listed, named
 from msbal.data.tree import Layout, role_of
 from msbal.data.voc_folder import VocFolder, is_voc, xml_folders
 from msbal.data.voc_sets import EVERYTHING, SetList, read_set, set_files
@@ -20,6 +20,9 @@ def find_voc(root: Path) -> Layout | None:
 
     Returns:
         None where there are none.
+
+    Raises:
+        DataError: where there are annotations and no images.
     """
     folders = _folders(root)
     if not folders:
@@ -64,39 +67,42 @@ class _Sets:
 
 def _folders(root: Path) -> list[VocFolder]:
     """Those with XML annotations and images, topmost first."""
-    known: dict[tuple[Path, Path], VocFolder | None] = {}
+    known: dict[Path, VocFolder | None] = {}
 
-    def at(path: Path, above: Path) -> VocFolder | None:
-        if (path, above) not in known:
+    def at(path: Path) -> VocFolder | None:
+        if path not in known:
             try:
-                known[path, above] = VocFolder.at(path, above)
+                known[path] = VocFolder.at(path, root)
             except DataError:
-                known[path, above] = None
-        return known[path, above]
+                known[path] = None
+        return known[path]
 
     def named_by(xml: Path) -> Path:
         """The nearest folder with sets, or that has these XML files alone, and their images; else their own."""
         best = None
         for path in [xml, *(path for path in xml.parents if path.is_relative_to(root))]:
-            folder = at(path, path)
+            folder = at(path)
             if folder is not None and any(_read(folder, one) for one in set_files(path).values()):
                 return path
-            if (
-                best is None
-                and folder is not None
-                and folder.annotation_folder == xml
-                and _is_illustrated(folder)
-            ):
+            if best is None and folder is not None and _is_whole(folder, xml):
                 best = path
         return best or xml
 
-    paths = dict.fromkeys(map(named_by, xml_folders(root, 3)))
-    found = [folder for path in paths if (folder := at(path, root)) is not None]
-    return [
-        folder
-        for folder in found
-        if _is_illustrated(folder) or is_voc(next(iter(folder.annotations.values())))
-    ]
+    places = xml_folders(root, 3)
+    found = [folder for path in dict.fromkeys(map(named_by, places)) if (folder := at(path)) is not None]
+    voc = [place for place, names in places.items() if is_voc(place / names[0])]
+    if voc and not found:
+        raise DataError(
+            named(root), f"has Pascal VOC annotations in {named(voc[0].relative_to(root))}, and none of their images",
+            "images in JPEGImages, or anywhere below this folder",
+        )  # fmt: skip
+    return [folder for folder in found if voc or _is_illustrated(folder)]
+
+
+def _is_whole(folder: VocFolder, xml: Path) -> bool:
+    """Whether these are the XML files of a folder, and their images lie in it, too."""
+    has_both = folder.annotation_folder == xml and folder.image_folder.is_relative_to(folder.path)
+    return has_both and _is_illustrated(folder)
 
 
 def _by_images(folder: VocFolder, root: Path) -> list[VocFolder]:

@@ -110,6 +110,7 @@ def _from_folders(root: Path) -> Layout | None:
         if not any(above in folder.parents for above in labelled) and _is_labelled(folder):
             labelled.append(folder)
     if not labelled:
+        _refuse_labels_alone(root)
         return None
     names = [
         folder / n for folder in folders_below(root, 2) for n in _LISTS_OF_NAMES if n in file_names(folder)
@@ -134,10 +135,23 @@ def _from_folders(root: Path) -> Layout | None:
     return _layout(root, names[0], splits, [])
 
 
+def _refuse_labels_alone(root: Path) -> None:
+    for folder in folders_below(root, 2):
+        files = [folder / name for name in sorted(file_names(folder)) if name.endswith(".txt")]
+        if folder.name.lower() == "labels" and _are_labels(files):
+            raise DataError(
+                named(root), f"has YOLO labels ({folder.relative_to(root).as_posix()}/) and none of their images",
+                f"images/{printable(files[0].stem)}.jpg or the like (exporters offer YOLO with images)",
+            )  # fmt: skip
+
+
 def _is_labelled(folder: Path) -> bool:
     """Whether there are images in it with YOLO's labels."""
     images = [folder / name for name in sorted(file_names(folder)) if is_image(name)]
-    files = [file for file in label_files(images) if file is not None]
+    return _are_labels([file for file in label_files(images) if file is not None])
+
+
+def _are_labels(files: Sequence[Path]) -> bool:
     lines = [line for file in files[:5] for line in file.read_bytes().splitlines()]
     try:
         return bool(lines) and all(len([float(value) for value in line.split()]) >= 5 for line in lines)

@@ -65,8 +65,8 @@ class VocFolder:
         annotations = {stem: files[0] for stem, files in _by_stem(folder, xml).items()}
         stems = {plain_stem(stem) for stem in annotations}
         images, there = _images(folder, stems, path)
-        if root != path and not stems & images.keys():
-            images, there = _images(folder, stems, root)
+        if not stems & images.keys():
+            images, there = _images(folder, stems, root, _tree(root, 3, is_image))
         if len(xml) > 1 and not stems & images.keys():
             names = [one.relative_to(path).as_posix() for one in xml]
             raise DataError(
@@ -131,15 +131,16 @@ def _annotations(path: Path) -> tuple[Path, _Tree]:
     return (next(iter(found)) if len(found) == 1 else path), found
 
 
-def _images(annotations: Path, stems: Set[str], root: Path) -> tuple[dict[str, list[Path]], Path]:
+def _images(
+    annotations: Path, stems: Set[str], root: Path, otherwise: _Tree | None = None
+) -> tuple[dict[str, list[Path]], Path]:
     """The images in the folder below `root` with most of those that are named like XML files, and that folder.
 
     Of several it is one called like a folder of images, like the folder of the XML files, or the nearest.
     """
     tree = _tree(root, 3, is_image)
-    shown = {
-        folder: names for folder, names in tree.items() if not _BESIDE_THE_POINT.search(folder.name)
-    } or tree
+    shown = {folder: names for folder, names in tree.items() if not _BESIDE_THE_POINT.search(folder.name)}
+    shown = shown or otherwise or {}
     above = {parent for folder in shown for parent in folder.parents if parent.is_relative_to(root)}
     hits = {folder: len(stems & _by_stem(folder, shown).keys()) for folder in sorted({*shown, *above})}
 

@@ -137,6 +137,10 @@ def test_images_that_are_nowhere(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(DataError, match=r"no folder in it holds a.png, .* train.json lists"):
         recognise(tmp_path)
+    save_image(tmp_path / "other/a.png")
+    (tmp_path / "train.json").write_text(json.dumps(coco_document(["some/a.png", "some/b.png"])))
+    with pytest.raises(DataError, match=r"no folder in it holds some/a.png, .*; a.png lies in other"):
+        recognise(tmp_path)
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -218,6 +222,33 @@ def test_voc_sets_of_names_with_folders(tmp_path: Path) -> None:
     data = recognise(tmp_path).data
     assert (data["train"], data["val"]) == ({"sets": ["Train"]}, {"sets": ["Validation"]})
     assert sizes(data) == (2, 1)
+
+
+def test_pets(tmp_path: Path) -> None:
+    (tmp_path / "annotations" / "xmls").mkdir(parents=True)
+    for stem in ("cat_1", "cat_2", "dog_1"):
+        save_image(tmp_path / "images" / f"{stem}.jpg")
+        save_image(tmp_path / "annotations/trimaps" / f"{stem}.png")
+        if stem != "dog_1":
+            (tmp_path / "annotations/xmls" / f"{stem}.xml").write_text(XML)
+    (tmp_path / "annotations/trainval.txt").write_text(
+        "#Image CLASS-ID SPECIES BREED ID\ncat_1 1 1 1\ncat_2 1 1 1\n"[33:]
+    )
+    (tmp_path / "annotations/test.txt").write_text("dog_1 1 1 1\n")
+    found = recognise(tmp_path)
+    assert found.data["train"] == {"sets": ["annotations/trainval"]} and "val" not in found.data
+    assert found.notes == ("there, and not used: annotations/test",)
+    spec: DataSpec = TypeAdapter(DataSpec).validate_python(found.data)
+    assert {image.path.parent.name for image in load(spec, "train").images} == {"images"}
+
+
+def test_voc_without_images(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": XML})
+    shutil.rmtree(tmp_path / "JPEGImages")
+    with pytest.raises(
+        DataError, match=r"has Pascal VOC annotations in Annotations, and none of their images"
+    ):
+        recognise(tmp_path)
 
 
 def test_lists_that_are_not_used_are_named(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
         "1 of 4 images have no label file, and count as images without boxes: b.jpg",
         "no image is there for 1 of the label files: gone.txt",
         "1 of 2 label files are those of several images, e.g. of a.jpg and a.png",
-        "2 of 9 lines repeat one before them and are left out: a.txt: line 3 and 1 more",
-        "2 of 9 lines have a sixth column, which is not used: a.txt: line 1 and 1 more",
+        "2 of 10 lines repeat one before them and are left out: a.txt: line 3 and 1 more",
+        "2 of 10 lines have a sixth column, which is not used: a.txt: line 1 and 1 more",
         "`cat` and `Cat` are different classes here",
     )
     assert [(d.image, d.annotation, d.reason) for d in data.dropped] == [
@@ -278,6 +278,15 @@ def test_labels_without_names(tmp_path: Path) -> None:
     write(tmp_path, {"a": "0 0.5 0.5 0.5 0.5"})
     (tmp_path / "classes.txt").unlink()
     with pytest.raises(DataError, match=r"nothing that names the classes; expected classes.txt"):
+        recognise(tmp_path)
+
+
+def test_labels_without_images(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "0 0.5 0.5 0.5 0.5"})
+    (tmp_path / "images" / "a.jpg").unlink()
+    with pytest.raises(
+        DataError, match=r"has YOLO labels \(labels/\) and none of their images; expected images/a.jpg"
+    ):
         recognise(tmp_path)
 
 
