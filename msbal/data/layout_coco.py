@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -78,16 +79,20 @@ def _files(root: Path) -> list[_File]:
         if entry.name.lower().endswith(".json")
     ]
     boxes = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
-    files = []
-    for path in (boxes or paths)[:_MOST_FILES]:
-        samples = _samples(path)
-        if samples is not None:
-            role, family = _role(path.relative_to(root))
-            files.append(_File(path, role, family, samples))
-    return files
+    # One without categories is none of COCO's, but its reader says best what it lacks.
+    for keys in (_KEYS, _KEYS[:2]):
+        files = []
+        for path in (boxes or paths)[:_MOST_FILES]:
+            samples = _samples(path, keys)
+            if samples is not None and (samples or keys == _KEYS):
+                role, family = _role(path.relative_to(root))
+                files.append(_File(path, role, family, samples))
+        if files:
+            return files
+    return []
 
 
-def _samples(path: Path) -> tuple[str, ...] | None:
+def _samples(path: Path, keys: Sequence[bytes]) -> tuple[str, ...] | None:
     """Some file names in an annotation file; None where it does not look like one.
 
     Searches the text, because parsing train2017 to look at three names takes ten seconds.
@@ -98,7 +103,7 @@ def _samples(path: Path) -> tuple[str, ...] | None:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             encoding = json.detect_encoding(mapped[:4])
             text = mapped if encoding.startswith("utf-8") else mapped[:].decode(encoding).encode()
-            if any(text.find(key) < 0 for key in _KEYS):
+            if any(text.find(key) < 0 for key in keys):
                 return None
             found = [match.group(1) for match in islice(_FILE_NAME.finditer(text), 3)]
             urls = [] if found else [match.group(1) for match in islice(_URL.finditer(text), 3)]

@@ -50,8 +50,9 @@ def read_voc(
         root: the folder that the sets' folders are relative to (``VOCdevkit``).
         sets: ``(folder, set)`` pairs, e.g. ``[("VOC2007", "trainval"), ("VOC2012", "trainval")]``. The
             folder ``.`` is `root` itself; the set ``*`` is every XML file, by name, for data without
-            ``ImageSets``. In a set file with a second column (``car_train.txt``), rows with -1 there are not
-            in the set; they are in ``*_train``, the images of all such lists.
+            ``ImageSets``, or all that belong to images in the folder. In a set file with a second column
+            (``car_train.txt``), rows with -1 there are not in the set; they are in ``*_train``, the images of
+            all such lists.
         classes: names in the order of their labels; None takes those found, sorted, which for VOC itself
             is the usual order of its 20 classes. Boxes of others are counted in
             `DetectionData.other_classes`.

@@ -125,6 +125,14 @@ def test_files_that_are_not_annotations_are_passed_over(tmp_path: Path) -> None:
     assert recognise(tmp_path).data["train"]["annotations"] == "annotations/instances_train.json"
 
 
+def test_coco_without_categories(tmp_path: Path) -> None:
+    document = coco_document()
+    del document["categories"]
+    write_coco(tmp_path, document, "annotations.json")
+    with pytest.raises(DataError, match=r"annotations.json: has no `categories`"):
+        sizes(recognise(tmp_path).data)
+
+
 def test_it_is_unclear_which_file_is_which(tmp_path: Path) -> None:
     write_coco(tmp_path, coco_document(), "first.json", "images")
     write_coco(tmp_path, coco_document(), "second.json", "images")
