@@ -48,7 +48,11 @@ def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None
             found.append(layout)
     if found:
         best = found[0]
-        notes = (*best.notes, *(f"also there: {other.summary}" for other in found[1:]))
+        notes = (
+            *best.notes,
+            *(f"also there: {other.summary}" for other in found[1:]),
+            *(f"there, and not used: {problem}" for problem in problems),
+        )
         if "val" in best.data:
             return replace(best, notes=notes)
         summary = f"{best.summary}; {HOLDOUT:.0%} of the images to be held out"
