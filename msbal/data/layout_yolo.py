@@ -10,7 +10,7 @@ from typing import Any
 from msbal.data.files import file_names, kind_of, listed, named, printable
 from msbal.data.tree import Layout, entries_of, folders_below, is_folder, role_of
 from msbal.data.voc_folder import is_image
-from msbal.data.yolo import read_config
+from msbal.data.yolo import read_config, read_names
 from msbal.data.yolo_files import candidates, has_images, label_files
 from msbal.errors import DataError
 
@@ -132,7 +132,25 @@ def _from_folders(root: Path) -> Layout | None:
             splits.setdefault(roles[0] if roles else "", []).append(folder)
     if "train" not in splits:
         splits = {"train": labelled}
-    return _layout(root, names[0], splits, [])
+    return _layout(root, _agreed(names), splits, [])
+
+
+def _agreed(lists: Sequence[Path]) -> Path:
+    """The longest of several lists of names; tools leave one in every folder that they write.
+
+    Raises:
+        DataError: where a number means one class in one list and another in the next.
+    """
+    names = {path: list(read_names(path).names.values()) for path in lists}
+    longest = max(lists, key=lambda path: len(names[path]))
+    for path in lists:
+        if names[path] != names[longest][: len(names[path])]:
+            raise DataError(
+                named(path), f"names other classes ({listed(names[path], len(names[path]))}) than {named(longest)} "
+                f"({listed(names[longest], len(names[longest]))})", "one order of the classes for all labels",
+                "renumber the labels of one of them",
+            )  # fmt: skip
+    return longest
 
 
 def _refuse_labels_alone(root: Path) -> None:

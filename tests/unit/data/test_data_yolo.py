@@ -281,6 +281,17 @@ def test_labels_without_names(tmp_path: Path) -> None:
         recognise(tmp_path)
 
 
+def test_lists_of_names_that_disagree(tmp_path: Path) -> None:
+    write(tmp_path / "train", {"a": "0 0.5 0.5 0.5 0.5"}, "cat\n")
+    write(tmp_path / "val", {"b": "1 0.5 0.5 0.5 0.5"}, "cat\ndog\n")
+    assert recognise(tmp_path).data["names"] == "val/classes.txt"
+    (tmp_path / "train/classes.txt").write_text("dog")
+    with pytest.raises(
+        DataError, match=r"train/classes.txt: names other classes \(dog\) than .*\(cat, dog\)"
+    ):
+        recognise(tmp_path)
+
+
 def test_labels_without_images(tmp_path: Path) -> None:
     write(tmp_path, {"a": "0 0.5 0.5 0.5 0.5"})
     (tmp_path / "images" / "a.jpg").unlink()
