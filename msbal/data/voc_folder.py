@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
@@ -96,7 +97,7 @@ class VocFolder:
 
     def find(self, name: str) -> str | None:
         """The XML file that is meant by `name`, which may have a suffix and more folders before it."""
-        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+        parts = [part for part in _composed(name).replace("\\", "/").split("/") if part not in ("", ".")]
         for start in range(len(parts)):
             end = "/".join(parts[start:])
             plain = plain_stem(end)
@@ -203,7 +204,12 @@ def _end(stem: str) -> str:
 
 
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]  # noqa: PTH122
+    return _composed(os.path.splitext(name)[0])  # noqa: PTH122
+
+
+def _composed(name: str) -> str:
+    """macOS takes letters with accents apart in the names of files, and nobody does in lists."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_voc(path: Path) -> bool:

@@ -218,6 +218,13 @@ def test_xml_in_folders_of_splits(tmp_path: Path) -> None:
         read_voc(tmp_path, [(".", "*")])
 
 
+def test_accents_taken_apart(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"cafe\u0301": TWO["one"]}, {"s": "caf\u00e9.jpg"})
+    (tmp_path / "Annotations" / "cafe\u0301.xml").rename(tmp_path / "Annotations" / "caf\u00e9.xml")
+    for set_ in ("s", "*"):
+        assert len(read_voc(tmp_path, [(".", set_)])) == 1
+
+
 def test_names_with_folders(tmp_path: Path) -> None:
     (tmp_path / "SegmentationClass").mkdir(parents=True)
     for folder in ("garden", "hall"):  # the same names in both
