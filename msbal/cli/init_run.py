@@ -13,7 +13,7 @@ from rich.console import Console
 from msbal.backend import OffersStarter, load_backend
 from msbal.data.layout import recognise
 from msbal.data.load import load
-from msbal.data.remarks import remarks
+from msbal.data.remarks import remarks, shared_images
 from msbal.errors import SpecError
 from msbal.records.atomic import write_text
 from msbal.spec import DataSpec, ScheduleSpec, parse_spec
@@ -69,7 +69,8 @@ def write_starter(data: Path, backend: str, output: Path | None, force: bool) ->
         if split is not None:
             console.print(f"  {split.name}: {len(split)} images, {split.box_count} boxes", markup=False)
     console.print(f"  classes: {', '.join(train.classes[:20])}", markup=False)
-    for note in (*found.notes, *remarks(train), *(remarks(val) if val is not None else ())):
+    of_val = remarks(val) if val is not None else []
+    for note in (*found.notes, *remarks(train), *of_val, *shared_images(train, val)):
         console.print(f"  note: {note}", markup=False)
     console.print(f"written: {target}\nnext: msbal train {target}", markup=False)
 

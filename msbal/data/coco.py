@@ -1,30 +1,30 @@
 """Reading COCO annotation files; everything wrong with one is found here, before training.
 
-Source: the format's page, https://cocodataset.org/#format-data. Stands in for ``pycocotools.coco.COCO``
-(which believes what it reads). Official category ids are kept; labels are indices into the classes.
+What a file says is read by `msbal.data.coco_columns`; here it is made fit for training: images are found, boxes
+clipped to them. Official category ids are kept; labels are indices into the classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.boxes import box_area, clip_boxes, describe
-from msbal.data.files import listed, locate, named, printable, require_folder, shown
+from msbal.data.boxes import clip_boxes, describe
+from msbal.data.coco_columns import WHAT, CocoFile, class_name, parse_coco
+from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.jsonfile import read_json
-from msbal.data.model import DetectionData, DroppedBox, ImageRecord
+from msbal.data.locate import elsewhere, find_images
+from msbal.data.model import DetectionData, DroppedBox
+from msbal.data.oddities import are_fractions, odd_boxes
+from msbal.data.pictures import image_size, without_warnings
+from msbal.data.records import make_records
+from msbal.data.remarks import spellings
 from msbal.errors import DataError, suggest
-
-WHAT = "a COCO annotation file (JSON with images, annotations and categories)"
-_LARGEST_ID = 2**63 - 1
-_LARGEST_SIDE = 2**20  # pixels; float32 holds box edges up to here to 1/16 pixel
 
 
 def read_coco(
@@ -47,20 +47,17 @@ def read_coco(
             validation file that is read with the training file's classes.
 
     Boxes that reach over the image's edge are clipped. Boxes without extent, outside their image or
-    with NaN in them are left out and named in `DetectionData.dropped`. ``area`` is kept where it is
-    given and positive. ``difficult`` (no COCO key, but `DetectionData.to_coco` writes it) is read.
+    with NaN in them are left out and named in `DetectionData.dropped`. Sizes that are not given are
+    those of the image files. ``difficult`` (no COCO key, but `DetectionData.to_coco` writes it) is read.
 
     Raises:
         DataError: one line that names the file, the entry at fault and what should stand there.
     """
-    where = named(annotations)
-    document = read_json(annotations, WHAT)
-    table = _images(document, where)
-    categories = _categories(document, where)
-    columns = _annotations(document, where, table, categories)
-    chosen = _choose(categories, columns, classes, where, partial)
-    paths = _files(table, images, where)
-    return _assemble(name or annotations.stem, table, paths, categories, columns, chosen)
+    file = parse_coco(read_json(annotations, WHAT), named(annotations))
+    chosen = _choose(file, classes, partial)
+    paths = _files(file, images, annotations)
+    sizes = _sizes(file, paths)
+    return _assemble(name or annotations.stem, file, paths, sizes, chosen)
 
 
 def read_categories(annotations: Path) -> tuple[str, ...]:
@@ -69,31 +66,7 @@ def read_categories(annotations: Path) -> tuple[str, ...]:
     Raises:
         DataError: as `read_coco` does.
     """
-    where = named(annotations)
-    document = read_json(annotations, WHAT)
-    categories = _categories(document, where)
-    columns = _annotations(document, where, _images(document, where), categories)
-    return _choose(categories, columns, None, where, False).names
-
-
-@dataclass(frozen=True)
-class _Images:
-    ids: list[int]
-    names: list[str]
-    sizes: NDArray[np.int64]  # [I, 2] width, height
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """Annotations by column, M of them; `ids` are for messages only."""
-
-    ids: list[Any]
-    rows: NDArray[np.int64]  # [M] index into the images
-    categories: NDArray[np.int64]  # [M] category ids
-    boxes: NDArray[np.float64]  # [M, 4] x, y, width, height
-    area: NDArray[np.float64]  # [M] NaN where not given
-    crowd: NDArray[np.bool_]  # [M]
-    difficult: NDArray[np.bool_]  # [M]
+    return _choose(parse_coco(read_json(annotations, WHAT), named(annotations)), None, False).names
 
 
 @dataclass(frozen=True)
@@ -102,106 +75,14 @@ class _Classes:
     ids: tuple[int, ...]
 
 
-def _entries(document: Any, key: str, where: str) -> list[dict[str, Any]]:
-    """The list under `key`, of which every element is an object."""
-    if not isinstance(document, dict):
-        raise DataError(where, f"holds {_kind(document)}", WHAT)
-    if key not in document:
-        found = f"has no `{key}` (it has {listed(map(str, document), len(document), 6) or 'nothing'})"
-        raise DataError(where, found, WHAT)
-    entries = document[key]
-    if not isinstance(entries, list):
-        raise DataError(where, f"`{key}` is {_kind(entries)}", "a list of objects")
-    for index, entry in enumerate(entries):
-        if type(entry) is not dict:
-            raise DataError(where, f"{key}[{index}] is {_kind(entry)}: {shown(entry)}", "an object")
-    return entries
-
-
-def _images(document: Any, where: str) -> _Images:
-    entries = _entries(document, "images", where)
-    if not entries:
-        raise DataError(where, "lists zero images", "at least one")
-    ids, names, sizes = [], [], []
-    for index, entry in enumerate(entries):
-        spot = _Spot(where, "images", index)
-        ids.append(spot.integer(entry, "id"))
-        names.append(spot.text(entry, "file_name"))
-        size = [spot.integer(entry, "width"), spot.integer(entry, "height")]
-        if not all(0 < side <= _LARGEST_SIDE for side in size):
-            found = f"{spot.name(entry)} is {shown(size[0])} x {shown(size[1])} pixels"
-            raise DataError(where, found, f"a width and height from 1 to {_LARGEST_SIDE}")
-        sizes.append(size)
-    _unique(ids, where, "images", "an id of its own for every image")
-    return _Images(ids, names, np.array(sizes, dtype=np.int64).reshape(-1, 2))
-
-
-def _categories(document: Any, where: str) -> list[tuple[int, str]]:
-    entries = _entries(document, "categories", where)
-    if not entries:
-        raise DataError(where, "lists zero categories", "at least one")
-    categories = []
-    for index, entry in enumerate(entries):
-        spot = _Spot(where, "categories", index)
-        categories.append((spot.integer(entry, "id"), spot.text(entry, "name")))
-    _unique([id_ for id_, _ in categories], where, "categories", "an id of its own for every category")
-    return categories
-
-
-def _annotations(document: Any, where: str, table: _Images, categories: list[tuple[int, str]]) -> _Columns:
-    entries = _entries(document, "annotations", where)
-    row_of = {id_: row for row, id_ in enumerate(table.ids)}
-    known = {id_ for id_, _ in categories}
-    ids: list[Any] = []
-    rows: list[int] = []
-    labels: list[int] = []
-    boxes: list[tuple[float, float, float, float]] = []
-    areas: list[float] = []
-    crowd: list[bool] = []
-    difficult: list[bool] = []
-    for index, entry in enumerate(entries):
-        spot = _Spot(where, "annotations", index)
-        ids.append(spot.integer(entry, "id") if "id" in entry else None)
-        image = spot.integer(entry, "image_id")
-        if image not in row_of:
-            found = f"{spot.name(entry)} belongs to image {image}"
-            raise DataError(where, found, "the id of an entry in `images`")
-        category = spot.integer(entry, "category_id")
-        if category not in known:
-            found = f"{spot.name(entry)} has category {category}"
-            ids_known = listed((str(id_) for id_, _ in categories), len(categories), 10)
-            raise DataError(where, found, f"one of the ids in `categories`: {ids_known}")
-        rows.append(row_of[image])
-        labels.append(category)
-        boxes.append(spot.box(entry))
-        areas.append(spot.area(entry))
-        crowd.append(spot.flag(entry, "iscrowd"))
-        difficult.append(spot.flag(entry, "difficult"))
-    _unique([id_ for id_ in ids if id_ is not None], where, "annotations", "an id of its own for each")
-    return _Columns(
-        ids,
-        np.array(rows, dtype=np.int64),
-        np.array(labels, dtype=np.int64),
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array(areas, dtype=np.float64),
-        np.array(crowd, dtype=np.bool_),
-        np.array(difficult, dtype=np.bool_),
-    )
-
-
-def _choose(
-    categories: list[tuple[int, str]],
-    columns: _Columns,
-    classes: Sequence[str] | None,
-    where: str,
-    partial: bool,
-) -> _Classes:
+def _choose(file: CocoFile, classes: Sequence[str] | None, partial: bool) -> _Classes:
     """Which categories are the classes, in which order.
 
     Roboflow exports a project's name as an unused category 0, which may be a real class's name too: of
     two categories of one name, the one with annotations counts.
     """
-    used = set(columns.categories.tolist())
+    categories, where = file.categories, file.where
+    used = {categories[index][0] for index in np.unique(file.category).tolist()}
     by_name: dict[str, list[int]] = {}
     for id_, category in categories:
         by_name.setdefault(category, []).append(id_)
@@ -210,14 +91,17 @@ def _choose(
         in_use = [id_ for id_ in ids if id_ in used]
         if len(in_use) > 1:
             found = f"categories {in_use[0]} and {in_use[1]} are both named `{printable(category)}`"
-            raise DataError(where, found, "a name of its own for every category")
+            raise DataError(
+                where, found, "a name of its own for every category (blanks around it do not count)"
+            )
         id_of[category] = (in_use or ids)[0]
     if classes is None:
         kept = {id_of[category] for category in id_of}
         pairs = [(category, id_) for id_, category in categories if id_ in kept]
         return _Classes(tuple(category for category, _ in pairs), tuple(id_ for _, id_ in pairs))
     check_class_list(classes)
-    absent = [category for category in classes if category not in id_of]
+    names = [class_name(category) for category in classes]
+    absent = [category for category, name in zip(classes, names, strict=True) if name not in id_of]
     if absent and (not partial or len(absent) == len(classes)):
         raise DataError(
             "classes",
@@ -227,168 +111,103 @@ def _choose(
         )
     free = max(id_ for id_, _ in categories) + 1
     ids = []
-    for category in classes:
-        ids.append(id_of.get(category, free))
-        free += category not in id_of
-    return _Classes(tuple(classes), tuple(ids))
+    for name in names:
+        ids.append(id_of.get(name, free))
+        free += name not in id_of
+    return _Classes(tuple(names), tuple(ids))
 
 
 def check_class_list(classes: Sequence[str]) -> None:
     """Raise a DataError where a list of class names is empty or names one twice."""
     if not classes:
         raise DataError("classes", "is an empty list", "at least one name, or no `classes` at all")
-    twice = [category for category, count in Counter(classes).items() if count > 1]
+    twice = [name for name, count in Counter(map(class_name, classes)).items() if count > 1]
     if twice:
         raise DataError("classes", f"`{printable(twice[0])}` is listed twice", "every name once")
 
 
-def _files(table: _Images, images: Path, where: str) -> list[Path]:
-    require_folder(images, f"the folder of the images that {where} lists")
-    found = locate(images, table.names)
-    missing = [name for name, path in zip(table.names, found, strict=True) if path is None]
+def _files(file: CocoFile, images: Path, annotations: Path) -> list[Path]:
+    require_folder(images, f"the folder of the images that {file.where} lists")
+    found, notes = find_images(images, file.file_names)
+    missing = [name for name, path in zip(file.file_names, found, strict=True) if path is None]
     if missing:
         count = "all" if len(missing) == len(found) else str(len(missing))
         raise DataError(
             named(images),
-            f"{count} of the {len(found)} images in {where} are missing: {listed(missing, len(missing))}",
-            fix="is this the folder that the `file_name` entries are relative to?",
+            f"{count} of the {len(found)} images in {file.where} are missing: {listed(missing, len(missing))}",
+            fix=elsewhere(missing, images, annotations)
+            or "is this the folder that the `file_name` entries are relative to?",
         )
-    return [path for path in found if path is not None]
+    file.notes.extend(notes)
+    paths = [path for path in found if path is not None]
+    twice = Counter(map(str, paths))
+    if len(twice) < len(paths):
+        first = next(path for path, count in twice.items() if count > 1)
+        file.notes.append(
+            f"{len(paths) - len(twice)} of {len(paths)} images are listed again, the first {first}"
+        )
+    return paths
+
+
+def _sizes(file: CocoFile, paths: list[Path]) -> NDArray[np.int64]:
+    """``[I, 2]``; where not given, as the image is shown."""
+    unknown = np.flatnonzero((file.sizes == 0).any(axis=1)).tolist()
+    if not unknown:
+        return file.sizes
+    sizes = file.sizes.copy()
+    with without_warnings():
+        for row in unknown:
+            sizes[row] = image_size(paths[row])
+    file.notes.append(
+        f"{len(unknown)} of {len(paths)} images have no `width` and `height`: read from the files"
+    )
+    return sizes
 
 
 def _assemble(
-    name: str,
-    table: _Images,
-    paths: list[Path],
-    categories: list[tuple[int, str]],
-    columns: _Columns,
-    chosen: _Classes,
+    name: str, file: CocoFile, paths: list[Path], sizes: NDArray[np.int64], chosen: _Classes
 ) -> DetectionData:
     label_of = {id_: label for label, id_ in enumerate(chosen.ids)}
-    labels = np.array([label_of.get(id_, -1) for id_ in columns.categories.tolist()], dtype=np.int64)
+    labels = np.array([label_of.get(id_, -1) for id_, _ in file.categories], dtype=np.int64)[file.category]
+    corners, limits = file.corners, sizes[file.rows]
+    if are_fractions(corners, limits):
+        found = "no box reaches beyond the first pixel of its image"
+        raise DataError(file.where, found, "pixels", "are these fractions of the image?")
+    boxes, reasons = clip_boxes(corners, limits)
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        corners = columns.boxes.copy()
-        corners[:, 2:] += corners[:, :2]
-    boxes, reasons = clip_boxes(corners, table.sizes[columns.rows])
+    def spot(index: int) -> str:
+        return f"{file.annotation(index)} of {printable(file.file_names[file.rows[index]])}"
 
-    usable = np.ones(len(labels), dtype=np.bool_)
+    usable = labels >= 0
     usable[list(reasons)] = False
     dropped = tuple(
         DroppedBox(
-            image=printable(table.names[columns.rows[index]]),
-            annotation=f"annotations[{index}]" if columns.ids[index] is None else str(columns.ids[index]),
-            reason=describe(columns.boxes[index], reason),
+            image=printable(file.file_names[file.rows[index]]),
+            annotation=file.annotation(index),
+            reason=describe(file.boxes[index], reason),
         )
         for index, reason in sorted(reasons.items())
         if labels[index] >= 0
     )
-    names = dict(categories)
-    others = Counter(names[id_] for id_ in columns.categories[labels < 0].tolist())
-    wanted = np.flatnonzero(usable & (labels >= 0))
-    wanted = wanted[np.argsort(columns.rows[wanted], kind="stable")]
-    boxes, labels = boxes[wanted], labels[wanted]
-    given = columns.area[wanted]
-    with np.errstate(invalid="ignore"):
-        trusted = (given > 0) & (given <= float(_LARGEST_SIDE) ** 2)
-    area = np.where(trusted, np.where(trusted, given, 0).astype(np.float32), box_area(boxes))
-    crowd, difficult = columns.crowd[wanted], columns.difficult[wanted]
-
-    bounds = np.searchsorted(columns.rows[wanted], np.arange(len(paths) + 1)).tolist()
-    sizes = table.sizes.tolist()
-    images = tuple(
-        ImageRecord(
-            id=table.ids[row],
-            path=path,
-            width=sizes[row][0],
-            height=sizes[row][1],
-            boxes=boxes[bounds[row] : bounds[row + 1]],
-            labels=labels[bounds[row] : bounds[row + 1]],
-            area=area[bounds[row] : bounds[row + 1]],
-            crowd=crowd[bounds[row] : bounds[row + 1]],
-            difficult=difficult[bounds[row] : bounds[row + 1]],
-        )
-        for row, path in enumerate(paths)
+    others: Counter[str] = Counter()
+    for index, count in enumerate(np.bincount(file.category[labels < 0]).tolist()):
+        if count:
+            others[file.categories[index][1]] += count
+    wanted = np.flatnonzero(usable)
+    wanted = wanted[np.argsort(file.rows[wanted], kind="stable")]
+    images = make_records(
+        paths,
+        sizes,
+        file.rows[wanted],
+        boxes[wanted],
+        labels[wanted],
+        file.difficult[wanted],
+        ids=file.image_ids,
+        area=file.area[wanted].astype(np.float32),
+        crowd=file.crowd[wanted],
     )
-    return DetectionData(name, chosen.names, chosen.ids, images, dropped, others)
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """Where in the file an entry stands; names itself only when something is wrong with it."""
-
-    where: str
-    group: str
-    index: int
-
-    def name(self, entry: dict[str, Any]) -> str:
-        id_ = entry.get("id")
-        return f"{self.group}[{self.index}]" + ("" if id_ is None else f" (id {shown(id_)})")
-
-    def integer(self, entry: dict[str, Any], key: str) -> int:
-        value = entry.get(key)
-        if type(value) is float and value.is_integer():
-            value = int(value)  # pandas turns a column of ids with a gap in it into floats
-        if type(value) is not int:
-            self._refuse(entry, key, "a whole number")
-        if not -_LARGEST_ID <= value <= _LARGEST_ID:
-            self._refuse(entry, key, "a number of 64 bits")
-        return value
-
-    def text(self, entry: dict[str, Any], key: str) -> str:
-        value = entry.get(key)
-        if type(value) is not str or not value.strip():
-            self._refuse(entry, key, "a text that is not empty")
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:  # half of a surrogate pair
-            self._refuse(entry, key, "text in valid Unicode")
-        return value
-
-    def flag(self, entry: dict[str, Any], key: str) -> bool:
-        value = entry.get(key)
-        if value is not None and value not in (0, 1):
-            self._refuse(entry, key, "0 or 1")
-        return bool(value)
-
-    def area(self, entry: dict[str, Any]) -> float:
-        """NaN where not given."""
-        value = entry.get("area")
-        if value is None:
-            return math.nan
-        if type(value) is not float and type(value) is not int:
-            self._refuse(entry, "area", "a number")
-        return self._float(entry, "area", value)
-
-    def box(self, entry: dict[str, Any]) -> tuple[float, float, float, float]:
-        value = entry.get("bbox")
-        if type(value) is not list or len(value) != 4:
-            self._refuse(entry, "bbox", "[x, y, width, height]")
-        for side in value:
-            if type(side) is not float and type(side) is not int:
-                self._refuse(entry, "bbox", "four numbers [x, y, width, height]")
-        x, y, width, height = (self._float(entry, "bbox", side) for side in value)
-        return x, y, width, height
-
-    def _float(self, entry: dict[str, Any], key: str, value: float) -> float:
-        try:
-            return float(value)
-        except OverflowError:  # an integer beyond 1e308
-            self._refuse(entry, key, "numbers of a size that pixels can have")
-
-    def _refuse(self, entry: dict[str, Any], key: str, expected: str) -> NoReturn:
-        if key not in entry:
-            raise DataError(self.where, f"{self.name(entry)} has no `{key}`", expected)
-        found = f"{self.name(entry)}: `{key}` is {shown(entry[key])}"
-        raise DataError(self.where, found, expected)
-
-
-def _unique(ids: list[int], where: str, group: str, expected: str) -> None:
-    if len(set(ids)) != len(ids):
-        id_, count = next((id_, count) for id_, count in Counter(ids).items() if count > 1)
-        raise DataError(where, f"{count} {group} have the id {id_}", expected, "renumber them")
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
+    notes = [*file.notes, *odd_boxes(corners, limits, spot, from_extent=True), *spellings(chosen.names)]
+    return DetectionData(
+        name, chosen.names, chosen.ids, images, dropped, others, tuple(notes),
+        file.image_numbers, file.category_numbers,
+    )  # fmt: skip

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 import stat
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,41 +109,6 @@ def file_names(folder: Path | str) -> frozenset[str]:
             return frozenset(entry.name for entry in entries if _is_file(entry))
     except (OSError, ValueError):
         return frozenset()
-
-
-def locate(root: Path, names: Sequence[str]) -> list[Path | None]:
-    """Where each of `names` lies under `root`; None where there is no such file.
-
-    Absolute names stand for themselves. A name that is not there letter for letter is tried in the
-    other Unicode normal forms (macOS writes NFD) and with backslashes as separators (annotation tools
-    on Windows).
-    """
-    listings: dict[str, frozenset[str]] = {}
-    base = str(root)
-
-    def there(name: str) -> Path | None:
-        full = os.path.join(base, name)  # noqa: PTH118 - a Path here costs seconds over 118,000 names
-        head, tail = os.path.split(full)
-        if head not in listings:
-            listings[head] = file_names(head)
-        if tail in listings[head]:
-            return Path(full)
-        # A file system that ignores case finds what the listing does not.
-        return Path(full) if os.path.isfile(full) else None  # noqa: PTH113 - swallows bad names
-
-    def anywhere(name: str) -> Path | None:
-        found = there(name)
-        if found is not None:
-            return found
-        others = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")}
-        others |= {other.replace("\\", "/") for other in (name, *others)}
-        for other in sorted(others - {name}):
-            found = there(other)
-            if found is not None:
-                return found
-        return None
-
-    return [anywhere(name) for name in names]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

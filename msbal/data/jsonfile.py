@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from msbal.data.files import named, read_bytes
 from msbal.errors import DataError
 
-_NEVER_READ = ("segmentation", "keypoints")
+
+class OutlineBox(list[Any]):
+    """``[x, y, width, height]`` around the polygons of an annotation that has no ``bbox``."""
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, what: str, *, masks: bool = False) -> Any:
     """The content of a JSON file, without the masks and keypoints in it.
 
     Masks are most of a COCO file; they are let go object by object while parsing, so that train2017
-    needs little more memory than its text.
+    needs little more memory than its text. Where polygons are all that an annotation has, ``bbox`` becomes an
+    `OutlineBox`.
 
     Args:
         path: the file.
         what: what it should be, for the message.
+        masks: keep them.
 
     Raises:
         DataError: naming line and column where it is not JSON.
@@ -32,7 +37,7 @@ def read_json(path: Path, what: str) -> Any:
     try:
         text = raw.decode(json.detect_encoding(raw))
         del raw
-        return json.loads(text, object_hook=_without_masks)
+        return json.loads(text, object_hook=_with_box if masks else _without_masks)
     except json.JSONDecodeError as error:
         found = f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
         raise DataError(where, found, what) from error
@@ -45,6 +50,23 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def _without_masks(value: dict[str, Any]) -> dict[str, Any]:
-    for key in _NEVER_READ:
-        value.pop(key, None)
+    value.pop("keypoints", None)
+    outline = value.pop("segmentation", None)
+    if outline and not value.get("bbox"):
+        _put_box(value, outline)
     return value
+
+
+def _with_box(value: dict[str, Any]) -> dict[str, Any]:
+    outline = value.get("segmentation")
+    if outline and not value.get("bbox"):
+        _put_box(value, outline)
+    return value
+
+
+def _put_box(value: dict[str, Any], outline: Any) -> None:
+    with suppress(TypeError, ValueError, LookupError):  # what is no list of polygons
+        polygons = outline if type(outline[0]) is list else [outline]
+        x = [value for polygon in polygons for value in polygon[::2]]
+        y = [value for polygon in polygons for value in polygon[1::2]]
+        value["bbox"] = OutlineBox([min(x), min(y), max(x) - min(x), max(y) - min(y)])

@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msbal.data.coco import WHAT
-from msbal.data.files import file_names, kind_of, listed, locate, named, printable
+from msbal.data.coco_columns import WHAT
+from msbal.data.files import file_names, kind_of, listed, named, printable
 from msbal.data.jsonfile import read_json
+from msbal.data.locate import locate
 from msbal.data.tree import Layout, entries_of, folders_below, role_of
 from msbal.errors import DataError
 

@@ -63,6 +63,8 @@ class DetectionData:
         dropped: boxes of these classes left out on reading, and why.
         other_classes: how many boxes belong to each class that was not asked for, by its name.
         notes: what else a person should know of the split, each a sentence without its name.
+        image_numbers: the number that stands for each image id that is a text; empty where ids are numbers.
+        category_numbers: the same for category ids.
     """
 
     name: str
@@ -72,6 +74,8 @@ class DetectionData:
     dropped: tuple[DroppedBox, ...] = field(default=())
     other_classes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    image_numbers: Mapping[str, int] = field(default_factory=dict)
+    category_numbers: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
+from msbal.data.coco_columns import WHAT, parse_coco
+from msbal.data.jsonfile import read_json
 from msbal.data.model import ImageRecord
 from msbal.errors import DataError
 
@@ -37,14 +38,22 @@ class Outlines:
         self.path, self.category_ids = annotations, category_ids
         self.has_rle = False
         self._objects: dict[tuple[int, int], list[tuple[list[float], Any]]] = {}
-        document = json.loads(annotations.read_bytes())
-        for entry in document["annotations"]:
-            if entry.get("iscrowd"):
+        document = read_json(annotations, WHAT, masks=True)
+        file = parse_coco(document, str(annotations), needs_names=False)
+        for entry, row, category, box, crowd in zip(
+            document["annotations"],
+            file.rows.tolist(),
+            file.category.tolist(),
+            file.boxes.tolist(),
+            file.crowd.tolist(),
+            strict=True,
+        ):
+            if crowd:
                 continue
             outline = entry.get("segmentation")
             self.has_rle |= isinstance(outline, dict)
-            key = (entry["image_id"], entry["category_id"])
-            self._objects.setdefault(key, []).append((entry["bbox"], outline))
+            key = (file.image_ids[row], file.categories[category][0])
+            self._objects.setdefault(key, []).append((box, outline))
         if not any(outline for found in self._objects.values() for _, outline in found):
             raise DataError(
                 str(annotations),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from msbal.data.files import listed, printable
-from msbal.data.model import DetectionData
+from msbal.data.model import DetectionData, ImageRecord
 
 
 def remarks(data: DetectionData, elsewhere: str = "") -> list[str]:
@@ -33,6 +36,40 @@ def _other_classes(data: DetectionData) -> str:
         f"{printable(data.name)}: {data.skipped} of {_all(data)} boxes {_are(data.skipped)} left out, of classes that "
         f"are not among those trained: {classes_meant(data.other_classes, data.classes)}"
     )
+
+
+def shared_images(train: DetectionData, val: DetectionData | None) -> list[str]:
+    """What is to be said where images are evaluated on that are trained on; empty where none is.
+
+    Images are the same where their file is, or its name and all that is annotated in it.
+    """
+    if val is None:
+        return []
+    trained, by_name = set(_places(train)), {image.path.name: image for image in train.images}
+    shared = [
+        image.path.name
+        for image, place in zip(val.images, _places(val), strict=True)
+        if place in trained or _same(image, by_name.get(image.path.name))
+    ]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(val)} images of {printable(val.name)} are trained on, too, the first "
+        f"{printable(shared[0])}: figures on them say little of other images"
+    ]
+
+
+def _places(data: DetectionData) -> list[tuple[str, str]]:
+    """Folder and name of each image; of folders, links are followed."""
+    real: dict[str, str] = {}
+    split = [os.path.split(str(image.path)) for image in data.images]
+    return [(real.get(head) or real.setdefault(head, os.path.realpath(head)), tail) for head, tail in split]
+
+
+def _same(image: ImageRecord, other: ImageRecord | None) -> bool:
+    if other is None or not len(image.boxes):
+        return False
+    return np.array_equal(image.boxes, other.boxes) and np.array_equal(image.labels, other.labels)
 
 
 def classes_meant(counts: Mapping[str, int], classes: Sequence[str]) -> str:

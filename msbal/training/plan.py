@@ -11,7 +11,7 @@ from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.data.load import load
 from msbal.data.model import DetectionData
-from msbal.data.remarks import remarks
+from msbal.data.remarks import remarks, shared_images
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
 from msbal.spec import RunSpec, check_interval
@@ -171,4 +171,5 @@ def _warnings(
     unfinished = iterations % spec.balance.interval
     if decides and unfinished and intervals < FEW_INTERVALS:
         found.append(f"iterations left over after the last whole interval decide nothing: {unfinished}")
-    return [*found, *remarks(train), *(remarks(val) if val is not None else ())]
+    of_val = remarks(val) if val is not None else []
+    return [*found, *remarks(train), *of_val, *shared_images(train, val)]

@@ -73,22 +73,31 @@ def broken(change: Any) -> Any:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "holds no JSON object"),
-        ({}, "has no list `categories`"),
-        (broken(lambda d: d.update(images=3)), "has no list `images`"),
-        (broken(lambda d: d["images"].append(3)), "images[8] is no object"),
-        (broken(lambda d: d.update(images=[])), "lists no images"),
-        (broken(lambda d: d.update(categories=[])), "lists no categories"),
-        (broken(lambda d: d["images"].append(d["images"][0])), "two images have the same id"),
-        (broken(lambda d: d["images"][0].update(id="x")), "images[0]: `id` is 'x'"),
-        (broken(lambda d: d["annotations"][0].update(image_id=-5)), "annotations[0] belongs to image -5"),
-        (broken(lambda d: d["annotations"][0].update(category_id=-5)), "annotations[0] has category -5"),
-        (broken(lambda d: d["annotations"][0].update(bbox=[1, 2])), "annotations[0]: `bbox` is [1, 2]"),
+        ([], "holds a list"),
+        ({}, "has no `images`"),
+        (broken(lambda d: d.update(images=3)), "`images` is a number"),
+        (broken(lambda d: d["images"].append(3)), "images[8] is a number"),
+        (broken(lambda d: d.update(images=[])), "lists zero images"),
+        (broken(lambda d: d.update(categories=[])), "lists zero categories"),
+        (broken(lambda d: d["images"].append(d["images"][0])), "2 images have the id 11"),
+        (broken(lambda d: d["images"][0].update(id=[3])), "images[0] (id [3]): `id` is [3]"),
+        (
+            broken(lambda d: d["annotations"][0].update(image_id=-5)),
+            "annotations[0] (id 1) belongs to image -5",
+        ),
+        (
+            broken(lambda d: d["annotations"][0].update(category_id=-5)),
+            "annotations[0] (id 1) has category -5",
+        ),
+        (
+            broken(lambda d: d["annotations"][0].update(bbox=[1, 2])),
+            "annotations[0] (id 1): `bbox` is [1, 2]",
+        ),
         (
             broken(lambda d: d["annotations"][0].update(bbox=[1, 2, 3, float("nan")])),
             "annotations[0]: `bbox`",
         ),
-        (broken(lambda d: d["annotations"][0].update(area="x")), "annotations[0]: `area` is 'x'"),
+        (broken(lambda d: d["annotations"][0].update(area="x")), "annotations[0] (id 1): `area` is 'x'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -196,7 +196,7 @@ def test_a_run_still_going_shows_what_it_recorded(folder: Path, capsys: pytest.C
         (["pictures"], "pictures: holds no run"),
         (["runs/base", "--json", "pictures"], "pictures: cannot be written"),
         (["-p", "truth.json", "-a", "truth.json"], "truth.json: holds a JSON object"),
-        (["-p", "base.json", "-a", "base.json"], "base.json: holds no JSON object"),
+        (["-p", "base.json", "-a", "base.json"], "base.json: holds a list"),
         (["-p", "base.json", "-a", "none.json"], "none.json"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -330,12 +330,12 @@ def test_a_class_spelled_differently_is_found_by_its_id_and_another_is_not(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def respelled(document: dict[str, Any]) -> None:
-        document["categories"][0]["name"] = "Class  0"
+        document["categories"][0]["name"] = "Class 0"
         document["categories"][1]["name"] = "zebra"
 
     _, own = told(capsys, folder / "runs/rlo")
     notes, other = told(capsys, folder / "runs/rlo", "-a", truth_with(folder, respelled))
-    assert by_class(other)["Class  0"] == by_class(own)["class 0"]
+    assert by_class(other)["Class 0"] == by_class(own)["class 0"]
     assert by_class(other)["zebra"] == 0
     boxes, left_out = (
         own["runs"][0]["figures"]["per_class"]["class 1"][key] for key in ("boxes", "detections")
