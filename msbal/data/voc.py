@@ -20,6 +20,7 @@ from msbal.data.boxes import clip_boxes, describe
 from msbal.data.coco import check_class_list
 from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.model import DetectionData, DroppedBox
+from msbal.data.oddities import are_fractions, odd_boxes
 from msbal.data.pictures import image_size
 from msbal.data.records import make_records
 from msbal.data.remarks import spellings
@@ -252,6 +253,10 @@ def _assemble(
     ordered = np.concatenate(
         [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
     )
+    if are_fractions(ordered, sizes[rows]):
+        found = "bndbox reaches no further than the first pixel, nor does any other"
+        raise DataError(spot(0), found, "pixels", "are these fractions of the image?")
+    notes += odd_boxes(ordered, sizes[rows], spot)
     # xmax == xmin would be one pixel wide in VOC's inclusive corners; in practice it is a click
     # without a drag, and everyone's converters drop it.
     zero_based = ordered - np.array([1.0, 1.0, 0.0, 0.0])

@@ -19,6 +19,7 @@ from msbal.data.boxes import clip_boxes, describe
 from msbal.data.coco import check_class_list
 from msbal.data.files import listed, named, printable, read_bytes, require_folder, shown
 from msbal.data.model import DetectionData, DroppedBox
+from msbal.data.oddities import odd_boxes
 from msbal.data.pictures import image_size, without_warnings
 from msbal.data.records import make_records
 from msbal.data.remarks import spellings
@@ -242,20 +243,24 @@ def _assemble(
     fractions = np.array(lines.corners, dtype=np.float64).reshape(-1, 4)
     corners = fractions * sizes[rows][:, [0, 1, 0, 1]]
     boxes, reasons = clip_boxes(corners, sizes[rows])
-    dropped = []
-    for box, reason in sorted(reasons.items()):
+
+    def spot(box: int) -> str:
         file = files[rows[box]]
-        if labels[box] >= 0 and file is not None:
-            spot = f"{printable(file.name)}: line {lines.places[box]}"
-            image = printable(paths[rows[box]].name)
-            dropped.append(DroppedBox(image, spot, describe(np.round(corners[box], 3), reason)))
+        assert file is not None
+        return f"{printable(file.name)}: line {lines.places[box]}"
+
+    dropped = [
+        DroppedBox(printable(paths[rows[box]].name), spot(box), describe(np.round(corners[box], 3), reason))
+        for box, reason in sorted(reasons.items())
+        if labels[box] >= 0
+    ]
     usable = labels >= 0
     usable[list(reasons)] = False
     images = make_records(
         paths, sizes, rows[usable], boxes[usable], labels[usable], np.zeros(int(usable.sum()), dtype=np.bool_)
     )
     others = Counter(known.names[number] for number in lines.numbers if numbers[number] < 0)
-    notes = [*_notes(paths, files, lines), *spellings(classes)]
+    notes = [*_notes(paths, files, lines), *odd_boxes(corners, sizes[rows], spot), *spellings(classes)]
     ids = tuple(range(1, len(classes) + 1))
     return DetectionData(name, classes, ids, images, tuple(dropped), others, tuple(notes))
 

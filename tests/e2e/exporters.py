@@ -179,9 +179,9 @@ def cvat_ultralytics(root: Path) -> None:
 
 
 def label_studio_coco(root: Path) -> None:
-    coco(root / "result.json", TRUTH, r"images\1a2b-my%20{}.jpg", first=0)
+    coco(root / "result.json", TRUTH, r"images\5e6f-my%20{}.jpg", first=0)
     for stem in TRUTH:
-        image(root / "images" / f"1a2b-my {stem}.jpg", stem)
+        image(root / "images" / f"5e6f-my {stem}.jpg", stem)
 
 
 def label_studio_voc(root: Path) -> None:

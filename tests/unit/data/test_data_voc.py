@@ -293,6 +293,16 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_fractions_and_boxes_beyond_the_edge(tmp_path: Path) -> None:
+    write_voc(tmp_path, {"a": voc_xml(("dog", (0.1, 0.2, 0.5, 0.9)), ("dog", (0, 0, 1, 1)))})
+    with pytest.raises(DataError, match=r"a.xml: object 1 \(dog\): .* are these fractions of the image\?"):
+        read_voc(tmp_path, [(".", "*")])
+    write_voc(tmp_path, {"a": voc_xml(*[("dog", (5, 5, 60, 20))] * 3, ("dog", (1, 1, 9, 9)))})
+    assert read_voc(tmp_path, [(".", "*")]).notes == (
+        "3 of 4 boxes end beyond their image, the first a.xml: object 1 (dog): they are cut at its edge",
+    )
+
+
 def test_sizes_in_place_of_corners_are_refused(tmp_path: Path) -> None:
     write_voc(tmp_path, {"a": voc_xml(("dog", (20, 10, 8, 9)), ("dog", (2, 3, 30, 20)))})
     with pytest.raises(

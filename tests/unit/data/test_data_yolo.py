@@ -90,6 +90,15 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     assert data.images[-1].boxes == pytest.approx(np.array([[28, 9, 40, 21]]))
 
 
+def test_boxes_beyond_the_edge(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "\n".join(f"0 0.9 0.{n} 0.5 0.1" for n in (2, 4, 6))})
+    data = read_yolo(tmp_path, Path("classes.txt"), IMAGES)
+    assert data.notes == (
+        "3 of 3 boxes end beyond their image, the first a.txt: line 1: they are cut at its edge",
+    )
+    assert data.images[0].boxes[:, 2].tolist() == [40, 40, 40]
+
+
 def test_classes(tmp_path: Path) -> None:
     write(tmp_path, {"a": "0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.5 0.5\n2 0.5 0.5 0.5 0.5"}, "cat\ndog\nowl")
     data = read_yolo(tmp_path, Path("classes.txt"), IMAGES, ["owl", "cat"])
