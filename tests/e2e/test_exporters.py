@@ -20,7 +20,7 @@ from exporters import (
     label_studio_coco,
     labelme_coco,
     roboflow_yolo,
-)  # fmt: skip
+)
 from pydantic import TypeAdapter
 
 from msbal.cli.app import run
