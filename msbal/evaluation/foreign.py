@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,19 @@ def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ..
     if alike:
         lines.append(f"matched by category id, for the names are nearly alike: {', '.join(alike[:3])}")
     return tuple(ids), lines
+
+
+def with_image_ids(own: DetectionData, other: DetectionData) -> DetectionData:
+    """`other` with the image ids of a run, where they are texts that each file numbers in its own order."""
+    if own.image_numbers == other.image_numbers:
+        return other
+    text_of = {number: text for text, number in other.image_numbers.items()}
+    ids = (own.image_numbers.get(text_of.get(image.id, str(image.id))) for image in other.images)
+    images = [
+        replace(image, id=-row if id_ is None else id_)
+        for row, (image, id_) in enumerate(zip(other.images, ids, strict=True), 1)
+    ]
+    return replace(other, images=tuple(images), image_numbers=own.image_numbers)
 
 
 def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) -> list[str]:

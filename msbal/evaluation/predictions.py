@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data.coco_columns import id_of
 from msbal.data.model import DetectionData
 from msbal.errors import DataError
 from msbal.evaluation.columns import Detections
@@ -91,10 +92,15 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
         D detections, the index in `entries` of each (``[D]``), and what was odd.
     """
     dropped: dict[str, int] = {}
+    kept: dict[str, int] = {}
     columns = _columns_at_once(entries)
     index: NDArray[np.int64] = np.arange(len(entries), dtype=np.int64)
     if columns is None:
-        index, columns = _columns_one_by_one(entries, dropped)
+        index, columns = _columns_one_by_one(entries, data, dropped)
+        ids = ((entries[i]["image_id"], entries[i]["category_id"]) for i in index.tolist())
+        texts = sum(str in map(type, pair) for pair in ids)
+        if texts:
+            kept["have ids that are texts: they are read as those of the ground truth are"] = texts
     image_id, category_id, box, score = columns
 
     def leave_out(bad: NDArray[np.bool_], reason: str) -> None:
@@ -112,7 +118,6 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
     notes = _other_numbers(category_id, data)
     leave_out(_lookup(category_id, data.category_ids) < 0, "the category is unknown")
     image = _lookup(image_id, [record.id for record in data.images])
-    kept: dict[str, int] = {}
     size = np.array([(i.width, i.height) for i in data.images], dtype=np.float64).reshape(-1, 2)[image]
     # A data set that does not know the size of an image says 0: then nothing can be said.
     outside = (box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)
@@ -168,12 +173,14 @@ def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
     )
 
 
-def _columns_one_by_one(entries: Sequence[Any], dropped: dict[str, int]) -> tuple[NDArray[np.int64], Columns]:
+def _columns_one_by_one(
+    entries: Sequence[Any], data: DetectionData, dropped: dict[str, int]
+) -> tuple[NDArray[np.int64], Columns]:
     """The columns of the entries that have the right form, and where they stand; counts the others."""
     index: list[int] = []
     rows: list[tuple[int, int, list[float], float]] = []
     for position, entry in enumerate(entries):
-        row = _row(entry)
+        row = _row(entry, data)
         if isinstance(row, str):
             dropped[row] = dropped.get(row, 0) + 1
         else:
@@ -188,7 +195,7 @@ def _columns_one_by_one(entries: Sequence[Any], dropped: dict[str, int]) -> tupl
     return np.array(index, dtype=np.int64), columns
 
 
-def _row(entry: Any) -> tuple[int, int, list[float], float] | str:
+def _row(entry: Any, data: DetectionData) -> tuple[int, int, list[float], float] | str:
     """One entry, or what is wrong with it."""
     if not isinstance(entry, dict):
         return "the entry is not an object"
@@ -199,7 +206,8 @@ def _row(entry: Any) -> tuple[int, int, list[float], float] | str:
     if not isinstance(box, (list, tuple, np.ndarray)) or len(box) != 4:
         return "`bbox` is not a list of four numbers"
     numbers = [_number(value) for value in box]
-    image_id, category_id = (_identity(entry[key]) for key in KEYS[:2])
+    image_id = _identity(entry["image_id"], data.image_numbers)
+    category_id = _identity(entry["category_id"], data.category_numbers)
     score = _number(entry["score"])
     if isinstance(image_id, str):
         return f"`image_id` {image_id}"
@@ -221,8 +229,13 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _identity(value: Any) -> int | str:
+def _identity(value: Any, by_text: Mapping[str, int]) -> int | str:
     """A whole number that fits in 64 bits, or what is wrong with it; one that does not fit is no image's id."""
+    if isinstance(value, str):
+        id_ = id_of(value)
+        if by_text:
+            return by_text.get(str(id_), _NEVER)
+        value = id_
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         whole = int(value)
     else:

@@ -15,7 +15,7 @@ from msbal.errors import DataError, MsbalError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.columns import Detections, ground_truth
-from msbal.evaluation.foreign import differences, foreign_ids
+from msbal.evaluation.foreign import differences, foreign_ids, with_image_ids
 from msbal.evaluation.oddities import oddities
 from msbal.evaluation.predictions import read_predictions, sift
 
@@ -145,6 +145,7 @@ def _on_other_data(name: str, run: RunDirectory, data: DetectionData) -> Evaluat
         )
         found = evaluate_predictions(name, run.predictions_file, data)
         return replace(found, remarks=(*found.remarks, f"{line} ({error})"))
+    data = with_image_ids(own, data)
     ids, lines = foreign_ids(own, data)
     _, detections, odd = read_predictions(run.predictions_file, replace(data, category_ids=ids))
     return _evaluated(name, data, detections, (*differences(own, data, ids), *lines, *odd.lines()))

@@ -46,7 +46,7 @@ def without(key: str) -> dict[str, Any]:
         (with_(bbox=[[0], [0], [1], [1]]), "`bbox` is not a list of four numbers"),
         (with_(image_id=999), "the image is unknown"),
         (with_(image_id=10**30), "the image is unknown"),
-        (with_(image_id="11"), "`image_id` is not a whole number"),
+        (with_(image_id="eleven"), "`image_id` is not a whole number"),
         (with_(image_id=1.5), "`image_id` is not a whole number"),
         (with_(category_id=0), "the category is unknown"),
         (with_(category_id=[3]), "`category_id` is not a whole number"),
