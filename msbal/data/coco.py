@@ -131,11 +131,12 @@ def _files(file: CocoFile, images: Path, annotations: Path) -> list[Path]:
     found, notes = find_images(images, file.file_names)
     missing = [name for name, path in zip(file.file_names, found, strict=True) if path is None]
     if missing:
-        count = "all" if len(missing) == len(found) else str(len(missing))
+        is_all = len(missing) == len(found)
+        count = "all" if is_all else str(len(missing))
         raise DataError(
             named(images),
             f"{count} of the {len(found)} images in {file.where} are missing: {listed(missing, len(missing))}",
-            fix=elsewhere(missing, images, annotations)
+            fix=elsewhere(missing, is_all, images, annotations)
             or "is this the folder that the `file_name` entries are relative to?",
         )
     file.notes.extend(notes)

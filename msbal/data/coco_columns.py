@@ -102,9 +102,9 @@ def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFi
     )
     image_ids = images.ids("an id of its own for every image")
     category_ids = categories.ids("an id of its own for every category")
-    file_names, notes = _file_names(images, needs_names)
+    file_names = _file_names(images, needs_names)
     class_names, of_names = _class_names(categories, category_ids)
-    notes += [*image_ids.notes, *category_ids.notes, *of_names]
+    notes = [*image_ids.notes, *category_ids.notes, *of_names]
     rows = annotations.references("image_id", image_ids, "belongs to image", "the id of an entry in `images`")
     ids_known = listed(map(str, category_ids.row_of), len(category_ids.row_of), 10)
     category = annotations.references(
@@ -322,20 +322,13 @@ class _Group:
         raise DataError(self.where, f"{self.name(index)}: `{key}` is {shown(entry[key])}", expected)
 
 
-def _file_names(images: _Group, needed: bool) -> tuple[list[str], list[str]]:
-    """The names, and what is to be said of them. LVIS has addresses alone."""
-    names, by_url = [], 0
+def _file_names(images: _Group, needed: bool) -> list[str]:
+    """The names; addresses where there are no others, as in LVIS."""
+    names = []
     for index, entry in enumerate(images.entries):
-        has_url = "file_name" not in entry and "coco_url" in entry
-        by_url += has_url
-        if not (needed or has_url or entry.get("file_name")):
-            names.append("")
-            continue
-        names.append(images.text(index, "coco_url" if has_url else "file_name"))
-    note = (
-        f"{by_url} of {len(names)} images have no `file_name`, and are found by the end of their `coco_url`"
-    )
-    return names, [note] if by_url else []
+        key = "coco_url" if "file_name" not in entry and "coco_url" in entry else "file_name"
+        names.append(images.text(index, key) if needed or entry.get(key) else "")
+    return names
 
 
 def _class_names(categories: _Group, ids: _Ids) -> tuple[list[str], list[str]]:

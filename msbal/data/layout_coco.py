@@ -107,10 +107,9 @@ def _samples(path: Path, keys: Sequence[bytes]) -> tuple[str, ...] | None:
             if any(text.find(key) < 0 for key in keys):
                 return None
             found = [match.group(1) for match in islice(_FILE_NAME.finditer(text), 3)]
-            urls = [] if found else [match.group(1) for match in islice(_URL.finditer(text), 3)]
-        # LVIS has addresses alone; images lie in the folder of their split as on COCO's server.
-        ends = ["/".join(json.loads(url).rsplit("/", 2)[1:]) for url in urls]
-        return (*(str(json.loads(name)) for name in found), *ends)
+            # LVIS has addresses alone.
+            found = found or [match.group(1) for match in islice(_URL.finditer(text), 3)]
+        return tuple(str(json.loads(name)) for name in found)
     except (OSError, ValueError, DataError):  # an empty file cannot be mapped
         return None
 
@@ -167,8 +166,11 @@ def _images(root: Path, file: _File) -> Path:
     if not file.samples:
         raise DataError(named(file.path), "lists zero images", WHAT)
 
+    # Images of addresses lie in the folder of their split as on COCO's server, or without it.
+    names = ["/".join(name.rsplit("/", 2)[1:]) if name.startswith("http") else name for name in file.samples]
+
     def rank(folder: Path) -> tuple[int, int, bool, int]:
-        hits = sum(path is not None for path in locate(folder, file.samples))
+        hits = sum(path is not None for path in locate(folder, names))
         relative = folder.relative_to(root)
         own = [role_of(part) for part in relative.parts]
         roles = {role[0] for role in own if role is not None}
@@ -176,6 +178,9 @@ def _images(root: Path, file: _File) -> Path:
         return hits, likeness, folder == file.path.parent, -len(relative.parts)
 
     best = max(folders_below(root, 3), key=rank)
+    if rank(best)[0] == 0:
+        names = list(file.samples)
+        best = max(folders_below(root, 3), key=rank)
     if rank(best)[0] == 0:
         end = file.samples[0].replace("\\", "/").rpartition("/")[2]
         place = next((folder for folder in folders_below(root, 3) if end in file_names(folder)), None)

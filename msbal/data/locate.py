@@ -65,10 +65,11 @@ def find_images(root: Path, names: Sequence[str]) -> tuple[list[Path | None], li
     return found, notes
 
 
-def elsewhere(missing: Sequence[str], images: Path, annotations: Path) -> str:
+def elsewhere(missing: Sequence[str], is_all: bool, images: Path, annotations: Path) -> str:
     """Where files of the missing names lie instead, and what to set; empty where there are none nearby.
 
     Args:
+        is_all: whether no image is where it should be.
         images: the folder where they are missing.
         annotations: the file that names them. It is searched around both.
     """
@@ -91,7 +92,9 @@ def elsewhere(missing: Sequence[str], images: Path, annotations: Path) -> str:
                 return f"{printable(name)} is there: are the names meant with the suffix {printable(suffix)}?"
         return ""
     first = next(name for name in sorted(file_names(best)) if name.casefold() in wanted)
-    if hits < len(wanted):
+    if best == images:
+        return f"{printable(first)} is there, and more than one name leads to it"
+    if hits < len(wanted) or not is_all:
         return f"a file named {printable(first)} lies in {named(best)}"
     above = os.path.dirname(wanted[first.casefold()].replace("\\", "/"))  # noqa: PTH120
     folder = best
