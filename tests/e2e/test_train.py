@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(folder: Path) -> Path:
     printed = msbal("init", "cells", "-o", "cells.yaml", cwd=folder)
     assert "6 images, 6 boxes" in printed
-    assert "left out: 1" in printed
+    assert "1 of 7 boxes is left out" in printed
     printed = msbal("train", "cells.yaml", "--plain", *SMALL, cwd=folder)
     assert "interval t   1" in printed and "weight P3" in printed and "AP" in printed
     assert "msbal plot-losses runs/cells" in printed
