@@ -3,7 +3,7 @@
 Source: the format's page, https://cocodataset.org/#format-data. Stands in for ``pycocotools.coco.COCO`` (which
 believes what it reads); exporters write many things otherwise, and where it is plain what they mean, it is read:
 
-- Numbers may be written as texts, and null is as good as missing.
+- Numbers may be written as texts, and null or an empty text is as good as missing.
 - Ids that are texts give way to the numbers 1, 2, ... in the file's order.
 - ``area`` of 0 or less, or larger than any image, is as good as missing: then it is the box's. (pycocotools takes
   0 as it is, and counts the object as small.)
@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -238,8 +238,9 @@ class _Group:
                 return np.array(values, dtype=np.float64)
         found = []
         for index, value in enumerate(values):
-            found.append(math.nan if value is None else self._number(index, key, value, "a number"))
-            self.texts[key] += type(value) is str
+            is_given = value is not None and value != ""
+            found.append(self._number(index, key, value, "a number") if is_given else math.nan)
+            self.texts[key] += is_given and type(value) is str
         return np.array(found, dtype=np.float64)
 
     def _number(self, index: int, key: str, value: Any, expected: str) -> float:
@@ -296,7 +297,9 @@ class _Group:
         if type(value) is str and value.strip().casefold() in _FLAGS:
             self.texts[key] += 1
             return _FLAGS[value.strip().casefold()]
-        if isinstance(value, Hashable) and value in (0, 1, None):
+        if value is None or value != value:  # pandas writes NaN for null
+            return False
+        if isinstance(value, int | float) and value in (0, 1):
             return bool(value)
         self.refuse(index, key, "0 or 1")
 
