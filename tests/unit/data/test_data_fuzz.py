@@ -23,7 +23,9 @@ from hypothesis import strategies as st
 from msbal.data import DetectionData, read_coco, read_voc, read_yolo
 from msbal.data.check import look_at_images
 from msbal.data.layout import recognise
+from msbal.data.outlines import Outlines
 from msbal.errors import DataError
+from msbal.evaluation.annotations import read_annotations
 
 often = settings(
     max_examples=int(os.environ.get("MSBAL_FUZZ_EXAMPLES", "60")),
@@ -38,7 +40,29 @@ scalars = st.one_of(
     st.integers(0, 8),
     st.floats(),
     st.text(st.characters(codec=None), max_size=6),
-    st.sampled_from([10**400, -(10**25), 1e308, -0.0, "a.png", "../a.png", "/", "\0", "\ud800", "."]),
+    st.sampled_from(
+        [
+            10**400,
+            -(10**25),
+            1e308,
+            -0.0,
+            "a.png",
+            "../a.png",
+            "/",
+            "\0",
+            "\ud800",
+            ".",
+            "1",
+            " 2.0",
+            "-1e3",
+            "b",
+            "C:\\a.png",
+            "http://[",
+            "x://h/b.png?c",
+            "%61.png",
+            "%00",
+        ]
+    ),
 )
 values = st.recursive(
     scalars,
@@ -98,7 +122,7 @@ def damaged_documents(draw: st.DrawFn) -> Any:
                 break
             at = following
         if isinstance(at, dict):
-            keys = [*sorted(at, key=str), "area", "iscrowd", "difficult", "supercategory"]
+            keys = [*sorted(at, key=str), "area", "iscrowd", "ignore", "segmentation", "coco_url"]
             key = draw(st.sampled_from(keys))
             if draw(st.booleans()):
                 at[key] = draw(values)
@@ -116,6 +140,10 @@ def test_damaged_coco_documents(coco_folder: Path, document: Any, classes: list[
     path.write_text(json.dumps(document), encoding="utf-8")
     with one_line():
         assert_sound(read_coco(path, coco_folder / "images", classes))
+    with one_line():
+        json.dumps(read_annotations(path).to_coco())
+    with one_line():
+        Outlines(path, (3, 7))
     with one_line():
         recognise(coco_folder)
 

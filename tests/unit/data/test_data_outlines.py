@@ -82,3 +82,17 @@ def test_what_is_no_outline_is_refused_in_one_line(tmp_path: Path, segmentation:
     ) as error:
         Outlines(path, data.category_ids).check(data.images)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_outlines_are_found_where_ids_are_texts_and_boxes_are_missing(tmp_path: Path, encoding: str) -> None:
+    path = write(
+        tmp_path,
+        {"segmentation": SQUARE, "image_id": "é7", "category_id": "é3"},
+        {"bbox": ["30", "30", "20", "20"], "segmentation": SQUARE, "image_id": "é7", "category_id": "9"},
+        {"bbox": [1, 1, 5, 5], "ignore": 1, "image_id": "é7", "category_id": "9"},
+    )
+    document = json.loads(path.read_text())
+    document["images"][0]["id"], document["categories"][0]["id"] = "é7", "é3"
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding=encoding)
+    assert outlines(path) == [SQUARE, SQUARE, None]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from detection_scenes import make_scenes
+from PIL import Image
 from test_coco import by_pycocotools
 
+from msbal.data import read_coco
 from msbal.errors import DataError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.coco import FIGURES
+from msbal.evaluation.predictions import sift
 
 DATA, PREDICTIONS = make_scenes(31, images=8)
 
@@ -46,6 +51,115 @@ def test_boxes_over_the_edge_stay_as_they_are_for_pycocotools_takes_them_so(tmp_
     found = evaluate(read, PREDICTIONS)
     for name, value in zip(FIGURES, reference.stats.tolist(), strict=True):
         assert (-1 if found[name] is None else found[name]) == pytest.approx(value, abs=1e-12)
+
+
+def raw_figures(document: dict[str, Any], predictions: list[dict[str, Any]]) -> list[float]:
+    """pycocotools' for a file as it is written."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = copy.deepcopy(document)
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(predictions)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+def figures_of(path: Path, predictions: list[dict[str, Any]]) -> list[float]:
+    data = read_annotations(path)
+    detections, _, _ = sift(predictions, data)
+    found = evaluate(data, detections)
+    return [-1 if found[name] is None else found[name] for name in FIGURES]
+
+
+def changed(**values: Any) -> dict[str, Any]:
+    """The ground truth with other values in every third annotation."""
+    document = copy.deepcopy(DATA.to_coco())
+    for number, annotation in enumerate(document["annotations"]):
+        if number % 3 == 0:
+            annotation.update({k: v(annotation) if callable(v) else v for k, v in values.items()})
+    return document
+
+
+@pytest.mark.parametrize(
+    ("written_so", "meant"),
+    [
+        (changed(iscrowd="1"), changed(iscrowd=1)),
+        (changed(iscrowd=True), changed(iscrowd=1)),
+        (changed(iscrowd=None), changed(iscrowd=0)),
+        (changed(ignore=1), changed(iscrowd=1)),
+        (changed(ignore=0), changed()),
+        (changed(area=lambda a: str(a["area"])), changed()),
+        (changed(area=0), changed(area=lambda a: a["bbox"][2] * a["bbox"][3])),
+        (changed(area=None), changed(area=lambda a: a["bbox"][2] * a["bbox"][3])),
+        (changed(bbox=lambda a: [str(v) for v in a["bbox"]]), changed()),
+        (changed(id=0), changed()),
+        (changed(image_id=lambda a: str(a["image_id"])), changed()),
+        (changed(category_id=lambda a: float(a["category_id"])), changed()),
+    ],
+)
+def test_the_figures_are_pycocotools_of_what_is_meant(
+    tmp_path: Path, written_so: dict[str, Any], meant: dict[str, Any]
+) -> None:
+    reference = raw_figures(meant, PREDICTIONS)
+    found = figures_of(written(tmp_path, written_so), PREDICTIONS)
+    assert found == pytest.approx(reference, abs=1e-12)
+
+
+def test_ids_that_are_texts_are_found_in_predictions(tmp_path: Path) -> None:
+    document, predictions = copy.deepcopy(DATA.to_coco()), copy.deepcopy(PREDICTIONS)
+    for image in document["images"]:
+        image["id"] = f"shelf-{image['id']}"
+    for category in document["categories"]:
+        category["id"] = f"c{category['id']}"
+    for entry in (*document["annotations"], *predictions):
+        entry.update(image_id=f"shelf-{entry['image_id']}", category_id=f"c{entry['category_id']}")
+    # Equal scores rank by image id: here in the file's order.
+    place = {image.id: number for number, image in enumerate(DATA.images, 1)}
+    by_place = copy.deepcopy(DATA.to_coco())
+    for image in by_place["images"]:
+        image["id"] = place[image["id"]]
+    for annotation in by_place["annotations"]:
+        annotation["image_id"] = place[annotation["image_id"]]
+    reference = raw_figures(by_place, [{**p, "image_id": place[p["image_id"]]} for p in PREDICTIONS])
+    path = written(tmp_path, document)
+    assert figures_of(path, predictions) == pytest.approx(reference, abs=1e-12)
+    _, _, odd = sift([*predictions, {**predictions[0], "image_id": "shelf-0"}], read_annotations(path))
+    assert odd.dropped == {"the image is unknown": 1}
+
+
+def test_both_readers_read_one_file_alike(tmp_path: Path) -> None:
+    document = changed(ignore="true", area=0, bbox=lambda a: [str(v) for v in a["bbox"]])
+    for image in document["images"]:
+        image["id"] = f"i{image['id']}"
+        Image.new("RGB", (image["width"], image["height"])).save(tmp_path / image["file_name"])
+    for annotation in document["annotations"]:
+        annotation["image_id"] = f"i{annotation['image_id']}"
+    path = written(tmp_path, document)
+    trained, evaluated = read_coco(path, tmp_path), read_annotations(path)
+    assert trained.to_coco() == evaluated.to_coco() and trained.notes == evaluated.notes
+    assert len(trained.notes) == 4
+
+
+def test_of_two_categories_of_one_name_the_one_without_boxes_is_told_apart(tmp_path: Path) -> None:
+    document = DATA.to_coco()
+    document["categories"].append({"id": 99, "name": DATA.classes[0]})
+    assert read_annotations(written(tmp_path, document)).classes == (
+        *DATA.classes,
+        f"{DATA.classes[0]} (99)",
+    )
+
+
+def test_fractions_are_asked_about(tmp_path: Path) -> None:
+    document = DATA.to_coco()
+    for annotation in document["annotations"]:
+        annotation["bbox"] = [value / 400 for value in annotation["bbox"]]
+    (note,) = read_annotations(written(tmp_path, document)).notes
+    assert note == "no box reaches beyond the first pixel of its image: are they fractions of the image?"
 
 
 def test_sizes_and_areas_may_be_missing_and_names_may_repeat(tmp_path: Path) -> None:
