@@ -4,7 +4,7 @@ Source: the format's page, https://cocodataset.org/#format-data. Stands in for `
 believes what it reads); exporters write many things otherwise, and where it is plain what they mean, it is read:
 
 - Numbers may be written as texts, and null or an empty text is as good as missing.
-- Ids that are texts give way to the numbers 1, 2, ... in the file's order.
+- Ids that are texts give way to the numbers 1, 2, ... in the order of the texts, as pycocotools ranks them.
 - ``area`` of 0 or less, or larger than any image, is as good as missing: then it is the box's. (pycocotools takes
   0 as it is, and counts the object as small.)
 - ``ignore`` makes a crowd of an object: not trained, not held against a model. (pycocotools overwrites it.)
@@ -189,13 +189,12 @@ class _Group:
             raise DataError(self.where, found, expected, "renumber them")
         if str not in map(type, keys):
             return _Ids(keys, row_of, {}, [])
-        by_text = {str(key): number for number, key in enumerate(keys, 1)}
+        texts = list(map(str, keys))
+        by_text = {text: number for number, text in enumerate(sorted(texts), 1)}
         first = printable(next(key for key in keys if type(key) is str)[:60])
-        found = (
-            f"the ids of {self.key} are texts (`{first}`): numbers from 1 in the file's order stand for them"
-        )
+        found = f"the ids of {self.key} are texts (`{first}`): numbers from 1, in the texts' order, stand for them"
         return _Ids(
-            list(by_text.values()), {key: number - 1 for key, number in by_text.items()}, by_text, [found]
+            [by_text[text] for text in texts], {text: row for row, text in enumerate(texts)}, by_text, [found]
         )
 
     def references(self, key: str, ids: _Ids, found: str, expected: str) -> NDArray[np.int64]:

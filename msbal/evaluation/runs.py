@@ -145,10 +145,10 @@ def _on_other_data(name: str, run: RunDirectory, data: DetectionData) -> Evaluat
         )
         found = evaluate_predictions(name, run.predictions_file, data)
         return replace(found, remarks=(*found.remarks, f"{line} ({error})"))
-    data = with_image_ids(own, data)
     ids, lines = foreign_ids(own, data)
-    _, detections, odd = read_predictions(run.predictions_file, replace(data, category_ids=ids))
-    return _evaluated(name, data, detections, (*differences(own, data, ids), *lines, *odd.lines()))
+    seen = replace(with_image_ids(own, data), category_ids=ids)
+    _, detections, odd = read_predictions(run.predictions_file, seen)
+    return _evaluated(name, data, detections, (*differences(own, seen, ids), *lines, *odd.lines()))
 
 
 def run_data(run: RunDirectory) -> DetectionData:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from msbal.data import ImageRecord, hold_out, load, read_coco, subset
 from msbal.data.check import look_at_images
+from msbal.data.remarks import shared_images
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 
@@ -144,6 +145,23 @@ def test_a_split_without_boxes_is_refused(tmp_path: Path) -> None:
     write_coco(tmp_path, document, "train.json", "images")
     with pytest.raises(DataError, match=r"data.train: train has no box that counts \(1 unusable, 1 crowds\)"):
         load(SPEC.validate_python(coco_section(tmp_path)), "train")
+
+
+def test_images_that_are_in_both_splits_are_said(tmp_path: Path) -> None:
+    document = coco_document(["a.png", "b.png", "c.png"])
+    train = read_coco(*write_coco(tmp_path, document, "train.json", "images"))
+    (tmp_path / "linked").symlink_to(tmp_path / "images")
+    write_coco(tmp_path, document, "copies.json", "copies")
+    for file, images in (("train", "images"), ("train", "linked"), ("copies", "copies")):
+        val = read_coco(tmp_path / f"{file}.json", tmp_path / images, name="val")
+        (note,) = shared_images(train, val)
+        assert note.startswith("3 of 3 images of val are trained on, too, the first a.png:")
+    for annotation in document["annotations"]:
+        annotation["bbox"][0] += 5
+    # The same names with other boxes are other images: every camera counts from 1.
+    others = read_coco(*write_coco(tmp_path, document, "others.json", "others"))
+    assert shared_images(train, others) == shared_images(train, None) == []
+    assert shared_images(*hold_out(train, 0.5)) == []
 
 
 def test_images_are_looked_at(tmp_path: Path) -> None:

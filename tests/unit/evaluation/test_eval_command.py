@@ -326,6 +326,43 @@ def test_classes_of_a_run_are_found_by_name_in_other_annotations(
     assert notes == [f"rlo: the category ids of other are others ({ids}): matched by class name"]
 
 
+def text_ids(document: dict[str, Any]) -> None:
+    for entry in document["images"]:
+        entry["id"] = f"shelf {entry['id']}"
+    for annotation in document["annotations"]:
+        annotation["image_id"] = f"shelf {annotation['image_id']}"
+
+
+def test_images_of_a_run_whose_ids_are_texts_are_found_in_other_annotations(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file numbers its own."""
+    validated_on(folder, truth_with(folder, text_ids).name)
+    number = {id_: n for n, id_ in enumerate(sorted((i.id for i in DATA.images), key=str), 1)}
+    predictions = [{**entry, "image_id": number[entry["image_id"]]} for entry in PREDICTIONS]
+    (folder / "runs/rlo/predictions.json").write_text(json.dumps(predictions))
+    _, own = told(capsys, folder / "runs/rlo")
+
+    def more(document: dict[str, Any]) -> None:
+        text_ids(document)
+        document["images"].insert(0, {"id": "a", "file_name": "a.jpg", "width": 9, "height": 9})
+
+    file = truth_with(folder, more, "more")
+    notes, other = told(capsys, folder / "runs/rlo", "-a", file)
+    assert by_class(other) == pytest.approx(by_class(own), abs=1e-12)
+    assert notes[0] == (
+        "more: the ids of images are texts (`a`): numbers from 1, in the texts' order, stand for them"
+    )
+    assert notes[1].endswith(
+        "of the images of more, 1 not in the run's own validation split: nothing was predicted there"
+    )
+    assert len(notes) == 2
+    texts = [{**entry, "image_id": f"shelf {entry['image_id']}"} for entry in PREDICTIONS]
+    (folder / "texts.json").write_text(json.dumps(texts))
+    _, from_file = told(capsys, "-p", folder / "texts.json", "-a", file)
+    assert by_class(from_file) == by_class(other)
+
+
 def test_a_class_spelled_differently_is_found_by_its_id_and_another_is_not(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
