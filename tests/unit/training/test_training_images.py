@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 
 from msbal.data import DetectionData, ImageRecord
 from msbal.data.pictures import read_pixels
 from msbal.errors import DataError
+from msbal.spec import parse_spec
+from msbal.training import claim, execute, prepare
 from msbal.training.images import BesideTraining, ImageCheck
+from msbal.ui.monitor import make_monitor
+from msbal.ui.state import RunHeader
 
 NONE = np.zeros((0, 4), np.float32)
 
@@ -85,31 +92,58 @@ def test_what_a_framework_reads_otherwise_is_refused(
         check(data, Reader(read)).before_training()
 
 
-def test_what_a_sample_leaves_out_is_looked_into_beside_the_training(tmp_path: Path) -> None:
-    one = data_set(tmp_path, 1)
-    bad = tmp_path / "bad.jpg"
-    bad.write_bytes(one.images[0].path.read_bytes())
-    cut(bad)
-    many = list(one.images) * 1003
-    looked_at = check(DetectionData("photos", ("thing",), (1,), tuple(many)))
-    left = list(looked_at.rest())
-    assert len(left) == 3
-
-    # One that is left is bad: the sample passes, the rest does not.
-    index = next(i for i in range(1003) if not _is_in_sample(i))
-    many[index] = ImageRecord(
-        9, bad, 80, 40, NONE, one.images[0].labels, NONE[:, 0], one.images[0].crowd, one.images[0].crowd
-    )
-    looked_at = check(DetectionData("photos", ("thing",), (1,), tuple(many)))
-    looked_at.before_training()
+def test_what_a_sample_leaves_out_is_looked_into_beside_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("msbal.training.images.spread", lambda count: range(0, count, 2))
+    data = data_set(tmp_path, 6)
     told = threading.Event()
+    with BesideTraining(check(data), told.set) as beside:
+        pass
+    assert beside.error is None and not told.is_set()
+    cut(data.images[3].path)
+    looked_at = check(data)
+    assert [image.id for image in looked_at.rest()] == [1, 3, 5]
+    looked_at.before_training()
     with BesideTraining(looked_at, told.set) as beside:
         assert told.wait(30)
-    assert beside.error is not None and "bad.jpg" in str(beside.error) and "truncated" in str(beside.error)
+    assert beside.error is not None and "3.jpg" in str(beside.error) and "truncated" in str(beside.error)
     assert beside.error.exit_code == 2
 
 
-def _is_in_sample(index: int) -> bool:
-    from msbal.data.check import spread
-
-    return index in spread(1003)
+def test_a_run_ends_where_an_image_that_is_left_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
+    monkeypatch.setattr("msbal.training.images.spread", lambda count: range(0, count, 2))
+    data = data_set(tmp_path, 4)
+    documents = data.to_coco()
+    documents["annotations"] = [
+        {"id": n, "image_id": n, "category_id": 1, "bbox": [5, 5, 30, 30]} for n in range(4)
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(documents), encoding="utf-8")
+    spec = parse_spec(
+        {
+            "backend": "torchvision",
+            "model": {"name": "retinanet", "min_size": 64, "max_size": 64, "backbone": "resnet18", "fpn_channels": 8},
+            "data": {"format": "coco", "train": {"annotations": "boxes.json"}, "val": {"annotations": "boxes.json"}},
+            "schedule": {"iterations": 100_000, "batch_size": 2, "optimizer": {"lr": 1e-6}},
+            "balance": {"strategy": "equal", "interval": 10},
+            "evaluate": {"every": 100_000},
+            "device": "cpu",
+            "output": str(tmp_path / "run"),
+        },
+        base=tmp_path,
+    )  # fmt: skip
+    plan = prepare(spec)
+    # Of the images that nobody has looked at yet, the last is read by the training, too: it stays whole for it.
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(data.images[3].path.read_bytes())
+    cut(broken)
+    assert plan.val is not None
+    val = replace(plan.val, images=(*plan.val.images[:3], replace(plan.val.images[3], path=broken)))
+    plan.val, plan.images = val, ImageCheck({"data.val": val}, plan.detector, "torchvision")
+    run = claim(spec, resume=False, force=False)
+    with pytest.raises(DataError, match=r"broken.jpg.*truncated"):
+        execute(plan, run, make_monitor("quiet", Console(), RunHeader("", "", "", "", 1, "", "")))
+    assert list(run.checkpoints.iterdir()), "what was trained is kept"
