@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco_columns import WHAT, CocoFile, class_name, parse_coco
+from msbal.data.coco_columns import CocoFile, class_name, parse_coco
+from msbal.data.coco_entries import WHAT
 from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.jsonfile import read_json
 from msbal.data.locate import elsewhere, find_images
@@ -55,9 +56,10 @@ def read_coco(
     """
     file = parse_coco(read_json(annotations, WHAT), named(annotations))
     chosen = _choose(file, classes, partial)
-    paths = _files(file, images, annotations)
-    sizes = _sizes(file, paths)
-    return _assemble(name or annotations.stem, file, paths, sizes, chosen)
+    paths, of_files = _files(file, images, annotations)
+    sizes, of_sizes = _sizes(file, paths)
+    notes = [*file.notes, *of_files, *of_sizes]
+    return _assemble(name or annotations.stem, file, paths, sizes, chosen, notes)
 
 
 def read_categories(annotations: Path) -> tuple[str, ...]:
@@ -126,7 +128,8 @@ def check_class_list(classes: Sequence[str]) -> None:
         raise DataError("classes", f"`{printable(twice[0])}` is listed twice", "every name once")
 
 
-def _files(file: CocoFile, images: Path, annotations: Path) -> list[Path]:
+def _files(file: CocoFile, images: Path, annotations: Path) -> tuple[list[Path], list[str]]:
+    """Every image's, and what is to be said of them."""
     require_folder(images, f"the folder of the images that {file.where} lists")
     found, notes = find_images(images, file.file_names)
     missing = [name for name, path in zip(file.file_names, found, strict=True) if path is None]
@@ -139,34 +142,35 @@ def _files(file: CocoFile, images: Path, annotations: Path) -> list[Path]:
             fix=elsewhere(missing, is_all, images, annotations)
             or "is this the folder that the `file_name` entries are relative to?",
         )
-    file.notes.extend(notes)
     paths = [path for path in found if path is not None]
     twice = Counter(map(str, paths))
     if len(twice) < len(paths):
         first = next(path for path, count in twice.items() if count > 1)
-        file.notes.append(
-            f"{len(paths) - len(twice)} of {len(paths)} images are listed again, the first {first}"
+        notes.append(
+            f"{len(paths) - len(twice)} of {len(paths)} images are listed again, the first {named(first)}"
         )
-    return paths
+    return paths, notes
 
 
-def _sizes(file: CocoFile, paths: list[Path]) -> NDArray[np.int64]:
-    """``[I, 2]``; where not given, as the image is shown."""
+def _sizes(file: CocoFile, paths: list[Path]) -> tuple[NDArray[np.int64], list[str]]:
+    """``[I, 2]``; where not given, as the image is shown. And what is to be said of them."""
     unknown = np.flatnonzero((file.sizes == 0).any(axis=1)).tolist()
     if not unknown:
-        return file.sizes
+        return file.sizes, []
     sizes = file.sizes.copy()
     with without_warnings():
         for row in unknown:
             sizes[row] = image_size(paths[row])
-    file.notes.append(
-        f"{len(unknown)} of {len(paths)} images have no `width` and `height`: read from the files"
-    )
-    return sizes
+    return sizes, [f"{len(unknown)} of {len(paths)} images have no `width` and `height`: read from the files"]
 
 
 def _assemble(
-    name: str, file: CocoFile, paths: list[Path], sizes: NDArray[np.int64], chosen: _Classes
+    name: str,
+    file: CocoFile,
+    paths: list[Path],
+    sizes: NDArray[np.int64],
+    chosen: _Classes,
+    notes: list[str],
 ) -> DetectionData:
     label_of = {id_: label for label, id_ in enumerate(chosen.ids)}
     labels = np.array([label_of.get(id_, -1) for id_, _ in file.categories], dtype=np.int64)[file.category]
@@ -207,7 +211,7 @@ def _assemble(
         area=file.area[wanted].astype(np.float32),
         crowd=file.crowd[wanted],
     )
-    notes = [*file.notes, *odd_boxes(corners, limits, spot, from_extent=True), *spellings(chosen.names)]
+    notes += [*odd_boxes(corners, limits, spot, from_extent=True), *spellings(chosen.names)]
     return DetectionData(
         name, chosen.names, chosen.ids, images, dropped, others, tuple(notes),
         file.image_numbers, file.category_numbers,

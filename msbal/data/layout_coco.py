@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msbal.data.coco_columns import WHAT
+from msbal.data.coco_entries import WHAT
 from msbal.data.files import file_names, kind_of, listed, named, printable
 from msbal.data.jsonfile import read_json
 from msbal.data.locate import locate

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
-from msbal.data.coco_columns import WHAT, parse_coco
+from msbal.data.coco_columns import parse_coco
+from msbal.data.coco_entries import WHAT
 from msbal.data.jsonfile import read_json
 from msbal.data.model import ImageRecord
 from msbal.errors import DataError

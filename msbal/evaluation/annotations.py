@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msbal.data.coco_columns import WHAT, CocoFile, parse_coco
+from msbal.data.coco_columns import CocoFile, parse_coco
+from msbal.data.coco_entries import WHAT
 from msbal.data.files import named, printable, shown
 from msbal.data.jsonfile import read_json
 from msbal.data.model import DetectionData

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.coco_columns import id_of
+from msbal.data.coco_entries import id_of
 from msbal.data.model import DetectionData
 from msbal.errors import DataError
 from msbal.evaluation.columns import Detections
