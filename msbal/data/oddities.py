@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_MANY = 0.2  # of the boxes, and three at least: a few that end beyond their image are in every data set
+_MANY = 0.2  # of the boxes, and three at least: a few that reach beyond their image are in every data set
 _NEARLY_ALL = 0.9
 
 
@@ -22,7 +22,7 @@ def odd_boxes(
     *,
     from_extent: bool = False,
 ) -> list[str]:
-    """What is to be said where many boxes end more than a pixel beyond their image.
+    """What is to be said where many boxes reach more than a pixel beyond their image.
 
     Args:
         boxes: ``[N, 4]``.
@@ -31,18 +31,19 @@ def odd_boxes(
         from_extent: the file gives x, y, width and height: ask whether they are something else.
     """
     known = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
-    rows = np.flatnonzero(known & (boxes[:, 2:] > sizes + 1).any(axis=1))
+    beyond = (boxes[:, 2:] > sizes + 1).any(axis=1) | (boxes[:, :2] < -1).any(axis=1)
+    rows = np.flatnonzero(known & beyond)
     total = int(known.sum())
     if len(rows) < max(3, _MANY * total):
         return []
-    text = f"{len(rows)} of {total} boxes end beyond their image, the first {name(int(rows[0]))}"
+    text = f"{len(rows)} of {total} boxes reach beyond their image, the first {name(int(rows[0]))}"
     meant = _meant(boxes[known], sizes[known] + 1) if from_extent else ""
     return [f"{text}: {meant}" if meant else f"{text}: they are cut at its edge"]
 
 
 def _meant(boxes: NDArray[np.float64], limits: NDArray[Any]) -> str:
     start, extent = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]
-    if ((extent > start) & (extent <= limits)).all(axis=1).mean() >= _NEARLY_ALL:
+    if ((start >= -1) & (extent > start) & (extent <= limits)).all(axis=1).mean() >= _NEARLY_ALL:
         return "are they x1 y1 x2 y2 instead of x y width height?"
     half = extent / 2
     if ((start - half >= -1) & (start + half <= limits)).all(axis=1).mean() >= _NEARLY_ALL:

@@ -605,12 +605,14 @@ GOOD = [2.0, 3.0, 10.0, 20.0]
 @pytest.mark.parametrize(
     ("boxes", "note"),
     [
-        ([[20, 10, 39, 30], [5, 18, 30, 29], [22, 3, 38, 20]], "3 of 3 boxes end beyond their image, the first 1 of "
+        ([[20, 10, 39, 30], [5, 18, 30, 29], [22, 3, 38, 20]], "3 of 3 boxes reach beyond their image, the first 1 of "
          "a.png: are they x1 y1 x2 y2 instead of x y width height?"),
-        ([[33, 20, 14, 16], [30, 15, 20, 12], [35, 6, 10, 12]], "3 of 3 boxes end beyond their image, the first 1 of "
+        ([[33, 20, 14, 16], [30, 15, 20, 12], [35, 6, 10, 12]], "3 of 3 boxes reach beyond their image, the first 1 of "
          "a.png: are they centre x, centre y, width, height instead of x y width height?"),
-        ([[20, 10, 60, 9], [0, 10, 70, 9], [20, 10, 60, 9], GOOD], "3 of 4 boxes end beyond their image, the first 1 "
+        ([[20, 10, 60, 9], [0, 10, 70, 9], [20, 10, 60, 9], GOOD], "3 of 4 boxes reach beyond their image, the first 1 "
          "of a.png: they are cut at its edge"),
+        ([[-9, 4, 30, 9], [-9, -9, 30, 20], [5, -2, 10, 20], GOOD], "3 of 4 boxes reach beyond their image, the first "
+         "1 of a.png: they are cut at its edge"),
         ([[20, 10, 60, 9], [20, 10, 60, 9], GOOD], None),
         ([[20, 10, 60, 9]] * 3 + [GOOD] * 13, None),
         ([[20, 10, 20.9, 20.9]] * 5, None),

@@ -299,7 +299,7 @@ def test_fractions_and_boxes_beyond_the_edge(tmp_path: Path) -> None:
         read_voc(tmp_path, [(".", "*")])
     write_voc(tmp_path, {"a": voc_xml(*[("dog", (5, 5, 60, 20))] * 3, ("dog", (1, 1, 9, 9)))})
     assert read_voc(tmp_path, [(".", "*")]).notes == (
-        "3 of 4 boxes end beyond their image, the first a.xml: object 1 (dog): they are cut at its edge",
+        "3 of 4 boxes reach beyond their image, the first a.xml: object 1 (dog): they are cut at its edge",
     )
 
 

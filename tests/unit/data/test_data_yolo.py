@@ -94,9 +94,17 @@ def test_boxes_beyond_the_edge(tmp_path: Path) -> None:
     write(tmp_path, {"a": "\n".join(f"0 0.9 0.{n} 0.5 0.1" for n in (2, 4, 6))})
     data = read_yolo(tmp_path, Path("classes.txt"), IMAGES)
     assert data.notes == (
-        "3 of 3 boxes end beyond their image, the first a.txt: line 1: they are cut at its edge",
+        "3 of 3 boxes reach beyond their image, the first a.txt: line 1: they are cut at its edge",
     )
     assert data.images[0].boxes[:, 2].tolist() == [40, 40, 40]
+
+
+def test_corners_for_centres_are_said(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "0 0.1 0.2 0.9 0.8\n0 0.3 0.1 0.7 0.9\n0 0 0 0.5 0.5"})
+    data = read_yolo(tmp_path, Path("classes.txt"), IMAGES)
+    assert data.notes == (
+        "3 of 3 boxes reach beyond their image, the first a.txt: line 1: they are cut at its edge",
+    )
 
 
 def test_classes(tmp_path: Path) -> None:
