@@ -17,6 +17,7 @@ from msbal.data.coco_columns import CocoFile, parse_coco
 from msbal.data.coco_entries import WHAT
 from msbal.data.files import named, printable, shown
 from msbal.data.jsonfile import read_json
+from msbal.data.locate import locate
 from msbal.data.model import DetectionData
 from msbal.data.oddities import are_fractions, odd_boxes
 from msbal.data.records import make_records
@@ -30,8 +31,8 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
 
     Args:
         path: the JSON file.
-        images: the folder that its ``file_name`` entries are relative to; the file's own by default. It is
-            not looked into.
+        images: the folder that its ``file_name`` entries are relative to, of which none need be there; the file's
+            own by default.
 
     Raises:
         DataError: where the file cannot be used; one line that names the entry at fault.
@@ -49,8 +50,10 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
     folder = images if images is not None else path.parent
     names = [name or str(id_) for name, id_ in zip(file.file_names, file.image_ids, strict=True)]
     order = np.argsort(file.rows, kind="stable")
+    # Names as other machines write them are looked for where a folder is named, to be drawn.
+    there = [None] * len(names) if images is None else locate(images, names)
     records = make_records(
-        [folder / name for name in names],
+        [found or folder / name for found, name in zip(there, names, strict=True)],
         file.sizes,
         file.rows[order],
         corners[order].astype(np.float32),

@@ -213,3 +213,17 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path, document: Any, message:
     with pytest.raises(DataError) as error:
         read_annotations(path)
     assert str(error.value).startswith(f"{path}: {message}") and "\n" not in str(error.value)
+
+
+def test_images_named_by_another_machine_are_found_where_a_folder_is_given(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a b.png").write_bytes(b"")
+    document = {
+        "images": [{"id": 1, "file_name": "C:\\ana\\a%20b.png"}, {"id": 2, "file_name": "gone.png"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "kettle"}],
+    }
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    read = read_annotations(file, tmp_path / "pictures")
+    assert [image.path.name for image in read.images] == ["a b.png", "gone.png"]
