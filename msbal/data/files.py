@@ -80,6 +80,15 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise DataError(named(path), f"cannot be read: {_cause(error)}", what) from error
 
 
+def decoded(raw: bytes) -> str:
+    """A text in UTF-8, or in UTF-16 where its first bytes say so: PowerShell's ``>`` writes lists in that.
+
+    Raises:
+        UnicodeDecodeError: where it is neither.
+    """
+    return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+
+
 def require_folder(path: Path, what: str) -> None:
     """Raise a DataError unless `path` is a folder."""
     kind = kind_of(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from msbal.data.files import listed, named
 from msbal.data.tree import Layout, role_of
 from msbal.data.voc_folder import VocFolder, is_voc, xml_folders
-from msbal.data.voc_sets import EVERYTHING, SetList, read_set, set_files
+from msbal.data.voc_sets import EVERYTHING, ZERO, SetList, read_set, set_files
 from msbal.errors import DataError
 
 _PAIRS = (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval", "val"))
@@ -152,11 +152,14 @@ def _is_split(roles: dict[str, str]) -> bool:
 
 
 def _read(folder: VocFolder, path: Path) -> SetList | None:
-    """A list, unless most of its images are not annotated (VOC2012's test images are not)."""
+    """A list, unless it is empty or most of its images are not annotated (VOC2012's test images are not).
+
+    One that cannot be read stays the split that it is called; its reader says what is wrong with it.
+    """
     try:
         lines = read_set(path, folder.find)
-    except DataError:
-        return None
+    except DataError as error:
+        return None if error.found == ZERO else SetList([], [], False)
     names = [*lines.names, *lines.absent]
     known = sum(name in folder.annotations for name in names)
     return lines if 2 * known > len(names) else None

@@ -207,6 +207,8 @@ def _choose(found: list[str], classes: Sequence[str] | None, where: str, partial
             raise DataError(where, "its annotations name zero objects", "at least one")
         return tuple(found)
     check_class_list(classes)
+    if partial and not found:
+        return tuple(classes)
     absent = [category for category in classes if category not in found]
     if absent and (not partial or len(absent) == len(classes)):
         raise DataError(

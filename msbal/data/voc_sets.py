@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from msbal.data.files import file_names, listed, named, printable, read_bytes
-from msbal.data.tree import role_of
+from msbal.data.files import decoded, file_names, listed, named, printable, read_bytes
+from msbal.data.tree import folders_below, role_of
 from msbal.data.voc_folder import VocFolder
 from msbal.errors import DataError
 
 EVERYTHING = "*"
+ZERO = "lists zero images"
 _PLACES = ("ImageSets/Main", "ImageSets", "Main")
 
 
@@ -59,13 +60,13 @@ def members(folder: VocFolder, set_: str) -> tuple[list[str], str]:
     else:
         names = read[0].names
     if not names:
-        raise DataError(named(found[0]), "lists zero images", "an image name a line")
+        raise DataError(named(found[0]), ZERO, "an image name a line")
     return names, named(found[0])
 
 
 def set_files(folder: Path) -> dict[str, Path]:
     """The lists of a VOC folder by name: those in ``ImageSets/Main``, ``ImageSets`` or ``Main``, or a ``train.txt``
-    and the like in the folder itself.
+    and the like in the folder itself; where there are none of these, a ``train.txt`` and the like in any folder below.
     """
     found: dict[str, Path] = {}
     for place in (*_PLACES, "."):
@@ -73,6 +74,11 @@ def set_files(folder: Path) -> dict[str, Path]:
             name = file[: -len(".txt")]
             if file.endswith(".txt") and not file.startswith(".") and (place != "." or role_of(name)):
                 found.setdefault(name, folder / place / file)
+    for place in () if found else folders_below(folder, 2):
+        for file in sorted(file_names(place)):
+            role = role_of(file)
+            if role is not None and role[1] == "*.txt":
+                found.setdefault(file[: -len(".txt")], place / file)
     return found
 
 
@@ -89,13 +95,13 @@ def read_set(path: Path, find: Callable[[str], str | None] = lambda name: None) 
     """
     raw = read_bytes(path, "a VOC set file (a text file of image names)")
     try:
-        lines = raw.decode("utf-8-sig").splitlines()
+        lines = decoded(raw).splitlines()
     except UnicodeDecodeError as error:
         raise DataError(named(path), f"is not text: {error.reason} at byte {error.start}") from error
     rows = [_row(line.strip(), find) for line in lines if line.strip()]
     names = [name for name, column in rows if column != "-1"]
     if not rows:
-        raise DataError(named(path), "lists zero images", "an image name a line")
+        raise DataError(named(path), ZERO, "an image name a line")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(named(path), f"lists `{printable(twice[0])}` more than once", "every image once")

@@ -17,7 +17,7 @@ import yaml
 
 from msbal.data.boxes import clip_boxes, describe
 from msbal.data.coco import check_class_list
-from msbal.data.files import listed, named, printable, read_bytes, require_folder, shown
+from msbal.data.files import decoded, listed, named, printable, read_bytes, require_folder, shown
 from msbal.data.model import DetectionData, DroppedBox
 from msbal.data.oddities import odd_boxes
 from msbal.data.pictures import image_size, without_warnings
@@ -98,7 +98,7 @@ def read_names(path: Path) -> YoloNames:
         is_pose = "kpt_shape" in config
     else:
         try:
-            text = read_bytes(path, WHAT).decode("utf-8-sig")
+            text = decoded(read_bytes(path, WHAT))
         except UnicodeDecodeError as error:
             found = f"is not UTF-8: {error.reason} at byte {error.start}"
             raise DataError(named(path), found, WHAT, "save it as UTF-8") from error

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from msbal.data.files import file_names, kind_of, listed, named, nearest_folder, read_bytes
+from msbal.data.files import decoded, file_names, kind_of, listed, named, nearest_folder, read_bytes
 from msbal.data.tree import entries_of, is_folder, role_of
 from msbal.data.voc_folder import is_image
 from msbal.errors import DataError
@@ -105,7 +105,7 @@ def _below(folder: Path) -> Iterator[Path]:
 def _listed_images(path: Path, root: Path) -> list[Path]:
     raw = read_bytes(path, "a text file that lists images")
     try:
-        lines = raw.decode("utf-8-sig").splitlines()
+        lines = decoded(raw).splitlines()
     except UnicodeDecodeError as error:
         raise DataError(named(path), f"is not text: {error.reason} at byte {error.start}") from error
     places: dict[str, list[tuple[Path, frozenset[str]]]] = {}

@@ -200,6 +200,23 @@ def test_voc_sets(tmp_path: Path, sets: dict[str, str], train: list[str], val: l
     assert sizes(data) == (2, 1)
 
 
+@pytest.mark.parametrize("place", ["splits", "ImageSets/Segmentation"])
+def test_voc_sets_in_other_folders(tmp_path: Path, place: str) -> None:
+    write_voc(tmp_path, dict.fromkeys(("a", "b", "c"), XML))
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "train.txt").write_text("a\nb\n")
+    (tmp_path / place / "val.txt").write_text("c\n", encoding="utf-16")
+    data = recognise(tmp_path).data
+    assert (data["train"], data["val"]) == ({"sets": ["train"]}, {"sets": ["val"]})
+    assert sizes(data) == (2, 1)
+
+
+def test_a_list_with_a_mistake_is_still_the_split(tmp_path: Path) -> None:
+    write_voc(tmp_path, dict.fromkeys(("a", "b", "c"), XML), {"train": "a\nb\na", "val": "c"})
+    with pytest.raises(DataError, match=r"train.txt: lists `a` more than once"):
+        sizes(recognise(tmp_path).data)
+
+
 def test_xml_beside_the_images(tmp_path: Path) -> None:
     for name in ("train", "valid"):
         save_image(tmp_path / name / "a.jpg")

@@ -83,6 +83,9 @@ def test_classes(tmp_path: Path) -> None:
         read_voc(tmp_path, sets, ["dgo"])
     data = read_voc(tmp_path, sets, ["owl", "cat"], partial=True)
     assert data.classes == ("owl", "cat") and data.box_count == 1
+    write_voc(tmp_path, {"one": voc_xml(), "two": voc_xml()})
+    data = read_voc(tmp_path, sets, ["cat"], partial=True)
+    assert data.classes == ("cat",) and data.box_count == 0
 
 
 def test_all_classes_of_voc_come_in_its_order(tmp_path: Path) -> None:
