@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from msbal.data.coco_columns import parse_coco
 from msbal.data.coco_entries import WHAT
 from msbal.data.files import file_names, kind_of, listed, named, printable
 from msbal.data.jsonfile import read_json
@@ -51,10 +53,14 @@ def find_coco(root: Path) -> Layout | None:
     Raises:
         DataError: where there are some, but not their images, or it is unclear which is which.
     """
-    files = _files(root)
+    files, unlike = _files(root)
     if not files:
         return None
     train, val = _choose(root, files)
+    for file in unlike:
+        if val is None and file.role == "val" and file.family == train.family:
+            # It is the split, and not to be replaced by a hold-out: its reader says what is wrong with it.
+            parse_coco(read_json(file.path, WHAT), named(file.path))
     section: dict[str, Any] = {"format": "coco", "root": str(root), "train": _split(root, train)}
     if val is not None:
         section["val"] = _split(root, val)
@@ -64,15 +70,19 @@ def find_coco(root: Path) -> Layout | None:
         first, section["classes"] = without
         notes.append(f"`{printable(first)}` is no class: it is the name of the project or of the background")
     taken = [section[key]["annotations"] for key in ("train", "val") if key in section]
-    others = [name for file in files if (name := file.path.relative_to(root).as_posix()) not in taken]
+    others = [
+        name for file in (*files, *unlike) if (name := file.path.relative_to(root).as_posix()) not in taken
+    ]
     if others:
         notes.append(f"there, and not used: {listed(others, len(others))}")
+    notes += _alike(root, train, root / section["train"]["images"])
     words = [f"{key}: {section[key]['annotations']} with images in {section[key]['images']}/"
              for key in ("train", "val") if key in section]  # fmt: skip
     return Layout(section, "COCO annotations, " + ", ".join(words), tuple(notes))
 
 
-def _files(root: Path) -> list[_File]:
+def _files(root: Path) -> tuple[list[_File], list[_File]]:
+    """The annotation files, and those that are called like splits of them and do not look like any."""
     paths = [
         folder / entry.name
         for folder in folders_below(root, 2)
@@ -82,15 +92,16 @@ def _files(root: Path) -> list[_File]:
     boxes = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
     # One without categories is none of COCO's, but its reader says best what it lacks.
     for keys in (_KEYS, _KEYS[:2]):
-        files = []
+        files: list[_File] = []
+        unlike: list[_File] = []
         for path in (boxes or paths)[:_MOST_FILES]:
             samples = _samples(path, keys)
-            if samples is not None and (samples or keys == _KEYS):
-                role, family = _role(path.relative_to(root))
-                files.append(_File(path, role, family, samples))
+            is_one = samples is not None and (samples or keys == _KEYS)
+            (files if is_one else unlike).append(_File(path, *_role(path.relative_to(root)), samples or ()))
         if files:
-            return files
-    return []
+            families = {file.family for file in files if file.role}
+            return files, [file for file in unlike if file.family in families]
+    return [], []
 
 
 def _samples(path: Path, keys: Sequence[bytes]) -> tuple[str, ...] | None:
@@ -192,6 +203,18 @@ def _images(root: Path, file: _File) -> Path:
             "" if place is None else f"{printable(end)} lies in {named(place.relative_to(root))}",
         )
     return best
+
+
+def _alike(root: Path, file: _File, images: Path) -> list[str]:
+    """What is to be said where images of the same names lie in another folder that is called like no split."""
+    taken = locate(images, file.samples)
+    for folder in folders_below(root, 3):
+        there = [os.path.join(folder, name) for name in file.samples]  # noqa: PTH118 - isfile swallows bad names
+        if not all(map(os.path.isfile, there)) or any(map(role_of, folder.relative_to(root).parts)):
+            continue
+        if taken[0] is not None and not taken[0].samefile(there[0]):
+            return [f"images of the same names are in {named(folder.relative_to(root))}/, too, and not used"]
+    return []
 
 
 def _without_unused_first(path: Path) -> tuple[str, list[str]] | None:

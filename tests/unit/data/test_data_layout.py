@@ -125,6 +125,25 @@ def test_files_that_are_not_annotations_are_passed_over(tmp_path: Path) -> None:
     assert recognise(tmp_path).data["train"]["annotations"] == "annotations/instances_train.json"
 
 
+def test_a_validation_file_that_is_cut_off_is_no_reason_to_hold_out(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_document(), "annotations/train.json", "images")
+    (tmp_path / "annotations/test.json").write_text('{"images": []}')
+    found = recognise(tmp_path)
+    assert "holdout" in found.data and found.notes == ("there, and not used: annotations/test.json",)
+    (tmp_path / "annotations/val.json").write_text('{"images": [{"id": 1')
+    with pytest.raises(DataError, match=r"val.json: is not JSON"):
+        recognise(tmp_path)
+
+
+def test_images_of_the_same_names_elsewhere_are_said(tmp_path: Path) -> None:
+    write_coco(tmp_path, coco_document(), "all.json", "images")
+    for name in ("a.png", "b.png"):
+        save_image(tmp_path / "val" / name)
+    assert recognise(tmp_path).notes == ()
+    shutil.copytree(tmp_path / "val", tmp_path / "images_small")
+    assert recognise(tmp_path).notes == ("images of the same names are in images_small/, too, and not used",)
+
+
 def test_coco_without_categories(tmp_path: Path) -> None:
     document = coco_document()
     del document["categories"]
