@@ -74,12 +74,16 @@ def set_files(folder: Path) -> dict[str, Path]:
             name = file[: -len(".txt")]
             if file.endswith(".txt") and not file.startswith(".") and (place != "." or role_of(name)):
                 found.setdefault(name, folder / place / file)
-    for place in () if found else folders_below(folder, 2):
-        for file in sorted(file_names(place)):
-            role = role_of(file)
-            if role is not None and role[1] == "*.txt":
-                found.setdefault(file[: -len(".txt")], place / file)
+    for below in () if found else folders_below(folder, 2):
+        for file in sorted(filter(_is_split, file_names(below))):
+            found.setdefault(file[: -len(".txt")], below / file)
     return found
+
+
+def _is_split(file: str) -> bool:
+    """Whether it is called ``train.txt`` or the like."""
+    role = role_of(file) if file.endswith(".txt") else None
+    return role is not None and role[1] == "*.txt"
 
 
 def read_set(path: Path, find: Callable[[str], str | None] = lambda name: None) -> SetList:

@@ -162,6 +162,9 @@ def test_images_that_are_in_both_splits_are_said(tmp_path: Path) -> None:
     others = read_coco(*write_coco(tmp_path, document, "others.json", "others"))
     assert shared_images(train, others) == shared_images(train, None) == []
     assert shared_images(*hold_out(train, 0.5)) == []
+    (tmp_path / "copies/a.png").write_bytes((tmp_path / "copies/a.png").read_bytes() + b"end")
+    (note,) = shared_images(train, read_coco(tmp_path / "copies.json", tmp_path / "copies", name="val"))
+    assert note.startswith("2 of 3 images of val are trained on, too, the first b.png:")
 
 
 def test_images_are_looked_at(tmp_path: Path) -> None:
