@@ -104,7 +104,12 @@ def _choose(file: CocoFile, classes: Sequence[str] | None, partial: bool) -> _Cl
     check_class_list(classes)
     names = [class_name(category) for category in classes]
     absent = [category for category, name in zip(classes, names, strict=True) if name not in id_of]
-    if absent and (not partial or len(absent) == len(classes)):
+    if partial and len(absent) == len(classes):
+        known = listed(id_of, len(id_of), 5)
+        raise DataError(
+            where, f"its categories ({known}) are none of those trained", listed(names, len(names), 5)
+        )
+    if absent and not partial:
         raise DataError(
             "classes",
             f"`{printable(absent[0])}` is no category of {where}"
@@ -190,6 +195,7 @@ def _assemble(
             image=printable(file.file_names[file.rows[index]]),
             annotation=file.annotation(index),
             reason=describe(file.boxes[index], reason),
+            row=int(file.rows[index]),
         )
         for index, reason in sorted(reasons.items())
         if labels[index] >= 0

@@ -175,6 +175,7 @@ def _split(root: Path, file: _File) -> dict[str, str]:
 def _images(root: Path, file: _File) -> Path:
     """The folder that most of a file's images are in; of several, the one named most like its split."""
     if not file.samples:
+        parse_coco(read_json(file.path, WHAT), named(file.path))
         raise DataError(named(file.path), "lists zero images", WHAT)
 
     # Images of addresses lie in the folder of their split as on COCO's server, or without it.

@@ -54,6 +54,8 @@ def _configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
                 else:
                     continue
             except DataError:
+                if name in ("data.yaml", "dataset.yaml"):
+                    raise
                 continue
             if ("names" in config or "nc" in config) and any(role_of(key) for key in config):
                 place = next((p for p in candidates(names, (folder, root)) if p.is_file()), path)

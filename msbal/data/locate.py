@@ -154,7 +154,7 @@ class _Search:
 
 
 def _forms(name: str) -> list[str]:
-    forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} | {name}
+    forms = {unicodedata.normalize(form, name) for form in ("NFC", "NFD")} | {name, name.strip()}
     return sorted(forms | {form.replace("\\", "/") for form in forms})
 
 

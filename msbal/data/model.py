@@ -44,11 +44,12 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DroppedBox:
-    """A box that is not used, and why."""
+    """A box that is not used, and why; `row` is the place of its image in the split as it was read."""
 
     image: str
     annotation: str
     reason: str
+    row: int
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from msbal.data.model import DetectionData, subset
 from msbal.errors import DataError
@@ -37,8 +36,8 @@ def hold_out(data: DetectionData, share: float) -> tuple[DetectionData, Detectio
 
 def _part(data: DetectionData, indices: Sequence[int], suffix: str) -> DetectionData:
     part = subset(data, indices)
-    names = {image.path.name for image in part.images}
-    dropped = tuple(box for box in data.dropped if PurePosixPath(box.image).name in names)
+    kept = set(indices)
+    dropped = tuple(box for box in data.dropped if box.row in kept)
     return replace(part, name=f"{data.name} ({suffix})", dropped=dropped)
 
 

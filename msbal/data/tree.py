@@ -13,8 +13,9 @@ _MOST_FOLDERS = 500
 _ROLES = {
     "train": "train", "training": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "minival": "val",
+    "eval": "val", "evaluation": "val", "holdout": "val",
     "test": "test", "testing": "test",
-    "trainval": "trainval",
+    "trainval": "trainval", "trainset": "train", "valset": "val", "testset": "test",
 }  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
 

@@ -210,7 +210,12 @@ def _choose(found: list[str], classes: Sequence[str] | None, where: str, partial
     if partial and not found:
         return tuple(classes)
     absent = [category for category in classes if category not in found]
-    if absent and (not partial or len(absent) == len(classes)):
+    if partial and len(absent) == len(classes):
+        known = listed(found, len(found), 5)
+        raise DataError(
+            where, f"its classes ({known}) are none of those trained", listed(classes, len(classes), 5)
+        )
+    if absent and not partial:
         raise DataError(
             "classes",
             f"`{printable(absent[0])}` occurs nowhere in {where}"
@@ -267,9 +272,11 @@ def _assemble(
     boxes, reasons = clip_boxes(zero_based, sizes[rows])
     dropped = []
     for box, reason in sorted(reasons.items()):
-        image = entries[places[box][0]].image
+        row = places[box][0]
+        image = entries[row].image
         assert image is not None
-        dropped.append(DroppedBox(printable(image.name), spot(box), describe(wanted[box].corners, reason)))
+        found = describe(wanted[box].corners, reason)
+        dropped.append(DroppedBox(printable(image.name), spot(box), found, row))
     kept = np.setdiff1d(np.arange(len(wanted)), list(reasons))
     images = make_records(
         [entry.image for entry in entries if entry.image is not None],

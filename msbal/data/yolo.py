@@ -250,7 +250,12 @@ def _assemble(
         return f"{printable(file.name)}: line {lines.places[box]}"
 
     dropped = [
-        DroppedBox(printable(paths[rows[box]].name), spot(box), describe(np.round(corners[box], 3), reason))
+        DroppedBox(
+            image=printable(paths[rows[box]].name),
+            annotation=spot(box),
+            reason=describe(np.round(corners[box], 3), reason),
+            row=int(rows[box]),
+        )
         for box, reason in sorted(reasons.items())
         if labels[box] >= 0
     ]

@@ -236,6 +236,24 @@ def test_a_list_with_a_mistake_is_still_the_split(tmp_path: Path) -> None:
         sizes(recognise(tmp_path).data)
 
 
+def test_other_names_of_splits(tmp_path: Path) -> None:
+    sets = {"trainset": "a\nb", "testset": "c"}
+    write_voc(tmp_path / "voc", dict.fromkeys(("a", "b", "c"), XML), sets)
+    assert sizes(recognise(tmp_path / "voc").data) == (2, 1)
+    for name in ("shop_train", "shop_eval"):
+        write_coco(tmp_path / "coco", coco_document(), f"{name}.json")
+    assert recognise(tmp_path / "coco").data["val"]["annotations"] == "shop_eval.json"
+
+
+def test_a_data_yaml_that_cannot_be_read(tmp_path: Path) -> None:
+    save_image(tmp_path / "images/a.jpg")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    (tmp_path / "data.yaml").write_text("train: images\n\tnames: [cat]\n")
+    with pytest.raises(DataError, match=r"data.yaml: is not YAML"):
+        recognise(tmp_path)
+
+
 def test_xml_beside_the_images(tmp_path: Path) -> None:
     for name in ("train", "valid"):
         save_image(tmp_path / name / "a.jpg")
@@ -361,13 +379,13 @@ def test_nothing_known(tmp_path: Path) -> None:
     ):
         recognise(tmp_path)
     (tmp_path / "labels").mkdir()
-    (tmp_path / "data.yaml").write_text("")
-    with pytest.raises(DataError, match=r"it holds data.yaml, labels/"):
+    (tmp_path / "notes.yaml").write_text("")
+    with pytest.raises(DataError, match=r"it holds labels/, notes.yaml"):
         recognise(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         recognise(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is not a folder"):
-        recognise(tmp_path / "data.yaml")
+        recognise(tmp_path / "notes.yaml")
 
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,9 @@ def test_holdout_parts_the_images(tmp_path: Path) -> None:
     names = [f"{n}.png" for n in range(10)]
     document = coco_document(names)
     document["annotations"].append({"id": 1, "image_id": 4, "category_id": 3, "bbox": [1, 1, 0, 0]})
-    write_coco(tmp_path, document, "train.json", "images")
+    path, _ = write_coco(tmp_path, document, "train.json", "images")
+    document["images"][3]["file_name"] = "C:\\shop\\3.png"
+    path.write_text(json.dumps(document))
     spec = SPEC.validate_python(coco_section(tmp_path, holdout=0.3))
     train, val = load(spec, "train"), load(spec, "val")
     parts = [[image.path.name for image in part.images] for part in (train, val)]

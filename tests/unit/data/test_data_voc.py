@@ -83,6 +83,10 @@ def test_classes(tmp_path: Path) -> None:
         read_voc(tmp_path, sets, ["dgo"])
     data = read_voc(tmp_path, sets, ["owl", "cat"], partial=True)
     assert data.classes == ("owl", "cat") and data.box_count == 1
+    with pytest.raises(
+        DataError, match=r"its classes \(cat, dog\) are none of those trained; expected Cat, Dog"
+    ):
+        read_voc(tmp_path, sets, ["Cat", "Dog"], partial=True)
     write_voc(tmp_path, {"one": voc_xml(), "two": voc_xml()})
     data = read_voc(tmp_path, sets, ["cat"], partial=True)
     assert data.classes == ("cat",) and data.box_count == 0
