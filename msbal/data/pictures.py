@@ -37,12 +37,14 @@ class Header:
     Attributes:
         size: width and height as stored, in pixels.
         orientation: EXIF's, 1 to 8; 1 where it says nothing.
+        elsewhere: the orientation stands in XMP or a text instead, where not every reader looks.
         format, mode: Pillow's names, e.g. ``JPEG`` and ``RGB``.
         depth: what a channel holds where that is not 8 bits (``16 bits``); else empty.
     """
 
     size: tuple[int, int]
     orientation: int
+    elsewhere: bool
     format: str
     mode: str
     depth: str
@@ -161,7 +163,9 @@ def _opened(path: Path) -> Iterator[Image]:
 
 def _header(image: Image, path: Path) -> Header:
     depth = _depth(image)  # first: looking for EXIF in a PNG can decode it
-    return Header(image.size, _orientation(image, path), image.format or "", image.mode, depth)
+    orientation = _orientation(image, path)
+    elsewhere = orientation != 1 and not _is_in_exif(image)
+    return Header(image.size, orientation, elsewhere, image.format or "", image.mode, depth)
 
 
 def _orientation(image: Image, path: Path) -> int:
@@ -175,6 +179,14 @@ def _orientation(image: Image, path: Path) -> int:
     except Exception:  # damaged EXIF hinders nobody from looking at the image
         return 1
     return value if type(value) is int and 1 <= value <= 8 else 1
+
+
+def _is_in_exif(image: Image) -> bool:
+    from PIL import Image as PillowImage
+
+    exif = PillowImage.Exif()
+    exif.load(image.info.get("exif", b""))
+    return _ORIENTATION in exif or _ORIENTATION in getattr(image, "tag_v2", ())
 
 
 def _depth(image: Image) -> str:

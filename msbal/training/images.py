@@ -21,7 +21,16 @@ from msbal.backend import Detector, ReadsImages
 from msbal.data.check import refuse, spread
 from msbal.data.files import named
 from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import Header, decode, read_header, read_pixels, turn, without_warnings
+from msbal.data.pictures import (
+    REMEDY,
+    Header,
+    decode,
+    misfit,
+    read_header,
+    read_pixels,
+    turn,
+    without_warnings,
+)
 from msbal.errors import DataError, MsbalError
 
 Progress = Callable[[int, int], None]
@@ -80,12 +89,14 @@ class ImageCheck:
         """What is wrong with an image, and what to do; None where nothing is."""
         try:
             header = read_header(image.path)
+            wrong = misfit(header, image.width, image.height)
+            if wrong:
+                return wrong, REMEDY if header.depth else ""
             turned = header.is_turned(image.width, image.height)
-            kind = (header.format, header.mode, header.orientation, turned)
+            kind = (header.format, header.mode, header.orientation, header.elsewhere, turned)
             if self._read is None or self._proven[kind] >= PROVEN_BY:
                 decode(image.path)
                 return None
-            self._proven[kind] += 1
             pixels = read_pixels(image.path, image.width, image.height)
             try:
                 readings = self._read(image)
@@ -94,6 +105,9 @@ class ImageCheck:
             except Exception as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 return f"cannot be read by {self._backend}: {reason}", "save it as a JPEG or PNG"
+            # One that looks the same when turned, as a blank page does, proves nothing.
+            if header.orientation == 1 or _difference(pixels, turn(pixels, header.orientation)):
+                self._proven[kind] += 1
             return next(
                 filter(None, (self._misread(reading, pixels, header, turned) for reading in readings)), None
             )

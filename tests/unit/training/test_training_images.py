@@ -92,6 +92,49 @@ def test_what_a_framework_reads_otherwise_is_refused(
         check(data, Reader(read)).before_training()
 
 
+def xmp(path: Path) -> None:
+    tag = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/>'
+    with Image.open(path) as image:
+        image.copy().save(path, exif=b"", xmp=b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + tag + b"</x:xmpmeta>")
+
+
+def white(path: Path) -> None:
+    with Image.open(path) as image:
+        Image.new("RGB", image.size, "white").save(path, exif=image.info["exif"])
+
+
+@pytest.mark.parametrize("proven_by", ["exif", "white"])
+def test_an_image_is_not_proven_by_those_that_say_nothing_of_it(tmp_path: Path, proven_by: str) -> None:
+    """An orientation in XMP is not read by each that reads EXIF's; a white image looks the same either way."""
+    data = data_set(tmp_path, 40, orientation=3)
+    last = data.images[-1].path
+    for image in data.images[:-1]:
+        if proven_by == "white":
+            white(image.path)
+    if proven_by == "exif":
+        check(data, Reader(lambda pixels: pixels)).before_training()
+        xmp(last)
+
+    class Half(Reader):
+        def read_images(self, record: ImageRecord) -> Sequence[NDArray[np.uint8]]:
+            pixels = read_pixels(record.path, record.width, record.height)
+            return [pixels[::-1, ::-1] if record.path == last else pixels]
+
+    with pytest.raises(DataError, match=r"39.jpg is annotated as shown, but hoops does not turn it"):
+        check(data, Half(lambda pixels: pixels)).before_training()
+
+
+def test_size_and_depth_of_what_is_left_are_looked_at_too(tmp_path: Path) -> None:
+    data = data_set(tmp_path, 2)
+    other = replace(data.images[0], width=81)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((40, 80), np.uint16)).save(deep)
+    looked_at = check(data)
+    assert looked_at.problem(data.images[0]) is None
+    assert "its annotation says 81 x 40" in str(looked_at.problem(other))
+    assert "16 bits" in str(looked_at.problem(replace(data.images[1], path=deep)))
+
+
 def test_what_a_sample_leaves_out_is_looked_into_beside_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
