@@ -164,8 +164,10 @@ def _predicted(
     The labels of a checkpoint are the classes of its training data: in other annotations they are found by name.
     """
     from msbal.spec import load_spec
+    from msbal.training.images import ImageCheck
 
     spec = load_spec(spec_file)
+    where = "data.val" if call.annotations is None else "--images"
     if data is None or call.annotations is None:
         images = data = validation_split(spec.data, str(spec_file))
     elif call.images is None:
@@ -173,6 +175,8 @@ def _predicted(
     else:
         images = read_coco(call.annotations, call.images, trained_classes(spec.data), partial=True)
     detector = _build(spec, images.classes)
+    if spec.data.format != "generated" or call.annotations is not None:
+        ImageCheck({where: images}, detector, spec.backend).before_training()
     detector.load(checkpoint)
     stderr.print(f"predicting on {len(images):,} images of {_plain(data.name)} ...")
     entries = detector.predict(images)

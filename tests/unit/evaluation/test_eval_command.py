@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -126,7 +128,8 @@ def test_a_checkpoint_is_predicted_with_and_compared(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = SimpleNamespace(
-        data=DATA_SPEC.validate_python(yaml.safe_load((folder / "runs/base/spec.yaml").read_text())["data"])
+        backend="hoops",
+        data=DATA_SPEC.validate_python(yaml.safe_load((folder / "runs/base/spec.yaml").read_text())["data"]),
     )
     monkeypatch.setattr("msbal.spec.load_spec", lambda path: spec)
     monkeypatch.setattr("msbal.cli.eval_run._build", lambda spec, data: Detector())
@@ -148,7 +151,13 @@ def test_a_checkpoint_is_predicted_with_and_compared(
     assert json.loads((folder / "kept.json").read_text()) == PREDICTIONS
     with pytest.raises(SpecError, match="no images to predict on"):
         call(*checkpoint, "-a", folder / "truth.json")
-    call(*checkpoint, "-a", folder / "truth.json", "--images", folder / "pictures", "--resamples", 0)
+    elsewhere = (*checkpoint, "-a", folder / "truth.json", "--images", folder / "other", "--resamples", 0)
+    shutil.copytree(folder / "pictures", folder / "other")
+    call(*elsewhere)
+    path = folder / "other" / DATA.images[0].path.name
+    Image.fromarray(np.zeros((DATA.images[0].height, DATA.images[0].width), np.uint16)).save(path, "PNG")
+    with pytest.raises(SpecError, match=rf"--images: .*{path.name} has 16 bits a channel"):
+        call(*elsewhere)
 
 
 def test_oddities_are_told_on_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -431,7 +440,8 @@ def test_the_labels_of_a_checkpoint_are_found_by_name_in_other_annotations(
 ) -> None:
     spec = yaml.safe_load((folder / "runs/base/spec.yaml").read_text())
     monkeypatch.setattr(
-        "msbal.spec.load_spec", lambda path: SimpleNamespace(data=DATA_SPEC.validate_python(spec["data"]))
+        "msbal.spec.load_spec",
+        lambda path: SimpleNamespace(backend="hoops", data=DATA_SPEC.validate_python(spec["data"])),
     )
     label_of = {id_: label for label, id_ in enumerate(DATA.category_ids)}
 
