@@ -25,6 +25,8 @@ from torchvision.ops.poolers import initLevelMapper
 from msbal.backend import LevelGroup
 from msbal.data.model import DetectionData
 
+_AT_ONCE = 8192  # boxes
+
 
 def count_boxes(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -> dict[str, list[int]]:
     """Boxes per level of each group, crowds left out.
@@ -47,35 +49,35 @@ def count_boxes(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -
 
 def _resized_boxes(transform: Any, data: DetectionData) -> tuple[Tensor, Tensor]:
     """Boxes ``[N, 4]`` as the model sees them, and ``[N, 2]`` height and width of their padded images."""
-    boxes: list[Any] = [np.zeros((0, 4), np.float32)]
-    sizes: list[Any] = [np.zeros((0, 2), np.float32)]
-    for record in data.images:
-        kept = record.boxes[~record.crowd].astype(np.float32)
-        if transform.fixed_size is not None:
-            height, width = float(transform.fixed_size[0]), float(transform.fixed_size[1])
-        else:
-            short, long = sorted((record.height, record.width))
-            scale = min(transform.min_size[-1] / short, transform.max_size / long)
-            height, width = math.floor(record.height * scale), math.floor(record.width * scale)
-        ratio = np.array([width / record.width, height / record.height] * 2, np.float32)
-        divisible = transform.size_divisible
-        padded = [math.ceil(height / divisible) * divisible, math.ceil(width / divisible) * divisible]
-        boxes.append(kept * ratio)
-        sizes.append(np.tile(np.array(padded, np.float32), (len(kept), 1)))
-    return torch.from_numpy(np.concatenate(boxes)), torch.from_numpy(np.concatenate(sizes))
+    counts = [int(np.count_nonzero(~record.crowd)) for record in data.images]
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(r.boxes[~r.crowd] for r in data.images)])
+    size = np.array([(record.height, record.width) for record in data.images], np.float64).reshape(-1, 2)
+    if transform.fixed_size is not None:
+        resized = np.broadcast_to(np.array(transform.fixed_size[:2], np.float64), size.shape)
+    else:
+        scale = np.minimum(transform.min_size[-1] / size.min(axis=1), transform.max_size / size.max(axis=1))
+        resized = np.floor(size * scale[:, None])
+    ratio = (resized / size)[:, [1, 0, 1, 0]].astype(np.float32)
+    padded = np.ceil(resized / transform.size_divisible) * transform.size_divisible
+    sizes = np.repeat(padded.astype(np.float32), counts, axis=0)
+    return torch.from_numpy(boxes * np.repeat(ratio, counts, axis=0)), torch.from_numpy(sizes)
 
 
 def _anchor_levels(
     generator: AnchorGenerator | DefaultBoxGenerator, group: LevelGroup, boxes: Tensor, images: Tensor
 ) -> Tensor:
-    best = torch.stack(
-        [
-            _best_iou(boxes, images, *_cell(generator, level, stride, images))
-            for level, stride in enumerate(group.strides)
-        ]
-    )
-    # argmax takes the first of equals on the CPU, and levels are finest first.
-    return best.argmax(dim=0)
+    found = [torch.zeros(0, dtype=torch.long)]
+    # What is computed for a million boxes at once fits no cache.
+    for some, their_images in zip(torch.split(boxes, _AT_ONCE), torch.split(images, _AT_ONCE), strict=True):
+        best = torch.stack(
+            [
+                _best_iou(some, their_images, *_cell(generator, level, stride, their_images))
+                for level, stride in enumerate(group.strides)
+            ]
+        )
+        # argmax takes the first of equals on the CPU, and levels are finest first.
+        found.append(best.argmax(dim=0))
+    return torch.cat(found)
 
 
 def _cell(
