@@ -5,8 +5,9 @@ The names below are imported on first use, so that `import msbal` stays quick an
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msbal.lazy import attach
 
 __version__ = "0.1.0"
 
@@ -39,11 +40,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'msbal' has no attribute '{name}'")
-
+__getattr__ = attach(__name__, _HOME)
 
 __all__ = [
     "AVW", "DWA", "GLS", "RLO", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "Balancer", "BalancerSet", "CoV", "Equal",

@@ -17,8 +17,8 @@ from msbal.ablation.cells import Finding, figure_in
 from msbal.ablation.grid import Cell
 from msbal.ablation.statistics import bootstrap_interval
 from msbal.data.model import DetectionData
+from msbal.engine.record import IntervalRecord
 from msbal.errors import MsbalError
-from msbal.record import IntervalRecord
 from msbal.records import RunDirectory, read_intervals
 from msbal.records.atomic import replace_with
 

@@ -16,7 +16,7 @@ from msbal.engine import IntervalRecord
 from msbal.errors import DataError, SpecError, suggest
 from msbal.records import RunDirectory, open_losses, to_json
 from msbal.records.atomic import replace_with
-from msbal.replay import replay
+from msbal.records.replay import replay
 from msbal.spec import BalanceSpec, apply_override, balance_models
 from msbal.spec.explain import explain
 

@@ -21,11 +21,11 @@ from msbal.engine.draw import generator
 from msbal.engine.interval import IntervalReport, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
 from msbal.engine.processes import all_gather, rank, ranks
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.engine.settings import Settings
 from msbal.engine.statistics import EPSILON, Array
 from msbal.engine.strategies.base import Strategy
 from msbal.engine.strategies.step import StepStrategy, Tensors, Weighing, iteration_of, weigh
-from msbal.record import IntervalRecord, NonFinite
 
 try:  # as `torch.compiler.disable`, which imports the compiler at once: a second, for nothing where nobody compiles
     from torch._compile import _disable_dynamo as _outside_of_graphs

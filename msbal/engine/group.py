@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from msbal.engine.balancer import Balancer
 from msbal.engine.interval import IntervalReport
 from msbal.engine.losses import LevelLosses
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.engine.strategies.base import Strategy
-from msbal.record import IntervalRecord, NonFinite
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from msbal.record import IntervalRecord, NonFinite
+    from msbal.engine.record import IntervalRecord, NonFinite
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

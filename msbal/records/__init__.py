@@ -1,6 +1,6 @@
 """Records of a run and the folder that they lie in. Nothing here imports torch."""
 
-from msbal.record import IntervalRecord, NonFinite
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.records.environment import read_starts, write_environment
 from msbal.records.intervals import from_json, parse_intervals, read_intervals, to_json
 from msbal.records.losses_log import RecordedLosses, open_losses

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.errors import DataError
-from msbal.record import IntervalRecord, NonFinite
 from msbal.records.atomic import finite, write_text
 
 _LISTS = ("loss", "variance", "variance_reduction", "weights", "previous_weights")

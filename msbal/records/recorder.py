@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal.records import intervals, losses_log
 from msbal.records.atomic import settle
 from msbal.records.losses_log import Column

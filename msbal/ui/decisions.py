@@ -9,7 +9,7 @@ from rich.text import Text
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, STRONG, Look, clipped, fitted
 
 if TYPE_CHECKING:
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
     from msbal.ui.state import GroupState
 
 REWARD_WORDS = {1: "total loss fell", 0: "none yet, or no change", -1: "total loss rose"}

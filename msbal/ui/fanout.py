@@ -11,7 +11,7 @@ from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup, Monitor
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
     from msbal.ui.state import Ending
 
 

@@ -12,7 +12,7 @@ from msbal.ui.look import QUIET, RAISED, STRONG, Look, level_colour
 from msbal.ui.text import condensed, figure, scientific, signed, sparkline
 
 if TYPE_CHECKING:
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
     from msbal.ui.state import GroupState
 
 TREND_LEAST, TREND_MOST = 8, 60

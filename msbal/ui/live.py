@@ -17,7 +17,7 @@ from msbal.ui.view import final_frame, frame
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
 
 
 class LiveMonitor:

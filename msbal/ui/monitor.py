@@ -16,7 +16,7 @@ from msbal.ui.state import Ending, RunHeader
 
 if TYPE_CHECKING:
     from msbal.backend import Monitor
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
 
 Mode = Literal["auto", "live", "plain", "quiet"]
 

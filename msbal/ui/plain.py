@@ -21,7 +21,7 @@ from msbal.ui.text import duration, figure, one_line, plain_number, size_of
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
 
 PROGRESS_SECONDS = 10.0
 

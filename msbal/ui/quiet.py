@@ -13,7 +13,7 @@ from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
 
 
 class QuietMonitor:

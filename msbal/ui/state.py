@@ -16,7 +16,7 @@ from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
 
 HISTORY = 240  # intervals kept for the trends: more than the widest trend shows
 PACE_SECONDS = 60.0

@@ -11,7 +11,7 @@ from msbal.errors import RunError, SpecError
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup
-    from msbal.record import IntervalRecord
+    from msbal.engine.record import IntervalRecord
     from msbal.ui.state import Ending
 
 STEP_SECONDS = 1.0  # at most one point a second for speed, learning rate and memory

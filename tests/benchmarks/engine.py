@@ -257,10 +257,10 @@ def records(rounds: int) -> None:
 
 
 def replay_of(iterations: int) -> None:
-    """(d): recorded losses through `msbal.replay`."""
+    """(d): recorded losses through `msbal.records.replay`."""
     try:
         from msbal.records import open_losses
-        from msbal.replay import replay
+        from msbal.records.replay import replay
     except ImportError as error:
         print(f"\n(d) replay is left out: {error}")
         return

@@ -13,7 +13,7 @@ from msbal_reference import ACTIONS, Settings, philox, run, uniform
 from msbal.engine import AVW, RLO, Balancer, Equal, IntervalRecord, MaxLoss, MinLoss, Strategy
 from msbal.engine.draw import generator
 from msbal.records import open_losses
-from msbal.replay import replay
+from msbal.records.replay import replay
 
 
 def stream(seed: int, iterations: int, levels: int) -> list[list[float]]:
@@ -54,7 +54,7 @@ def engine_run(losses: list[list[float]], s: Settings) -> list[IntervalRecord]:
 
 
 def replayed(losses: list[list[float]], s: Settings, folder: Path) -> list[IntervalRecord]:
-    """The same through a CSV and `msbal.replay`, which computes whole intervals at once."""
+    """The same through a CSV and `msbal.records.replay`, which computes whole intervals at once."""
     path = folder / "losses.csv"
     names = [f"{s.group}:P{i + 3}/loss" for i in range(len(losses[0]))]
     path.write_text("\n".join([",".join(names), *(",".join(map(repr, row)) for row in losses)]) + "\n")

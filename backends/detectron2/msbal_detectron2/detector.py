@@ -25,8 +25,8 @@ from msbal.backend.kit.pace import Pace
 from msbal.backend.kit.predictions import coco_results
 from msbal.backend.kit.used import use_notes, used_images
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.engine.record import IntervalRecord
 from msbal.errors import SpecError
-from msbal.record import IntervalRecord
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
 from msbal.training.distributed import rank, resolve_device, world_size

@@ -15,7 +15,7 @@ from msbal.backend.kit.balanced import Balanced, balanced_of
 from msbal.backend.kit.processes import all_gather_objects
 from msbal.backend.kit.scalars import interval_scalars
 from msbal.backend.kit.script_records import ScriptRecords
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal_detectron2 import learned
 
 _log = logging.getLogger(__name__)

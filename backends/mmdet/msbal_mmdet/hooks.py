@@ -22,8 +22,8 @@ from msbal.backend.kit.balanced import Balanced, balanced_of
 from msbal.backend.kit.scalars import interval_scalars
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.engine import BalancerSet
+from msbal.engine.record import IntervalRecord
 from msbal.errors import RunError, SpecError
-from msbal.record import IntervalRecord
 from msbal_mmdet.find import Found, find
 from msbal_mmdet.learned import join_optimizer
 from msbal_mmdet.names import kind

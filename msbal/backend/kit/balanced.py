@@ -20,8 +20,8 @@ from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
 from msbal.engine.processes import rank
+from msbal.engine.record import NonFinite
 from msbal.errors import SpecError
-from msbal.record import NonFinite
 
 _BALANCED = "_msbal_balanced"
 _LOSS_STATE = "loss_state"

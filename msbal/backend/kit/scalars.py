@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msbal.backend.protocol import LevelGroup
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 
 
 def interval_scalars(record: IntervalRecord, groups: Sequence[LevelGroup]) -> dict[str, float]:

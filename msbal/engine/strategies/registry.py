@@ -11,6 +11,7 @@ from msbal.engine.strategies.base import Strategy
 from msbal.plugins import load_entry_points
 
 ENTRY_POINT_GROUP = "msbal.strategies"
+OWN_MODULES = ("msbal.engine.strategies.actions", "msbal.engine.strategies.rlo", "msbal.baselines")
 
 _REGISTRY: dict[str, type[Strategy]] = {}
 _S = TypeVar("_S", bound=type[Strategy])
@@ -33,15 +34,16 @@ def register(strategy: _S) -> _S:
 
 
 @cache
-def _load_others() -> dict[str, str]:
-    """Load what is not imported with the engine; why each strategy that cannot be used fails, by name."""
-    import_module("msbal.baselines")
+def _load_all() -> dict[str, str]:
+    """Load every strategy, which registers it; return why each that cannot be used fails, by name."""
+    for module in OWN_MODULES:
+        import_module(module)
     return load_entry_points(ENTRY_POINT_GROUP, register, _REGISTRY)
 
 
 def available() -> dict[str, type[Strategy]]:
     """All strategies by name."""
-    _load_others()
+    _load_all()
     return dict(_REGISTRY)
 
 
@@ -51,7 +53,7 @@ def make(name: str, **options: object) -> Strategy:
     Raises:
         ValueError: where the name is unknown (listing what exists) or an option does not fit.
     """
-    known, broken = available(), _load_others()
+    known, broken = available(), _load_all()
     if name in broken:
         raise ValueError(f"strategy `{name}` fails to load: {broken[name]}")
     if name not in known:

@@ -15,8 +15,8 @@ from ablation_tiny import BASE
 from msbal.ablation.collect import mean_weights
 from msbal.ablation.formats import csv_text, escaped, latex
 from msbal.cli.app import run
+from msbal.engine.record import IntervalRecord
 from msbal.evaluation.tables import Table
-from msbal.record import IntervalRecord
 
 
 def record(interval: int, held: tuple[float, ...], group: str = "all") -> IntervalRecord:

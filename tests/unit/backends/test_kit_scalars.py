@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from msbal.backend import LevelGroup
 from msbal.backend.kit.scalars import interval_scalars
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 
 RECORD = IntervalRecord(
     interval=1, iteration=4, levels=("P3", "P4"), loss=(8.0, 4.0), loss_by_term={"cls": (8.0, 4.0)},

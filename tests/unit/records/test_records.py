@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msbal.engine import BalancerSet, GroupNames, LevelLosses
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.errors import DataError, SpecError
-from msbal.record import IntervalRecord, NonFinite
 from msbal.records import (
     Recorder,
     RunDirectory,

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from msbal.cli.app import run as command_line
 from msbal.data.model import DetectionData, ImageRecord
+from msbal.engine.record import IntervalRecord
 from msbal.errors import DataError
 from msbal.evaluation.predictions import read_predictions
-from msbal.record import IntervalRecord
 from msbal.records import (
     RunDirectory,
     add_evaluation,

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from msbal.backend import LevelGroup
-from msbal.record import IntervalRecord, NonFinite
+from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.ui.monitor import RunHeader
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal.ui.fanout import Fanout
 from msbal.ui.live import LiveMonitor
 from msbal.ui.monitor import Ending, RunHeader, make_monitor

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal.ui import live as live_module
 from msbal.ui.live import LiveMonitor
 from msbal.ui.monitor import Ending, RunHeader

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal.ui.monitor import Ending, RunHeader
 from msbal.ui.plain import PlainMonitor
 from msbal.ui.quiet import QuietMonitor

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from msbal.engine.record import IntervalRecord
 from msbal.errors import SpecError
-from msbal.record import IntervalRecord
 from msbal.ui.monitor import RunHeader, make_monitor
 from msbal.ui.tensorboard import TensorBoardMonitor
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from msbal.backend import LevelGroup
-from msbal.record import IntervalRecord
+from msbal.engine.record import IntervalRecord
 from msbal.ui.levels import level_lines
 from msbal.ui.look import Look
 from msbal.ui.screen import Lines
