@@ -154,7 +154,10 @@ def test_inductor() -> None:
 
 def test_the_compiler_is_imported_by_those_who_compile() -> None:
     """It takes as long as the rest of torch, and every command would wait for it."""
-    code = "import sys, torch; before = set(sys.modules); import msbal.engine.balancer; print(*(set(sys.modules) - before))"
+    code = (
+        "import sys, torch; before = set(sys.modules); import msbal.engine.balancer;"
+        " print(*(set(sys.modules) - before))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = done.stdout.split()
     assert "msbal.engine.balancer" in imported

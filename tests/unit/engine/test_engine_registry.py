@@ -35,9 +35,9 @@ BUILT_IN = {
 def _registry(monkeypatch: pytest.MonkeyPatch) -> object:
     available()
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
-    registry._load_others.cache_clear()
+    registry._load_all.cache_clear()
     yield
-    registry._load_others.cache_clear()
+    registry._load_all.cache_clear()
 
 
 def test_built_in_names() -> None:
