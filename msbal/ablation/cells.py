@@ -23,13 +23,13 @@ class Finding:
     """What was found of a cell.
 
     Attributes:
-        figures: of the final evaluation, where it is finished.
+        metrics: of the final evaluation, where it is finished.
         difference: the first key that has changed, in words.
     """
 
     cell: Cell
     condition: Condition
-    figures: dict[str, Any] | None = None
+    metrics: dict[str, Any] | None = None
     difference: str = ""
 
 
@@ -98,19 +98,19 @@ def iteration_of(cell: Cell) -> int:
     return 0
 
 
-def figure_so_far(cell: Cell, figure: str) -> float | None:
-    """The last evaluation's figure, 0..1; None where there is none yet."""
+def metric_so_far(cell: Cell, metric: str) -> float | None:
+    """The last evaluation's metric, 0..1; None where there is none yet."""
     try:
         evaluations = read_metrics(RunDirectory(cell.spec.output))["evaluations"]
     except MsbalError:
         return None
-    return figure_in(evaluations[-1], figure) if evaluations else None
+    return metric_in(evaluations[-1], metric) if evaluations else None
 
 
-def figure_in(figures: dict[str, Any], figure: str) -> float | None:
-    """One figure of an evaluation as metrics.json holds it, VOC's included; None where undefined."""
-    source = figures.get("voc") or {} if figure in ("mAP", "mAP_11") else figures
-    value = source.get(figure)
+def metric_in(metrics: dict[str, Any], metric: str) -> float | None:
+    """One metric of an evaluation as metrics.json holds it, VOC's included; None where undefined."""
+    source = metrics.get("voc") or {} if metric in ("mAP", "mAP_11") else metrics
+    value = source.get(metric)
     return float(value) if isinstance(value, (int, float)) else None
 
 

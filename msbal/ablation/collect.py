@@ -1,4 +1,4 @@
-"""What the finished runs of a grid hold: their figures, and the weights that each level got."""
+"""What the finished runs of a grid hold: their metrics, and the weights that each level got."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.ablation.cells import Finding, figure_in
+from msbal.ablation.cells import Finding, metric_in
 from msbal.ablation.grid import Cell
 from msbal.ablation.statistics import bootstrap_interval
 from msbal.data.model import DetectionData
@@ -31,40 +31,40 @@ class Outcomes:
     """The results of all runs that are finished.
 
     Attributes:
-        figures: by arm and seed, as metrics.json has them.
+        metrics: by arm and seed, as metrics.json has them.
         weights: by arm and level, the mean over the runs of `mean_weights`.
         cells: of the finished runs, by arm and seed.
     """
 
-    figures: dict[str, dict[int, dict[str, Any]]]
+    metrics: dict[str, dict[int, dict[str, Any]]]
     weights: dict[str, dict[str, float]]
     cells: dict[str, dict[int, Cell]]
 
-    def values(self, figure: str) -> dict[str, dict[int, float | None]]:
-        """One figure by arm and seed, 0..1."""
+    def values(self, metric: str) -> dict[str, dict[int, float | None]]:
+        """One metric by arm and seed, 0..1."""
         return {
-            arm: {seed: figure_in(found, figure) for seed, found in runs.items()}
-            for arm, runs in self.figures.items()
+            arm: {seed: metric_in(found, metric) for seed, found in runs.items()}
+            for arm, runs in self.metrics.items()
         }
 
 
 def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
     """Read the finished runs; unfinished and changed ones are left out."""
-    figures: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in arms}
+    metrics: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in arms}
     cells: dict[str, dict[int, Cell]] = {arm: {} for arm in arms}
     weights: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     for finding in findings:
-        if finding.condition != "finished" or finding.figures is None:
+        if finding.condition != "finished" or finding.metrics is None:
             continue
         cell = finding.cell
-        figures[cell.arm][cell.seed] = finding.figures
+        metrics[cell.arm][cell.seed] = finding.metrics
         cells[cell.arm][cell.seed] = cell
         try:
             records = read_intervals(RunDirectory(cell.spec.output).intervals_file)
         except MsbalError:
             continue
         weights[cell.arm].append(mean_weights(records))
-    return Outcomes(figures, {arm: _mean_of(found) for arm, found in weights.items()}, cells)
+    return Outcomes(metrics, {arm: _mean_of(found) for arm, found in weights.items()}, cells)
 
 
 def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
@@ -86,7 +86,7 @@ class ImageBootstrap:
     """Resamples every run's predictions once, and pairs them.
 
     Args:
-        figure: one of `msbal.evaluation.bootstrap.ALL_FIGURES`.
+        metric: one of `msbal.evaluation.bootstrap.ALL_METRICS`.
         resamples: draws of the images.
         cache: a folder that keeps the draws: they take longer than all else in a report.
         progress: called after each resample of each run.
@@ -95,7 +95,7 @@ class ImageBootstrap:
         notes: why an arm has no interval, where one has none.
     """
 
-    figure: str
+    metric: str
     resamples: int
     seed: int = 0
     cache: Path | None = None
@@ -121,15 +121,15 @@ class ImageBootstrap:
                 found[arm] = None
                 continue
             found[arm] = bootstrap_interval(
-                [base[seed].figures for seed in seeds], [runs[seed].figures for seed in seeds], self.seed
+                [base[seed].metrics for seed in seeds], [runs[seed].metrics for seed in seeds], self.seed
             )
         return found
 
     def _draws(self, runs: Mapping[int, Cell]) -> dict[int, _Draws]:
         """By seed; a run whose predictions cannot be read is noted and left out."""
-        from msbal.evaluation.bootstrap import ALL_FIGURES
+        from msbal.evaluation.bootstrap import ALL_METRICS
 
-        column = ALL_FIGURES.index(self.figure)
+        column = ALL_METRICS.index(self.metric)
         found = {}
         for seed, cell in runs.items():
             file = RunDirectory(cell.spec.output).predictions_file
@@ -161,8 +161,8 @@ class ImageBootstrap:
         return self._truths[section]
 
     def _resampled(self, cell: Cell, file: Path, data: DetectionData, truth: str) -> NDArray[np.float64]:
-        """Every figure on every draw, ``[R, F]``; from the cache where nothing has changed."""
-        from msbal.evaluation.bootstrap import ALL_FIGURES, resampled
+        """Every metric on every draw, ``[R, F]``; from the cache where nothing has changed."""
+        from msbal.evaluation.bootstrap import ALL_METRICS, resampled
         from msbal.evaluation.columns import ground_truth
         from msbal.evaluation.predictions import read_predictions
 
@@ -176,7 +176,7 @@ class ImageBootstrap:
                 return draws
         _, detections, _ = read_predictions(file, data)
         draws = resampled(ground_truth(data), detections, self.resamples, self.seed, self.progress)
-        draws = draws[:, : len(ALL_FIGURES)]
+        draws = draws[:, : len(ALL_METRICS)]
         if kept is not None:
             replace_with(kept, lambda temporary: _keep(temporary, key, draws))
         return draws
@@ -184,10 +184,10 @@ class ImageBootstrap:
 
 @dataclass(frozen=True)
 class _Draws:
-    """One run's figure on each draw, ``[R]``, and the fingerprint of what was drawn from."""
+    """One run's metric on each draw, ``[R]``, and the fingerprint of what was drawn from."""
 
     truth: str
-    figures: NDArray[np.float64]
+    metrics: NDArray[np.float64]
 
 
 def _kept_draws(file: Path, key: str) -> NDArray[np.float64] | None:

@@ -247,7 +247,7 @@ def _plain(value: Any) -> str:
 
 def _check_evaluated(spec: RunSpec, arm: str) -> None:
     if not spec.evaluate.enabled:
-        raise SpecError(f"arm {arm}: evaluate.enabled", "false", "true: without figures nothing is compared")
+        raise SpecError(f"arm {arm}: evaluate.enabled", "false", "true: without metrics nothing is compared")
     if not spec.data.has_val:
         raise SpecError(f"arm {arm}: data", "nothing to evaluate on", "`val` or `holdout`")
 

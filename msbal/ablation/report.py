@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from msbal.ablation.cells import figure_in
+from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Interval, Outcomes
 from msbal.ablation.formats import csv_text, latex
 from msbal.ablation.grid import Grid
@@ -18,7 +18,7 @@ from msbal.ablation.reporting.paper import paper_table
 from msbal.ablation.reporting.words import headline
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, conclude, summarize
-from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
 from msbal.evaluation.tables import Table
 from msbal.records.atomic import write_json, write_text
@@ -73,25 +73,25 @@ def make_report(
     Args:
         images: by arm, the bootstrap's interval over seeds and images.
         notes: to stand under the first table.
-        smoke: the runs were shrunk: published figures are no match for them.
+        smoke: the runs were shrunk: published metrics are no match for them.
         costs: by arm, for a layout with a column of GFLOPs.
     """
-    figure, costs = ablation.figure, costs or {}
-    summaries = {arm: summarize(values) for arm, values in outcomes.values(figure).items()}
+    metric, costs = ablation.metric, costs or {}
+    summaries = {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
     conclusions = conclude(summaries, grid.baselines, ablation.gain, images)
-    missing = len(grid.cells) - sum(len(runs) for runs in outcomes.figures.values())
+    missing = len(grid.cells) - sum(len(runs) for runs in outcomes.metrics.values())
     if missing:
         notes = (f"{missing} of {len(grid.cells)} runs are not finished and are left out.", *notes)
-    shown = {"comparison": tables.comparison(figure, grid, summaries, conclusions, ablation.gain, notes)}
+    shown = {"comparison": tables.comparison(metric, grid, summaries, conclusions, ablation.gain, notes)}
     name, layout = "table", ablation.table
     if layout is None and ablation.published:
         name, layout = "published", layout_of_published(ablation.published, grid.arms)
     if layout is not None:
-        shown[name] = paper_table(layout, grid, outcomes, figure, conclusions, costs, smoke)
+        shown[name] = paper_table(layout, grid, outcomes, metric, conclusions, costs, smoke)
     shown["sizes"] = tables.sizes(grid, outcomes)
     shown["runs"] = tables.runs(grid, outcomes)
     data = {
-        "figure": figure,
+        "metric": metric,
         "baseline": grid.baseline,
         "baselines": dict(grid.baselines),
         "seeds": list(grid.seeds),
@@ -102,9 +102,9 @@ def make_report(
                 "weights": outcomes.weights.get(arm, {}),
                 "conclusion": _conclusion_data(conclusions.get(arm)),
                 "complexity": costs[arm].to_json() if arm in costs else None,
-                "figures": {
-                    str(seed): {name: figure_in(found, name) for name in ALL_FIGURES}
-                    for seed, found in outcomes.figures[arm].items()
+                "metrics": {
+                    str(seed): {name: metric_in(found, name) for name in ALL_METRICS}
+                    for seed, found in outcomes.metrics[arm].items()
                 },
             }
             for arm, summary in summaries.items()
@@ -113,7 +113,7 @@ def make_report(
     }
     page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke)
     sentences = tuple(c.words for c in conclusions.values())
-    return Report(sentences, shown, data, headline(conclusions, figure), page)
+    return Report(sentences, shown, data, headline(conclusions, metric), page)
 
 
 def _conclusion_data(conclusion: Conclusion | None) -> dict[str, Any] | None:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from msbal.ablation.cells import (
     Finding,
-    figure_in,
-    figure_so_far,
     findings_of,
     iteration_of,
     log_file,
     look,
+    metric_in,
+    metric_so_far,
     refuse_changed,
 )
 from msbal.ablation.executors.executor import Executor, Job, Stage
@@ -78,7 +78,7 @@ class GridRunner:
 
     Args:
         executor: where; the caller closes it.
-        figure: shown while runs go on.
+        metric: shown while runs go on.
         force: run changed cells anew instead of refusing.
         stop_requested: asked about several times a second; the runs that are on then write a checkpoint and
             end.
@@ -91,13 +91,13 @@ class GridRunner:
         grid: Grid,
         monitor: GridMonitor,
         executor: Executor,
-        figure: str = "AP",
+        metric: str = "AP",
         force: bool = False,
         stop_requested: Callable[[], bool] = lambda: False,
         processes: int = 1,
         program: tuple[str, ...] | None = None,
     ) -> None:
-        self.grid, self.monitor, self.executor, self.figure = grid, monitor, executor, figure
+        self.grid, self.monitor, self.executor, self.metric = grid, monitor, executor, metric
         self.force, self.processes, self.program = force, processes, program
         self._stop_requested = stop_requested
         self._total: dict[str, int] = {}
@@ -165,12 +165,12 @@ class GridRunner:
     def _ended(self, item: _Open, stopped: bool) -> None:
         cell, ended, finding = item.cell, item.job.ended(), look(item.cell)
         if finding.condition == "finished":
-            assert finding.figures is not None
+            assert finding.metrics is not None
             self._learn_length(finding)
             if ended.state == "kept":
                 self._kept(finding)
                 return
-            self.monitor.updated(cell.arm, cell.seed, "done", ap=figure_in(finding.figures, self.figure))
+            self.monitor.updated(cell.arm, cell.seed, "done", ap=metric_in(finding.metrics, self.metric))
             return
         if stopped and ended.state != "failed":
             self.monitor.updated(cell.arm, cell.seed, "queued")
@@ -183,8 +183,8 @@ class GridRunner:
     # -- progress --------------------------------------------------------------------------------
 
     def _kept(self, finding: Finding) -> None:
-        assert finding.figures is not None
-        ap = figure_in(finding.figures, self.figure)
+        assert finding.metrics is not None
+        ap = metric_in(finding.metrics, self.metric)
         self.monitor.updated(finding.cell.arm, finding.cell.seed, "kept", ap=ap)
 
     def _show_progress(self, item: _Open) -> None:
@@ -197,7 +197,7 @@ class GridRunner:
             cell.arm,
             cell.seed,
             "running",
-            ap=figure_so_far(cell, self.figure),
+            ap=metric_so_far(cell, self.metric),
             eta=eta,
             progress=min(1.0, at / total) if total else None,
         )
@@ -207,7 +207,7 @@ class GridRunner:
         return cell.spec.schedule.iterations or self._total.get(cell.arm)
 
     def _learn_length(self, finding: Finding) -> None:
-        iteration = (finding.figures or {}).get("iteration")
+        iteration = (finding.metrics or {}).get("iteration")
         if isinstance(iteration, int):
             self._total[finding.cell.arm] = iteration
 

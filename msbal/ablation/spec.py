@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from msbal.ablation.reporting.layout import COLUMNS, TableLayout
 from msbal.errors import SpecError, suggest
-from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.spec import SpecModel, apply_override, read_mapping
 from msbal.spec.base import resolve
 from msbal.spec.explain import explain
@@ -42,7 +42,7 @@ class AblationSpec(SpecModel):
         "{balance.strategy: equal}: each arm is then compared to the one that has these values and is "
         "otherwise the same outside of their sections (balance).",
     )
-    figure: str = Field("AP", description=f"The figure that the verdict is about: {', '.join(ALL_FIGURES)}.")
+    metric: str = Field("AP", description=f"The metric that the verdict is about: {', '.join(ALL_METRICS)}.")
     gain: float = Field(
         0.005, gt=0, lt=1, description="The gain worth seeing, 0..1: for it the seeds needed are computed."
     )
@@ -60,10 +60,10 @@ class AblationSpec(SpecModel):
         "models or backends have keys of their own.",
     )
     published: dict[str, dict[str, float]] = Field(
-        default_factory=dict, description="By arm, figures of a paper in per cent, shown beside the measured."
+        default_factory=dict, description="By arm, metrics of a paper in per cent, shown beside the measured."
     )
     table: TableLayout | None = Field(
-        None, description="The measured figures in the shape of a paper's table, its figures beside them."
+        None, description="The measured metrics in the shape of a paper's table, its metrics beside them."
     )
     slurm: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
@@ -93,11 +93,11 @@ class AblationSpec(SpecModel):
             raise ValueError(f"should be different seeds. Found {list(value)}")
         return value
 
-    @field_validator("figure")
+    @field_validator("metric")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in ALL_FIGURES:
-            raise ValueError(f"`{value}` is no figure; known: {', '.join(ALL_FIGURES)}")
+        if value not in ALL_METRICS:
+            raise ValueError(f"`{value}` is no metric; known: {', '.join(ALL_METRICS)}")
         return value
 
     @field_validator("slurm")
@@ -128,7 +128,7 @@ class AblationSpec(SpecModel):
                 raise ValueError(f"`{key}` cannot be varied; {FIXED_KEYS[section]}")
         for name in (name for row in self.published.values() for name in row):
             if name not in COLUMNS:
-                raise ValueError(f"`published`: `{name}` is no figure; {suggest(name, COLUMNS)}")
+                raise ValueError(f"`published`: `{name}` is no metric; {suggest(name, COLUMNS)}")
         if self.table is not None and self.published:
             raise ValueError("`published` and `table` exclude each other: the table's rows have `published`")
         for name in self.smoke_arms:

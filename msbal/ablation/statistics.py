@@ -4,7 +4,7 @@ Runs of one seed share initial weights, data order and augmentation, so arms are
 verdict rests on Student's t for paired samples over the seeds (scipy), with Holm's correction for the number
 of arms. The seeds are what is sampled: with few of them the interval is wide, and that is the truth.
 
-Figures are in 0..1 throughout. n seeds, A arms.
+Metrics are in 0..1 throughout. n seeds, A arms.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ EXACT = 1e-12  # differences nearer than this are the same number
 
 @dataclass(frozen=True)
 class Summary:
-    """One figure of one arm.
+    """One metric of one arm.
 
     Attributes:
-        values: by seed, where the figure is defined.
+        values: by seed, where the metric is defined.
         mean, sd: the sample's; sd is None for one run, both are None for none.
     """
 
@@ -77,7 +77,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """One arm against the baseline, in one figure.
+    """One arm against the baseline, in one metric.
 
     Attributes:
         p: corrected for the number of arms; None where it cannot be computed.
@@ -96,7 +96,7 @@ class Conclusion:
 
 
 def summarize(values: Mapping[int, float | None]) -> Summary:
-    """Mean and standard deviation of the runs whose figure is defined."""
+    """Mean and standard deviation of the runs whose metric is defined."""
     there = {seed: value for seed, value in values.items() if value is not None}
     return Summary(
         there,
@@ -118,7 +118,7 @@ def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
         return Paired(differences, mean)
     spread = statistics.stdev(values)
     if spread <= EXACT:
-        # Identical settings come to differences of zero. Of others, figures of few images may fall on the
+        # Identical settings come to differences of zero. Of others, metrics of few images may fall on the
         # same step by chance: t would be infinite, and two seeds enough for certainty.
         same = abs(mean) <= EXACT
         return Paired(differences, mean, 0.0, *((mean, mean, 1.0) if same else (None, None, None)))
@@ -204,7 +204,7 @@ def bootstrap_interval(
     interval is the one to go by, this one tells whether other images could have turned the difference.
 
     Args:
-        baseline, arm: n arrays ``[R]`` each, the figure on the same draws, in the order of the seeds.
+        baseline, arm: n arrays ``[R]`` each, the metric on the same draws, in the order of the seeds.
 
     Returns:
         None for fewer than two pairs, or where more than one draw in twenty is undefined.
@@ -235,7 +235,7 @@ def conclude(
     """The verdict on every arm that is no baseline.
 
     Args:
-        summaries: of one figure, by arm.
+        summaries: of one metric, by arm.
         baseline: of all, or by arm its own. The correction is for all comparisons together.
         gain: the difference worth seeing, for `seeds_needed`.
         images: by arm, `bootstrap_interval`.
@@ -243,7 +243,7 @@ def conclude(
     of = dict.fromkeys(summaries, baseline) if isinstance(baseline, str) else baseline
     others = [arm for arm in summaries if of[arm] != arm]
     pairs = {arm: pair(summaries[of[arm]], summaries[arm], 1 - level) for arm in others}
-    # Figures that are all 0 are no measured agreement: they get no interval, and are no comparison.
+    # Metrics that are all 0 are no measured agreement: they get no interval, and are no comparison.
     blank = {arm for arm in others if pairs[arm].identical and not any(summaries[arm].values.values())}
     pairs |= {arm: replace(pairs[arm], low=None, high=None, p=None) for arm in blank}
     corrected = dict(zip(others, holm([pairs[arm].p for arm in others]), strict=True))
@@ -260,7 +260,7 @@ def conclude(
         tested = sum(p is not None for p in corrected.values())
         words = _words(arm, of[arm], paired, p, verdict, bounds, gain, needed, tested, level)
         if arm in blank:
-            words = f"{arm}: as with {of[arm]}, every run's figure is 0: none has learned enough to compare."
+            words = f"{arm}: as with {of[arm]}, every run's metric is 0: none has learned enough to compare."
         found[arm] = Conclusion(arm, paired, verdict, p, words, needed, bounds)
     return found
 
@@ -296,7 +296,7 @@ def _words(
             "More seeds, or more images to evaluate on, would show some."
         )
     if paired.identical:
-        return f"{arm}: the same figures as {baseline} on every seed: within seed noise."
+        return f"{arm}: the same metrics as {baseline} on every seed: within seed noise."
     span = f"{100 * (1 - level):g} % interval {100 * paired.low:+.2f} .. {100 * paired.high:+.2f}"
     corrected = f"p = {p:.2g}" + (f", corrected for {comparisons} comparisons" if comparisons > 1 else "")
     wish = f"{100 * gain:g} points"

@@ -89,11 +89,11 @@ def ablate(call: AblateCall) -> int:
 
 def _run(call: AblateCall, grid: Grid, console: Console) -> Result:
     write_text(grid.output / "ablation.yaml", _dumped(call.ablation))
-    monitor = make_grid_monitor(call.mode, console, call.name, call.ablation.figure)
+    monitor = make_grid_monitor(call.mode, console, call.name, call.ablation.metric)
     executor = make_executor(call, grid)
     with StopRequest() as stop:
         runner = GridRunner(
-            grid, monitor, executor, call.ablation.figure, call.force, lambda: stop.requested,
+            grid, monitor, executor, call.ablation.metric, call.force, lambda: stop.requested,
             processes=max(1, int(call.gpus or 1)),
         )  # fmt: skip
         try:
@@ -157,7 +157,7 @@ def _bootstrap(
     ) as progress:  # fmt: skip
         task = progress.add_task("bootstrap over seeds and images", total=call.resamples * runs)
         bootstrap = ImageBootstrap(
-            call.ablation.figure, call.resamples, cache=grid.output / "cells",
+            call.ablation.metric, call.resamples, cache=grid.output / "cells",
             progress=lambda: progress.advance(task),
         )  # fmt: skip
         images = bootstrap.intervals(outcomes, grid.baselines)
@@ -204,7 +204,7 @@ def _print_plan(call: AblateCall, grid: Grid) -> None:
     notes = (
         f"{len(open_cells)} of {len(grid)} runs to do: about {took} with --jobs {call.jobs or 1}, from one measured "
         "step and prediction; runs that share a processor are slower, and a begun one is shorter.",
-        f"{_baseline_text(grid)}, figure {call.ablation.figure}, output {_near(grid.output)}",
+        f"{_baseline_text(grid)}, metric {call.ablation.metric}, output {_near(grid.output)}",
     )
     table = Table(f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds", header, tuple(rows), notes)
     print_whole(console, table.rich())

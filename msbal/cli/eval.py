@@ -45,7 +45,7 @@ def command(
     per_class: Annotated[bool, typer.Option("--per-class", help="Also a row for each class.")] = False,
     json_to: Annotated[
         str | None,
-        typer.Option("--json", metavar=FileOrStdout, help="All figures as JSON, in 0..1; - is stdout."),
+        typer.Option("--json", metavar=FileOrStdout, help="All metrics as JSON, in 0..1; - is stdout."),
     ] = None,
     markdown_to: Annotated[
         str | None,
@@ -79,7 +79,7 @@ def command(
     ] = 0.95,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the bootstrap.")] = 0,
 ) -> None:
-    """Print the COCO and VOC figures of runs, of predictions files or of a checkpoint, side by side."""
+    """Print the COCO and VOC metrics of runs, of predictions files or of a checkpoint, side by side."""
     from msbal.cli.eval_run import Call, evaluate_call
 
     evaluate_call(

@@ -87,7 +87,7 @@ def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
         return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
     steps = {"run": where, "see": f"msbal plot-losses {where}"}
     if outcome.metrics is not None:
-        steps["figures"] = f"msbal eval {where}"
+        steps["metrics"] = f"msbal eval {where}"
     other = "equal" if spec.balance.strategy != "equal" else "rlo"
     steps["compare"] = (
         f"msbal train {where}/spec.yaml --set balance.strategy={other} -o {where}-{other}; "

@@ -1,4 +1,4 @@
-"""From predictions to figures: COCO's and VOC's, the same for every backend."""
+"""From predictions to metrics: COCO's and VOC's, the same for every backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from msbal.data.model import DetectionData
-from msbal.evaluation.coco import accumulate, class_figures, figures
+from msbal.evaluation.coco import accumulate, class_metrics, metrics
 from msbal.evaluation.columns import Detections, ground_truth
 from msbal.evaluation.predictions import sift
 from msbal.evaluation.voc import voc_average_precision
@@ -18,7 +18,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detections) -> dict[str, Any]:
-    """COCO's and VOC's figures of predictions on a split.
+    """COCO's and VOC's metrics of predictions on a split.
 
     Args:
         data: the ground truth.
@@ -28,7 +28,7 @@ def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detect
     Returns:
         ``AP, AP50, AP75, AP_S, AP_M, AP_L, AR1, AR10, AR100, AR_S, AR_M, AR_L``, ``voc`` (``mAP``, by area,
         and ``mAP_11``) and ``per_class``: by class name ``AP, AP50, AP75, AP_S, AP_M, AP_L, AR100``, ``voc``
-        (``AP``, ``AP_11``), ``boxes`` and ``detections`` (how many there are). Figures are in 0..1, and None
+        (``AP``, ``AP_11``), ``boxes`` and ``detections`` (how many there are). Metrics are in 0..1, and None
         where there is nothing to find.
     """
     if isinstance(predictions, Detections):
@@ -43,11 +43,11 @@ def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detect
     boxes = np.bincount(truth.label, minlength=truth.class_count).tolist()
     counts = np.bincount(detections.label, minlength=truth.class_count).tolist()
     per_class: dict[str, dict[str, Any]] = {}
-    for label, (name, found) in enumerate(class_figures(result, data).items()):
+    for label, (name, found) in enumerate(class_metrics(result, data).items()):
         voc = {"AP": _defined(area[label]), "AP_11": _defined(eleven[label])}
         per_class[name] = {**found, "voc": voc, "boxes": boxes[label], "detections": counts[label]}
     return {
-        **figures(result),
+        **metrics(result),
         "voc": {"mAP": _mean(area), "mAP_11": _mean(eleven)},
         "per_class": per_class,
     }

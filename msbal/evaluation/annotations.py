@@ -1,7 +1,7 @@
 """A COCO annotation file as ground truth, without the images it speaks of.
 
 `msbal.data` prepares a data set for training: it looks for every image and clips boxes to them. Here the
-boxes stay as they are written, and no image is needed, so that the figures are those which pycocotools
+boxes stay as they are written, and no image is needed, so that the metrics are those which pycocotools
 gives for the same two files. What the file says is read by the same rules; where pycocotools reads it
 otherwise, the notes say so.
 """

@@ -1,17 +1,17 @@
 """A paired bootstrap over images: how sure a difference between two runs is, given these images.
 
 The images are drawn again, with replacement, as many as there are; both runs are evaluated on the same draw,
-and every figure is recomputed from the matches as it would be from the drawn images, not averaged over
+and every metric is recomputed from the matches as it would be from the drawn images, not averaged over
 images (AP is no mean over images). The interval is the percentile interval of the differences. It says what
 other images could have shown; what another seed of the training could have shown is not in it.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; paired as in Koehn, "Statistical
 significance tests for machine translation evaluation", EMNLP 2004. A class that stands in few images may be
-missing from a draw, or stand in it with copies of one image: a figure is higher on draws than on the images
-themselves. The difference of two runs is much less touched by that, a single figure would be; so only
+missing from a draw, or stand in it with copies of one image: a metric is higher on draws than on the images
+themselves. The difference of two runs is much less touched by that, a single metric would be; so only
 differences are given.
 
-Shapes: R resamples, F = 14 figures, K classes, I images.
+Shapes: R resamples, F = 14 metrics, K classes, I images.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.coco import FIGURES
+from msbal.evaluation.coco import METRICS
 from msbal.evaluation.columns import Detections, GroundTruth
 from msbal.evaluation.curves import COCO_RECALLS, Curves
 from msbal.evaluation.matching import coco_matches, voc_matches
-from msbal.evaluation.voc import voc_figures
+from msbal.evaluation.voc import voc_metrics
 
-ALL_FIGURES = (*FIGURES, "mAP", "mAP_11")
+ALL_METRICS = (*METRICS, "mAP", "mAP_11")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of one figure between two runs, the second less the first.
+    """A difference of one metric between two runs, the second less the first.
 
     Attributes:
         value: on the images as they are.
@@ -50,7 +50,7 @@ class Difference:
 
 
 class Reweighted:
-    """Every figure of one set of detections, for any weighting of the images.
+    """Every metric of one set of detections, for any weighting of the images.
 
     Args:
         truth: G boxes over I images.
@@ -62,8 +62,8 @@ class Reweighted:
         self._voc = Curves(voc_matches(truth, found))
         self._first_one, self._first_ten = self._coco.found_within(1), self._coco.found_within(10)
 
-    def figures(self, weight: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``[F + K]`` `ALL_FIGURES` and the AP of each class, NaN where there is nothing to find.
+    def metrics(self, weight: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``[F + K]`` `ALL_METRICS` and the AP of each class, NaN where there is nothing to find.
 
         Args:
             weight: ``[I]`` int64, how often each image counts.
@@ -85,7 +85,7 @@ class Reweighted:
             _mean((self._first_ten(weight) / boxes[0])[:, everywhere]),
             *(_mean((found[area] / boxes[area])[:, present[area]]) for area in (0, 1, 2, 3)),
         ]
-        for per_class in voc_figures(self._voc, weight):
+        for per_class in voc_metrics(self._voc, weight):
             values.append(_mean(per_class[~np.isnan(per_class)]))
         per_class_ap = np.where(everywhere, precision[0].mean(axis=0), np.nan)
         return np.concatenate([values, per_class_ap])
@@ -98,7 +98,7 @@ def resampled(
     seed: int = 0,
     progress: Callable[[], None] | None = None,
 ) -> NDArray[np.float64]:
-    """The figures on `resamples` draws of the images, ``[R, F + K]``.
+    """The metrics on `resamples` draws of the images, ``[R, F + K]``.
 
     Two calls with the same images and seed see the same draws: that pairs the runs.
 
@@ -113,7 +113,7 @@ def resampled(
     def one(index: int) -> NDArray[np.float64]:
         # A generator of its own per resample: the draw depends on nothing but seed and index.
         draw = np.random.Generator(np.random.Philox(key=[seed, index])).integers(0, max(images, 1), images)
-        values = run.figures(np.bincount(draw, minlength=images))
+        values = run.metrics(np.bincount(draw, minlength=images))
         if progress is not None:
             progress()
         return values
@@ -129,11 +129,11 @@ def interval(
     second: NDArray[np.float64],
     confidence: float = 0.95,
 ) -> Difference | None:
-    """How far two runs are apart in one figure.
+    """How far two runs are apart in one metric.
 
     Args:
         value: the difference on the images as they are; None where it is undefined.
-        first, second: ``[R]`` the figure of each run on the same draws, NaN where undefined.
+        first, second: ``[R]`` the metric of each run on the same draws, NaN where undefined.
         confidence: of the interval.
 
     Returns:

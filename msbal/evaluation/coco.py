@@ -1,8 +1,8 @@
-"""COCO's figures, by a library.
+"""COCO's metrics, by a library.
 
 Three libraries compute them alike: pycocotools, which defines them; faster-coco-eval (C++); hotcoco (Rust).
 Measured on 5,120 images with 375,430 detections (``tests/benchmarks/evaluation.py``): hotcoco gives every
-figure and the whole precision array bit for bit as pycocotools does, about 100 times faster;
+metric and the whole precision array bit for bit as pycocotools does, about 100 times faster;
 faster-coco-eval differs in the sixteenth digit and is about 9 times faster. hotcoco has no wheel for
 Windows on ARM; where it is missing, the next that is installed is used: faster-coco-eval, then pycocotools.
 
@@ -24,8 +24,8 @@ from msbal.data.model import DetectionData
 from msbal.errors import BackendError
 from msbal.evaluation.columns import Detections, GroundTruth
 
-FIGURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
-CLASS_FIGURES = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR100")
+METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
+CLASS_METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR100")
 EVALUATORS = ("hotcoco", "faster_coco_eval", "pycocotools")
 
 
@@ -39,7 +39,7 @@ class Accumulated:
     Attributes:
         precision: ``[T, R, K, A, M]`` float64.
         recall: ``[T, K, A, M]`` float64.
-        stats: the twelve figures, in the order of `FIGURES`.
+        stats: the twelve metrics, in the order of `METRICS`.
         evaluator: the library that computed them.
     """
 
@@ -79,17 +79,17 @@ def accumulate(
         with contextlib.redirect_stdout(io.StringIO()):
             result = run(images, categories, category_ids, truth, detections)
         precision, recall, stats = (np.asarray(part, dtype=np.float64) for part in result)
-        return Accumulated(precision, recall, stats[: len(FIGURES)], name)
+        return Accumulated(precision, recall, stats[: len(METRICS)], name)
     raise _missing("hotcoco")
 
 
-def figures(result: Accumulated) -> dict[str, float | None]:
-    """The twelve figures by name; None where COCO says -1."""
-    return {name: _defined(value) for name, value in zip(FIGURES, result.stats.tolist(), strict=True)}
+def metrics(result: Accumulated) -> dict[str, float | None]:
+    """The twelve metrics by name; None where COCO says -1."""
+    return {name: _defined(value) for name, value in zip(METRICS, result.stats.tolist(), strict=True)}
 
 
-def class_figures(result: Accumulated, data: DetectionData) -> dict[str, dict[str, float | None]]:
-    """`CLASS_FIGURES` of each class, by its name."""
+def class_metrics(result: Accumulated, data: DetectionData) -> dict[str, dict[str, float | None]]:
+    """`CLASS_METRICS` of each class, by its name."""
     position = {id_: k for k, id_ in enumerate(sorted(data.category_ids))}
     found = {}
     for name, id_ in zip(data.classes, data.category_ids, strict=True):
@@ -100,7 +100,7 @@ def class_figures(result: Accumulated, data: DetectionData) -> dict[str, dict[st
             precision[:, :, 1], precision[:, :, 2], precision[:, :, 3], recall,
         )  # fmt: skip
         means = (_mean(cut) for cut in cuts)
-        found[name] = dict(zip(CLASS_FIGURES, means, strict=True))
+        found[name] = dict(zip(CLASS_METRICS, means, strict=True))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Detections and ground truth as columns: what every figure is computed from.
+"""Detections and ground truth as columns: what every metric is computed from.
 
 Shapes: D detections, G boxes of ground truth, over all images. Boxes here are COCO's
 ``(x, y, width, height)`` in pixels, float64, as they stand in a results file: nothing is rounded or clipped.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from msbal.evaluation.bootstrap import ALL_FIGURES, Difference, interval, resampled
-from msbal.evaluation.coco import FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference, interval, resampled
+from msbal.evaluation.coco import METRICS
 from msbal.evaluation.columns import ground_truth
 from msbal.evaluation.runs import Evaluated, same_data
 
@@ -20,7 +20,7 @@ class Comparison:
 
     Attributes:
         runs: the first is the one that the others are compared to.
-        differences: by figure (`ALL_FIGURES`), one per run after the first.
+        differences: by metric (`ALL_METRICS`), one per run after the first.
         class_differences: of the AP of each class, one per run after the first.
         resamples, seed, confidence: of the bootstrap; 0 resamples where there was none.
         notes: why an interval is missing, where one is.
@@ -74,19 +74,19 @@ def compare(
             if run.detections is not None and (index == 0 or paired[index - 1]):
                 draws[index] = resampled(truth, run.detections, resamples, seed, progress)
     overall, by_class = [], []
-    classes = list(first.figures.get("per_class", {}))
+    classes = list(first.metrics.get("per_class", {}))
     for index, other in enumerate(others, start=1):
         both = (draws[0], draws[index]) if index in draws else None
         overall.append(
             {
                 name: _difference(flat(first)[name], flat(other)[name], both, column, confidence)
-                for column, name in enumerate(ALL_FIGURES)
+                for column, name in enumerate(ALL_METRICS)
             }
         )
         by_class.append(
             {
                 name: _difference(_class_ap(first, name), _class_ap(other, name), both, column, confidence)
-                for column, name in enumerate(classes, start=len(ALL_FIGURES))
+                for column, name in enumerate(classes, start=len(ALL_METRICS))
             }
         )
     done = resamples if draws else 0
@@ -96,14 +96,14 @@ def compare(
 
 
 def flat(run: Evaluated) -> dict[str, float | None]:
-    """The figures by the names in `ALL_FIGURES`."""
-    voc = run.figures.get("voc") or {}
-    found = {name: run.figures.get(name) for name in FIGURES}
+    """The metrics by the names in `ALL_METRICS`."""
+    voc = run.metrics.get("voc") or {}
+    found = {name: run.metrics.get(name) for name in METRICS}
     return {**found, **{name: voc.get(name) for name in ("mAP", "mAP_11")}}
 
 
 def _class_ap(run: Evaluated, name: str) -> float | None:
-    found: float | None = run.figures.get("per_class", {}).get(name, {}).get("AP")
+    found: float | None = run.metrics.get("per_class", {}).get(name, {}).get("AP")
     return found
 
 

@@ -4,7 +4,7 @@
 operations. Papers and MMDetection's tool give multiply-adds, which are half of that, under the name of
 FLOPs; the tool also counts normalisation (2 per element), activations, biases of convolutions (1 per
 element) and pooling (1 per element of its input). Counted in that way, RetinaNet-R50 as MMDetection builds
-it has 239.32 G at 1280 x 800, the tool's documented figure, and 250.34 G at 1333 x 800, the figure of the
+it has 239.32 G at 1280 x 800, the tool's documented metric, and 250.34 G at 1333 x 800, the metric of the
 paper's Table 1. A detector that pads its input to a multiple of 32, as MMDetection's own pipeline does, has
 251.31 G there, at 1344 x 800; torchvision's RetinaNet takes P6 from P5 and has 1.1 G less.
 """
@@ -58,11 +58,11 @@ class Complexity:
 
     @property
     def as_mmdetection(self) -> int:
-        """The figure that MMDetection's tool prints as FLOPs."""
+        """The metric that MMDetection's tool prints as FLOPs."""
         return self.multiply_adds + self.other
 
     def to_json(self) -> dict[str, Any]:
-        """All figures by name."""
+        """All metrics by name."""
         return {
             "input": list(self.input),
             "parameters": self.parameters,
@@ -88,7 +88,7 @@ class BalancingCost:
     parameters: int
 
     def to_json(self) -> dict[str, int]:
-        """All figures by name."""
+        """All metrics by name."""
         return {
             "training_multiply_adds": self.plain,
             "training_multiply_adds_balanced": self.split,

@@ -1,4 +1,4 @@
-"""From matches to figures, for any weighting of the images.
+"""From matches to metrics, for any weighting of the images.
 
 A resample of the images is a weight per image (how often it was drawn). Repeating an image n times repeats
 its detections n times next to each other in the ranking, so every count becomes a sum of weights and the

@@ -1,8 +1,8 @@
 """Which detection finds which box, by COCO's rules and by VOC's, for all images and classes at once.
 
-The figures themselves come from a library (`msbal.evaluation.coco`); what is matched here is what a library
+The metrics themselves come from a library (`msbal.evaluation.coco`); what is matched here is what a library
 does not give away cheaply: the outcome of every single detection, from which the bootstrap recomputes the
-figures for any reweighting of the images. Tests hold it against pycocotools, detection by detection.
+metrics for any reweighting of the images. Tests hold it against pycocotools, detection by detection.
 
 Shapes: D detections, G boxes of ground truth, A = 4 areas (all, small, medium, large), T = 10 IoU thresholds,
 a lane is one of the A x T combinations.

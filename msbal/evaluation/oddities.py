@@ -1,6 +1,6 @@
 """What looks wrong about predictions that can be used: signs of another format, of a file written twice.
 
-None of it changes a figure; each is a sentence for a person. Shapes: D detections.
+None of it changes a metric; each is a sentence for a person. Shapes: D detections.
 """
 
 from __future__ import annotations

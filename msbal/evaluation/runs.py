@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One set of figures and what it came from.
+    """One set of metrics and what it came from.
 
     Attributes:
         name: what to call it in a table.
-        figures: as `msbal.evaluation.evaluate` gives them; ``per_class`` may be missing.
-        data: the ground truth; None where only recorded figures are left.
+        metrics: as `msbal.evaluation.evaluate` gives them; ``per_class`` may be missing.
+        data: the ground truth; None where only recorded metrics are left.
         detections: the predictions as columns; None likewise.
         remarks: what was odd about the predictions, each a sentence.
         data_remarks: what was odd about the ground truth.
     """
 
     name: str
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     data: DetectionData | None = None
     detections: Detections | None = None
     remarks: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ def _silent_classes(found: Evaluated) -> Evaluated:
     """With a remark on classes that have boxes and no prediction."""
     missed = {
         class_: entry["boxes"]
-        for class_, entry in found.figures["per_class"].items()
+        for class_, entry in found.metrics["per_class"].items()
         if entry["boxes"] and not entry["detections"]
     }
     if not missed or not found.detections:
@@ -91,7 +91,7 @@ def _evaluated(name: str, data: DetectionData, detections: Detections, remarks_:
 
 
 def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None) -> Evaluated:
-    """Evaluate a run's predictions; where it has none yet, give the last figures that it recorded.
+    """Evaluate a run's predictions; where it has none yet, give the last metrics that it recorded.
 
     Args:
         data: the ground truth; by default the validation split that the run's spec names. The classes of the run
@@ -116,7 +116,7 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
             "wait for its first evaluation, or evaluate a checkpoint with --checkpoint and --spec",
         )
     remark = (
-        f"{run.path} has no predictions.json yet: these are the figures it recorded after iteration "
+        f"{run.path} has no predictions.json yet: these are the metrics it recorded after iteration "
         f"{recorded.get('iteration', '?')}"
     )
     return Evaluated(name, {k: v for k, v in recorded.items() if k != "iteration"}, remarks=(remark,))

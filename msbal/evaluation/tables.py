@@ -6,8 +6,8 @@ import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from msbal.evaluation.bootstrap import ALL_FIGURES, Difference
-from msbal.evaluation.coco import CLASS_FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference
+from msbal.evaluation.coco import CLASS_METRICS
 from msbal.evaluation.compare import Comparison, flat
 from msbal.evaluation.complexity import BalancingCost, Complexity
 
@@ -71,12 +71,12 @@ class Table:
 
 
 def overall(comparison: Comparison) -> Table:
-    """Every figure of every run, in per cent, each difference with its interval."""
+    """Every metric of every run, in per cent, each difference with its interval."""
     runs = comparison.runs
     header, rows = ["%", runs[0].name], []
     for run in runs[1:]:
         header += [run.name, *_difference_header(comparison)]
-    for name in ALL_FIGURES:
+    for name in ALL_METRICS:
         row = [FULL_NAMES.get(name, name), percent(flat(runs[0])[name])]
         for run, differences in zip(runs[1:], comparison.differences, strict=True):
             row += [percent(flat(run)[name]), *_difference_cells(differences[name], comparison)]
@@ -89,16 +89,16 @@ def overall(comparison: Comparison) -> Table:
 
 
 def per_class(comparison: Comparison) -> Table:
-    """One row a class: all figures of a single run, or the AP of several runs with differences."""
+    """One row a class: all metrics of a single run, or the AP of several runs with differences."""
     runs = comparison.runs
-    first = runs[0].figures.get("per_class", {})
+    first = runs[0].metrics.get("per_class", {})
     if len(runs) == 1:
-        header = ("class", "boxes", *CLASS_FIGURES, "VOC AP", "VOC AP 11-point")
+        header = ("class", "boxes", *CLASS_METRICS, "VOC AP", "VOC AP 11-point")
         rows = [
             (
                 name,
                 f"{found['boxes']:,}",
-                *(percent(found[figure]) for figure in CLASS_FIGURES),
+                *(percent(found[metric]) for metric in CLASS_METRICS),
                 percent(found["voc"]["AP"]),
                 percent(found["voc"]["AP_11"]),
             )
@@ -112,7 +112,7 @@ def per_class(comparison: Comparison) -> Table:
     for name, found in first.items():
         row = [name, f"{found['boxes']:,}", percent(found["AP"])]
         for run, differences in zip(runs[1:], comparison.class_differences, strict=True):
-            other = run.figures.get("per_class", {}).get(name, {})
+            other = run.metrics.get("per_class", {}).get(name, {})
             row += [percent(other.get("AP")), *_difference_cells(differences[name], comparison)]
         rows.append(tuple(row))
     return Table("AP per class, %", tuple(columns), tuple(rows), _notes(comparison))
@@ -144,7 +144,7 @@ def complexity(rows: list[tuple[str, Complexity, BalancingCost | None]]) -> Tabl
     notes = (
         "Of one image's forward pass. Multiply-adds are those of convolutions and matrix products (what papers "
         "call FLOPs); operations count a multiplication and an addition each. MMDetection's tool counts "
-        "multiply-adds, and normalisation, activations, biases and pooling: the figure in the paper's Table 1.",
+        "multiply-adds, and normalisation, activations, biases and pooling: the metric in the paper's Table 1.",
         "What balancing adds is counted over the forward pass of a training step, at the spec's own image size; "
         "nothing of it is left in the trained model.",
     )
@@ -154,13 +154,13 @@ def complexity(rows: list[tuple[str, Complexity, BalancingCost | None]]) -> Tabl
 def as_json(
     comparison: Comparison, costs: list[tuple[str, Complexity, BalancingCost | None]] | None = None
 ) -> dict[str, Any]:
-    """Everything in the tables, in full precision, figures in 0..1."""
+    """Everything in the tables, in full precision, metrics in 0..1."""
     data = comparison.runs[0].data
     first = comparison.runs[0].name
     described = [
         {
             "name": run.name,
-            "figures": run.figures,
+            "metrics": run.metrics,
             "remarks": list(run.remarks),
             "data_remarks": list(run.data_remarks),
         }
@@ -175,7 +175,7 @@ def as_json(
             {
                 "run": run.name,
                 "to": first,
-                "figures": {name: _plain(value) for name, value in differences.items()},
+                "metrics": {name: _plain(value) for name, value in differences.items()},
                 "per_class": {name: _plain(value) for name, value in classes.items()},
             }
             for run, differences, classes in zip(
@@ -194,7 +194,7 @@ def as_json(
 
 
 def percent(value: float | None) -> str:
-    """A figure in 0..1 as per cent with two decimals, ``-`` where undefined."""
+    """A metric in 0..1 as per cent with two decimals, ``-`` where undefined."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 

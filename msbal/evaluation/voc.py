@@ -1,4 +1,4 @@
-"""Pascal VOC's figures: average precision at IoU 0.5, as the devkit's ``VOCevaldet.m`` and ``VOCap.m`` have it.
+"""Pascal VOC's metrics: average precision at IoU 0.5, as the devkit's ``VOCevaldet.m`` and ``VOCap.m`` have it.
 
 ``mAP`` is the area under the curve of best precisions (VOC 2010 and later), ``mAP_11`` the mean of the best
 precision at the recalls 0, 0.1, ..., 1 (VOC 2007). The recalls are compared as fractions: where a recall is
@@ -20,10 +20,10 @@ def voc_average_precision(
     truth: GroundTruth, found: Detections
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """AP of each class by area and by eleven points, ``[K]`` each; NaN for a class without a box to find."""
-    return voc_figures(Curves(voc_matches(truth, found)), np.ones(len(truth.image_id), dtype=np.int64))
+    return voc_metrics(Curves(voc_matches(truth, found)), np.ones(len(truth.image_id), dtype=np.int64))
 
 
-def voc_figures(curves: Curves, weight: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def voc_metrics(curves: Curves, weight: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The same where image i counts ``weight[i]`` times."""
     totals = curves.totals(weight)
     points = curves.points(weight, totals)

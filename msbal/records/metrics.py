@@ -32,16 +32,16 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
             str(run.metrics_file),
             "damaged",
             "a run's metrics.json",
-            "delete it; the run goes on without the figures in it",
+            "delete it; the run goes on without the metrics in it",
         ) from error
 
 
 def add_evaluation(
-    run: RunDirectory, iteration: int, figures: Mapping[str, Any], final: bool
+    run: RunDirectory, iteration: int, metrics: Mapping[str, Any], final: bool
 ) -> dict[str, Any]:
     """Add one evaluation; one of the same iteration or a later one is replaced (a resumed run)."""
     metrics = read_metrics(run)
-    entry = {"iteration": iteration, **figures}
+    entry = {"iteration": iteration, **metrics}
     metrics["evaluations"] = [e for e in metrics["evaluations"] if e["iteration"] < iteration]
     metrics["evaluations"].append(entry)
     metrics["final"] = entry if final else None

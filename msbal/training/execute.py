@@ -219,15 +219,15 @@ def _evaluate(
 ) -> Mapping[str, Any]:
     assert plan.val is not None
     predictions = gather_predictions(detector, plan.val)
-    figures: Mapping[str, Any] = {}
+    metrics: Mapping[str, Any] = {}
     if rank() == 0:
-        figures = evaluate(plan.val, predictions)
+        metrics = evaluate(plan.val, predictions)
         if final:
             write_json(run.predictions_file, predictions)
-        figures = add_evaluation(run, iteration, figures, final)
-        monitor.evaluated(iteration, figures)
+        metrics = add_evaluation(run, iteration, metrics, final)
+        monitor.evaluated(iteration, metrics)
     barrier()
-    return figures
+    return metrics
 
 
 class _Agreement:

@@ -1,4 +1,4 @@
-"""How the evaluators compare: time against pycocotools, and by how much the figures differ.
+"""How the evaluators compare: time against pycocotools, and by how much the metrics differ.
 
     python tests/benchmarks/evaluation.py [--images 5000] [--resamples 20]
 
@@ -23,7 +23,7 @@ from detection_scenes import make_scenes
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
 from msbal.evaluation.bootstrap import Reweighted, resampled
-from msbal.evaluation.coco import EVALUATORS, FIGURES, accumulate
+from msbal.evaluation.coco import EVALUATORS, METRICS, accumulate
 from msbal.evaluation.columns import ground_truth
 from msbal.evaluation.predictions import sift
 
@@ -53,23 +53,23 @@ def main() -> None:
             continue
         seconds[name] = time.perf_counter() - begin
     reference = results["pycocotools"]
-    print(f"{'':18}{'seconds':>9}{'times faster':>14}  largest difference of a figure, of a precision")
+    print(f"{'':18}{'seconds':>9}{'times faster':>14}  largest difference of a metric, of a precision")
     for name in results:
-        figures = np.abs(results[name].stats - reference.stats).max()
+        metrics = np.abs(results[name].stats - reference.stats).max()
         precision = np.abs(results[name].precision - reference.precision).max()
         ratio = seconds["pycocotools"] / seconds[name]
-        print(f"{name:18}{seconds[name]:9.2f}{ratio:14.1f}  {figures:.1e}, {precision:.1e}")
+        print(f"{name:18}{seconds[name]:9.2f}{ratio:14.1f}  {metrics:.1e}, {precision:.1e}")
 
     begin = time.perf_counter()
-    figures = evaluate(data, predictions)
+    metrics = evaluate(data, predictions)
     print(
-        f"evaluate(), COCO and VOC, from a list: {time.perf_counter() - begin:.2f} s; AP {figures['AP']:.5f}"
+        f"evaluate(), COCO and VOC, from a list: {time.perf_counter() - begin:.2f} s; AP {metrics['AP']:.5f}"
     )
 
     begin = time.perf_counter()
     run = Reweighted(truth, detections)
     matched = time.perf_counter() - begin
-    own = run.figures(np.ones(len(data), dtype=np.int64))[: len(FIGURES)]
+    own = run.metrics(np.ones(len(data), dtype=np.int64))[: len(METRICS)]
     begin = time.perf_counter()
     resampled(truth, detections, arguments.resamples)
     each = (time.perf_counter() - begin - matched) / arguments.resamples

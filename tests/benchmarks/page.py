@@ -38,7 +38,7 @@ class Section:
 
     Attributes:
         script: in this folder, with its arguments.
-        text: what a reader should know before the figures.
+        text: what a reader should know before the metrics.
     """
 
     title: str
@@ -76,13 +76,13 @@ SECTIONS = (
     Section(
         "Evaluation",
         ("evaluation.py", "--images", "1000"),
-        "COCO figures from hotcoco, with those of pycocotools on the same detections as the reference.",
+        "COCO metrics from hotcoco, with those of pycocotools on the same detections as the reference.",
     ),
 )
 
 
 def machine() -> list[str]:
-    """What the figures come from."""
+    """What the metrics come from."""
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -126,7 +126,7 @@ def page(outputs: dict[str, str]) -> str:
     parts = [
         "# What balancing costs",
         "",
-        "Every figure here was printed by the command above it, in one run of",
+        "Every metric here was printed by the command above it, in one run of",
         "`python tests/benchmarks/page.py`, which writes this page. Ratios compare things that ran in turns in one",
         "process; absolute times are those of this machine.",
         "",

@@ -47,7 +47,7 @@ def write_ablation(folder: Path, **keys: Any) -> None:
     for split, count, first in (("train", 32, 0), ("val", 24, 1000)):
         _draw(folder / "squares", split, count, first)
     (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
-    spec = {"base": "base.yaml", "arms": ARMS, "seeds": 3, "figure": "AP50", **keys}
+    spec = {"base": "base.yaml", "arms": ARMS, "seeds": 3, "metric": "AP50", **keys}
     (folder / "grid.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
 
 
@@ -118,7 +118,7 @@ def starts(output: Path) -> dict[str, int]:
 
 
 def finished(output: Path) -> set[str]:
-    """The runs that have their figures."""
+    """The runs that have their metrics."""
     files = sorted((output / "runs").glob("*/*/metrics.json"))
     return {str(f.parent.relative_to(output / "runs")) for f in files if json.loads(f.read_text())["final"]}
 

@@ -38,7 +38,7 @@ def test_a_small_grid_from_the_spec_to_the_table(tmp_path: Path) -> None:
     arms = json.loads((output / "report" / "report.json").read_text())["arms"]
     assert arms["twin"]["summary"]["values"] == arms["equal"]["summary"]["values"]
     assert arms["twin"]["conclusion"]["verdict"] == "within seed noise"
-    assert "twin: the same figures as equal on every seed: within seed noise." in said
+    assert "twin: the same metrics as equal on every seed: within seed noise." in said
     for arm in arms:
         seeds = [(output / "runs" / arm / f"seed-{seed}" / "losses.csv").read_bytes() for seed in range(2)]
         assert seeds[0] != seeds[1]
@@ -54,7 +54,7 @@ def test_what_is_concluded(ablation_folder: Path, unbroken: Path) -> None:
     # Identical settings give identical runs, and those are never called a difference.
     assert arms["twin"]["summary"]["values"] == arms["equal"]["summary"]["values"]
     assert arms["twin"]["conclusion"]["verdict"] == "within seed noise"
-    assert "twin: the same figures as equal on every seed: within seed noise." in said
+    assert "twin: the same metrics as equal on every seed: within seed noise." in said
     assert arms["stuck"]["conclusion"]["verdict"] == "worse"
     assert "stuck: worse than equal" in said
     assert arms["stuck"]["conclusion"]["images_interval"][1] < 0
@@ -73,7 +73,7 @@ def test_killed_twice_and_run_again(ablation_folder: Path, unbroken: Path) -> No
     before = starts(output)
     # Then only the command: the trainings that it has started live on.
     call = ablate(folder, "--jobs", "2", output="killed")
-    # One of them young, as one that has its figures already is not waited for.
+    # One of them young, as one that has its metrics already is not waited for.
     wait_for(call, lambda: len(finished(output)) >= 5 and bool(young(output) - broken))
     os.kill(call.pid, signal.SIGKILL)
     call.wait()

@@ -70,7 +70,7 @@ def test_the_verdict_is_read_first_and_nothing_is_complained_about(opened: Any) 
 
 
 def test_every_run_is_a_dot_at_its_place(opened: Any) -> None:
-    (plot,) = find(opened, "section[aria-labelledby=h-figures] .drawing")
+    (plot,) = find(opened, "section[aria-labelledby=h-metrics] .drawing")
     dots = plot.find_elements(By.CSS_SELECTOR, ".seed")
     # lr-0 is far beyond the others: an arrow, no dots.
     assert len(dots) == 3 * 5

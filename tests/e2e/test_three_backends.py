@@ -124,7 +124,7 @@ def test_the_same_columns_of_losses(runs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("file", ["metrics.json", "predictions.json"])
-def test_the_same_shape_of_figures(runs: dict[str, Path], file: str) -> None:
+def test_the_same_shape_of_metrics(runs: dict[str, Path], file: str) -> None:
     shapes = {name: shape(json.loads((run / file).read_text())) for name, run in runs.items()}
     if file == "predictions.json":
         shapes = {name: found or shapes["detectron2"] for name, found in shapes.items()}

@@ -64,7 +64,7 @@ def specs(folder: Path, data: Path | None, device: str) -> Path:
         "arms": {name: {"balance.strategy": name} for name in ("equal", "rlo")},
         "seeds": 6 if device == "cuda" else 2,
         "baseline": "equal",
-        "figure": "AP",
+        "metric": "AP",
         "gain": 0.005,
         "output": str(folder / "grid"),
     }

@@ -67,7 +67,7 @@ def _measure(spec: RunSpec) -> Complexity:
     data = load(spec.data, "val")
     assert data is not None  # make_grid has refused arms without
     detector = load_backend(spec.backend).build(bare, data.classes)
-    # MMDetection's pads the image to 1344 x 800; papers' figures are of 1333 x 800, as its tool was then.
+    # MMDetection's pads the image to 1344 x 800; papers' metrics are of 1333 x 800, as its tool was then.
     for part in detector.model.modules():
         if hasattr(part, "pad_size_divisor"):
             part.pad_size_divisor = 1  # type: ignore[assignment]

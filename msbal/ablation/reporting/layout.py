@@ -1,4 +1,4 @@
-"""The ablation spec's ``table:`` section: measured figures in the shape of a paper's table."""
+"""The ablation spec's ``table:`` section: measured metrics in the shape of a paper's table."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Collection
 from pydantic import Field, model_validator
 
 from msbal.errors import SpecError, suggest
-from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.spec.base import SpecModel
 
 COST = "GFLOPs"
-COLUMNS = (*ALL_FIGURES, COST)
+COLUMNS = (*ALL_METRICS, COST)
 
 
 class TableRow(SpecModel):
@@ -22,7 +22,7 @@ class TableRow(SpecModel):
     )
     labels: tuple[str, ...] = Field((), description="A text for each of the table's `labels`.")
     published: tuple[float | None, ...] = Field(
-        (), description="The paper's figure for each of the table's `columns`: per cent, or GFLOPs."
+        (), description="The paper's metric for each of the table's `columns`: per cent, or GFLOPs."
     )
 
 
@@ -55,7 +55,7 @@ class TableLayout(SpecModel):
                 )
             if row.published and len(row.published) != len(self.columns):
                 raise ValueError(
-                    f"row {number} should have {len(self.columns)} published figures, null where the paper has "
+                    f"row {number} should have {len(self.columns)} published metrics, null where the paper has "
                     f"none. Found {list(row.published)}"
                 )
         return self
@@ -73,7 +73,7 @@ def check_arms(layout: TableLayout | None, arms: Collection[str]) -> None:
 
 
 def layout_of_published(published: dict[str, dict[str, float]], arms: Collection[str]) -> TableLayout:
-    """The plain table of an ablation that gives published figures by arm and no layout."""
+    """The plain table of an ablation that gives published metrics by arm and no layout."""
     columns = tuple(dict.fromkeys(name for row in published.values() for name in row))
     rows = [
         TableRow(

@@ -1,4 +1,4 @@
-"""Figures in 0..1 as texts in per cent."""
+"""Metrics in 0..1 as texts in per cent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msbal.ablation.statistics import Summary
 
 
 def points(value: float | None) -> str:
-    """A figure in 0..1 as per cent."""
+    """A metric in 0..1 as per cent."""
     return "-" if value is None else f"{100 * value:.2f}"
 
 

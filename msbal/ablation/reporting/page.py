@@ -27,7 +27,7 @@ from msbal.plotting.style import level_colors
 from msbal.records import RunDirectory
 
 MARKS = {"better": "▲", "worse": "▼", "within seed noise": "≈", "unknown": "?"}
-PAPER = {"table": "As in the paper", "published": "Beside the published figures"}
+PAPER = {"table": "As in the paper", "published": "Beside the published metrics"}
 PALETTE = "paper"
 SIZES = ("AP_S", "AP_M", "AP_L")
 
@@ -46,10 +46,10 @@ def render_page(
 
     Args:
         tables: by file name, as the other formats have them.
-        layout: where published figures come from.
+        layout: where published metrics come from.
     """
     name = grid.output.name
-    figure = FULL_NAMES.get(ablation.figure, ablation.figure)
+    metric = FULL_NAMES.get(ablation.metric, ablation.metric)
     levels = merge_names([list(weights) for weights in outcomes.weights.values()])
     colors = level_colors(levels, PALETTE)
     far = plots.far_out(conclusions)
@@ -57,7 +57,7 @@ def render_page(
         "title": html.escape(f"Ablation {name}"),
         "style": _part("msbal.plotting", "page.css") + _part("msbal.ablation.reporting", "page.css"),
         "script": _part("msbal.ablation.reporting", "page.js"),
-        "headline": html.escape(headline(conclusions, ablation.figure)),
+        "headline": html.escape(headline(conclusions, ablation.metric)),
         "facts": "".join(_fact(*fact) for fact in _facts(ablation, grid, outcomes)),
         "notes": _notes(grid, outcomes, smoke),
         "verdicts": "".join(_verdict(conclusion) for conclusion in conclusions.values()),
@@ -65,8 +65,8 @@ def render_page(
         "paper": "".join(
             _section(key, title, html_table(tables[key], key)) for key, title in PAPER.items() if key in tables
         ),
-        "differences": _differences(figure, ablation, grid, conclusions),
-        "figures": _figures(figure, ablation, grid, summaries, layout, far, smoke),
+        "differences": _differences(metric, ablation, grid, conclusions),
+        "metrics": _metrics(metric, ablation, grid, summaries, layout, far, smoke),
         "sizes": _sizes(grid, outcomes, colors, far) + html_table(tables["sizes"], "sizes"),
         "courses": _courses(outcomes),
         "runs": html_table(tables["runs"], "runs"),
@@ -79,14 +79,14 @@ def render_page(
 def _facts(ablation: AblationSpec, grid: Grid, outcomes: Outcomes) -> list[tuple[str, str]]:
     """What was run, in short."""
     specs = [next(cell.spec for cell in grid.cells if cell.arm == arm) for arm in grid.arms]
-    done = sum(len(runs) for runs in outcomes.figures.values())
+    done = sum(len(runs) for runs in outcomes.metrics.values())
     models = dict.fromkeys(_model_name(spec.model) for spec in specs)
     data = dict.fromkeys(_data_name(spec.data) for spec in specs)
     return [
         ("arms", str(len(grid.arms))),
         ("seeds", _shortened(map(str, grid.seeds), 10)),
         ("runs", f"{done} of {len(grid)} finished"),
-        ("figure", FULL_NAMES.get(ablation.figure, ablation.figure)),
+        ("metric", FULL_NAMES.get(ablation.metric, ablation.metric)),
         ("baseline", ", ".join(grid.groups) if len(grid.groups) <= 3 else f"{len(grid.groups)}, one a block"),
         ("model", _shortened(models, 3)),
         ("backend", ", ".join(dict.fromkeys(spec.backend for spec in specs))),
@@ -117,8 +117,8 @@ def _shortened(words: Iterable[str], most: int) -> str:
 def _notes(grid: Grid, outcomes: Outcomes, smoke: bool) -> str:
     notes = []
     if smoke:
-        notes.append("A smoke run: everything was shrunk to try the whole out. Its figures mean nothing.")
-    missing = len(grid) - sum(len(runs) for runs in outcomes.figures.values())
+        notes.append("A smoke run: everything was shrunk to try the whole out. Its metrics mean nothing.")
+    missing = len(grid) - sum(len(runs) for runs in outcomes.metrics.values())
     if missing:
         notes.append(f"{missing} of {len(grid)} runs are not finished; what is said here may still change.")
     return "".join(f'<div class="note">{html.escape(note)}</div>' for note in notes)
@@ -134,9 +134,9 @@ def _verdict(conclusion: Conclusion) -> str:
 
 
 def _differences(
-    figure: str, ablation: AblationSpec, grid: Grid, conclusions: Mapping[str, Conclusion]
+    metric: str, ablation: AblationSpec, grid: Grid, conclusions: Mapping[str, Conclusion]
 ) -> str:
-    drawn = plots.differences(ablation.figure, conclusions, grid.baselines)
+    drawn = plots.differences(ablation.metric, conclusions, grid.baselines)
     if not drawn:
         return ""
     boot = any(conclusion.images is not None for conclusion in conclusions.values())
@@ -148,11 +148,11 @@ def _differences(
         says += " An arrow at the edge is an arm far beyond the scale."
     if boot:
         says += " The thin line below draws seeds and images anew."
-    return _section("differences", f"{figure}: difference to the baseline", _card(drawn, says))
+    return _section("differences", f"{metric}: difference to the baseline", _card(drawn, says))
 
 
-def _figures(
-    figure: str,
+def _metrics(
+    metric: str,
     ablation: AblationSpec,
     grid: Grid,
     summaries: Mapping[str, Summary],
@@ -161,11 +161,11 @@ def _figures(
     smoke: bool,
 ) -> str:
     published = {}
-    if layout is not None and ablation.figure in layout.columns and not smoke:
-        place = layout.columns.index(ablation.figure)
+    if layout is not None and ablation.metric in layout.columns and not smoke:
+        place = layout.columns.index(ablation.metric)
         rows = {row.arm: row.published[place] for row in layout.rows if row.arm and row.published}
         published = {arm: value for arm, value in rows.items() if arm and value is not None}
-    drawn = plots.figures(ablation.figure, summaries, published, grid.baselines, far)
+    drawn = plots.metrics(ablation.metric, summaries, published, grid.baselines, far)
     if not drawn:
         return ""
     says = (
@@ -173,21 +173,21 @@ def _figures(
         "Thin lines lead from each run to that of its baseline with the same seed."
     )
     if published:
-        says += " Triangles are published figures."
-    return _section("figures", f"{figure} of each arm, %", _card(drawn, says))
+        says += " Triangles are published metrics."
+    return _section("metrics", f"{metric} of each arm, %", _card(drawn, says))
 
 
 def _sizes(grid: Grid, outcomes: Outcomes, colors: Mapping[str, str], far: frozenset[str]) -> str:
-    values = {figure: outcomes.values(figure) for figure in SIZES}
+    values = {metric: outcomes.values(metric) for metric in SIZES}
     pairs = {}
     for arm in grid.arms:
         base = grid.baselines[arm]
-        if arm == base or not outcomes.figures[arm]:
+        if arm == base or not outcomes.metrics[arm]:
             continue
-        by_figure = {f: pair(summarize(values[f][base]), summarize(values[f][arm])) for f in SIZES}
+        by_metric = {f: pair(summarize(values[f][base]), summarize(values[f][arm])) for f in SIZES}
         # A data set without large objects has no AP_L.
-        pairs[arm] = {f: paired for f, paired in by_figure.items() if paired.n}
-    pairs = {arm: by_figure for arm, by_figure in pairs.items() if by_figure}
+        pairs[arm] = {f: paired for f, paired in by_metric.items() if paired.n}
+    pairs = {arm: by_metric for arm, by_metric in pairs.items() if by_metric}
     left = plots.sizes({arm: pairs[arm] for arm in pairs if arm not in far})
     for arm in far & set(pairs):
         left |= plots.sizes({arm: pairs[arm]})

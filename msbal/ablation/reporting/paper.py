@@ -1,4 +1,4 @@
-"""The paper's table once more, its figures beside the measured ones."""
+"""The paper's table once more, its metrics beside the measured ones."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def paper_table(
     layout: TableLayout,
     grid: Grid,
     outcomes: Outcomes,
-    figure: str,
+    metric: str,
     conclusions: Mapping[str, Conclusion],
     costs: Mapping[str, Complexity],
     smoke: bool = False,
 ) -> SpannedTable:
-    """The measured figures in the paper's shape.
+    """The measured metrics in the paper's shape.
 
     Args:
-        figure: what the verdict is about, and the differences.
+        metric: what the verdict is about, and the differences.
         conclusions: by arm that is no baseline.
         costs: by arm, where ``GFLOPs`` is a column.
-        smoke: the runs were shrunk, so that no figure is meant to match.
+        smoke: the runs were shrunk, so that no metric is meant to match.
     """
     rows = layout.rows
     columns = [_Column(name, "", [row.labels[i] for row in rows]) for i, name in enumerate(layout.labels)]
@@ -60,7 +60,7 @@ def paper_table(
             measured = {arm: summarize(values) for arm, values in outcomes.values(name).items()}
             cells = [_measured(measured, row) for row in rows]
         columns.append(_Column("measured" if there else title, title if there else "", cells))
-    columns += _differences(layout, grid, figure, conclusions)
+    columns += _differences(layout, grid, metric, conclusions)
     starts = [n for n, row in enumerate(rows) if n and _begins_block(rows, n, grid)]
     return SpannedTable(
         layout.title,
@@ -90,16 +90,16 @@ def _ticks(rows: tuple[TableRow, ...], grid: Grid) -> list[_Column]:
 
 
 def _differences(
-    layout: TableLayout, grid: Grid, figure: str, conclusions: Mapping[str, Conclusion]
+    layout: TableLayout, grid: Grid, metric: str, conclusions: Mapping[str, Conclusion]
 ) -> list[_Column]:
     """The differences to each row's baseline; none where no row has another for a baseline."""
     rows = layout.rows
     if not any(row.arm in conclusions for row in rows):
         return []
-    above = f"difference in {FULL_NAMES.get(figure, figure)}"
+    above = f"difference in {FULL_NAMES.get(metric, metric)}"
     columns = []
-    if figure in layout.columns:
-        place = layout.columns.index(figure)
+    if metric in layout.columns:
+        place = layout.columns.index(metric)
         published = {row.arm: _published(row, place) for row in rows if row.arm is not None}
         cells = []
         for row in rows:
@@ -129,7 +129,7 @@ def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smo
     n = len(grid.seeds)
     notes = [f"Measured: mean ± standard deviation over {n} seed{'s' if n != 1 else ''}, in per cent."]
     if any(row.arm is None for row in layout.rows):
-        notes.append("Rows without measured figures are cited, not run.")
+        notes.append("Rows without measured metrics are cited, not run.")
     inputs = sorted({cost.input for cost in costs.values()})
     if COST in layout.columns and inputs:
         sizes = ", ".join(f"{width} x {height}" for _, _, height, width in inputs)
@@ -138,7 +138,7 @@ def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smo
             f"in, it has {sizes}."
         )
     if smoke:
-        notes.append("A smoke run: the measured figures are not meant to match.")
+        notes.append("A smoke run: the measured metrics are not meant to match.")
     return notes
 
 

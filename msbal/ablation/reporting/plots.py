@@ -1,4 +1,4 @@
-"""The page's plots. Figures are in 0..1, and shown in points (per cent)."""
+"""The page's plots. Metrics are in 0..1, and shown in points (per cent)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def far_out(conclusions: Mapping[str, Conclusion]) -> frozenset[str]:
     return frozenset(arm for arm, size in sizes.items() if size > limit)
 
 
-def differences(figure: str, conclusions: Mapping[str, Conclusion], baselines: Mapping[str, str]) -> str:
+def differences(metric: str, conclusions: Mapping[str, Conclusion], baselines: Mapping[str, str]) -> str:
     """Each arm less its baseline: a dot a seed, the mean, the t interval, and the bootstrap's below it."""
     shown = [c for c in conclusions.values() if c.paired.mean is not None]
     if not shown:
@@ -61,7 +61,7 @@ def differences(figure: str, conclusions: Mapping[str, Conclusion], baselines: M
             parts.append(_beyond(paired.mean or 0.0, y, kind))
         else:
             parts += _paired(paired, scale, y, kind, found.images)
-    name = FULL_NAMES.get(figure, figure)
+    name = FULL_NAMES.get(metric, metric)
     return svg.drawing(
         f"Differences in {name} to the baseline, points: "
         + "; ".join(f"{c.arm} {signed(c.paired.mean)} ({span(c.paired.low, c.paired.high)})" for c in shown),
@@ -70,17 +70,17 @@ def differences(figure: str, conclusions: Mapping[str, Conclusion], baselines: M
     )
 
 
-def figures(
-    figure: str,
+def metrics(
+    metric: str,
     summaries: Mapping[str, Summary],
     published: Mapping[str, float],
     baselines: Mapping[str, str],
     far: Collection[str] = (),
 ) -> str:
-    """Each arm's figure: a dot a seed, the mean, and a thin line from each seed's baseline to it.
+    """Each arm's metric: a dot a seed, the mean, and a thin line from each seed's baseline to it.
 
     Args:
-        published: by arm, a paper's figure in per cent.
+        published: by arm, a paper's metric in per cent.
         far: arms that the scale leaves out.
     """
     shown = [arm for arm in summaries if summaries[arm].n]
@@ -122,37 +122,37 @@ def figures(
         if arm in published:
             title = f"{arm}: published {published[arm]:g}"
             parts.append(svg.mark(scale.at(published[arm]), y - 8, TRIANGLE, "published", title))
-    name = FULL_NAMES.get(figure, figure)
+    name = FULL_NAMES.get(metric, metric)
     said = "; ".join(f"{arm} {points(summaries[arm].mean)}" for arm in shown)
     return svg.drawing(f"{name} of each arm, per cent: {said}", bottom + AXIS, parts)
 
 
 def sizes(pairs: Mapping[str, Mapping[str, Paired]]) -> dict[str, str]:
-    """By arm, its differences in the figures by object size, all on one scale.
+    """By arm, its differences in the metrics by object size, all on one scale.
 
     Args:
-        pairs: by arm and figure; arms that are far out are better given in a call of their own.
+        pairs: by arm and metric; arms that are far out are better given in a call of their own.
     """
     values = [
         100 * value
-        for by_figure in pairs.values()
-        for paired in by_figure.values()
+        for by_metric in pairs.values()
+        for paired in by_metric.values()
         for value in (*paired.differences.values(), paired.low, paired.high)
         if value is not None
     ]
     scale = svg.scale_of(values, around=0.0, narrowest=0.2)
     drawn = {}
-    for arm, by_figure in pairs.items():
+    for arm, by_metric in pairs.items():
         parts, step = [], 40.0
-        parts += svg.axis(scale, 0, step * len(by_figure), zero=0.0)
-        for n, (figure, paired) in enumerate(by_figure.items()):
-            parts.append(svg.text(0, step * n + 12, SIZE_NAMES.get(figure, figure), "name small"))
+        parts += svg.axis(scale, 0, step * len(by_metric), zero=0.0)
+        for n, (metric, paired) in enumerate(by_metric.items()):
+            parts.append(svg.text(0, step * n + 12, SIZE_NAMES.get(metric, metric), "name small"))
             parts.append(_right(step * n + 12, signed(paired.mean), ""))
             if paired.mean is not None:
                 parts += _paired(paired, scale, step * n + 28, "v-plain", None)
-        said = ", ".join(f"{figure} {signed(paired.mean)}" for figure, paired in by_figure.items())
+        said = ", ".join(f"{metric} {signed(paired.mean)}" for metric, paired in by_metric.items())
         drawn[arm] = svg.drawing(
-            f"{arm}: differences by object size, points: {said}", step * len(by_figure) + AXIS, parts
+            f"{arm}: differences by object size, points: {said}", step * len(by_metric) + AXIS, parts
         )
     return drawn
 

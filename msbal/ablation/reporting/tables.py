@@ -1,16 +1,16 @@
-"""The tables that every ablation has: the comparison, the figures by object size, all runs."""
+"""The tables that every ablation has: the comparison, the metrics by object size, all runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msbal.ablation.cells import figure_in
+from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid
 from msbal.ablation.reporting.numbers import mean_and_sd, points, signed, span
 from msbal.ablation.reporting.spanned import SpannedTable
 from msbal.ablation.statistics import Conclusion, Summary, pair, summarize
-from msbal.evaluation.bootstrap import ALL_FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.tables import FULL_NAMES, Table
 from msbal.plotting.series import merge_names
 
@@ -18,21 +18,21 @@ SIZES = ("AP", "AP_S", "AP_M", "AP_L")
 
 
 def comparison(
-    figure: str,
+    metric: str,
     grid: Grid,
     summaries: Mapping[str, Summary],
     conclusions: Mapping[str, Conclusion],
     gain: float,
     notes: tuple[str, ...],
 ) -> Table:
-    """Mean, spread and verdict of each arm in the one figure; a block for each baseline.
+    """Mean, spread and verdict of each arm in the one metric; a block for each baseline.
 
     Args:
         gain: that `seeds_needed` is for, 0..1.
     """
     boot = any(conclusion.images is not None for conclusion in conclusions.values())
     header = [
-        "arm", "n", f"{FULL_NAMES.get(figure, figure)}, %", "sd", "difference", "95 % interval", "p (Holm)",
+        "arm", "n", f"{FULL_NAMES.get(metric, metric)}, %", "sd", "difference", "95 % interval", "p (Holm)",
         *(["seeds and images"] if boot else []), "seeds needed", "verdict",
     ]  # fmt: skip
     rows: list[tuple[str, ...]] = []
@@ -83,11 +83,11 @@ def comparison(
 
 
 def sizes(grid: Grid, outcomes: Outcomes) -> Table:
-    """The figures by object size, beside the weights that the levels got."""
+    """The metrics by object size, beside the weights that the levels got."""
     levels = merge_names([list(weights) for weights in outcomes.weights.values()])
-    by_figure = {
-        figure: {arm: summarize(values) for arm, values in outcomes.values(figure).items()}
-        for figure in SIZES
+    by_metric = {
+        metric: {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
+        for metric in SIZES
     }
     rows: list[tuple[str, ...]] = []
     rules: list[int] = []
@@ -96,18 +96,18 @@ def sizes(grid: Grid, outcomes: Outcomes) -> Table:
             rules.append(len(rows))
         row = [arm]
         base = grid.baselines[arm]
-        for figure in SIZES:
-            row.append(mean_and_sd(by_figure[figure][arm]))
-            if figure != "AP":
-                difference = pair(by_figure[figure][base], by_figure[figure][arm]).mean
+        for metric in SIZES:
+            row.append(mean_and_sd(by_metric[metric][arm]))
+            if metric != "AP":
+                difference = pair(by_metric[metric][base], by_metric[metric][arm]).mean
                 row.append("-" if arm == base else signed(difference))
         weights = outcomes.weights.get(arm, {})
         row += [f"{weights[level]:.3f}" if level in weights else "-" for level in levels]
         rows.append(tuple(row))
     header, above = ["arm", "AP"], ["", ""]
-    for figure in SIZES[1:]:
-        header += [figure, f"{figure} difference"]
-        above += [figure, figure]
+    for metric in SIZES[1:]:
+        header += [metric, f"{metric} difference"]
+        above += [metric, metric]
     header += [f"weight {level}" for level in levels]
     above += ["weight"] * len(levels)
     return SpannedTable(
@@ -116,7 +116,7 @@ def sizes(grid: Grid, outcomes: Outcomes) -> Table:
         tuple(rows),
         (
             "Mean ± standard deviation over the seeds. These differences are not tested: the verdict is on one "
-            "figure, chosen beforehand.",
+            "metric, chosen beforehand.",
         ),
         above=tuple(above),
         rules=tuple(rules),
@@ -124,13 +124,13 @@ def sizes(grid: Grid, outcomes: Outcomes) -> Table:
 
 
 def runs(grid: Grid, outcomes: Outcomes) -> Table:
-    """Every finished run's figures."""
+    """Every finished run's metrics."""
     rows = [
-        (arm, str(seed), *(points(figure_in(found, name)) for name in ALL_FIGURES))
+        (arm, str(seed), *(points(metric_in(found, name)) for name in ALL_METRICS))
         for arm in grid.arms
-        for seed, found in outcomes.figures[arm].items()
+        for seed, found in outcomes.metrics[arm].items()
     ]
-    return Table("All runs, %", ("arm", "seed", *(FULL_NAMES.get(n, n) for n in ALL_FIGURES)), tuple(rows))
+    return Table("All runs, %", ("arm", "seed", *(FULL_NAMES.get(n, n) for n in ALL_METRICS)), tuple(rows))
 
 
 def _in_blocks(grid: Grid) -> list[tuple[str, bool]]:

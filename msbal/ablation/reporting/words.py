@@ -8,14 +8,14 @@ from msbal.ablation.statistics import Conclusion
 from msbal.evaluation.tables import FULL_NAMES
 
 
-def headline(conclusions: Mapping[str, Conclusion], figure: str) -> str:
+def headline(conclusions: Mapping[str, Conclusion], metric: str) -> str:
     """Which arms differ, by name; an arm that is within seed noise is never said to be equal."""
     by_verdict: dict[str, list[str]] = {}
     for conclusion in conclusions.values():
         by_verdict.setdefault(conclusion.verdict, []).append(conclusion.arm)
     if not conclusions:
         return "There is only the baseline: nothing is compared."
-    name = FULL_NAMES.get(figure, figure)
+    name = FULL_NAMES.get(metric, metric)
     said = []
     for verdict in ("better", "worse"):
         if verdict in by_verdict:

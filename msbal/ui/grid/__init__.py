@@ -49,10 +49,10 @@ class GridMonitor(Protocol):
         """The end; the last view stays on the screen."""
 
 
-def make_grid(mode: Mode, console: Console, title: str = "", figure: str = "AP") -> GridMonitor:
-    """The grid view for a console; `mode` as in `make_monitor`, `figure` what to call the numbers."""
+def make_grid(mode: Mode, console: Console, title: str = "", metric: str = "AP") -> GridMonitor:
+    """The grid view for a console; `mode` as in `make_monitor`, `metric` what to call the numbers."""
     if mode == "quiet":
         return QuietGrid(console)
     if mode != "plain" and can_be_live(console):
-        return LiveGrid(console, title, figure=figure)
-    return PlainGrid(console, title, figure=figure)
+        return LiveGrid(console, title, metric=metric)
+    return PlainGrid(console, title, metric=metric)

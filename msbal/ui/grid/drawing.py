@@ -131,7 +131,7 @@ def _header(grid: Grid, name_width: int, each: int, mean_width: int) -> Text:
     else:
         line += "  done"
     if mean_width:
-        line += f"  {f'mean {grid.figure} (n)':>{mean_width}}"
+        line += f"  {f'mean {grid.metric} (n)':>{mean_width}}"
     return Text(line, style="bold grey50")
 
 

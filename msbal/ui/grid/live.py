@@ -23,11 +23,11 @@ class LiveGrid:
         console: Console,
         title: str = "",
         clock: Callable[[], float] = time.monotonic,
-        figure: str = "AP",
+        metric: str = "AP",
     ) -> None:
         self._console, self._title = console, title
         self._look = Look.of(console)
-        self._grid = Grid(clock, figure)
+        self._grid = Grid(clock, metric)
         self._screen: Screen | None = None
 
     def planned(self, arms: Sequence[str], seeds: Sequence[int]) -> None:

@@ -23,10 +23,10 @@ class PlainGrid:
         console: Console,
         title: str = "",
         clock: Callable[[], float] = time.monotonic,
-        figure: str = "AP",
+        metric: str = "AP",
     ) -> None:
         self._console, self._title = console, title
-        self._grid = Grid(clock, figure)
+        self._grid = Grid(clock, metric)
         self._next = 0.0
 
     def planned(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
@@ -63,7 +63,7 @@ class PlainGrid:
         if run.progress is not None:
             parts.append(f"{100 * run.progress:.0f}%")
         if run.ap is not None:
-            parts.append(f"{grid.figure} {run.ap:.4f}")
+            parts.append(f"{grid.metric} {run.ap:.4f}")
         if run.seconds is not None:
             parts.append(f"took {duration(run.seconds)}")
         self._print("run", *parts, self._counts())
@@ -86,7 +86,7 @@ class PlainGrid:
             self._print(
                 "arm",
                 f"{one_line(arm):<{width}}",
-                f"mean {grid.figure} {mean}",
+                f"mean {grid.metric} {mean}",
                 f"{failed} failed" if failed else "",
             )
         self._print("end", self._counts(), f"after {duration(grid.clock() - grid.begun)}")

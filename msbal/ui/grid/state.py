@@ -27,8 +27,8 @@ class Run:
 class Grid:
     """The state of all runs."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, figure: str = "AP") -> None:
-        self.clock, self.figure = clock, figure
+    def __init__(self, clock: Callable[[], float] = time.monotonic, metric: str = "AP") -> None:
+        self.clock, self.metric = clock, metric
         self.lock = Lock()
         self.arms: list[str] = []
         self.seeds: list[int] = []

@@ -1,4 +1,4 @@
-"""A grid whose runs are all finished, without training: figures drawn from a seed, records of the real engine."""
+"""A grid whose runs are all finished, without training: metrics drawn from a seed, records of the real engine."""
 
 from __future__ import annotations
 

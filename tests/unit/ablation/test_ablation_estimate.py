@@ -81,7 +81,7 @@ def test_the_command_prints_the_grid_and_writes_nothing(
     assert rows["plain"][1:6] == ["new", "new", "new", "equal", "4"]
     assert re.fullmatch(r"\d+\.\d{3}", rows["plain"][6])
     assert re.search(r"6 of 6 runs to do: about \d+:\d\d:\d\d with --jobs 2", out)
-    assert "baseline plain, figure AP, output out" in out
+    assert "baseline plain, metric AP, output out" in out
     # What is finished is no longer counted, and a changed run is seen, but nothing is touched.
     assert run(["ablate", "mine.yaml", "--quiet", "--set", "seeds=1"]) == 0
     capsys.readouterr()

@@ -91,7 +91,7 @@ def test_smoke_shrinks_the_base_and_leaves_the_arms(ablation: Callable[..., Any]
         ({"arms": BOTH, "seeds": [1, 1]}, "different seeds"),
         ({"arms": BOTH, "seeds": 0}, "1 to 1000"),
         ({"arms": BOTH, "seeds": []}, "seeds"),
-        ({"arms": BOTH, "figure": "APs"}, "known: AP"),
+        ({"arms": BOTH, "metric": "APs"}, "known: AP"),
         ({"arms": BOTH, "publisched": {}}, "did you mean `published`"),
         ({"arms": BOTH, "published": {"none": {"AP": 1.0}}}, "`none` is no arm"),
         ({"axes": {"seed": [1, 2]}}, "`seeds` does that"),
@@ -112,7 +112,7 @@ def test_a_mistake_is_one_line_that_names_it(grid: Make, keys: dict[str, Any], s
     assert "\n" not in str(caught.value)
 
 
-def test_no_figures_no_comparison(grid: Make, tmp_path: Path) -> None:
+def test_no_metrics_no_comparison(grid: Make, tmp_path: Path) -> None:
     coco = {"format": "coco", "root": str(tmp_path), "train": {"annotations": "a.json"}}
     with pytest.raises(SpecError, match="nothing to evaluate on"):
         grid(arms={"one": {"data": coco}})

@@ -69,7 +69,7 @@ def test_from_the_spec_to_the_report(
 ) -> None:
     assert command("--plain", "--jobs", "2") == 0
     said = capsys.readouterr().out
-    assert "same: the same figures as plain on every seed: within seed noise." in said
+    assert "same: the same metrics as plain on every seed: within seed noise." in said
     assert "better: better than plain, +10.00 points over 3 seeds" in said
     folder = tmp_path / "out" / "report"
     names = {

@@ -125,9 +125,9 @@ def test_each_detector_is_compared_to_itself(second: Any) -> None:
 def test_a_column_that_the_paper_does_not_have_is_measured_only(tmp_path: Path) -> None:
     rows = [{"arm": "equal"}, {"arm": "rlo", "published": [None, 80.1]}]
     table = {"title": "VOC", "columns": ["mAP", "mAP_11"], "rows": rows}
-    ablation, grid = finished(tmp_path, table=table, figure="mAP_11", seeds=2, intervals=3)
+    ablation, grid = finished(tmp_path, table=table, metric="mAP_11", seeds=2, intervals=3)
     made = table_of(report_of(ablation, grid))
-    # The baseline has no published figure either: no published difference.
+    # The baseline has no published metric either: no published difference.
     assert made.header == (
         "VOC mAP", "VOC mAP 11-point published", "VOC mAP 11-point measured",
         "difference in VOC mAP 11-point measured", "difference in VOC mAP 11-point 95 % interval", "verdict",
@@ -142,7 +142,7 @@ def test_a_column_that_the_paper_does_not_have_is_measured_only(tmp_path: Path) 
         ({"rows": [{"arm": "none"}]}, "table.rows, row 1: `none` is no arm"),
         ({"rows": [{"arm": "equal"}, {"arm": "equal"}]}, "two rows are of arm `equal`"),
         ({"rows": [{"arm": "equal", "labels": ["x"]}]}, "row 1 should have 0 labels. Found ['x']"),
-        ({"rows": [{"arm": "equal", "published": [1.0]}]}, "row 1 should have 2 published figures"),
+        ({"rows": [{"arm": "equal", "published": [1.0]}]}, "row 1 should have 2 published metrics"),
         ({"rows": []}, "table.rows"),
     ],
 )
@@ -154,10 +154,10 @@ def test_a_layout_that_does_not_fit_is_refused(
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_published_figures_are_given_once_and_known(ablation: Callable[..., Any]) -> None:
+def test_published_metrics_are_given_once_and_known(ablation: Callable[..., Any]) -> None:
     with pytest.raises(SpecError, match="exclude each other"):
         ablation(arms=ACTIONS, table=FIRST, published={"equal": {"AP": 1.0}})
-    with pytest.raises(SpecError, match=r"`GFLOPS` is no figure; did you mean `GFLOPs`"):
+    with pytest.raises(SpecError, match=r"`GFLOPS` is no metric; did you mean `GFLOPs`"):
         ablation(arms=ACTIONS, published={"equal": {"GFLOPS": 1.0}})
 
 

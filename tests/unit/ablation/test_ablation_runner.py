@@ -61,8 +61,8 @@ def test_every_cell_runs_once_and_is_kept_afterwards(
     again = run(made, jobs=jobs)
     assert len(starts(made)) == 4
     assert {tuple(states) for states in watcher.states.values()} == {("kept",)}
-    assert again.findings[3].figures is not None
-    assert again.findings[3].figures["AP"] == pytest.approx(0.21)
+    assert again.findings[3].metrics is not None
+    assert again.findings[3].metrics["AP"] == pytest.approx(0.21)
 
 
 def test_more_seeds_run_only_the_new_ones(grid: Make, run: Callable[..., Result]) -> None:

@@ -182,9 +182,9 @@ def test_other_images_are_mentioned_where_they_could_turn_it() -> None:
     assert "With other images too it could be otherwise" in found.words
 
 
-figures = st.floats(0, 1).map(lambda value: round(value, 4))
+metrics = st.floats(0, 1).map(lambda value: round(value, 4))
 pairs = st.integers(2, 8).flatmap(
-    lambda n: st.tuples(st.lists(figures, min_size=n, max_size=n), st.lists(figures, min_size=n, max_size=n))
+    lambda n: st.tuples(st.lists(metrics, min_size=n, max_size=n), st.lists(metrics, min_size=n, max_size=n))
 )
 OPPOSITE = {"better": "worse", "worse": "better"}
 
@@ -203,7 +203,7 @@ def test_to_swap_arm_and_baseline_turns_the_sign_and_nothing_else(both: tuple[li
         )  # fmt: skip
 
 
-@given(st.lists(figures, min_size=1, max_size=8), st.integers(1, 5))
+@given(st.lists(metrics, min_size=1, max_size=8), st.integers(1, 5))
 def test_identical_arms_are_never_different(values: list[float], arms: int) -> None:
     same = summarize(dict(enumerate(values)))
     found = conclude({f"arm {i}": same for i in range(arms + 1)}, "arm 0", 0.005)

@@ -42,7 +42,7 @@ def test_every_row_that_is_run_is_an_arm_and_every_arm_a_row(name: str) -> None:
     assert ablation.table is not None
     assert [row.arm for row in ablation.table.rows if row.arm] == list(grid.arms)
     assert len(grid.seeds) >= 3 and len(grid) == len(grid.arms) * len(grid.seeds)
-    assert ablation.figure in ablation.table.columns
+    assert ablation.metric in ablation.table.columns
 
 
 def test_table_1_has_the_papers_actions() -> None:
@@ -73,7 +73,7 @@ def test_table_3_trains_on_07_and_12_and_evaluates_on_07() -> None:
     ablation, grid = load("table3")
     data = first(grid, "rlo").data
     assert data.train.sets == ("VOC2007/trainval", "VOC2012/trainval") and data.val.sets == ("VOC2007/test",)
-    assert ablation.figure == "mAP_11"
+    assert ablation.metric == "mAP_11"
 
 
 @pytest.mark.parametrize("smoke", [False, True], ids=["full", "smoke"])
@@ -119,7 +119,7 @@ def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
     costs, notes = arm_costs(ablation.table, grid)
     assert not notes and ablation.table is not None
     nothing = Outcomes({arm: {} for arm in grid.arms}, {}, {arm: {} for arm in grid.arms})
-    table = paper_table(ablation.table, grid, nothing, ablation.figure, {}, costs)
+    table = paper_table(ablation.table, grid, nothing, ablation.metric, {}, costs)
     at = table.header.index("GFLOPs published")
     assert table.header[at + 1] == "GFLOPs measured"
     assert [row[at : at + 2] for row in table.rows] == [("250.34", "250.34")] * 2 + [("-", "250.34")] * 4
@@ -167,7 +167,7 @@ def test_a_smoke_run_ends_in_the_papers_table(
     assert run(["ablate", str(FOLDER / f"{name}.yaml"), "--smoke", "--quiet", "--set", "seeds=1"]) == 0
     report = tmp_path / "ablations" / f"{name}-smoke" / "report"
     data = json.loads((report / "report.json").read_text())
-    assert data["smoke"] and all(len(arm["figures"]) == 1 for arm in data["arms"].values())
+    assert data["smoke"] and all(len(arm["metrics"]) == 1 for arm in data["arms"].values())
     text = (report / "report.md").read_text()
     ablation, _ = load(name)
     assert ablation.table is not None and ablation.table.title in text

@@ -24,7 +24,7 @@ def writer() -> ModuleType:
     return module
 
 
-def figures(text: str, command: str) -> list[str]:
+def metrics(text: str, command: str) -> list[str]:
     """What stands below a command."""
     lines = text.split(f"    $ {command}\n")[1].split("\n## ")[0].splitlines()
     return [line.removeprefix("    ") for line in lines]
@@ -32,7 +32,7 @@ def figures(text: str, command: str) -> list[str]:
 
 def test_the_page_is_the_writers_own(writer: ModuleType) -> None:
     text = writer.PAGE.read_text(encoding="utf-8")
-    outputs = {s.title: "\n".join(figures(text, writer.command(s))).strip("\n") for s in writer.SECTIONS}
+    outputs = {s.title: "\n".join(metrics(text, writer.command(s))).strip("\n") for s in writer.SECTIONS}
     assert all(len(output.splitlines()) >= 3 for output in outputs.values())
     elsewhere = writer.measured_elsewhere(text)
     assert "H100" in elsewhere

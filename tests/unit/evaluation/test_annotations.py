@@ -17,7 +17,7 @@ from msbal.data import read_coco
 from msbal.errors import DataError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
-from msbal.evaluation.coco import FIGURES
+from msbal.evaluation.coco import METRICS
 from msbal.evaluation.predictions import sift
 
 DATA, PREDICTIONS = make_scenes(31, images=8)
@@ -49,11 +49,11 @@ def test_boxes_over_the_edge_stay_as_they_are_for_pycocotools_takes_them_so(tmp_
     reference, _ = by_pycocotools(read, PREDICTIONS)
     assert min(float(image.boxes[:, 0].min()) for image in read.images if len(image.boxes)) < 0
     found = evaluate(read, PREDICTIONS)
-    for name, value in zip(FIGURES, reference.stats.tolist(), strict=True):
+    for name, value in zip(METRICS, reference.stats.tolist(), strict=True):
         assert (-1 if found[name] is None else found[name]) == pytest.approx(value, abs=1e-12)
 
 
-def raw_figures(document: dict[str, Any], predictions: list[dict[str, Any]]) -> list[float]:
+def raw_metrics(document: dict[str, Any], predictions: list[dict[str, Any]]) -> list[float]:
     """pycocotools' for a file as it is written."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -69,11 +69,11 @@ def raw_figures(document: dict[str, Any], predictions: list[dict[str, Any]]) -> 
     return [float(value) for value in evaluation.stats]
 
 
-def figures_of(path: Path, predictions: list[dict[str, Any]]) -> list[float]:
+def metrics_of(path: Path, predictions: list[dict[str, Any]]) -> list[float]:
     data = read_annotations(path)
     detections, _, _ = sift(predictions, data)
     found = evaluate(data, detections)
-    return [-1 if found[name] is None else found[name] for name in FIGURES]
+    return [-1 if found[name] is None else found[name] for name in METRICS]
 
 
 def changed(**values: Any) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def changed(**values: Any) -> dict[str, Any]:
         (changed(category_id=lambda a: float(a["category_id"])), changed()),
     ],
 )
-def test_the_figures_are_pycocotools_of_what_is_meant(
+def test_the_metrics_are_pycocotools_of_what_is_meant(
     tmp_path: Path, written_so: dict[str, Any], meant: dict[str, Any]
 ) -> None:
-    reference = raw_figures(meant, PREDICTIONS)
-    found = figures_of(written(tmp_path, written_so), PREDICTIONS)
+    reference = raw_metrics(meant, PREDICTIONS)
+    found = metrics_of(written(tmp_path, written_so), PREDICTIONS)
     assert found == pytest.approx(reference, abs=1e-12)
 
 
@@ -118,9 +118,9 @@ def test_ids_that_are_texts_are_found_in_predictions(tmp_path: Path) -> None:
         category["id"] = f"c{category['id']}"
     for entry in (*document["annotations"], *predictions):
         entry.update(image_id=f"shelf-{entry['image_id']}", category_id=f"c{entry['category_id']}")
-    reference = raw_figures(document, predictions)  # pycocotools can do with texts
+    reference = raw_metrics(document, predictions)  # pycocotools can do with texts
     path = written(tmp_path, document)
-    assert figures_of(path, predictions) == pytest.approx(reference, abs=1e-12)
+    assert metrics_of(path, predictions) == pytest.approx(reference, abs=1e-12)
     _, _, odd = sift([*predictions, {**predictions[0], "image_id": "shelf-0"}], read_annotations(path))
     assert odd.dropped == {"the image is unknown": 1}
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from msbal.data.model import DetectionData
 from msbal.evaluation import evaluate
-from msbal.evaluation.bootstrap import ALL_FIGURES, Difference, Reweighted, interval, resampled
-from msbal.evaluation.coco import FIGURES
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference, Reweighted, interval, resampled
+from msbal.evaluation.coco import METRICS
 from msbal.evaluation.columns import Detections, ground_truth
 from msbal.evaluation.predictions import sift
 
 
-def all_figures(data: DetectionData, found: Detections) -> np.ndarray:
+def all_metrics(data: DetectionData, found: Detections) -> np.ndarray:
     """[F + K] by the evaluators themselves; NaN where undefined."""
-    figures = evaluate(data, found)
-    values = [figures[name] for name in FIGURES] + [figures["voc"]["mAP"], figures["voc"]["mAP_11"]]
-    values += [figures["per_class"][name]["AP"] for name in data.classes]
+    metrics = evaluate(data, found)
+    values = [metrics[name] for name in METRICS] + [metrics["voc"]["mAP"], metrics["voc"]["mAP_11"]]
+    values += [metrics["per_class"][name]["AP"] for name in data.classes]
     return np.array([np.nan if value is None else value for value in values])
 
 
@@ -53,8 +53,8 @@ SMALL_RUN = Reweighted(ground_truth(SMALL[0]), SMALL[1])
 @given(st.lists(st.integers(0, 3), min_size=8, max_size=8))
 def test_reweighting_images_is_repeating_them(weights: list[int]) -> None:
     weight = np.array(weights)
-    expected = all_figures(*repeated(*SMALL, weight))
-    np.testing.assert_allclose(SMALL_RUN.figures(weight), expected, atol=1e-12)
+    expected = all_metrics(*repeated(*SMALL, weight))
+    np.testing.assert_allclose(SMALL_RUN.metrics(weight), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [22, 23])
@@ -65,16 +65,16 @@ def test_draws_of_images_are_evaluated_as_if_they_were_the_data(seed: int) -> No
     for _ in range(4):
         weight = np.bincount(rng.integers(0, 40, 40), minlength=40)
         np.testing.assert_allclose(
-            run.figures(weight), all_figures(*repeated(data, found, weight)), atol=1e-12
+            run.metrics(weight), all_metrics(*repeated(data, found, weight)), atol=1e-12
         )
 
 
-def test_weights_of_one_give_the_figures_even_with_ties() -> None:
+def test_weights_of_one_give_the_metrics_even_with_ties() -> None:
     data, predictions = make_scenes(24)
     found = sift(predictions, data)[0]
     run = Reweighted(ground_truth(data), found)
     np.testing.assert_allclose(
-        run.figures(np.ones(len(data), np.int64)), all_figures(data, found), atol=1e-12
+        run.metrics(np.ones(len(data), np.int64)), all_metrics(data, found), atol=1e-12
     )
 
 
@@ -85,7 +85,7 @@ def test_the_draw_depends_on_seed_and_images_alone() -> None:
     assert np.array_equal(first, resampled(truth, found, 20, seed=1), equal_nan=True)
     assert np.array_equal(first[:5], resampled(truth, found, 5, seed=1), equal_nan=True)
     assert not np.array_equal(first, resampled(truth, found, 20, seed=2), equal_nan=True)
-    assert first.shape == (20, len(ALL_FIGURES) + len(data.classes))
+    assert first.shape == (20, len(ALL_METRICS) + len(data.classes))
 
 
 def test_draws_are_with_replacement_and_as_many_as_there_are_images() -> None:
@@ -109,7 +109,7 @@ def test_draws_are_with_replacement_and_as_many_as_there_are_images() -> None:
     found = Detections(
         np.array([0]), np.array([label]), np.array([[x1, y1, x2 - x1, y2 - y1]]), np.array([0.5])
     )
-    column = ALL_FIGURES.index("AR100")
+    column = ALL_METRICS.index("AR100")
     shares = resampled(ground_truth(wide), found, 500)[:, column]
     assert set((shares * 10).round(6).tolist()) <= set(range(11))
     # Binomial(10, 1/10) / 10: mean 0.1, standard deviation 0.095; 500 draws
@@ -133,8 +133,8 @@ def test_pairing_sees_a_small_but_steady_gain() -> None:
     wrong = voc_claims(truth, found)[0] < 0
     better = replace(found, score=np.where(wrong, found.score / 2, found.score))
     one, two = resampled(truth, found, 200), resampled(truth, better, 200)
-    column = ALL_FIGURES.index("mAP")
-    gain = all_figures(data, better)[column] - all_figures(data, found)[column]
+    column = ALL_METRICS.index("mAP")
+    gain = all_metrics(data, better)[column] - all_metrics(data, found)[column]
     difference = interval(gain, one[:, column], two[:, column])
     assert difference is not None and difference.low is not None and difference.high is not None
     assert 0 < difference.low < gain < difference.high
@@ -152,7 +152,7 @@ def test_interval_by_hand() -> None:
     )
 
 
-def test_an_undefined_figure_has_no_interval() -> None:
+def test_an_undefined_metric_has_no_interval() -> None:
     nan = np.full(100, np.nan)
     assert interval(None, nan, nan) is None
     assert interval(0.1, nan, nan) == Difference(0.1)

@@ -15,7 +15,7 @@ from needed import need_packages
 from msbal.data.model import DetectionData, subset
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
-from msbal.evaluation.coco import CLASS_FIGURES, EVALUATORS, FIGURES, accumulate, class_figures, figures
+from msbal.evaluation.coco import CLASS_METRICS, EVALUATORS, METRICS, accumulate, class_metrics, metrics
 from msbal.evaluation.columns import ground_truth
 from msbal.evaluation.predictions import sift
 
@@ -89,7 +89,7 @@ RENUMBERED = {
 
 @pytest.mark.parametrize("evaluator", EVALUATORS)
 @pytest.mark.parametrize("case", RENUMBERED)
-def test_ids_of_any_size_give_pycocotools_figures(evaluator: str, case: str) -> None:
+def test_ids_of_any_size_give_pycocotools_metrics(evaluator: str, case: str) -> None:
     image_id, category_id = RENUMBERED[case]
     data, predictions = make_scenes(seed=9, images=20)
     data = replace(
@@ -109,7 +109,7 @@ def test_ids_of_any_size_give_pycocotools_figures(evaluator: str, case: str) -> 
     result = accumulate(data, ground_truth(data), detections, installed(evaluator))
     np.testing.assert_allclose(result.stats, reference.stats, rtol=0, atol=1e-12)
     np.testing.assert_allclose(result.precision, reference.eval["precision"], rtol=0, atol=1e-12)
-    for number, (name, found) in enumerate(class_figures(result, data).items()):
+    for number, (name, found) in enumerate(class_metrics(result, data).items()):
         alone, _ = by_pycocotools(data, predictions, category=data.category_ids[number])
         assert (-1 if found["AP"] is None else found["AP"]) == pytest.approx(alone.stats[0], abs=1e-12), name
 
@@ -126,15 +126,15 @@ def test_the_scenes_are_hard() -> None:
     assert sorted(data.category_ids) != list(data.category_ids)
 
 
-def test_figures_per_class_are_those_of_the_class_alone() -> None:
+def test_metrics_per_class_are_those_of_the_class_alone() -> None:
     data, predictions = make_scenes(seed=5)
     found = evaluate(data, predictions)
     for name, id_ in zip(data.classes, data.category_ids, strict=True):
         reference, _ = by_pycocotools(data, predictions, category=id_)
-        expected = dict(zip(FIGURES, reference.stats.tolist(), strict=True))
-        for figure in CLASS_FIGURES:
-            value = found["per_class"][name][figure]
-            assert (-1 if value is None else value) == pytest.approx(expected[figure], abs=1e-12)
+        expected = dict(zip(METRICS, reference.stats.tolist(), strict=True))
+        for metric in CLASS_METRICS:
+            value = found["per_class"][name][metric]
+            assert (-1 if value is None else value) == pytest.approx(expected[metric], abs=1e-12)
     empty = found["per_class"][data.classes[-1]]
     assert empty["AP"] is None and empty["boxes"] == 0 and empty["voc"]["AP"] is None
     boxes = sum(entry["boxes"] for entry in found["per_class"].values())
@@ -145,7 +145,7 @@ def test_figures_per_class_are_those_of_the_class_alone() -> None:
 def test_keys_are_those_of_metrics_json() -> None:
     data, predictions = make_scenes(seed=6, images=4)
     found = evaluate(data, predictions)
-    assert list(found) == [*FIGURES, "voc", "per_class"]
+    assert list(found) == [*METRICS, "voc", "per_class"]
     assert list(found["voc"]) == ["mAP", "mAP_11"]
 
 
@@ -154,12 +154,12 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_none(evaluator: str) -> No
     data, predictions = make_scenes(seed=7, images=6)
     truth = ground_truth(data)
     nothing, _, _ = sift([], data)
-    found = figures(accumulate(data, truth, nothing, installed(evaluator)))
+    found = metrics(accumulate(data, truth, nothing, installed(evaluator)))
     assert found["AP"] == 0 and found["AR100"] == 0
     without = [i for i, image in enumerate(data.images) if not len(image.boxes)]
     blank = subset(data, without)
     detections, _, _ = sift(predictions, blank)
-    assert set(figures(accumulate(blank, ground_truth(blank), detections, evaluator)).values()) == {None}
+    assert set(metrics(accumulate(blank, ground_truth(blank), detections, evaluator)).values()) == {None}
     assert evaluate(blank, detections)["voc"] == {"mAP": None, "mAP_11": None}
 
 

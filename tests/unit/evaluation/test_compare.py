@@ -12,7 +12,7 @@ from rich.console import Console
 
 from msbal.data.model import subset
 from msbal.evaluation import tables
-from msbal.evaluation.bootstrap import ALL_FIGURES, Difference
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.compare import compare
 from msbal.evaluation.complexity import BalancingCost, Complexity
 from msbal.evaluation.runs import Evaluated, evaluate_entries, names_for, same_data
@@ -20,7 +20,7 @@ from msbal.evaluation.runs import Evaluated, evaluate_entries, names_for, same_d
 DATA, PREDICTIONS = make_scenes(41, images=24)
 BASE = evaluate_entries("base", PREDICTIONS[::2], DATA)
 MORE = evaluate_entries("more", PREDICTIONS, DATA)
-RECORDED = Evaluated("recorded", {k: v for k, v in BASE.figures.items() if k != "per_class"})
+RECORDED = Evaluated("recorded", {k: v for k, v in BASE.metrics.items() if k != "per_class"})
 
 
 def test_differences_are_to_the_first_with_an_interval_next_to_each() -> None:
@@ -28,12 +28,12 @@ def test_differences_are_to_the_first_with_an_interval_next_to_each() -> None:
     found = compare([BASE, MORE, BASE], resamples=50, progress=lambda: ticks.append(None))
     assert len(ticks) == 150
     better, same = found.differences
-    assert set(better) == set(ALL_FIGURES)
+    assert set(better) == set(ALL_METRICS)
     assert better["AP"] is not None and better["AP"].value == pytest.approx(
-        MORE.figures["AP"] - BASE.figures["AP"]
+        MORE.metrics["AP"] - BASE.metrics["AP"]
     )
     assert better["mAP"] is not None
-    assert better["mAP"].value == pytest.approx(MORE.figures["voc"]["mAP"] - BASE.figures["voc"]["mAP"])
+    assert better["mAP"].value == pytest.approx(MORE.metrics["voc"]["mAP"] - BASE.metrics["voc"]["mAP"])
     for difference in better.values():
         assert difference is not None and difference.low is not None and difference.high is not None
         assert difference.low <= difference.high
@@ -86,10 +86,10 @@ def test_table_by_hand() -> None:
     table = tables.overall(compare([BASE, MORE], resamples=20))
     assert table.header == ("%", "base", "more", "difference", "95% interval", "above 0")
     names = [row[0] for row in table.rows]
-    assert names == [*ALL_FIGURES[:12], "VOC mAP", "VOC mAP 11-point"]
+    assert names == [*ALL_METRICS[:12], "VOC mAP", "VOC mAP 11-point"]
     first = table.rows[0]
-    assert first[1] == f"{100 * BASE.figures['AP']:.2f}"
-    assert first[3] == f"{100 * (MORE.figures['AP'] - BASE.figures['AP']):+.2f}"
+    assert first[1] == f"{100 * BASE.metrics['AP']:.2f}"
+    assert first[3] == f"{100 * (MORE.metrics['AP'] - BASE.metrics['AP']):+.2f}"
     assert table.title == f"made up: 24 images, {DATA.box_count:,} boxes"
     assert "20 resamples, seed 0" in table.notes[0]
 
@@ -108,7 +108,7 @@ def test_markdown_is_a_table_whatever_the_names_are() -> None:
     odd = replace(BASE, name="a|b\n<script>")
     lines = tables.overall(compare([odd, MORE], resamples=0)).markdown().splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    assert len(rows) == 2 + len(ALL_FIGURES)
+    assert len(rows) == 2 + len(ALL_METRICS)
     assert all(row.replace("\\|", "").count("|") == 5 for row in rows)
     assert "a\\|b &lt;script>" in rows[0]
     assert rows[1] == "| --- | ---: | ---: | ---: |"
@@ -141,13 +141,13 @@ def test_json_holds_everything_in_full_and_is_json() -> None:
     found = tables.as_json(comparison, [("base", cost, BalancingCost(5, 5, 0)), ("more", cost, None)])
     found = json.loads(json.dumps(found, allow_nan=False))
     assert found["data"] == {"name": "made up", "images": 24, "boxes": DATA.box_count}
-    assert found["runs"][0]["figures"]["AP"] == BASE.figures["AP"]
+    assert found["runs"][0]["metrics"]["AP"] == BASE.metrics["AP"]
     assert found["runs"][0]["complexity"]["operations"] == 200
     assert found["runs"][0]["complexity"]["balancer_parameters"] == 0
     assert "balancer_parameters" not in found["runs"][1]["complexity"]
     difference = found["differences"][0]
     assert (difference["run"], difference["to"]) == ("more", "base")
-    assert set(difference["figures"]["AP"]) == {"value", "low", "high", "above_zero"}
+    assert set(difference["metrics"]["AP"]) == {"value", "low", "high", "above_zero"}
     assert difference["per_class"]["class 4"] is None
     assert found["bootstrap"] == {"resamples": 20, "seed": 5, "confidence": 0.95}
 

@@ -42,11 +42,11 @@ def test_no_hook_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "figure"),
+    ("width", "height", "metric"),
     [(1280, 800, 239.32), (1333, 800, 250.34)],
-    ids=["MMDetection's documented figure", "Table 1"],
+    ids=["MMDetection's documented metric", "Table 1"],
 )
-def test_retinanet_has_the_published_figure(width: int, height: int, figure: float) -> None:
+def test_retinanet_has_the_published_metric(width: int, height: int, metric: float) -> None:
     """MMDetection's RetinaNet-R50 takes P6 from C5, 80 classes; its tool does not pad the input."""
     detection = pytest.importorskip("torchvision.models.detection", reason="torchvision is not installed")
     from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -56,7 +56,7 @@ def test_retinanet_has_the_published_figure(width: int, height: int, figure: flo
     model = model.to("meta").eval()
     image = torch.zeros(1, 3, height, width, device="meta")
     found = count(model, lambda: model.head(list(model.backbone(image).values())))
-    assert round(found.as_mmdetection / 1e9, 2) == figure
+    assert round(found.as_mmdetection / 1e9, 2) == metric
     assert found.input == (1, 3, height, width)
     assert round(found.parameters / 1e6, 2) == 37.97
 

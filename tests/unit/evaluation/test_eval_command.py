@@ -60,9 +60,9 @@ def test_runs_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert "10 images" in out and "95% interval" in out and "AP per class" in out
     line = next(line.split() for line in out.splitlines() if line.split()[:1] == ["AP50"])
-    figures = [evaluate(DATA, p)["AP50"] for p in (PREDICTIONS[::2], PREDICTIONS)]
+    metrics = [evaluate(DATA, p)["AP50"] for p in (PREDICTIONS[::2], PREDICTIONS)]
     assert line[1:4] == [
-        f"{100 * figures[0]:.2f}", f"{100 * figures[1]:.2f}", f"{100 * (figures[1] - figures[0]):+.2f}"
+        f"{100 * metrics[0]:.2f}", f"{100 * metrics[1]:.2f}", f"{100 * (metrics[1] - metrics[0]):+.2f}"
     ]  # fmt: skip
 
 
@@ -71,11 +71,11 @@ def test_a_run_and_its_predictions_file_agree(folder: Path, capsys: pytest.Captu
     run = json.loads(capsys.readouterr().out)
     call("-p", folder / "rlo.json", "-a", folder / "truth.json", "--json", "-")
     file = json.loads(capsys.readouterr().out)
-    assert run["runs"][0]["figures"] == file["runs"][0]["figures"]
+    assert run["runs"][0]["metrics"] == file["runs"][0]["metrics"]
     assert run["runs"][0]["name"] == file["runs"][0]["name"] == "rlo"
     assert run["bootstrap"] is None
     expected = evaluate(read_annotations(folder / "truth.json"), PREDICTIONS)
-    assert file["runs"][0]["figures"] == expected
+    assert file["runs"][0]["metrics"] == expected
 
 
 def test_json_and_markdown_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +91,7 @@ def test_json_and_markdown_files(folder: Path, capsys: pytest.CaptureFixture[str
     )
     call(*both, "--json", folder / "out.json", "--markdown", folder / "out.md")
     assert "VOC mAP" in capsys.readouterr().out
-    assert json.loads((folder / "out.json").read_text())["differences"][0]["figures"]["AP"]["low"] is not None
+    assert json.loads((folder / "out.json").read_text())["differences"][0]["metrics"]["AP"]["low"] is not None
     assert (folder / "out.md").read_text().startswith("**truth: 10 images")
     call(*both, "--markdown", "-")
     out = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_a_checkpoint_is_predicted_with_and_compared(
     found = json.loads(capsys.readouterr().out)
     assert [run["name"] for run in found["runs"]] == ["base", "rlo"]
     expected = evaluate(DATA, PREDICTIONS)["AP"] - evaluate(DATA, PREDICTIONS[::2])["AP"]
-    assert found["differences"][0]["figures"]["AP"]["value"] == pytest.approx(expected)
+    assert found["differences"][0]["metrics"]["AP"]["value"] == pytest.approx(expected)
     assert json.loads((folder / "kept.json").read_text()) == PREDICTIONS
     with pytest.raises(SpecError, match="no images to predict on"):
         call(*checkpoint, "-a", folder / "truth.json")
@@ -171,14 +171,14 @@ def test_oddities_are_told_on_stderr(folder: Path, capsys: pytest.CaptureFixture
 def test_a_run_still_going_shows_what_it_recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     going = folder / "runs/rlo"
     (going / "predictions.json").unlink()
-    figures = {k: v for k, v in evaluate(DATA, PREDICTIONS).items() if k != "per_class"}
-    evaluations = [{"iteration": 100, **figures, "AP": 0.1}, {"iteration": 200, **figures}]
+    metrics = {k: v for k, v in evaluate(DATA, PREDICTIONS).items() if k != "per_class"}
+    evaluations = [{"iteration": 100, **metrics, "AP": 0.1}, {"iteration": 200, **metrics}]
     (going / "metrics.json").write_text(json.dumps({"evaluations": evaluations, "final": None}))
     call(folder / "runs/base", going, "--per-class")
     captured = capsys.readouterr()
     assert "recorded after iteration 200" in captured.err.replace("\n", " ")
     assert "no predictions of rlo: no interval" in " ".join(captured.out.split())
-    assert f"{100 * figures['AP']:.2f}" in captured.out
+    assert f"{100 * metrics['AP']:.2f}" in captured.out
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_what_a_runs_split_leaves_out_is_said_once_and_the_file_agrees_or_says_w
     assert own["runs"][1]["data_remarks"] == [note]
 
     notes, with_file = told(capsys, folder / "runs/base", folder / "runs/rlo", "-a", other)
-    assert with_file["runs"][0]["figures"]["AP"] < own["runs"][0]["figures"]["AP"]
-    assert with_file["runs"][0]["figures"] == evaluate(read_annotations(other), PREDICTIONS[::2])
+    assert with_file["runs"][0]["metrics"]["AP"] < own["runs"][0]["metrics"]["AP"]
+    assert with_file["runs"][0]["metrics"] == evaluate(read_annotations(other), PREDICTIONS[::2])
     sizes = f"10 images and {boxes} boxes, the run's own validation split 10 and {boxes - count}"
     difference = f"base, rlo: other has {sizes}"
     foreign = (
@@ -305,7 +305,7 @@ def test_what_a_runs_split_leaves_out_is_said_once_and_the_file_agrees_or_says_w
     assert notes == ([foreign] if change is new_class else [empty, difference])
 
     notes, file = told(capsys, "-p", folder / "base.json", "-a", other)
-    assert file["runs"][0]["figures"] == with_file["runs"][0]["figures"]
+    assert file["runs"][0]["metrics"] == with_file["runs"][0]["metrics"]
     silent = f"base: no prediction is of `stool` ({count}): these boxes count as not found"
     assert notes == ([silent] if change is new_class else [empty])
 
@@ -322,7 +322,7 @@ def other_ids(document: dict[str, Any]) -> None:
 
 
 def by_class(found: dict[str, Any]) -> dict[str, float | None]:
-    return {name: entry["AP"] for name, entry in found["runs"][0]["figures"]["per_class"].items()}
+    return {name: entry["AP"] for name, entry in found["runs"][0]["metrics"]["per_class"].items()}
 
 
 def test_classes_of_a_run_are_found_by_name_in_other_annotations(
@@ -384,7 +384,7 @@ def test_a_class_spelled_differently_is_found_by_its_id_and_another_is_not(
     assert by_class(other)["Class 0"] == by_class(own)["class 0"]
     assert by_class(other)["zebra"] == 0
     boxes, left_out = (
-        own["runs"][0]["figures"]["per_class"]["class 1"][key] for key in ("boxes", "detections")
+        own["runs"][0]["metrics"]["per_class"]["class 1"][key] for key in ("boxes", "detections")
     )
     assert notes == [
         f"rlo: {boxes} boxes are of classes that it was not trained on and count as not found: `zebra` ({boxes})",

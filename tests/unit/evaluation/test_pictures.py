@@ -127,7 +127,7 @@ def test_a_missing_or_damaged_picture_is_passed_over(tmp_path: Path) -> None:
         draw([run], 2, tmp_path / "out")
 
 
-def test_figures_without_predictions_cannot_be_drawn(tmp_path: Path) -> None:
+def test_metrics_without_predictions_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no predictions"):
         draw([Evaluated("recorded", {})], 1, tmp_path)
 

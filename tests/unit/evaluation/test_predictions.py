@@ -109,8 +109,8 @@ entries = st.fixed_dictionaries(
 def test_nothing_in_a_list_raises(found: list[Any]) -> None:
     detections, keep, remarks = sift(found, DATA)
     assert len(keep) == len(detections) == len(found) - sum(remarks.dropped.values())
-    figures = evaluate(DATA, detections)
-    assert figures["AP"] is not None and 0 <= figures["AP"] <= 1
+    metrics = evaluate(DATA, detections)
+    assert metrics["AP"] is not None and 0 <= metrics["AP"] <= 1
 
 
 def written(folder: Path, text: str) -> Path:

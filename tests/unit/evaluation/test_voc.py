@@ -94,10 +94,10 @@ def test_agrees_with_the_devkit_step_by_step(seed: int) -> None:
     np.testing.assert_allclose(area, expected[:, 0], atol=1e-12)
     np.testing.assert_allclose(eleven, expected[:, 1], atol=1e-12)
     assert np.nanmax(area) > 0.1 and np.isnan(area[-1])
-    figures = evaluate(data, predictions)
-    assert figures["voc"]["mAP"] == pytest.approx(np.nanmean(expected[:, 0]), abs=1e-12)
-    assert figures["voc"]["mAP_11"] == pytest.approx(np.nanmean(expected[:, 1]), abs=1e-12)
-    assert figures["per_class"]["class 0"]["voc"]["AP"] == pytest.approx(expected[0, 0], abs=1e-12)
+    metrics = evaluate(data, predictions)
+    assert metrics["voc"]["mAP"] == pytest.approx(np.nanmean(expected[:, 0]), abs=1e-12)
+    assert metrics["voc"]["mAP_11"] == pytest.approx(np.nanmean(expected[:, 1]), abs=1e-12)
+    assert metrics["per_class"]["class 0"]["voc"]["AP"] == pytest.approx(expected[0, 0], abs=1e-12)
 
 
 def scene(boxes: list[list[float]], difficult: list[bool]) -> DetectionData:

@@ -1,4 +1,4 @@
-"""VOC's figures against mmdet's own."""
+"""VOC's metrics against mmdet's own."""
 
 from __future__ import annotations
 

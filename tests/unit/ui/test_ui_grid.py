@@ -159,9 +159,9 @@ def test_many_seeds_still_show_their_numbers_where_there_is_room(grid: Grid) -> 
     assert "10 seeds" in text_of(grid, 80, 30)
 
 
-def test_the_figure_is_called_by_its_name(clock: Any, paper: Any) -> None:
+def test_the_metric_is_called_by_its_name(clock: Any, paper: Any) -> None:
     console = paper(40)
-    monitor = make_grid("plain", console, figure="AP50")
+    monitor = make_grid("plain", console, metric="AP50")
     monitor.planned(["equal"], [0])
     monitor.updated("equal", 0, "done", ap=0.5)
     monitor.close()
