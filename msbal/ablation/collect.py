@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from msbal.ablation.cells import Finding, metric_in
 from msbal.ablation.grid import Cell
 from msbal.ablation.statistics import bootstrap_interval
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.engine.record import IntervalRecord
 from msbal.errors import MsbalError
 from msbal.records import RunDirectory, read_intervals

@@ -78,7 +78,7 @@ def measure(plan: Plan) -> Cost:
     seconds = _timed(step)
     if plan.val is None:
         return Cost(plan.iterations, seconds, 0.0, 0, 0)
-    from msbal.data.model import subset
+    from msbal.data import subset
 
     few = subset(plan.val, range(min(size, len(plan.val))))
     image = _timed(lambda: detector.predict(few)) / len(few)

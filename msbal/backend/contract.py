@@ -27,7 +27,7 @@ from msbal.backend.contract_runs import LR, Killed, Ramp, Runs, odd_one, paramet
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove, total
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.determinism import precise
 from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, RunError, SpecError

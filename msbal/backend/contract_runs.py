@@ -19,7 +19,7 @@ from torch import Tensor
 
 from msbal.backend import Detector, Job, LevelGroup
 from msbal.backend.kit.balanced import group_names
-from msbal.data.model import ImageRecord
+from msbal.data import ImageRecord
 from msbal.engine import BalancerSet, IntervalStatistics, LevelLosses, State, Strategy
 from msbal.errors import RunError
 from msbal.records import RunDirectory

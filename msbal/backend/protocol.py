@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor, nn
 
-    from msbal.data.model import DetectionData, ImageRecord
+    from msbal.data import DetectionData, ImageRecord
     from msbal.engine import BalancerSet, LevelLosses
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import RunSpec

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from msbal.data.coco import read_coco
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData, read_coco
 from msbal.errors import SpecError
 from msbal.evaluation import tables
 from msbal.evaluation.compare import Comparison, compare

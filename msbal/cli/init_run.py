@@ -11,9 +11,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from msbal.backend import OffersStarter, load_backend
-from msbal.data.layout import recognise
-from msbal.data.load import load
-from msbal.data.remarks import remarks, shared_images
+from msbal.data import load, recognise, remarks, shared_images
 from msbal.errors import SpecError
 from msbal.records.atomic import write_text
 from msbal.spec import DataSpec, ScheduleSpec, parse_spec

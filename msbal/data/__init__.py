@@ -1,15 +1,19 @@
 """Data sets: COCO, VOC and YOLO folders read and checked, and one that is generated.
 
-Nothing here decodes pixels or knows a framework: every reader gives `DetectionData`.
+No framework here, and pixels are decoded only where a caller asks for them: every reader gives `DetectionData`.
 """
 
-from msbal.data.coco import read_coco
-from msbal.data.generated import generate, read_generated
-from msbal.data.load import load
-from msbal.data.model import DetectionData, DroppedBox, ImageRecord, subset
+from msbal.data.coco.read_coco import read_coco
+from msbal.data.detection_data import DetectionData, DroppedBox, ImageRecord, subset
+from msbal.data.generated.generate import generate, read_generated
+from msbal.data.images.image_files import read_pixels
+from msbal.data.recognition.recognise import recognise
+from msbal.data.remarks import remarks, shared_images
+from msbal.data.sizing import size_up
 from msbal.data.split import hold_out
-from msbal.data.voc import VOC_CLASSES, read_voc
-from msbal.data.yolo import read_yolo
+from msbal.data.splits import load
+from msbal.data.voc.read_voc import VOC_CLASSES, read_voc
+from msbal.data.yolo.read_yolo import read_yolo
 
 __all__ = [
     "VOC_CLASSES",
@@ -21,7 +25,12 @@ __all__ = [
     "load",
     "read_coco",
     "read_generated",
+    "read_pixels",
     "read_voc",
     "read_yolo",
+    "recognise",
+    "remarks",
+    "shared_images",
+    "size_up",
     "subset",
 ]

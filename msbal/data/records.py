@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.data.boxes import box_area
-from msbal.data.model import ImageRecord
+from msbal.data.detection_data import ImageRecord
 
 
 def make_records(

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from msbal.data.detection_data import DetectionData, ImageRecord
 from msbal.data.files import listed, printable
-from msbal.data.model import DetectionData, ImageRecord
 
 
 def remarks(data: DetectionData, elsewhere: str = "") -> list[str]:

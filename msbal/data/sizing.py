@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
-from msbal.data.model import DetectionData
+from msbal.data.detection_data import DetectionData
 
 
 class Sizing(NamedTuple):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from msbal.data.model import DetectionData, subset
+from msbal.data.detection_data import DetectionData, subset
 from msbal.errors import DataError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.evaluation.coco import accumulate, class_metrics, metrics
 from msbal.evaluation.columns import Detections, ground_truth
 from msbal.evaluation.predictions import sift

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from msbal.data.coco_columns import CocoFile, parse_coco
-from msbal.data.coco_entries import WHAT
+from msbal.data import DetectionData
+from msbal.data.box_notation import are_fractions, odd_boxes
+from msbal.data.coco.coco_columns import CocoFile, parse_coco
+from msbal.data.coco.coco_entries import WHAT
+from msbal.data.coco.coco_json import read_json
 from msbal.data.files import named, printable, shown
-from msbal.data.jsonfile import read_json
-from msbal.data.locate import locate
-from msbal.data.model import DetectionData
-from msbal.data.oddities import are_fractions, odd_boxes
+from msbal.data.images.finding import locate
 from msbal.data.records import make_records
 from msbal.errors import DataError
 

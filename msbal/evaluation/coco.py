@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.errors import BackendError
 from msbal.evaluation.columns import Detections, GroundTruth
 

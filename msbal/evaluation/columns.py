@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data import DetectionData
 from msbal.data.files import printable
-from msbal.data.model import DetectionData
 from msbal.data.remarks import classes_meant, nearest
 from msbal.evaluation.columns import GroundTruth, ground_truth
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.evaluation.columns import Detections
 
 _BEYOND = 1.05  # times the image's side: more than any rounding or a detector that does not clip

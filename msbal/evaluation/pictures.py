@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.model import DetectionData
-from msbal.data.pictures import read_pixels
+from msbal.data import DetectionData, read_pixels
 from msbal.errors import DataError
 from msbal.evaluation.columns import Detections, GroundTruth, ground_truth
 from msbal.evaluation.matching import voc_claims

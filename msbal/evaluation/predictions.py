@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.coco_entries import id_of
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
+from msbal.data.coco.coco_entries import id_of
 from msbal.errors import DataError
 from msbal.evaluation.columns import Detections
 

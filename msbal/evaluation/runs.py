@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msbal.data.model import DetectionData
-from msbal.data.remarks import classes_meant, remarks
+from msbal.data import DetectionData, remarks
+from msbal.data.remarks import classes_meant
 from msbal.errors import DataError, MsbalError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
-from msbal.data.model import DetectionData, subset
+from msbal.data import DetectionData, subset
 from msbal.determinism import deterministic
 from msbal.errors import MsbalError, RunError, raise_of_worker
 from msbal.evaluation import evaluate

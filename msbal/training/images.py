@@ -18,19 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.backend import Detector, ReadsImages
-from msbal.data.check import refuse, spread
+from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.data.files import named
-from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import (
-    REMEDY,
-    Header,
-    decode,
-    misfit,
-    read_header,
-    read_pixels,
-    turn,
-    without_warnings,
-)
+from msbal.data.images.image_check import refuse, spread
+from msbal.data.images.image_files import REMEDY, Header, decode, misfit, read_header, turn, without_warnings
 from msbal.errors import DataError, MsbalError
 
 Progress = Callable[[int, int], None]

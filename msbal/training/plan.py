@@ -9,9 +9,7 @@ import torch
 from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, Remarks, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
-from msbal.data.load import load
-from msbal.data.model import DetectionData
-from msbal.data.remarks import remarks, shared_images
+from msbal.data import DetectionData, load, remarks, shared_images
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
 from msbal.spec import RunSpec, check_interval

@@ -15,7 +15,7 @@ from PIL import Image
 
 from msbal.backend import load_backend
 from msbal.data import DetectionData, read_coco
-from msbal.data.pictures import turn
+from msbal.data.images.image_files import turn
 from msbal.errors import DataError
 from msbal.spec import parse_spec
 from msbal.training.images import ImageCheck

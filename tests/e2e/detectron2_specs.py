@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from msbal.data.load import load
+from msbal.data import load
 from msbal.spec import parse_spec
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"

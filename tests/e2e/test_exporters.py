@@ -24,8 +24,7 @@ from exporters import (
 from pydantic import TypeAdapter
 
 from msbal.cli.app import run
-from msbal.data import DetectionData, load
-from msbal.data.layout import recognise
+from msbal.data import DetectionData, load, recognise
 from msbal.spec import DataSpec
 
 Maker = Callable[[Path], None]

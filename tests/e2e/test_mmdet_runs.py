@@ -16,8 +16,8 @@ pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 from mmdet_specs import SIDE, SMALL, write_spec
 
-from msbal.data.drawing import CLASSES
-from msbal.data.generated import generate
+from msbal.data import generate
+from msbal.data.generated.shapes import CLASSES
 from msbal.records import read_intervals
 
 

@@ -17,8 +17,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from zoo import small_mmdet as tiny
 
-from msbal.data.drawing import CLASSES
-from msbal.data.generated import generate
+from msbal.data import generate
+from msbal.data.generated.shapes import CLASSES
 from msbal.records import read_intervals
 
 pytestmark = pytest.mark.release

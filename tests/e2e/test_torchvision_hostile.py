@@ -30,7 +30,7 @@ from test_torchvision_resume import LAST, assert_same
 from tiny_backbone import TinyResNet
 
 from msbal.cli.app import run as command_line
-from msbal.data.model import subset
+from msbal.data import subset
 from msbal.spec import load_spec
 
 EVALUATED = ("--set", "evaluate.enabled=true", "--set", "evaluate.every=10")

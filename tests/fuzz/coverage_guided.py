@@ -23,8 +23,7 @@ import numpy as np
 import torch
 
 with atheris.instrument_imports(include=["msbal", "msbal_torchvision", "yaml"]):
-    from msbal.data import read_coco, read_voc
-    from msbal.data.model import DetectionData, ImageRecord
+    from msbal.data import DetectionData, ImageRecord, read_coco, read_voc
     from msbal.errors import MsbalError
     from msbal.evaluation.predictions import read_predictions
     from msbal.records import RunDirectory, intervals, losses_log, open_losses, parse_intervals, read_metrics

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msbal.backend import LevelGroup
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal_detectron2.splitters.roi import roi_levels
 
 

@@ -12,7 +12,7 @@ from msbal.errors import BackendError
 from msbal_detectron2.spec import Detectron2Model
 
 if TYPE_CHECKING:
-    from msbal.data.model import DetectionData
+    from msbal.data import DetectionData
     from msbal.spec import RunSpec
     from msbal_detectron2.detector import Detectron2Detector
 

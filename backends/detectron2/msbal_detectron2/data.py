@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from msbal.backend.kit.seeding import mix
-from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import read_pixels
+from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.errors import DataError
 from msbal.training.stream import image_at
 from msbal_detectron2.masks import Outlines

@@ -24,7 +24,7 @@ from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.pace import Pace
 from msbal.backend.kit.predictions import coco_results
 from msbal.backend.kit.used import use_notes, used_images
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.engine.record import IntervalRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec

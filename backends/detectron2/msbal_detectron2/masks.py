@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from msbal.data import outlines
-from msbal.data.model import ImageRecord
+from msbal.data import ImageRecord
+from msbal.data.coco import outlines
 
 _CORNERS = 3
 
 
 class Outlines(outlines.Outlines):
-    """See `msbal.data.outlines`."""
+    """See `msbal.data.coco.outlines`."""
 
     instead: ClassVar[str] = (
         "override MODEL.MASK_ON=False (in a LazyConfig model.roi_heads.mask_in_features=null)"

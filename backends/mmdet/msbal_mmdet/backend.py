@@ -10,7 +10,7 @@ from msbal.errors import SpecError
 from msbal_mmdet.spec import MMDetModel
 
 if TYPE_CHECKING:
-    from msbal.data.model import DetectionData
+    from msbal.data import DetectionData
     from msbal.spec import RunSpec
     from msbal_mmdet.detector import MMDetDetector
 

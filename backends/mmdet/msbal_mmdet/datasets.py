@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 
 from msbal.backend.kit.used import Unfit
-from msbal.data.model import ImageRecord
+from msbal.data import ImageRecord
 from msbal_mmdet.names import kind
 
 _KEPT = ("pipeline", "filter_cfg", "indices", "serialize_data", "max_refetch", "return_classes")

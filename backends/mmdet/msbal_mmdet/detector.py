@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from msbal.backend import Job
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.spec import RunSpec
 from msbal_mmdet import checkpoints, pipeline
 from msbal_mmdet.images import naming_images

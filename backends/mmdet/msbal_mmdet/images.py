@@ -9,7 +9,7 @@ from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
 
-from msbal.data.pictures import read_pixels
+from msbal.data import read_pixels
 from msbal.errors import DataError
 
 

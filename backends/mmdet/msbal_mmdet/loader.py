@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader
 
 from msbal.backend.kit.used import used_images
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.errors import MsbalError, SpecError
 from msbal.spec import RunSpec
 from msbal_mmdet.datasets import filter_of, innermost

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from mmengine.config import Config
 
-from msbal.data import outlines
-from msbal.data.model import ImageRecord
+from msbal.data import ImageRecord
+from msbal.data.coco import outlines
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
@@ -18,7 +18,7 @@ _LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
 
 
 class Outlines(outlines.Outlines):
-    """See `msbal.data.outlines`."""
+    """See `msbal.data.coco.outlines`."""
 
     instead: ClassVar[str] = "choose a config without a mask head"
 

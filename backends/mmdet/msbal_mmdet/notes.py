@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 
 from msbal.backend.kit.used import use_notes
+from msbal.data import DetectionData
 from msbal.data.files import printable
-from msbal.data.model import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size

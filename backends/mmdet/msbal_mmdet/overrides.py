@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec
 from msbal.spec.schedule import ScheduleSpec

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from msbal.backend.kit import predictions as kit
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal_mmdet.masks import Outlines
 from msbal_mmdet.names import kind

@@ -23,7 +23,7 @@ from torchvision.models.detection.fcos import FCOS
 from torchvision.ops.poolers import initLevelMapper
 
 from msbal.backend import LevelGroup
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 
 _AT_ONCE = 8192  # boxes
 

@@ -11,7 +11,7 @@ from msbal.errors import SpecError
 from msbal_torchvision.spec import TorchvisionModel
 
 if TYPE_CHECKING:
-    from msbal.data.model import DetectionData
+    from msbal.data import DetectionData
     from msbal.spec import RunSpec
     from msbal_torchvision.detector import TorchvisionDetector
 

@@ -14,7 +14,7 @@ from msbal.backend import Job
 from msbal.backend.kit.predictions import coco_results
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.used import use_notes
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size

@@ -14,8 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
 from msbal.backend.kit.seeding import mix
-from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import read_pixels
+from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.errors import DataError
 from msbal.training.stream import image_at
 
@@ -23,7 +22,7 @@ Sample = tuple[Tensor, dict[str, Tensor]]
 
 
 def read_image(record: ImageRecord) -> Tensor:
-    """``[3, H, W]`` uint8, turned as `msbal.data.pictures` says.
+    """``[3, H, W]`` uint8, turned as `msbal.data.images.image_files` says.
 
     Raises:
         DataError: where the file cannot be read, or has another size than the annotations say.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msbal.data.sizing import size_up
+from msbal.data import size_up
 
 if TYPE_CHECKING:
-    from msbal.data.model import DetectionData
+    from msbal.data import DetectionData
 
 _GPU = """\
 model:

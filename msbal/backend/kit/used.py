@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from msbal.data import DetectionData, ImageRecord
 from msbal.data.files import printable
-from msbal.data.model import DetectionData, ImageRecord
 from msbal.errors import DataError
 
 Unfit = Callable[[ImageRecord], str]

@@ -13,7 +13,7 @@ from data_makers import coco_document, save_image, write_coco
 from PIL import Image
 
 from msbal.data import DetectionData, hold_out, read_coco
-from msbal.data.coco import read_categories
+from msbal.data.coco.read_coco import read_categories
 from msbal.errors import DataError
 from msbal.evaluation.annotations import read_annotations
 
@@ -287,7 +287,7 @@ def test_masks_are_let_go_while_parsing(tmp_path: Path) -> None:
     document = coco_document(["a.png"])
     document["annotations"][0]["segmentation"] = [[1.0, 2.0] * 10]
     path, images = write_coco(tmp_path, document)
-    from msbal.data.jsonfile import read_json
+    from msbal.data.coco.coco_json import read_json
 
     assert "segmentation" not in read_json(path, "x")["annotations"][0]
     assert read_coco(path, images).box_count == 1

@@ -20,10 +20,9 @@ from data_makers import coco_document, save_image, voc_xml, write_coco, write_vo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msbal.data import DetectionData, read_coco, read_voc, read_yolo
-from msbal.data.check import look_at_images
-from msbal.data.layout import recognise
-from msbal.data.outlines import Outlines
+from msbal.data import DetectionData, read_coco, read_voc, read_yolo, recognise
+from msbal.data.coco.outlines import Outlines
+from msbal.data.images.image_check import look_at_images
 from msbal.errors import DataError
 from msbal.evaluation.annotations import read_annotations
 

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from msbal.data import generate, read_generated
-from msbal.data.drawing import CLASSES, draw_picture
-from msbal.data.generated import MANIFEST, Recipe, default_root, is_whole
+from msbal.data.generated.generate import MANIFEST, Recipe, default_root, is_whole
+from msbal.data.generated.shapes import CLASSES, draw_picture
 from msbal.errors import DataError
 
 SMALL = {"seed": 3, "train": 5, "val": 2, "size": 64}

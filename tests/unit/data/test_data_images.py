@@ -10,8 +10,8 @@ from data_makers import coco_document, save_image, write_coco
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from msbal.data import load
-from msbal.data.pictures import decode, image_size, read_header, read_pixels, turn
+from msbal.data import load, read_pixels
+from msbal.data.images.image_files import decode, image_size, read_header, turn
 from msbal.errors import DataError
 from msbal.spec.data import CocoData
 

@@ -9,8 +9,7 @@ import pytest
 from data_makers import coco_document, save_image, voc_xml, write_coco, write_voc
 from pydantic import TypeAdapter
 
-from msbal.data import load
-from msbal.data.layout import recognise
+from msbal.data import load, recognise
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 

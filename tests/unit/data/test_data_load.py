@@ -11,9 +11,8 @@ from data_makers import coco_document, save_image, voc_xml, write_coco, write_vo
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from msbal.data import ImageRecord, hold_out, load, read_coco, subset
-from msbal.data.check import look_at_images
-from msbal.data.remarks import shared_images
+from msbal.data import ImageRecord, hold_out, load, read_coco, shared_images, subset
+from msbal.data.images.image_check import look_at_images
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 
@@ -242,5 +241,5 @@ def test_importing_data_imports_no_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, msbal.data, msbal.data.layout; assert 'torch' not in sys.modules"
+    code = "import sys, msbal.data, msbal.data.recognition.recognise; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from msbal.data.coco import read_coco
-from msbal.data.outlines import Outlines
+from msbal.data import read_coco
+from msbal.data.coco.outlines import Outlines
 from msbal.errors import DataError
 
 SIDE = 64

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.sizing import size_up
+from msbal.data import DetectionData, ImageRecord, size_up
 
 
 def data(count: int, width: int, height: int) -> DetectionData:

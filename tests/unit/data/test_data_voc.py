@@ -7,8 +7,8 @@ import pytest
 from data_makers import save_image, voc_xml, write_voc
 
 from msbal.data import VOC_CLASSES, read_voc
-from msbal.data.voc import found_classes
-from msbal.data.voc_sets import read_set
+from msbal.data.voc.image_sets import read_set
+from msbal.data.voc.read_voc import found_classes
 from msbal.errors import DataError
 
 TWO = {

@@ -7,10 +7,8 @@ import pytest
 from data_makers import save_image
 from pydantic import TypeAdapter, ValidationError
 
-from msbal.data import load, read_yolo
-from msbal.data.layout import recognise
-from msbal.data.remarks import remarks
-from msbal.data.yolo import read_names
+from msbal.data import load, read_yolo, recognise, remarks
+from msbal.data.yolo.read_yolo import read_names
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 
 WIDTH, HEIGHT = 320, 240
 

@@ -8,7 +8,7 @@ from detection_scenes import make_scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.evaluation import evaluate
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference, Reweighted, interval, resampled
 from msbal.evaluation.coco import METRICS

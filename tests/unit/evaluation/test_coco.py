@@ -12,7 +12,7 @@ import pytest
 from detection_scenes import make_scenes
 from needed import need_packages
 
-from msbal.data.model import DetectionData, subset
+from msbal.data import DetectionData, subset
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
 from msbal.evaluation.coco import CLASS_METRICS, EVALUATORS, METRICS, accumulate, class_metrics, metrics

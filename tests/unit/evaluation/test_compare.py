@@ -10,7 +10,7 @@ import pytest
 from detection_scenes import make_scenes
 from rich.console import Console
 
-from msbal.data.model import subset
+from msbal.data import subset
 from msbal.evaluation import tables
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.compare import compare

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.evaluation.complexity import balancing_cost, count, detector_complexity
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from msbal.cli.eval import command
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData
 from msbal.errors import DataError, MsbalError, SpecError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations

@@ -9,7 +9,7 @@ import pytest
 from detection_scenes import HEIGHT, WIDTH, make_scenes
 from PIL import Image
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import DataError
 from msbal.evaluation.pictures import GAP, PANEL, RUNS, TRUTH, draw
 from msbal.evaluation.runs import Evaluated, evaluate_entries

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detection_scenes import make_scenes
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.evaluation import evaluate
 from msbal.evaluation.columns import Detections, ground_truth
 from msbal.evaluation.voc import voc_average_precision

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from msbal.cli.app import run as command_line
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.engine.record import IntervalRecord
 from msbal.errors import DataError
 from msbal.evaluation.predictions import read_predictions

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from msbal.data import DetectionData, ImageRecord
-from msbal.data.pictures import read_pixels
+from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.errors import DataError
 from msbal.spec import parse_spec
 from msbal.training import claim, execute, prepare

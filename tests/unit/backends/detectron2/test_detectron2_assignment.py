@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from tiny_detectron2 import tiny
 
 from msbal.backend import LevelGroup
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal_detectron2.assignment import count_boxes
 from msbal_detectron2.splitters import find
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from msbal.data.coco import read_coco
+from msbal.data import read_coco
 from msbal.errors import DataError
 from msbal.spec import parse_spec
 from msbal_detectron2.detector import Detectron2Detector

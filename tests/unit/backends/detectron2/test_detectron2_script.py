@@ -23,7 +23,7 @@ from tiny_detectron2 import BOXES, tiny, tiny_cfg
 from zoo.small_detectron2 import SIDE, batch
 
 from msbal.baselines import Fixed
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.records import read_intervals
 from msbal_detectron2 import Balanced, balance, balanced_of, register_data

@@ -17,7 +17,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 import numpy as np
 from mmengine.config import Config
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge

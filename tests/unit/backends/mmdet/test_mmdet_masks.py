@@ -17,8 +17,7 @@ from PIL import Image
 from tiny_mmdet import NARROW
 from zoo import small_mmdet as tiny
 
-from msbal.data.coco import read_coco
-from msbal.data.model import DetectionData
+from msbal.data import DetectionData, read_coco
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
 from msbal_mmdet import config as bridge

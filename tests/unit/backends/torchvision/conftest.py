@@ -16,7 +16,7 @@ pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not 
 from tiny_backbone import TinyResNet  # noqa: E402
 from tiny_torchvision import SMALL, Run, make_data, run_in  # noqa: E402
 
-from msbal.data.model import DetectionData  # noqa: E402
+from msbal.data import DetectionData  # noqa: E402
 from msbal_torchvision.models import build_model  # noqa: E402
 from msbal_torchvision.spec import TorchvisionModel  # noqa: E402
 

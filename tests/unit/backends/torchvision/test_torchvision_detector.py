@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 
 from msbal.backend.kit.seeding import mix
 from msbal.backend.proof import prove
-from msbal.data.model import subset
+from msbal.data import subset
 from msbal.errors import DataError
 from msbal.training.stream import Positions
 from msbal_torchvision.assignment import count_boxes

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from msbal.data.model import ImageRecord
-from msbal.data.pictures import misfit, read_header
+from msbal.data import ImageRecord
+from msbal.data.images.image_files import misfit, read_header
 from msbal.errors import DataError
 from msbal_torchvision.pixels import read_image
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from msbal.data.model import DetectionData, ImageRecord
+from msbal.data import DetectionData, ImageRecord
 
 SIZE = 96
 SMALL: dict[str, Any] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from msbal.data.files import file_names, kind_of, listed, named, printable
-from msbal.data.tree import Layout, entries_of, folders_below, is_folder, role_of
-from msbal.data.voc_folder import is_image
-from msbal.data.yolo import read_config, read_names
-from msbal.data.yolo_files import candidates, has_images, label_files
+from msbal.data.recognition.proposal import Layout, entries_of, folders_below, is_folder, role_of
+from msbal.data.voc.voc_folder import is_image
+from msbal.data.yolo.label_files import candidates, has_images, label_files
+from msbal.data.yolo.read_yolo import read_config, read_names
 from msbal.errors import DataError
 
 _LISTS_OF_NAMES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")

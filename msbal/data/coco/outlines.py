@@ -9,10 +9,10 @@ from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
-from msbal.data.coco_columns import parse_coco
-from msbal.data.coco_entries import WHAT
-from msbal.data.jsonfile import read_json
-from msbal.data.model import ImageRecord
+from msbal.data.coco.coco_columns import parse_coco
+from msbal.data.coco.coco_entries import WHAT
+from msbal.data.coco.coco_json import read_json
+from msbal.data.detection_data import ImageRecord
 from msbal.errors import DataError
 
 _APART = 0.05  # pixels that two readings of one box may differ by

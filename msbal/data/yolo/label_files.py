@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from msbal.data.files import decoded, file_names, kind_of, listed, named, nearest_folder, read_bytes
-from msbal.data.tree import entries_of, is_folder, role_of
-from msbal.data.voc_folder import is_image
+from msbal.data.recognition.proposal import entries_of, is_folder, role_of
+from msbal.data.voc.voc_folder import is_image
 from msbal.errors import DataError
 
 _LISTS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt"})

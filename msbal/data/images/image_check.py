@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from msbal.data.detection_data import DetectionData, ImageRecord
 from msbal.data.files import listed, printable
-from msbal.data.model import DetectionData, ImageRecord
-from msbal.data.pictures import REMEDY, Header, misfit, read_header, without_warnings
+from msbal.data.images.image_files import REMEDY, Header, misfit, read_header, without_warnings
 from msbal.errors import DataError
 
 LOOKED_AT = 1000

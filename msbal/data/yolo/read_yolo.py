@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import yaml
 
+from msbal.data.box_notation import odd_boxes
 from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco import check_class_list
+from msbal.data.coco.read_coco import check_class_list
+from msbal.data.detection_data import DetectionData, DroppedBox
 from msbal.data.files import decoded, listed, named, printable, read_bytes, require_folder, shown
-from msbal.data.model import DetectionData, DroppedBox
-from msbal.data.oddities import odd_boxes
-from msbal.data.pictures import image_size, without_warnings
+from msbal.data.images.image_files import image_size, without_warnings
 from msbal.data.records import make_records
 from msbal.data.remarks import spellings
-from msbal.data.yolo_files import label_files, labels_without_image, split_images
+from msbal.data.yolo.label_files import label_files, labels_without_image, split_images
 from msbal.errors import DataError, suggest
 
 WHAT = "the names of the classes (data.yaml with `names`, or a text file with a name a line)"
@@ -55,7 +55,7 @@ def read_yolo(
     Args:
         root: the folder that the other paths are relative to.
         names: the file that names the classes: ``data.yaml``, ``classes.txt``, ``obj.names``.
-        images: folders of images, and text files that list images; see `msbal.data.yolo_files`.
+        images: folders of images, and text files that list images; see `msbal.data.yolo.label_files`.
         classes: names in the order of their labels; None takes all, in the order of their numbers. Boxes of
             others are counted in `DetectionData.other_classes`.
         name: what to call the split; its `images` by default.

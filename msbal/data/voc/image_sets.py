@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from msbal.data.files import decoded, file_names, listed, named, printable, read_bytes
-from msbal.data.tree import folders_below, role_of
-from msbal.data.voc_folder import VocFolder
+from msbal.data.recognition.proposal import folders_below, role_of
+from msbal.data.voc.voc_folder import VocFolder
 from msbal.errors import DataError
 
 EVERYTHING = "*"

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from msbal.data.coco import read_coco
-from msbal.data.drawing import CLASSES, SMALLEST, draw_picture
+from msbal.data.coco.read_coco import read_coco
+from msbal.data.detection_data import DetectionData
 from msbal.data.files import file_names, named
-from msbal.data.model import DetectionData
+from msbal.data.generated.shapes import CLASSES, SMALLEST, draw_picture
 from msbal.errors import DataError
 
 VERSION = 1  # raise where the same seed gives other pictures

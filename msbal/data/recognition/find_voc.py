@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msbal.data.files import listed, named
-from msbal.data.tree import Layout, role_of
-from msbal.data.voc_folder import VocFolder, is_voc, xml_folders
-from msbal.data.voc_sets import EVERYTHING, ZERO, SetList, read_set, set_files
+from msbal.data.recognition.proposal import Layout, role_of
+from msbal.data.voc.image_sets import EVERYTHING, ZERO, SetList, read_set, set_files
+from msbal.data.voc.voc_folder import VocFolder, is_voc, xml_folders
 from msbal.errors import DataError
 
 _PAIRS = (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval", "val"))

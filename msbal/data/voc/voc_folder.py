@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msbal.data.files import IMAGE_SUFFIXES, file_names, listed, named, printable, require_folder
-from msbal.data.tree import entries_of, folders_below
+from msbal.data.recognition.proposal import entries_of, folders_below
 from msbal.errors import DataError
 
 _IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "img", "imgs", "data"})

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.coco_entries import LARGEST_SIDE, Entries, Ids
+from msbal.data.coco.coco_entries import LARGEST_SIDE, Entries, Ids
 from msbal.data.files import listed, printable, shown
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff]")
@@ -44,7 +44,7 @@ class CocoFile:
         boxes: ``[M, 4]`` float64, x, y, width, height as written.
         area: ``[M]`` float64, square pixels; NaN where not given.
         crowd, difficult: ``[M]`` bool.
-        image_numbers, category_numbers: see `msbal.data.model.DetectionData`.
+        image_numbers, category_numbers: see `msbal.data.DetectionData`.
         notes: what was read otherwise than it is written.
     """
 
@@ -77,7 +77,7 @@ class CocoFile:
 
 
 def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFile:
-    """Read what `msbal.data.jsonfile.read_json` gives.
+    """Read what `msbal.data.coco.coco_json.read_json` gives.
 
     Args:
         where: the file, for messages.

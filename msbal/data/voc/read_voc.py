@@ -16,17 +16,17 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data.box_notation import are_fractions, odd_boxes
 from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco import check_class_list
+from msbal.data.coco.read_coco import check_class_list
+from msbal.data.detection_data import DetectionData, DroppedBox
 from msbal.data.files import listed, named, printable, require_folder
-from msbal.data.model import DetectionData, DroppedBox
-from msbal.data.oddities import are_fractions, odd_boxes
-from msbal.data.pictures import image_size
+from msbal.data.images.image_files import image_size
 from msbal.data.records import make_records
 from msbal.data.remarks import spellings
-from msbal.data.voc_folder import VocFolder
-from msbal.data.voc_sets import EVERYTHING, members
-from msbal.data.xmlfile import read_xml
+from msbal.data.voc.image_sets import EVERYTHING, members
+from msbal.data.voc.voc_folder import VocFolder
+from msbal.data.voc.xml_file import read_xml
 from msbal.errors import DataError, suggest
 
 VOC_CLASSES = (

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
-from msbal.data.check import look_at_images, require_boxes
-from msbal.data.coco import read_categories, read_coco
-from msbal.data.generated import generate, read_generated
-from msbal.data.model import DetectionData
+from msbal.data.coco.read_coco import read_categories, read_coco
+from msbal.data.detection_data import DetectionData
+from msbal.data.generated.generate import generate, read_generated
+from msbal.data.images.image_check import look_at_images, require_boxes
 from msbal.data.split import hold_out
-from msbal.data.voc import found_classes, read_voc
-from msbal.data.yolo import read_yolo
+from msbal.data.voc.read_voc import found_classes, read_voc
+from msbal.data.yolo.read_yolo import read_yolo
 
 if TYPE_CHECKING:
     from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData, YoloData

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data.coco.coco_json import OutlineBox
 from msbal.data.files import listed, printable, shown
-from msbal.data.jsonfile import OutlineBox
 from msbal.errors import DataError
 
 WHAT = "a COCO annotation file (JSON with images, annotations and categories)"

@@ -1,6 +1,6 @@
 """Reading COCO annotation files; everything wrong with one is found here, before training.
 
-What a file says is read by `msbal.data.coco_columns`; here it is made fit for training: images are found, boxes
+What a file says is read by `msbal.data.coco.coco_columns`; here it is made fit for training: images are found, boxes
 clipped to them. Official category ids are kept; labels are indices into the classes.
 """
 
@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data.box_notation import are_fractions, odd_boxes
 from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco_columns import CocoFile, class_name, parse_coco
-from msbal.data.coco_entries import WHAT
+from msbal.data.coco.coco_columns import CocoFile, class_name, parse_coco
+from msbal.data.coco.coco_entries import WHAT
+from msbal.data.coco.coco_json import read_json
+from msbal.data.detection_data import DetectionData, DroppedBox
 from msbal.data.files import listed, named, printable, require_folder
-from msbal.data.jsonfile import read_json
-from msbal.data.locate import elsewhere, find_images
-from msbal.data.model import DetectionData, DroppedBox
-from msbal.data.oddities import are_fractions, odd_boxes
-from msbal.data.pictures import image_size, without_warnings
+from msbal.data.images.finding import elsewhere, find_images
+from msbal.data.images.image_files import image_size, without_warnings
 from msbal.data.records import make_records
 from msbal.data.remarks import spellings
 from msbal.errors import DataError, suggest

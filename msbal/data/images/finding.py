@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from msbal.data.files import IMAGE_SUFFIXES, file_names, named, printable
-from msbal.data.tree import folders_below
+from msbal.data.recognition.proposal import folders_below
 
 _ELSEWHERE = re.compile(
     r"[A-Za-z]:[\\/]|[\\/]|\.\.[\\/]|\w[\w+.-]*://"

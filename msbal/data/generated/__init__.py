@@ -1,0 +1,1 @@
+"""The generated data set: made from a seed on first use."""

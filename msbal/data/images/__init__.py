@@ -1,0 +1,1 @@
+"""Image files: found by name, read by one rule, checked against their annotations."""

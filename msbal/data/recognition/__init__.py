@@ -1,0 +1,1 @@
+"""What data set is in a folder, for `msbal init`."""

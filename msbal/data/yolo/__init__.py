@@ -1,0 +1,1 @@
+"""YOLO: text files with a box a line, and the names of the classes."""
