@@ -39,11 +39,11 @@ def read_metrics(run: RunDirectory) -> dict[str, Any]:
 def add_evaluation(
     run: RunDirectory, iteration: int, metrics: Mapping[str, Any], final: bool
 ) -> dict[str, Any]:
-    """Add one evaluation; one of the same iteration or a later one is replaced (a resumed run)."""
-    metrics = read_metrics(run)
+    """Add one evaluation in place of one of the same or a later iteration, which a resumed run repeats."""
+    content = read_metrics(run)
     entry = {"iteration": iteration, **metrics}
-    metrics["evaluations"] = [e for e in metrics["evaluations"] if e["iteration"] < iteration]
-    metrics["evaluations"].append(entry)
-    metrics["final"] = entry if final else None
-    write_json(run.metrics_file, metrics, indent=1)
+    content["evaluations"] = [e for e in content["evaluations"] if e["iteration"] < iteration]
+    content["evaluations"].append(entry)
+    content["final"] = entry if final else None
+    write_json(run.metrics_file, content, indent=1)
     return entry
