@@ -1,4 +1,4 @@
-"""What a cell's folder says about it: not begun, begun, finished, or of another spec."""
+"""Read a cell's state from its folder: new, begun, finished, or made with another spec."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TAIL = 1 << 16  # bytes, many times the length of a record
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of a cell.
+    """The state of a cell.
 
     Attributes:
-        metrics: of the final evaluation, where it is finished.
+        metrics: those of the final evaluation, once it is finished.
         difference: the first key that has changed, in words.
     """
 
@@ -34,7 +34,7 @@ class Finding:
 
 
 def look(cell: Cell) -> Finding:
-    """Look at a cell's folder; writes nothing."""
+    """Read a cell's state; write nothing."""
     run = RunDirectory(cell.spec.output)
     if not run.exists():
         return Finding(cell, "new")
@@ -52,7 +52,7 @@ def look(cell: Cell) -> Finding:
 
 
 def refuse_changed(findings: Sequence[Finding]) -> None:
-    """Refuse to mix runs of different specs in one comparison.
+    """Refuse to compare runs of different specs.
 
     Raises:
         SpecError: where a run's spec is no longer that of its cell.
@@ -63,14 +63,14 @@ def refuse_changed(findings: Sequence[Finding]) -> None:
         more = f" (and {len(changed) - 1} more runs)" if len(changed) > 1 else ""
         raise SpecError(
             f"arm {first.cell.arm}, seed {first.cell.seed}",
-            f"its run was made with another spec: {first.difference}{more}",
+            f"its run was made with a different spec: {first.difference}{more}",
             "the spec that the run was started with",
             "run the changed ones anew with --force, or choose another `output`",
         )
 
 
 def clear_remains(cell: Cell) -> None:
-    """Take away what a run leaves that was killed before it had written its spec: nothing of worth."""
+    """Delete what is left of a run that was killed before it had written its spec; nothing there is of use."""
     run = RunDirectory(cell.spec.output)
     if run.exists() or not run.path.is_dir():
         return
@@ -83,7 +83,7 @@ def clear_remains(cell: Cell) -> None:
 
 
 def iteration_of(cell: Cell) -> int:
-    """The last iteration that a run has recorded; 0 where there is none yet. Reads only the file's end."""
+    """Return the last iteration that a run has recorded, or 0; read only the end of the file."""
     try:
         with RunDirectory(cell.spec.output).intervals_file.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -99,7 +99,7 @@ def iteration_of(cell: Cell) -> int:
 
 
 def metric_so_far(cell: Cell, metric: str) -> float | None:
-    """The last evaluation's metric, 0..1; None where there is none yet."""
+    """Return a metric of the last evaluation, 0..1, or None if there is none yet."""
     try:
         evaluations = read_metrics(RunDirectory(cell.spec.output))["evaluations"]
     except MsbalError:
@@ -108,27 +108,27 @@ def metric_so_far(cell: Cell, metric: str) -> float | None:
 
 
 def metric_in(metrics: dict[str, Any], metric: str) -> float | None:
-    """One metric of an evaluation as metrics.json holds it, VOC's included; None where undefined."""
+    """Return one metric, COCO's or VOC's, of an evaluation in metrics.json; None if it is undefined."""
     source = metrics.get("voc") or {} if metric in ("mAP", "mAP_11") else metrics
     value = source.get(metric)
     return float(value) if isinstance(value, (int, float)) else None
 
 
 def log_file(grid_output: Path, cell: Cell) -> Path:
-    """What the cell's process printed."""
+    """Where the output of a cell's process goes."""
     return grid_output / "cells" / f"{cell.name}.log"
 
 
 def lock_file(grid_output: Path, cell: Cell) -> Path:
-    """The cell's lock; see `msbal.ablation.locks`."""
+    """The lock of a cell."""
     return grid_output / "cells" / f"{cell.name}.lock"
 
 
 def spec_file(grid_output: Path, cell: Cell) -> Path:
-    """The spec that the cell's process is started with."""
+    """The spec that a cell's process is started with."""
     return grid_output / "cells" / f"{cell.name}.yaml"
 
 
 def findings_of(grid: Grid) -> list[Finding]:
-    """Look at every cell."""
+    """Read the state of every cell."""
     return [look(cell) for cell in grid.cells]

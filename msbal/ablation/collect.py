@@ -1,4 +1,4 @@
-"""What the finished runs of a grid hold: their metrics, and the weights that each level got."""
+"""Collect the finished runs of a grid: their metrics, their weights by level, their bootstrap over images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from msbal.records import RunDirectory, read_intervals
 from msbal.records.atomic import replace_with
 
 Interval = tuple[float, float]
-DRAWS_VERSION = 1  # raise where the same predictions give other draws
+DRAWS_VERSION = 1  # to be raised when the same predictions would give other draws
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The results of all runs that are finished.
+    """The results of all finished runs.
 
     Attributes:
-        metrics: by arm and seed, as metrics.json has them.
-        weights: by arm and level, the mean over the runs of `mean_weights`.
-        cells: of the finished runs, by arm and seed.
+        metrics: by arm and seed, as in metrics.json.
+        weights: by arm and level, the mean of `mean_weights` over the runs.
+        cells: by arm and seed.
     """
 
     metrics: dict[str, dict[int, dict[str, Any]]]
@@ -41,7 +41,7 @@ class Outcomes:
     cells: dict[str, dict[int, Cell]]
 
     def values(self, metric: str) -> dict[str, dict[int, float | None]]:
-        """One metric by arm and seed, 0..1."""
+        """Return one metric by arm and seed, 0..1."""
         return {
             arm: {seed: metric_in(found, metric) for seed, found in runs.items()}
             for arm, runs in self.metrics.items()
@@ -49,7 +49,7 @@ class Outcomes:
 
 
 def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
-    """Read the finished runs; unfinished and changed ones are left out."""
+    """Read the finished runs; leave out unfinished and changed ones."""
     metrics: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in arms}
     cells: dict[str, dict[int, Cell]] = {arm: {} for arm in arms}
     weights: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
@@ -68,10 +68,10 @@ def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
 
 
 def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
-    """The mean over a run's intervals of the weight that each level had, by level.
+    """Return the mean weight of each level over a run's intervals.
 
-    Levels of several groups are told apart as ``rpn:P3``. A record's `previous_weights` are those that held
-    during its interval; where a record has none, its `weights` stand for the interval after it.
+    With several groups, levels are named ``rpn:P3``. The weights in force during an interval are its record's
+    `previous_weights`; a record without them counts with its `weights`, those of the interval after it.
     """
     several = len({record.group for record in records}) > 1
     held: dict[str, list[float]] = {}
@@ -83,16 +83,16 @@ def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
 
 @dataclass
 class ImageBootstrap:
-    """Resamples every run's predictions once, and pairs them.
+    """Resample every run's predictions once, and pair the draws.
 
     Args:
         metric: one of `msbal.evaluation.bootstrap.ALL_METRICS`.
-        resamples: draws of the images.
-        cache: a folder that keeps the draws: they take longer than all else in a report.
+        resamples: the number of draws.
+        cache: a folder that keeps the draws, which take longer than the rest of the report.
         progress: called after each resample of each run.
 
     Attributes:
-        notes: why an arm has no interval, where one has none.
+        notes: why an arm has no interval.
     """
 
     metric: str
@@ -104,10 +104,10 @@ class ImageBootstrap:
     _truths: dict[str, tuple[DetectionData, str]] = field(default_factory=dict, init=False, repr=False)
 
     def intervals(self, outcomes: Outcomes, baselines: Mapping[str, str]) -> dict[str, Interval | None]:
-        """By arm that is no baseline, the interval of the mean difference over seeds and images.
+        """Return, for each arm that is not a baseline, the interval of its mean difference over seeds and images.
 
         Args:
-            baselines: by arm, the one that it is compared to; a baseline is its own.
+            baselines: the arm that each arm is compared to; a baseline is its own.
         """
         draws = {arm: self._draws(runs) for arm, runs in outcomes.cells.items()}
         found: dict[str, Interval | None] = {}
@@ -126,7 +126,7 @@ class ImageBootstrap:
         return found
 
     def _draws(self, runs: Mapping[int, Cell]) -> dict[int, _Draws]:
-        """By seed; a run whose predictions cannot be read is noted and left out."""
+        """Return the draws by seed; note and leave out runs whose predictions cannot be read."""
         from msbal.evaluation.bootstrap import ALL_METRICS
 
         column = ALL_METRICS.index(self.metric)
@@ -147,7 +147,7 @@ class ImageBootstrap:
         return found
 
     def _data(self, cell: Cell) -> tuple[DetectionData, str]:
-        """The images and boxes that a run is evaluated on, read once, and their fingerprint."""
+        """Return the images and boxes that a run is evaluated on, read once, and their fingerprint."""
         from msbal.evaluation.columns import ground_truth
         from msbal.evaluation.runs import run_data
 
@@ -161,7 +161,7 @@ class ImageBootstrap:
         return self._truths[section]
 
     def _resampled(self, cell: Cell, file: Path, data: DetectionData, truth: str) -> NDArray[np.float64]:
-        """Every metric on every draw, ``[R, F]``; from the cache where nothing has changed."""
+        """Return every metric on every draw, ``[R, F]``, from the cache if nothing has changed."""
         from msbal.evaluation.bootstrap import ALL_METRICS, resampled
         from msbal.evaluation.columns import ground_truth
         from msbal.evaluation.predictions import read_predictions
@@ -184,7 +184,7 @@ class ImageBootstrap:
 
 @dataclass(frozen=True)
 class _Draws:
-    """One run's metric on each draw, ``[R]``, and the fingerprint of what was drawn from."""
+    """One run's metric on each draw, ``[R]``, and the fingerprint of the images drawn from."""
 
     truth: str
     metrics: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""How long a grid will take: one step and one prediction measured, the rest is multiplication."""
+"""Estimate how long a grid will take: one step and one prediction are measured, the rest is multiplication."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from msbal.ablation.grid import Cell, Grid
 from msbal.spec import RunSpec, dump_spec
 from msbal.training import Plan, prepare
 
-UNSAID_BATCH = 2  # where the framework's own config sets the batch: the usual one
+UNKNOWN_BATCH = 2  # if the framework's own config sets the batch size: the usual one
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes.
+    """The cost of one run.
 
     Attributes:
-        iterations: of the run.
-        step: seconds of one iteration.
+        iterations: how many the run has.
+        step: seconds per iteration.
         image: seconds to predict one image of the validation split.
-        images: in that split.
-        evaluations: of the run.
+        images: how many that split has.
+        evaluations: how many the run has.
     """
 
     iterations: int
@@ -36,18 +36,18 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Seconds of the whole run."""
         return self.iterations * self.step + self.evaluations * self.images * self.image
 
 
 def estimate(grid: Grid, told: Callable[[str], None] = lambda line: None) -> dict[str, Cost]:
-    """The cost of one run of each arm. Arms that differ in nothing that costs time share one measurement.
+    """Return the cost of one run of each arm; arms that differ in nothing that takes time share a measurement.
 
     Args:
-        told: one line before each measurement.
+        told: called with one line before each measurement.
 
     Raises:
-        MsbalError: where an arm cannot be prepared; so a dry run also finds what training would trip over.
+        MsbalError: if an arm cannot be prepared: a dry run also finds what training would trip over.
     """
     measured: dict[str, Cost] = {}
     costs = {}
@@ -64,7 +64,7 @@ def estimate(grid: Grid, told: Callable[[str], None] = lambda line: None) -> dic
 def measure(plan: Plan) -> Cost:
     """Time one forward and backward pass and one prediction; the first of each is a warm-up."""
     spec, detector = plan.spec, plan.detector
-    size = spec.schedule.batch_size or UNSAID_BATCH
+    size = spec.schedule.batch_size or UNKNOWN_BATCH
     batch = detector.batch(plan.train, [i % len(plan.train) for i in range(size)])
 
     def step() -> None:
@@ -88,7 +88,7 @@ def measure(plan: Plan) -> Cost:
 
 
 def total_seconds(cells: list[Cell], costs: dict[str, Cost], jobs: int) -> float:
-    """Of all these cells, `jobs` at once, each as fast as if it were alone."""
+    """Return the seconds that these cells take, `jobs` at once, each as fast as if it ran alone."""
     seconds = [costs[cell.arm].seconds for cell in cells]
     return max(sum(seconds) / max(1, jobs), max(seconds, default=0.0))
 
@@ -108,7 +108,7 @@ def _wait() -> None:
 
 
 def _key(spec: RunSpec) -> str:
-    """What a run's cost depends on: all but seed, folder, strategy and the learning rate's course."""
+    """Everything in a spec that a run's cost depends on: all but seed, folder, strategy and optimizer."""
     content = dump_spec(spec)
     for section in ("seed", "output", "balance", "log"):
         content.pop(section)

@@ -1,6 +1,6 @@
-"""From an ablation spec to its cells: every arm with every seed, each a whole run spec.
+"""Expand an ablation spec into cells: every arm with every seed, each a complete run spec.
 
-A cell's identity is a hash of its resolved spec, so that a finished run is recognised, and a changed one too.
+A cell is identified by a hash of its resolved spec, by which finished and changed runs are recognised.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from msbal.errors import SpecError, suggest
 from msbal.spec import RunSpec, dump_spec, parse_spec, put, read_mapping
 
 NOT_HASHED = ("output", "log")
-"""Sections that change nothing of a run's result."""
+"""Sections that do not affect a run's result."""
 
 SPEAKING = ("strategy", "name", "backbone", "config")
-"""Keys whose values name an arm well enough without the key."""
+"""Keys whose values name an arm well enough by themselves."""
 
-LONGEST = 60  # characters of an arm's name; it becomes a folder
+MAX_NAME = 60  # characters of an arm's name, which becomes a folder
 SMOKE_SEEDS = 2
 
 
@@ -35,8 +35,8 @@ class Cell:
     """One run of the grid.
 
     Attributes:
-        spec: complete; its `output` is the cell's own folder.
-        hash: of the resolved spec, without where it is written.
+        spec: the complete spec; its `output` is the cell's own folder.
+        hash: see `spec_hash`.
     """
 
     arm: str
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Unique in the grid, and a file name."""
+        """A name that is unique in the grid, for files."""
         return f"{self.arm}--seed-{self.seed}"
 
 
@@ -55,7 +55,7 @@ class Grid:
     """All cells, arm by arm.
 
     Attributes:
-        baselines: by arm, the one that it is compared to; a baseline is its own.
+        baselines: the arm that each arm is compared to; a baseline is its own.
     """
 
     arms: tuple[str, ...]
@@ -66,7 +66,7 @@ class Grid:
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """By baseline, the arms that are compared to it, itself first."""
+        """For each baseline, the arms compared to it, itself first."""
         found = {arm: [arm] for arm in self.arms if self.baselines[arm] == arm}
         for arm in self.arms:
             if self.baselines[arm] != arm:
@@ -75,7 +75,7 @@ class Grid:
 
     @property
     def baseline(self) -> str:
-        """The only baseline; the first of several."""
+        """The baseline, or the first of several."""
         return next(iter(self.groups))
 
     def __len__(self) -> int:
@@ -83,13 +83,13 @@ class Grid:
 
 
 def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
-    """Expand an ablation; every cell's spec is validated.
+    """Expand an ablation, and validate the spec of every cell.
 
     Args:
-        smoke: with the base shrunk by the ablation's ``smoke:``, at most two seeds, and a folder of its own.
+        smoke: shrink the base by the ablation's ``smoke:``; at most two seeds, in a folder of their own.
 
     Raises:
-        SpecError: where an arm's spec is wrong, naming the arm, or two arms have one name.
+        SpecError: if an arm's spec is wrong, naming the arm, or if two arms share a name.
     """
     raw, folder, source = _base(ablation)
     seeds, output = ablation.seeds, ablation.output
@@ -135,11 +135,11 @@ def _with(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 def _same_but_for(
     keys: Mapping[str, Any], arms: Mapping[str, dict[str, Any]], folder: Path
 ) -> dict[str, str]:
-    """By arm its baseline: the arm in which setting `keys` changes nothing, and whose spec is the same
-    outside of the sections that they are in.
+    """Return the baseline of each arm: the arm that has these values already, and otherwise the same spec
+    outside the sections of these keys.
 
     Args:
-        arms: the specs as written.
+        arms: the specs, as written.
     """
     touched = {key.split(".")[0] for key in keys} | {"seed", *NOT_HASHED}
     place = {"seed": 0, "output": "nowhere"}
@@ -169,14 +169,14 @@ def _same_but_for(
 
 
 def spec_hash(spec: RunSpec) -> str:
-    """SHA-256 (16 hex digits) of everything in a resolved spec that can change its result."""
+    """Return the SHA-256 (16 hex digits) of everything in a resolved spec that can affect its result."""
     content = {key: value for key, value in dump_spec(spec).items() if key not in NOT_HASHED}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def first_difference(old: RunSpec, new: RunSpec) -> str:
-    """The first key in which two specs differ, as ``schedule.iterations was 10, is 20``."""
+    """Return the first key in which two specs differ, as ``schedule.iterations was 10, is 20``."""
     before, after = (dict(_flat(dump_spec(spec))) for spec in (old, new))
     for key in sorted({*before, *after}):
         if key.split(".")[0] not in NOT_HASHED and before.get(key) != after.get(key):
@@ -185,14 +185,14 @@ def first_difference(old: RunSpec, new: RunSpec) -> str:
 
 
 def _base(ablation: AblationSpec) -> tuple[dict[str, Any], Path, str]:
-    """The base's mapping, the folder that its paths start from, and what to call it."""
+    """Return the base as a mapping, the folder that its paths are relative to, and its name for errors."""
     if isinstance(ablation.base, dict):
         return copy.deepcopy(ablation.base), Path.cwd(), "base"
     return read_mapping(ablation.base), ablation.base.parent, ablation.base.name
 
 
 def _arms(ablation: AblationSpec, smoke: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every arm's name and changes: the named ones, times all combinations of the axes."""
+    """Yield the name and changes of every arm: the named arms times all combinations of the axes."""
     seen: dict[str, str] = {}
     shorts = _short_keys(list(ablation.axes))
     for name, changes in (ablation.arms or {"": {}}).items():
@@ -201,7 +201,7 @@ def _arms(ablation: AblationSpec, smoke: bool) -> Iterator[tuple[str, dict[str, 
             parts = [name] if name else []
             parts += [_value_name(shorts[key], value) for key, value in axes.items()]
             arm = slug(",".join(parts))
-            # Names become folders, and some file systems do not tell a from A.
+            # Names become folders, and some file systems ignore case.
             if arm.lower() in seen:
                 raise SpecError(
                     "arms", f"two arms are named `{arm}`", "different names", "name them under `arms`"
@@ -211,15 +211,15 @@ def _arms(ablation: AblationSpec, smoke: bool) -> Iterator[tuple[str, dict[str, 
 
 
 def slug(name: str) -> str:
-    """`name` as a file name: letters, digits and ``,=+._-``; a long one ends in a hash of the whole."""
+    """Return `name` as a file name: letters, digits and ``,=+._-``; a long one ends in a hash of the whole."""
     plain = re.sub(r"[^\w,=+.-]+", "-", name).strip("-.") or "arm"
-    if len(plain) <= LONGEST:
+    if len(plain) <= MAX_NAME:
         return plain
-    return f"{plain[: LONGEST - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Each key's shortest ending that no other has."""
+    """Return the shortest ending of each key that no other key has."""
     short = {}
     for key in keys:
         parts = key.split(".")
@@ -247,7 +247,9 @@ def _plain(value: Any) -> str:
 
 def _check_evaluated(spec: RunSpec, arm: str) -> None:
     if not spec.evaluate.enabled:
-        raise SpecError(f"arm {arm}: evaluate.enabled", "false", "true: without metrics nothing is compared")
+        raise SpecError(
+            f"arm {arm}: evaluate.enabled", "false", "true: without metrics there is nothing to compare"
+        )
     if not spec.data.has_val:
         raise SpecError(f"arm {arm}: data", "nothing to evaluate on", "`val` or `holdout`")
 

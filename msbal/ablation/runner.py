@@ -1,8 +1,7 @@
-"""Brings every run of a grid to its end, wherever an executor works on them, and shows how far they are.
+"""Run every cell of a grid to its end, wherever an executor works on it, and show the progress.
 
-What is finished is kept, what is begun is resumed, what another call of `msbal ablate` runs is waited for.
-Nothing is remembered outside the run folders: a kill at any moment loses no more than the iterations since
-the last checkpoints.
+Finished runs are kept, begun ones are resumed, and runs that another `msbal ablate` works on are waited for. All state
+is in the run folders, so a kill at any moment loses no more than the iterations since the last checkpoints.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ TICK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that ended badly.
+    """A run that failed.
 
     Attributes:
         reason: the last line that it printed.
-        log: everything that it printed.
+        log: the file with everything that it printed.
     """
 
     cell: Cell
@@ -53,7 +52,7 @@ class Result:
 
     Attributes:
         findings: the state of every cell, in the grid's order.
-        stopped: whether it was asked to stop before its end.
+        stopped: whether it was asked to stop early.
     """
 
     findings: list[Finding]
@@ -63,7 +62,7 @@ class Result:
 
 @dataclass
 class _Open:
-    """A cell that is not at its end; times are of `time.monotonic`."""
+    """A cell that is not finished; times are those of `time.monotonic`."""
 
     cell: Cell
     job: Job
@@ -74,16 +73,15 @@ class _Open:
 
 
 class GridRunner:
-    """Runs a grid.
+    """Run a grid.
 
     Args:
-        executor: where; the caller closes it.
-        metric: shown while runs go on.
-        force: run changed cells anew instead of refusing.
-        stop_requested: asked about several times a second; the runs that are on then write a checkpoint and
-            end.
-        processes: that train one run.
-        program: what trains a cell; see `msbal.ablation.work.Order`.
+        executor: where the runs are worked on; the caller closes it.
+        metric: the one shown while runs go on.
+        force: run changed cells anew instead of refusing them.
+        stop_requested: polled several times a second; once true, running trainings write a checkpoint and end.
+        processes: how many train one run.
+        program: the command that trains a cell; see `msbal.ablation.work.Order`.
     """
 
     def __init__(
@@ -104,10 +102,10 @@ class GridRunner:
         self._failures: list[Failure] = []
 
     def run(self) -> Result:
-        """Bring every cell to its end.
+        """Run every cell to its end.
 
         Raises:
-            SpecError: before anything is started, where a run's spec has changed and `force` is off.
+            SpecError: before anything starts, if the spec of a run has changed and `force` is off.
         """
         findings = findings_of(self.grid)
         if not self.force:
@@ -120,7 +118,7 @@ class GridRunner:
                 self._kept(finding)
             else:
                 pending.append(finding.cell)
-        # Seed by seed: what is finished when the grid is stopped early can be paired.
+        # Seed by seed, so that the runs of a grid that is stopped early can be paired.
         pending.sort(key=lambda cell: self.grid.seeds.index(cell.seed))
         orders = [
             make_order(self.grid.output, cell, self.force, self.processes, self.program) for cell in pending
@@ -153,7 +151,7 @@ class GridRunner:
                 self.monitor.message(
                     f"{cell.arm}, seed {cell.seed} is run by another process: waiting for it"
                 )
-            if stage == "queued":  # again: the machine that it was on is gone
+            if stage == "queued":  # again: its machine is gone
                 self.monitor.updated(cell.arm, cell.seed, "queued")
             item.begun, item.before, item.looked = time.monotonic(), iteration_of(cell), 0.0
             item.stage = stage
@@ -175,7 +173,7 @@ class GridRunner:
         if stopped and ended.state != "failed":
             self.monitor.updated(cell.arm, cell.seed, "queued")
             return
-        reason = ended.reason or "it was stopped from outside, and goes on with the next call"
+        reason = ended.reason or "it was stopped from outside; the next call resumes it"
         self._failures.append(Failure(cell, reason, log_file(self.grid.output, cell)))
         self.monitor.updated(cell.arm, cell.seed, "failed")
         self.monitor.message(f"{cell.arm}, seed {cell.seed} failed: {reason}")
@@ -203,7 +201,7 @@ class GridRunner:
         )
 
     def _length(self, cell: Cell) -> int | None:
-        """Iterations of a run, from its spec, or from another run of its arm where the framework decides."""
+        """Return the iterations of a run, from its spec or, if the framework decides, from another run of its arm."""
         return cell.spec.schedule.iterations or self._total.get(cell.arm)
 
     def _learn_length(self, finding: Finding) -> None:
@@ -216,7 +214,7 @@ def check_output(grid: Grid) -> None:
     """Refuse an output folder that cannot be used.
 
     Raises:
-        SpecError: where it is a file, or a run's own folder.
+        SpecError: if it is a file, the folder of a run, or not writable.
     """
     if grid.output.exists() and not grid.output.is_dir():
         raise SpecError("output", f"{grid.output} is a file", "a folder", "choose another `output`")

@@ -1,4 +1,4 @@
-"""The ablation spec: a base run, what is varied, over which seeds, compared to what."""
+"""The ablation spec: a base run, what varies, over which seeds, and compared to what."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ FIXED_KEYS = {"seed": "`seeds` does that", "output": "each run has a folder of i
 
 
 class AblationSpec(SpecModel):
-    """One ablation. `base` is seen from the spec's folder, `output` from the working folder."""
+    """One ablation. `base` is relative to the spec's folder, `output` to the working folder."""
 
-    base: Path | dict[str, Any] = Field(description="The run spec that every arm starts from: a file, or it.")
+    base: Path | dict[str, Any] = Field(
+        description="The run spec that every arm starts from: a file, or its keys and values."
+    )
     arms: dict[str, DottedKeys] = Field(
         default_factory=dict,
         description="Named arms, each with the keys of the run spec that it sets, e.g. balance.strategy.",
@@ -38,13 +40,18 @@ class AblationSpec(SpecModel):
     )
     baseline: str | DottedKeys | None = Field(
         None,
-        description="The arm that the others are compared to; by default the first. Or keys and values, e.g. "
-        "{balance.strategy: equal}: each arm is then compared to the one that has these values and is "
-        "otherwise the same outside of their sections (balance).",
+        description="The arm that the others are compared to; by default the first. Or keys and values, such as "
+        "{balance.strategy: equal}: each arm is then compared to the arm that has these values and is "
+        "otherwise the same outside their sections (here balance).",
     )
-    metric: str = Field("AP", description=f"The metric that the verdict is about: {', '.join(ALL_METRICS)}.")
+    metric: str = Field(
+        "AP", description=f"The metric that the verdict is about; one of {', '.join(ALL_METRICS)}."
+    )
     gain: float = Field(
-        0.005, gt=0, lt=1, description="The gain worth seeing, 0..1: for it the seeds needed are computed."
+        0.005,
+        gt=0,
+        lt=1,
+        description="The smallest gain worth seeing, 0..1; the report says how many seeds it takes.",
     )
     set: DottedKeys = Field(
         default_factory=dict,
@@ -52,7 +59,7 @@ class AblationSpec(SpecModel):
     )
     smoke: DottedKeys = Field(
         default_factory=dict,
-        description="Keys of the base that --smoke sets, to try the whole in minutes on a CPU.",
+        description="Keys of the base that --smoke sets, to try everything out in minutes on a CPU.",
     )
     smoke_arms: dict[str, DottedKeys] = Field(
         default_factory=dict,
@@ -60,10 +67,11 @@ class AblationSpec(SpecModel):
         "models or backends have keys of their own.",
     )
     published: dict[str, dict[str, float]] = Field(
-        default_factory=dict, description="By arm, metrics of a paper in per cent, shown beside the measured."
+        default_factory=dict,
+        description="By arm, a paper's metrics in per cent, shown beside the measured ones.",
     )
     table: TableLayout | None = Field(
-        None, description="The measured metrics in the shape of a paper's table, its metrics beside them."
+        None, description="A paper's table, filled with the measured metrics beside the published ones."
     )
     slurm: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
@@ -97,7 +105,7 @@ class AblationSpec(SpecModel):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in ALL_METRICS:
-            raise ValueError(f"`{value}` is no metric; known: {', '.join(ALL_METRICS)}")
+            raise ValueError(f"`{value}` is not a metric; the metrics are {', '.join(ALL_METRICS)}")
         return value
 
     @field_validator("slurm")
@@ -128,7 +136,7 @@ class AblationSpec(SpecModel):
                 raise ValueError(f"`{key}` cannot be varied; {FIXED_KEYS[section]}")
         for name in (name for row in self.published.values() for name in row):
             if name not in COLUMNS:
-                raise ValueError(f"`published`: `{name}` is no metric; {suggest(name, COLUMNS)}")
+                raise ValueError(f"`published`: `{name}` is not a metric; {suggest(name, COLUMNS)}")
         if self.table is not None and self.published:
             raise ValueError("`published` and `table` exclude each other: the table's rows have `published`")
         for name in self.smoke_arms:
@@ -164,13 +172,13 @@ def parse_ablation(
     """Validate an ablation spec that has been read already.
 
     Args:
-        base: the folder that relative paths in it start from; by default the working folder.
-        source: what to call it in errors.
+        base: the folder that its relative paths start from; by default the working folder.
+        source: its name in errors.
 
     Raises:
         SpecError: see `load_ablation`.
     """
-    # `base:` may be a path or the spec itself; pydantic would tell of both attempts where one fails.
+    # `base:` may be a path or the spec itself, and pydantic would report both failed attempts.
     if "base" in raw and not isinstance(raw["base"], (str, Path, dict)):
         raise SpecError(f"{source}: base", repr(raw["base"]), "a run spec's path, or its keys and values")
     try:

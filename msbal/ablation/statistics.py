@@ -1,8 +1,8 @@
-"""What may be concluded from arms x seeds.
+"""Draw conclusions from arms x seeds.
 
-Runs of one seed share initial weights, data order and augmentation, so arms are compared in pairs. The
-verdict rests on Student's t for paired samples over the seeds (scipy), with Holm's correction for the number
-of arms. The seeds are what is sampled: with few of them the interval is wide, and that is the truth.
+Runs of one seed share initial weights, data order and augmentation, so arms are compared in pairs. The verdict rests on
+Student's t for paired samples over the seeds (scipy), with Holm's correction for the number of arms. The seeds are the
+sample: with few of them the interval is wide, as it should be.
 
 Metrics are in 0..1 throughout. n seeds, A arms.
 """
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Verdict = Literal["baseline", "better", "worse", "within seed noise", "unknown"]
-MOST_SEEDS = 10_000
-FAR = 30.0  # standard deviations of a noncentrality from which t is all but its chi
+MAX_SEEDS = 10_000
+FAR = 30.0  # the noncentrality beyond which only the chi in t matters
 FEW_PAIRS = 6  # below, the 95 % interval of a standard deviation is wider than a factor of four
-EXACT = 1e-12  # differences nearer than this are the same number
+EXACT = 1e-12  # smaller differences count as none
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Summary:
     """One metric of one arm.
 
     Attributes:
-        values: by seed, where the metric is defined.
-        mean, sd: the sample's; sd is None for one run, both are None for none.
+        values: by seed, if the metric is defined.
+        mean, sd: those of the sample; sd is None for one run, both are None for none.
     """
 
     values: Mapping[int, float]
@@ -47,14 +47,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Paired:
-    """An arm less the baseline, over the seeds that both have.
+    """An arm minus its baseline, over the seeds that both have.
 
     Attributes:
         differences: by seed.
         mean: None without a pair.
         sd: of the differences; None for fewer than two pairs.
-        low, high: the t interval of their mean; p: two-sided, of no difference. None where the differences
-            show no noise: fewer than two, or all the same and not zero.
+        low, high: the t interval of their mean; p: two-sided, for no difference. None if the differences show
+            no noise: fewer than two, or all the same and not zero.
     """
 
     differences: Mapping[int, float]
@@ -71,7 +71,7 @@ class Paired:
 
     @property
     def identical(self) -> bool:
-        """Whether every pair is the same to the last digit."""
+        """Whether every pair is equal to the last digit."""
         return bool(self.differences) and all(abs(d) <= EXACT for d in self.differences.values())
 
 
@@ -80,9 +80,9 @@ class Conclusion:
     """One arm against the baseline, in one metric.
 
     Attributes:
-        p: corrected for the number of arms; None where it cannot be computed.
-        images: the bootstrap's interval over seeds and images, where there is one.
-        seeds_needed: to see a gain of the asked size in four of five ablations; None where unknown.
+        p: corrected for the number of arms; None if it cannot be computed.
+        images: the bootstrap's interval over seeds and images, if there is one.
+        seeds_needed: how many show the wanted gain in four of five ablations; None if unknown.
         words: one sentence.
     """
 
@@ -96,7 +96,7 @@ class Conclusion:
 
 
 def summarize(values: Mapping[int, float | None]) -> Summary:
-    """Mean and standard deviation of the runs whose metric is defined."""
+    """Return the mean and standard deviation of the runs whose metric is defined."""
     there = {seed: value for seed, value in values.items() if value is not None}
     return Summary(
         there,
@@ -106,7 +106,7 @@ def summarize(values: Mapping[int, float | None]) -> Summary:
 
 
 def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
-    """The differences of an arm to the baseline, with `scipy.stats.ttest_1samp` of them."""
+    """Return the differences between an arm and its baseline, with `scipy.stats.ttest_1samp` of them."""
     differences = {
         seed: arm.values[seed] - baseline.values[seed] for seed in arm.values if seed in baseline.values
     }
@@ -118,8 +118,8 @@ def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
         return Paired(differences, mean)
     spread = statistics.stdev(values)
     if spread <= EXACT:
-        # Identical settings come to differences of zero. Of others, metrics of few images may fall on the
-        # same step by chance: t would be infinite, and two seeds enough for certainty.
+        # Identical settings give differences of zero. Others may give equal differences by chance, since metrics
+        # of few images move in steps: t would be infinite, and two seeds enough for certainty.
         same = abs(mean) <= EXACT
         return Paired(differences, mean, 0.0, *((mean, mean, 1.0) if same else (None, None, None)))
     test = stats.ttest_1samp(values, 0.0)
@@ -128,10 +128,10 @@ def pair(baseline: Summary, arm: Summary, confidence: float = 0.95) -> Paired:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Corrected p-values: Holm, "A simple sequentially rejective multiple test procedure", 1979.
+    """Return corrected p-values by Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
-    scipy has no such function (``false_discovery_control`` bounds another error). None stays None and does
-    not count.
+    scipy has no such function (``false_discovery_control`` bounds another error). None stays None and does not
+    count.
     """
     order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
@@ -143,13 +143,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
-    """The probability that a paired t-test over `seeds` sees a true `gain`.
+    """Return the probability that a paired t-test over `seeds` sees a true `gain`.
 
-    By the noncentral t distribution (`scipy.stats.nct`), as in Cohen, "Statistical power analysis for the
+    It uses the noncentral t distribution (`scipy.stats.nct`), as in Cohen, "Statistical power analysis for the
     behavioral sciences", 1988, chapter 2.
 
     Args:
-        sd: of the differences between pairs.
+        sd: that of the differences between pairs.
         level: two-sided.
     """
     if seeds < 2:
@@ -163,28 +163,28 @@ def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
         seen = float(stats.nct.sf(critical, degrees, shift) + stats.nct.cdf(-critical, degrees, shift))
         if not math.isnan(seen):
             return seen
-    # Far out only the chi in t matters, not its normal part; scipy's nct gives NaN there, or takes minutes.
+    # Far out only the chi in t matters, not its normal part, and scipy's nct gives NaN or takes minutes.
     return float(stats.chi2.cdf(degrees * (shift / critical) ** 2, degrees))
 
 
 def seeds_needed(
     gain: float, sd: float, comparisons: int = 1, level: float = 0.05, wanted: float = 0.8
 ) -> int | None:
-    """The fewest seeds with which a true `gain` is seen with probability `wanted`.
+    """Return the fewest seeds that show a true `gain` with probability `wanted`.
 
     Args:
-        sd: of the differences between pairs, itself only an estimate.
-        comparisons: arms compared; the level is divided by it, which is a little stricter than Holm.
+        sd: that of the differences between pairs, itself only an estimate.
+        comparisons: how many arms are compared; the level is divided by it, a little stricter than Holm.
 
     Returns:
-        None where more than 10,000 would be needed.
+        None if more than 10,000 are needed.
     """
     if gain <= 0:
         raise ValueError(f"Parameter `gain` should be positive. Found {gain}.")
     level /= max(1, comparisons)
-    if power(MOST_SEEDS, gain, sd, level) < wanted:
+    if power(MAX_SEEDS, gain, sd, level) < wanted:
         return None
-    low, high = 1, MOST_SEEDS  # power grows with the seeds: halve the range
+    low, high = 1, MAX_SEEDS  # power grows with the seeds: halve the range
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle, gain, sd, level) >= wanted else (middle, high)
@@ -232,18 +232,18 @@ def conclude(
     images: Mapping[str, tuple[float, float] | None] | None = None,
     level: float = 0.05,
 ) -> dict[str, Conclusion]:
-    """The verdict on every arm that is no baseline.
+    """Return the conclusion on every arm that is not a baseline.
 
     Args:
-        summaries: of one metric, by arm.
-        baseline: of all, or by arm its own. The correction is for all comparisons together.
+        summaries: one metric, by arm.
+        baseline: that of all arms, or of each. The correction is for all comparisons together.
         gain: the difference worth seeing, for `seeds_needed`.
         images: by arm, `bootstrap_interval`.
     """
     of = dict.fromkeys(summaries, baseline) if isinstance(baseline, str) else baseline
     others = [arm for arm in summaries if of[arm] != arm]
     pairs = {arm: pair(summaries[of[arm]], summaries[arm], 1 - level) for arm in others}
-    # Metrics that are all 0 are no measured agreement: they get no interval, and are no comparison.
+    # Metrics that are all 0 do not show agreement: they get no interval and count as no comparison.
     blank = {arm for arm in others if pairs[arm].identical and not any(summaries[arm].values.values())}
     pairs |= {arm: replace(pairs[arm], low=None, high=None, p=None) for arm in blank}
     corrected = dict(zip(others, holm([pairs[arm].p for arm in others]), strict=True))
@@ -267,7 +267,7 @@ def conclude(
 
 def _verdict(paired: Paired, p: float | None, level: float) -> Verdict:
     if paired.mean is None or p is None:
-        return "unknown"  # no pair, or no noise to measure the difference by
+        return "unknown"  # no pair, or no noise to measure the difference against
     if p >= level:
         return "within seed noise"
     return "better" if paired.mean > 0 else "worse"
@@ -301,7 +301,7 @@ def _words(
     corrected = f"p = {p:.2g}" + (f", corrected for {comparisons} comparisons" if comparisons > 1 else "")
     wish = f"{100 * gain:g} points"
     if verdict == "within seed noise":
-        seeds = f"more than {MOST_SEEDS:,} seeds" if needed is None else f"about {needed:,} seeds"
+        seeds = f"more than {MAX_SEEDS:,} seeds" if needed is None else f"about {needed:,} seeds"
         alone = f" (p = {paired.p:.2g} alone would be below {level:g})" if paired.p < level else ""
         rough = f", of which {paired.n} pairs give only a rough idea," if paired.n < FEW_PAIRS else ""
         return (

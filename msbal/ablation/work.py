@@ -1,7 +1,7 @@
-"""Brings one run of a grid to its end, on whatever machine this is called.
+"""Run one cell of a grid to its end, on whatever machine this is called.
 
-A finished run is kept, a begun one resumed, one that another process works on is waited for. All that is
-known of a run is in its folder, so a machine that is to work on it must see the same files.
+A finished run is kept, a begun one resumed, and one that another process works on is waited for. All state is in the
+run's folder, so every machine that works on it must see the same files.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from msbal.spec import load_spec, save_spec
 
 PROGRAM = (sys.executable, "-m", "msbal", "train")
 POLL_SECONDS = 1.0
-GRACE_SECONDS = 120.0  # for a training process to write its checkpoint after it was asked to stop
-SHARED_SECONDS = 10.0  # for a network file system to show what another machine has just written
-STOPPED = 130  # exit code of a training that was asked to stop
+GRACE_SECONDS = 120.0  # for a training to write its checkpoint once it is asked to stop
+SHARED_SECONDS = 10.0  # for a network file system to show a file that another machine has just written
+STOPPED = 130  # the exit code of a training that was asked to stop
 
 Event = Literal["waiting", "running"]
 OPTIONS: Mapping[str, tuple[str, ...]] = {"new": (), "begun": ("--resume",), "changed": ("--force",)}
@@ -34,15 +34,15 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {"new": (), "begun": ("--resume",), "ch
 
 @dataclass(frozen=True)
 class Order:
-    """One run to be brought to its end. Plain values only: it travels to other machines.
+    """One run to be worked on. It holds plain values only, since it travels to other machines.
 
     Attributes:
-        spec: the run's spec, a file.
-        log: gets everything that the training prints.
-        lock: held while the run is worked on.
+        spec: the file of the run's spec.
+        log: the file that gets everything the training prints.
+        lock: the file that is locked while the run is worked on.
         force: run a changed one anew.
-        processes: to train with.
-        program: that trains, followed by the spec's file and options; by default this Python's msbal.
+        processes: how many train it.
+        program: the command that trains, before the spec's file and options; by default this Python's msbal.
     """
 
     arm: str
@@ -56,11 +56,11 @@ class Order:
 
     @property
     def name(self) -> str:
-        """As the cell's, unique in the grid."""
+        """The cell's name, unique in the grid."""
         return self.spec.stem
 
     def command(self, options: Sequence[str]) -> list[str]:
-        """The command line that trains."""
+        """Return the command line that trains."""
         several = ("--nproc", str(self.processes)) if self.processes > 1 else ()
         return [*(self.program or PROGRAM), str(self.spec), "--plain", *several, *options]
 
@@ -70,9 +70,9 @@ class Ended:
     """How work on a run ended.
 
     Attributes:
-        state: ``kept`` where it was finished already; ``stopped`` where it was asked to stop.
-        reason: where it failed, one line.
-        code: the training's exit code; None where it was not started.
+        state: ``kept`` if it was finished before; ``stopped`` if it was asked to stop.
+        reason: why it failed, one line.
+        code: the training's exit code; None if it was not started.
         place: the machine.
     """
 
@@ -89,7 +89,7 @@ def make_order(
     processes: int = 1,
     program: tuple[str, ...] | None = None,
 ) -> Order:
-    """Write a cell's spec down and give the order to run it."""
+    """Write a cell's spec to its file and return the order to run it."""
     file = spec_file(grid_output, cell)
     save_spec(cell.spec, file)
     return Order(
@@ -104,12 +104,12 @@ def bring_to_end(
     told: Callable[[Event], None] = lambda event: None,
     environment: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Work on a run until it is finished, has failed, or is to stop.
+    """Work on a run until it is finished, has failed, or is asked to stop.
 
     Args:
-        halted: asked now and then; a training that is on then writes a checkpoint and ends.
-        told: ``waiting`` for another process that works on the run; ``running`` once it trains here.
-        environment: of the training process, beside this one's.
+        halted: polled; once true, a running training writes a checkpoint and ends.
+        told: called with ``waiting`` while another process works on the run, and with ``running`` once it trains here.
+        environment: variables of the training process, on top of this one's.
     """
     place = socket.gethostname()
     if not _appears(order.spec):
@@ -131,7 +131,7 @@ def bring_to_end(
     try:
         if halted():
             return Ended("stopped", place=place)
-        # Only now, under the lock: another call may have finished it since.
+        # Only under the lock: another call may have finished it meanwhile.
         finding = look(cell)
         if finding.condition == "finished":
             return Ended("kept", place=place)
@@ -181,7 +181,7 @@ def _train(
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
-    """Ask a training to stop and wait for its end; kill it where it takes too long."""
+    """Ask a training to stop and wait for its end; kill it if that takes too long."""
     process.terminate()
     try:
         return process.wait(GRACE_SECONDS)
@@ -200,12 +200,12 @@ def _appears(file: Path) -> bool:
 
 
 def _inherited(lock: CellLock) -> tuple[int, ...]:
-    """The open files that the training process gets: the lock's, where processes can inherit one."""
+    """The file descriptors that the training inherits: the lock's, where the platform allows it."""
     return () if sys.platform == "win32" or lock.descriptor is None else (lock.descriptor,)
 
 
 def last_line(path: Path) -> str:
-    """The last line of a file that is not blank."""
+    """Return the last line of a file that is not blank."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().decode("utf-8", "replace").splitlines()

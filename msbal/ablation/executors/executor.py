@@ -1,4 +1,4 @@
-"""What `msbal.ablation.runner` asks of a place where runs are worked on."""
+"""The interface between the runner and the places where runs are worked on."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ Stage = Literal["queued", "waiting", "running", "ended"]
 
 
 class Job(Protocol):
-    """One run on its way. `waiting` is for another process that works on the same run."""
+    """One submitted run. It is `waiting` while another process works on the same run."""
 
     def stage(self) -> Stage:
-        """Where it is now."""
+        """Return where it is now."""
 
     def ended(self) -> Ended:
-        """How it ended; only once it has."""
+        """Return how it ended; call it only once it has."""
 
 
 class Executor(Protocol):
     """A place where runs are worked on.
 
     Attributes:
-        poll_seconds: between two looks at a run's files.
-        stays: whether runs go on after a stop: then nothing is waited for.
+        poll_seconds: the time between two reads of a run's files.
+        stays: whether runs go on after a stop; then nothing is waited for.
     """
 
     poll_seconds: float
     stays: bool
 
     def submit(self, orders: Sequence[Order]) -> Sequence[Job]:
-        """Accept runs, to be worked on in this order as far as there is room."""
+        """Accept runs, and work on them in this order as room allows."""
 
     def stop(self) -> None:
-        """Start no other run; those that are on write a checkpoint and end, unless the executor `stays`."""
+        """Start no further run; running ones write a checkpoint and end, unless the executor `stays`."""
 
     def messages(self) -> list[str]:
-        """What a person should read, since the last call; one line each."""
+        """Return the lines for the user since the last call."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release everything."""

@@ -1,4 +1,4 @@
-"""Runs on this machine, some at once, each a process of its own."""
+"""Run cells on this machine, several at once, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msbal.ablation.work import Ended, Event, Order, bring_to_end
 
 
 class LocalExecutor:
-    """Runs `jobs` at once; with several GPUs each has one of its own, in turn.
+    """Run `jobs` cells at once; with several GPUs, each gets one of its own, in turn.
 
     Args:
-        gpus: whether the runs may use GPUs.
+        gpus: whether runs may use GPUs.
     """
 
     stays = False
@@ -48,7 +48,7 @@ class LocalExecutor:
         return []
 
     def close(self) -> None:
-        """Stop, and wait until it is done."""
+        """Stop, and wait for the end."""
         self._halt.set()
         self._pool.shutdown(wait=True)
 
@@ -66,9 +66,9 @@ class LocalExecutor:
                 self._devices.put(device)
 
     def environment(self, device: str | None) -> dict[str, str]:
-        """What a training gets beside this process's environment."""
+        """Return the variables that a training gets on top of this process's environment."""
         found = {}
-        # Jobs that each take all cores stand in one another's way.
+        # Jobs that each take all cores slow one another down.
         if self.jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
             found["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.jobs))
         if device is not None:
@@ -84,7 +84,7 @@ class LocalJob:
         self._stage: Stage = "queued"
 
     def told(self, event: Event) -> None:
-        """Where it is, from the thread that works on it."""
+        """Note where it is; called by the thread that works on it."""
         self._stage = event
 
     def stage(self) -> Stage:
@@ -98,7 +98,7 @@ class LocalJob:
 
 
 def _devices(jobs: int) -> list[str]:
-    """A GPU for each job, in turn; nothing where there is but one, or none."""
+    """Return a GPU for each job, in turn; empty with fewer than two GPUs."""
     import torch
 
     count = torch.cuda.device_count()

@@ -1,7 +1,7 @@
-"""Runs on the machines of a Ray cluster (https://docs.ray.io), each with the GPUs and CPUs that it is given.
+"""Run cells on a Ray cluster (https://docs.ray.io), each with the GPUs and CPUs that it is given.
 
-What a lost machine was working on goes on at another, from its last checkpoint; so does a run that failed in
-a way that another machine may not: `TRIES` times in all.
+The run of a lost machine goes on elsewhere from its last checkpoint. So does a failed run that may succeed on another
+machine, `MAX_TRIES` times in all. (Ray's own retries would neither tell the user nor avoid the machine.)
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from msbal.ablation.executors.executor import Stage
 from msbal.ablation.work import Ended, Event, Order, bring_to_end
 from msbal.errors import BackendError, RunError
 
-TRIES = 4
-HOPELESS = 2  # the exit code of a wrong spec: it is wrong on every machine
+MAX_TRIES = 4
+WRONG_SPEC = 2  # the exit code of a training whose spec is wrong, which it is on every machine
 ANSWER_SECONDS = 10.0
-LOOK_SECONDS = 0.2  # between two looks at the tasks
+LOOK_SECONDS = 0.2  # between two polls of the tasks
 NODE = "ray.io/node-id"
 
 
 class RayExecutor:
-    """Runs as tasks of a Ray cluster.
+    """Run cells as tasks of a Ray cluster.
 
     Args:
         address: as `ray.init` takes it: ``auto``, ``HOST:6379``, ``ray://HOST:10001``, or ``local`` for a
             cluster of this machine alone.
-        gpus: of each run, a part of one allowed; None for one where the cluster has any.
-        cpus: of each run.
-        jobs: at most so many runs at once; None for as many as there is room for.
+        gpus: for each run, fractions allowed; None for one if the cluster has any.
+        cpus: for each run.
+        jobs: the most runs at once; None for as many as there is room for.
 
     Attributes:
-        needs: resources of each run, as Ray names them.
-        avoided: ids of the machines on which any run has failed.
+        needs: the resources of each run, as Ray names them.
+        avoided: the ids of machines on which a run has failed.
 
     Raises:
-        BackendError: where Ray is not installed.
-        RunError: where there is no cluster.
+        BackendError: if Ray is not installed.
+        RunError: if there is no cluster.
     """
 
     stays = False
@@ -68,7 +68,7 @@ class RayExecutor:
         self._open: list[RayJob] = []
         self._said: list[str] = []
         self._halted, self._looked = False, 0.0
-        # Beside the caller: a machine that is lost does not take it along.
+        # On the caller's machine, so that it is not lost with another one.
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
         )
@@ -105,7 +105,7 @@ class RayExecutor:
         self._ray.shutdown()
 
     def look(self) -> None:
-        """Bring every open job's stage up to date, and start what there is room for."""
+        """Update the stage of every open job, and start those there is room for."""
         if time.monotonic() < self._looked + LOOK_SECONDS:
             return
         for number, event in self._ray.get(self.board.events.remote()):
@@ -133,13 +133,13 @@ class RayExecutor:
         options: dict[str, Any] = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"]}
         if job.avoid and self._room(job.avoid):
             options["label_selector"] = {NODE: f"!in({','.join(sorted(job.avoid))})"}
-        # Ray would start a lost task again by itself, but say nothing of it.
+        # Ray would restart a lost task by itself, but silently.
         task = self._ray.remote(_work).options(max_retries=0, name=f"msbal {job.name}", **options)
         job.task, job.at = task.remote(job.order, job.number, self.board), "queued"
         job.tries += 1
 
     def _take(self, job: RayJob) -> None:
-        """A task is over: so is its job, unless it is worth another try."""
+        """Take the result of a task; its job is over too, unless it is worth another try."""
         task, job.task = job.task, None
         job.number = -1
         try:
@@ -153,7 +153,7 @@ class RayExecutor:
             how = f"failed on {ended.place} ({ended.reason})"
         if ended.state == "stopped" and not self._halted:
             ended, how = Ended("failed", ended.reason, ended.code, ended.place), "was stopped from outside"
-        if ended.state != "failed" or self._halted or job.tries >= TRIES or ended.code == HOPELESS:
+        if ended.state != "failed" or self._halted or job.tries >= MAX_TRIES or ended.code == WRONG_SPEC:
             job.result = ended
         else:
             job.at = "queued"
@@ -163,7 +163,7 @@ class RayExecutor:
             self._said.append(f"{job.name}: {how}; it goes on elsewhere")
 
     def _room(self, avoid: set[str] | frozenset[str] = frozenset()) -> bool:
-        """Whether any machine but those to avoid is large enough for a run."""
+        """Return whether any machine, except those to avoid, is large enough for a run."""
         return any(
             node["Alive"]
             and node["NodeID"] not in avoid
@@ -177,8 +177,8 @@ class RayJob:
     """See `executor.Job`.
 
     Attributes:
-        number: of the task that works on it now.
-        avoid: machines on which it failed.
+        number: that of the task working on it now.
+        avoid: the machines on which it failed.
     """
 
     executor: RayExecutor
@@ -192,7 +192,7 @@ class RayJob:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name in messages."""
         return f"{self.order.arm}, seed {self.order.seed}"
 
     def stage(self) -> Stage:
@@ -208,7 +208,7 @@ class RayJob:
 
 
 class _Board:
-    """An actor: what the tasks have to tell the caller, and whether they are to stop."""
+    """An actor that carries events from the tasks to the caller, and the request to stop back to them."""
 
     def __init__(self) -> None:
         self._events: list[tuple[int, Event]] = []
@@ -220,7 +220,7 @@ class _Board:
         return self._numbers
 
     def begin(self, number: int) -> bool:
-        """Whether a task may; what has begun ends by itself after a halt, and nothing begins after one."""
+        """Return whether a task may begin: none does after a halt, and those that have begun end by themselves."""
         if not self._halted:
             self._begun.add(number)
         return not self._halted
@@ -233,7 +233,7 @@ class _Board:
         return events
 
     def halt(self) -> set[int]:
-        """Gives the tasks that have begun."""
+        """Ask the tasks to stop; return those that have begun."""
         self._halted = True
         return self._begun
 
@@ -242,7 +242,7 @@ class _Board:
 
 
 def _work(order: Order, number: int, board: Any) -> tuple[Ended, str]:
-    """The task; gives how it ended and the node's id."""
+    """The task; return how it ended and the id of the node."""
     ray = _ray()
     node = ray.get_runtime_context().get_node_id()
     if not ray.get(board.begin.remote(number)):
@@ -256,10 +256,10 @@ def _work(order: Order, number: int, board: Any) -> tuple[Ended, str]:
 
 
 def _answers(address: str) -> None:
-    """Ray itself tries for more than a minute, and then leaves the program.
+    """Check that something answers at HOST:PORT: Ray itself would try for over a minute and then exit.
 
     Raises:
-        OSError: where nothing answers at a HOST:PORT.
+        OSError: if nothing answers.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():

@@ -1,7 +1,7 @@
-"""Runs as an array of SLURM jobs, submitted with submitit (https://github.com/facebookincubator/submitit).
+"""Run cells as an array of SLURM jobs, submitted with submitit (https://github.com/facebookincubator/submitit).
 
-The jobs need no one to watch them: a call that is stopped or killed leaves them to SLURM, and the next one
-finds them again. At its time limit, or when it is preempted, a job writes a checkpoint and is queued again.
+The jobs do not depend on the caller: if it is stopped or killed, they stay with SLURM, and the next call finds them
+again. At its time limit, or when it is preempted, a job writes a checkpoint and is queued again.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from msbal.errors import BackendError, RunError, SpecError
 from msbal.records.atomic import write_json
 
 TIME = "24:00:00"
-REQUEUES = 1000  # after as many time limits submitit gives a run up; its own default is three
-LOOK_SECONDS = 10.0  # between two calls of squeue: the whole cluster shares what answers it
+MAX_REQUEUES = 1000  # time limits after which submitit gives a run up; its default is three
+LOOK_SECONDS = 10.0  # between two calls of squeue, which the whole cluster shares
 LINGER_SECONDS = 60.0
 NOT_BEGUN = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
 
 
 class SlurmExecutor:
-    """Runs as an array of jobs.
+    """Run cells as an array of jobs.
 
     Args:
-        folder: of submitit's files, on a file system that all machines share.
-        name: of the jobs.
-        gpus, cpus: of each run.
-        jobs: at most so many at once; None for as many as there is room for.
-        options: of sbatch, without the dashes in front, e.g. ``{"partition": "gpu", "time": "12:00:00"}``.
-        cluster: ``local`` for submitit's stand-in for SLURM on this machine.
+        folder: for submitit's files, on a file system that all machines share.
+        name: that of the jobs.
+        gpus, cpus: for each run.
+        jobs: the most runs at once; None for as many as there is room for.
+        options: those of sbatch without leading dashes, e.g. ``{"partition": "gpu", "time": "12:00:00"}``.
+        cluster: ``local`` for submitit's simulation of SLURM on this machine.
 
     Raises:
-        BackendError: where submitit or SLURM is not installed.
-        SpecError: where the time cannot be read.
+        BackendError: if submitit or SLURM is not installed.
+        SpecError: if the time limit cannot be read.
     """
 
     stays = True
@@ -69,7 +69,7 @@ class SlurmExecutor:
         sbatch = {key.lstrip("-").replace("-", "_"): value for key, value in (options or {}).items()}
         self._folder, self._said = folder, list[str]()
         self._queue = _Queue() if cluster == "slurm" else None
-        self._executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=REQUEUES)
+        self._executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=MAX_REQUEUES)
         self._executor.update_parameters(
             name=name,
             timeout_min=minutes(sbatch.pop("time", TIME)),
@@ -80,7 +80,7 @@ class SlurmExecutor:
         )
 
     def submit(self, orders: Sequence[Order]) -> list[SlurmJob]:
-        """See `Executor`. Runs that an earlier call has submitted, and that are not over, are found again."""
+        """See `Executor`. Find again the unfinished runs that an earlier call has submitted."""
         numbers = self._still_there()
         new = [order for order in orders if order.name not in numbers]
         found = len(orders) - len(new)
@@ -103,7 +103,7 @@ class SlurmExecutor:
     def _submitted(self, orders: Sequence[Order]) -> list[Any]:
         try:
             return list(self._executor.map_array(Work(), orders))
-        except Exception as error:  # submitit has kinds of its own, and lets others through
+        except Exception as error:  # submitit raises errors of its own and passes on others
             said = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise RunError(
                 "--slurm", f"the jobs were not accepted: {said[-1] if said else repr(error)}",
@@ -111,7 +111,7 @@ class SlurmExecutor:
             ) from error  # fmt: skip
 
     def stop(self) -> None:
-        """Leaves the jobs to SLURM."""
+        """Leave the jobs to SLURM."""
 
     def messages(self) -> list[str]:
         """See `Executor`."""
@@ -119,11 +119,11 @@ class SlurmExecutor:
         return said
 
     def close(self) -> None:
-        """Leaves the jobs to SLURM."""
+        """Leave the jobs to SLURM."""
 
     @property
     def _file(self) -> Path:
-        """By run, the number of its last job."""
+        """The file with the number of each run's last job."""
         return self._folder / "jobs.json"
 
     def _remembered(self) -> dict[str, str]:
@@ -148,9 +148,9 @@ class SlurmJob:
     """See `executor.Job`.
 
     Attributes:
-        number: SLURM's, as ``12_3``.
-        folder: of submitit's files.
-        task: submitit's own job, for its stand-in.
+        number: SLURM's, such as ``12_3``.
+        folder: that of submitit's files.
+        task: submitit's own job, for the simulation.
     """
 
     order: Order
@@ -166,9 +166,9 @@ class SlurmJob:
         return "ended" if self.task.done() else "running"
 
     def ended(self) -> Ended:
-        """See `Job`. Whether the run is finished is for its folder to say."""
+        """See `Job`. The folder tells whether the run is finished."""
         said = self.folder / f"{self.number}_0_log.err"
-        # After our own words srun may have added some.
+        # srun may have added lines after ours.
         text = said.read_text(encoding="utf-8", errors="replace") if said.exists() else ""
         _, ours, rest = text.rpartition("RuntimeError: ")
         reason = rest.splitlines()[0] if ours else "its job is gone from SLURM's queue"
@@ -176,44 +176,44 @@ class SlurmJob:
 
 
 class Work:
-    """What a job does. submitit pickles it, and calls `checkpoint` when SLURM announces the job's end."""
+    """The work of a job. submitit pickles it, and calls `checkpoint` when SLURM announces the job's end."""
 
     def __init__(self) -> None:
         self._halt: threading.Event | None = None
         self._thread: threading.Thread | None = None
 
     def __call__(self, order: Order) -> str:
-        """Bring a run to its end.
+        """Run a cell to its end.
 
         Raises:
-            RuntimeError: where it failed, so that SLURM counts the job as failed.
+            RuntimeError: if it failed, so that SLURM counts the job as failed.
         """
         found: list[Ended] = []
         halt = self._halt = threading.Event()
 
         def work() -> None:
-            # SLURM signals all processes of a job. This one is for `checkpoint` below; the training, which
+            # SLURM signals all processes of a job. This signal is for `checkpoint` below; the training, which
             # inherits the mask, would die of it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})
             found.append(bring_to_end(order, halt.is_set))
 
-        # A signal handler runs between two steps of the main thread: the work has to go on beside it.
+        # Signal handlers run in the main thread, so the work goes on in another.
         self._thread = threading.Thread(target=work)
         self._thread.start()
         self._thread.join()
         if not found:
             raise RuntimeError(f"the work on {order.name} broke off")
         if found[0].state == "stopped":
-            # Not by `checkpoint`, which never comes back here, but by SLURM's SIGTERM to the training: it is
-            # preempted or cancelled. To end now would be to say that nothing is left to be queued again.
+            # Not by `checkpoint`, which never returns here, but by SLURM's SIGTERM to the training: the job is
+            # preempted or cancelled. If it ended now, it would not be queued again.
             time.sleep(LINGER_SECONDS)
-            raise RuntimeError("it was stopped from outside, and goes on with the next call")
+            raise RuntimeError("it was stopped from outside; the next call resumes it")
         if found[0].state == "failed":
             raise RuntimeError(found[0].reason)
         return found[0].state
 
     def checkpoint(self, order: Order) -> Any:
-        """Stop the training, which writes its checkpoint, and give what is to be queued again."""
+        """Stop the training, which writes its checkpoint, and return what is queued again."""
         if self._halt is not None and self._thread is not None:
             self._halt.set()
             self._thread.join()
@@ -221,37 +221,37 @@ class Work:
 
 
 class _Queue:
-    """This user's jobs as SLURM's queue has them."""
+    """This user's jobs in SLURM's queue."""
 
     def __init__(self) -> None:
         self._states: dict[str, str] = {}
         self._looked: float | None = None
 
     def stage(self, number: str) -> Stage:
-        """Of one job; what is no longer in the queue is over."""
+        """Return the stage of a job; one that is not in the queue has ended."""
         if self._looked is None or time.monotonic() > self._looked + LOOK_SECONDS:
             self._look()
         state = self._states.get(number)
         return "ended" if state is None else "queued" if state in NOT_BEGUN else "running"
 
     def forget(self) -> None:
-        """Look again next time: something has been submitted."""
+        """Read the queue again next time, since something has been submitted."""
         self._looked = None
 
     def _look(self) -> None:
         command = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i|%T"]
         done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:  # else SLURM's controller is away: what was last known stands
+        if done.returncode == 0:  # otherwise SLURM's controller is away, and the last state stands
             rows = (line.strip().partition("|") for line in done.stdout.splitlines())
             self._states = {number: state for number, _, state in rows}
         self._looked = time.monotonic()
 
 
 def minutes(time_limit: object) -> int:
-    """A time limit in sbatch's spelling: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; rounded up.
+    """Return the minutes, rounded up, of a time limit as sbatch spells it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
 
     Raises:
-        SpecError: where it is none of these.
+        SpecError: if it is none of these.
     """
     text = str(time_limit).strip()
     days, dash, rest = text.rpartition("-")

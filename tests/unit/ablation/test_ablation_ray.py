@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'msbal[ray]')")
 
-from msbal.ablation.executors.ray import TRIES, RayExecutor
+from msbal.ablation.executors.ray import MAX_TRIES, RayExecutor
 from msbal.ablation.grid import Grid
 from msbal.ablation.runner import GridRunner, Result
 from msbal.errors import BackendError, RunError
@@ -88,7 +88,7 @@ class TestCluster:
         result, executor = run(made, before=("env", "PRETEND_FAIL=first"))
         (failure,) = result.failures
         assert (failure.cell.arm, failure.reason) == ("first", "error: it went wrong")
-        assert starts(made) == ["first 0", *["first 0 --resume"] * (TRIES - 1), "second 0"]
+        assert starts(made) == ["first 0", *["first 0 --resume"] * (MAX_TRIES - 1), "second 0"]
         assert any("it goes on elsewhere" in text for text in watcher.messages)
         assert len(executor.avoided) == 2
 

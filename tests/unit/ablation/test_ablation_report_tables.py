@@ -157,7 +157,7 @@ def test_a_layout_that_does_not_fit_is_refused(
 def test_published_metrics_are_given_once_and_known(ablation: Callable[..., Any]) -> None:
     with pytest.raises(SpecError, match="exclude each other"):
         ablation(arms=ACTIONS, table=FIRST, published={"equal": {"AP": 1.0}})
-    with pytest.raises(SpecError, match=r"`GFLOPS` is no metric; did you mean `GFLOPs`"):
+    with pytest.raises(SpecError, match=r"`GFLOPS` is not a metric; did you mean `GFLOPs`"):
         ablation(arms=ACTIONS, published={"equal": {"GFLOPS": 1.0}})
 
 
