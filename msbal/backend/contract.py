@@ -25,10 +25,10 @@ import torch
 from msbal.backend import HONOURED, Backend, Detector, Honours, load_backend
 from msbal.backend.contract_runs import LR, Killed, Ramp, Runs, odd_one, parameters_of
 from msbal.backend.kit.balanced import group_names
+from msbal.backend.kit.determinism import precise
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove, total
 from msbal.data import DetectionData, ImageRecord
-from msbal.determinism import precise
 from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, RunError, SpecError
 from msbal.records import read_intervals

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import group_names
+from msbal.backend.kit.determinism import precise
 from msbal.baselines import Fixed
-from msbal.determinism import precise
 from msbal.engine import BalancerSet, Equal
 
 if TYPE_CHECKING:
@@ -191,28 +190,6 @@ def _leaks(detector: Any, found: SplitLosses) -> Iterator[str]:
                 }
                 for other in sorted(reached - {level}):
                     yield f"{term}: {group.levels[level]} reaches {group.levels[other]}"
-
-
-@contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
-    """Training mode, whose buffers are put back (running statistics, above all): a measurement is no training."""
-    was_training = model.training
-    model.train()
-    kept = [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    # Other tensors for the while, not other values afterwards: a backward may still need them.
-    for module, name, buffer in kept:
-        module._buffers[name] = buffer.clone()
-    try:
-        yield
-    finally:
-        for module, name, buffer in kept:
-            module._buffers[name] = buffer
-        model.train(was_training)
 
 
 def total(losses: Any) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch.distributed as dist
 from torch import Tensor
+
+_T = TypeVar("_T")
 
 
 def ranks() -> int:
@@ -23,3 +27,11 @@ def all_gather(flat: Tensor) -> Tensor:
     gathered = flat.new_empty(ranks() * flat.numel())
     dist.all_gather_into_tensor(gathered, flat)
     return gathered.view(-1, flat.numel())
+
+
+def all_gather_objects(own: _T) -> list[_T]:
+    """What each rank gives, in their order; a collective of what can be pickled."""
+    found = [own] * ranks()
+    if len(found) > 1:
+        dist.all_gather_object(found, own)
+    return found

@@ -18,12 +18,10 @@ from torch.utils.data import DataLoader
 
 from msbal.backend import Job, LevelGroup, SplitLosses
 from msbal.backend.kit.balanced import Balanced
-from msbal.backend.kit.cadence import Cadence
-from msbal.backend.kit.learned import add_learned
+from msbal.backend.kit.cadence import Cadence, Pace
+from msbal.backend.kit.data_set import coco_results, use_notes, used_images
 from msbal.backend.kit.nonfinite import OnNonFinite
-from msbal.backend.kit.pace import Pace
-from msbal.backend.kit.predictions import coco_results
-from msbal.backend.kit.used import use_notes, used_images
+from msbal.backend.kit.steps import add_learned
 from msbal.data import DetectionData, ImageRecord
 from msbal.engine.record import IntervalRecord
 from msbal.errors import SpecError

@@ -12,9 +12,8 @@ from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 
 from msbal.backend.kit.balanced import Balanced, balanced_of
-from msbal.backend.kit.processes import all_gather_objects
-from msbal.backend.kit.scalars import interval_scalars
-from msbal.backend.kit.script_records import ScriptRecords
+from msbal.backend.kit.script_records import ScriptRecords, interval_scalars
+from msbal.engine.processes import all_gather_objects
 from msbal.engine.record import IntervalRecord
 from msbal_detectron2 import learned
 

@@ -1,35 +1,35 @@
-"""Installs detectron2, which no package index has under its name. Runs before detectron2 exists.
+"""Install detectron2, which no package index has under its name: `msbal backends install detectron2`.
 
 Two ways, tried in order:
 
 1. upstream's own: ``pip install`` from its git repository, C++ operators and all, where the repository can be
    reached and a compiler is there;
 2. detectron2 0.6 as one PyPI project carries it: its Python files without the C++ sources. Its ``setup.py``
-   would compile those and fails; three lines of it are changed before it is installed. The archive is checked
+   would compile those and fails; some lines of it are changed before it is installed. The archive is checked
    against a fixed SHA-256 before anything in it runs.
-
-``python -m msbal_detectron2.installer`` does the same as ``msbal backends install detectron2``.
 """
 
 from __future__ import annotations
 
-import argparse
-import ensurepip
+import importlib
 import importlib.util
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from msbal.errors import BackendError, MsbalError
+from msbal.errors import BackendError
+from msbal.install import BUILD_TOOLS, Say, Step, main, pip
 from msbal_detectron2 import compat
 
 UPSTREAM = "https://github.com/facebookresearch/detectron2.git"
 SDIST = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+MINUTES_OF_COMPILING = 10
+SECONDS_TO_ANSWER = 30.0
 WITHOUT_CPP = (
     "detectron2 0.6 is installed without its C++ operators. RetinaNet, FCOS and the R-CNNs (masks, keypoints, "
     "cascades and deformable convolutions included) do not need them. Missing: rotated boxes (RRPN, "
@@ -51,68 +51,69 @@ SETUP_PATCHES = (
     ('"black==21.4b2"', '"black"'),
 )
 
-Say = Callable[[str], None]
 
-
-def install(say: Say = print, *, upstream: bool = True, force: bool = False, timeout: float = 30.0) -> None:
-    """Install detectron2 into this Python's environment.
+def steps(cpu: bool, dry_run: bool, say: Say) -> Iterator[Step]:
+    """Yield what installs detectron2, where it is missing: its repository first, then 0.6's Python part.
 
     Args:
-        say: takes each line of progress.
-        upstream: whether to try the git repository first.
-        force: install although it is there.
-        timeout: seconds to wait for the repository to answer.
+        cpu: has no meaning here: detectron2's own setup decides.
+        dry_run: whether the steps are only printed.
+        say: takes lines of progress.
 
     Raises:
-        BackendError: where neither way works; the last lines of the failing command are named.
+        BackendError: where torch is missing, or the archive is not the one that is known.
     """
-    if importlib.util.find_spec("detectron2") is not None and not force:
-        say("detectron2 is already installed")
+    if find_detectron2():
         return
     if importlib.util.find_spec("torch") is None:
         raise BackendError(
             "detectron2", "its installation needs torch first", fix="run `pip install torch torchvision`"
         )
-    if upstream and _reachable(timeout):
-        say(f"installing detectron2 from {UPSTREAM}; compiling its operators takes some minutes")
-        try:
-            _pip("install", "--no-build-isolation", f"git+{UPSTREAM}")
-            say("detectron2 is installed, C++ operators included")
+    yield Step("install what building needs", pip("install", *BUILD_TOOLS))
+    if can_be_reached():
+        command = pip("install", "--no-build-isolation", f"git+{UPSTREAM}")
+        title = "build detectron2, C++ operators included, from its repository"
+        yield Step(title, command, may_fail=True, minutes=MINUTES_OF_COMPILING)
+        if dry_run or find_detectron2():
             return
-        except BackendError as error:
-            say(f"that failed ({error.found}); trying PyPI")
-    elif upstream:
-        say("detectron2's repository cannot be reached; installing its Python part from PyPI")
-    install_from_sdist(say)
-
-
-def install_from_sdist(say: Say = print) -> None:
-    """Install 0.6's Python part from PyPI, with the stand-in operators and the patches of `compat`."""
+        say("That failed: installing its Python part from PyPI.")
+    else:
+        say("detectron2's repository cannot be reached: installing its Python part from PyPI.")
     with tempfile.TemporaryDirectory(prefix="msbal-detectron2-") as folder:
-        say(f"downloading {SDIST}")
-        source = unpack(download(Path(folder)), Path(folder) / "source")
-        patch_source(source)
-        say("installing")
-        _pip("install", "--no-build-isolation", str(source))
+        requirements = Path(folder) / "requirements.txt"
+        requirements.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+        command = pip(
+            "download", "--require-hashes", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+            "--dest", folder, "--requirement", str(requirements),
+        )  # fmt: skip
+        yield Step(f"download {SDIST}", command)
+        source = Path(folder) / "source"
+        if not dry_run:
+            source = unpack(one_archive(Path(folder)), source)
+            patch_source(source)
+        yield Step("install detectron2 0.6", pip("install", "--no-build-isolation", str(source)))
     say(WITHOUT_CPP)
 
 
-def download(folder: Path) -> Path:
-    """Fetch the source distribution into `folder`; pip refuses any other than the expected one."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{SDIST} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
-    _pip(
-        "download",
-        "--require-hashes",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--no-build-isolation",
-        "--dest",
-        str(folder),
-        "--requirement",
-        str(requirements),
-    )
+def find_detectron2() -> bool:
+    importlib.invalidate_caches()
+    return importlib.util.find_spec("detectron2") is not None
+
+
+def can_be_reached() -> bool:
+    """Whether detectron2's repository answers."""
+    command = ["git", "ls-remote", "--exit-code", UPSTREAM, "HEAD"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS_TO_ANSWER, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def one_archive(folder: Path) -> Path:
+    """Return the archive that was downloaded into `folder`."""
     archives = sorted(folder.glob("*.tar.gz"))
     if len(archives) != 1:
         found = ", ".join(archive.name for archive in archives) or "nothing"
@@ -121,7 +122,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, destination: Path) -> Path:
-    """Unpack `archive` and return its top folder. Links, devices and paths that lead outside are refused."""
+    """Unpack `archive` and return its top folder; links, devices and paths that lead outside are refused."""
     if not hasattr(tarfile, "data_filter"):
         raise BackendError(
             "detectron2",
@@ -159,74 +160,5 @@ def patch_source(source: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("operators.py"), source / "detectron2" / "_C.py")
 
 
-def _reachable(timeout: float) -> bool:
-    git = shutil.which("git")
-    if git is None:
-        return False
-    try:
-        done = subprocess.run(
-            [git, "ls-remote", "--exit-code", UPSTREAM, "HEAD"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
-def pip_command() -> list[str]:
-    """How to run pip for this Python, also where its environment has none (as those that uv makes)."""
-    if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip"]
-    bundled = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
-    if not bundled:
-        raise BackendError(
-            "detectron2", "this environment has no pip", fix=f"install pip for {sys.executable}"
-        )
-    # A wheel is a zip file, which Python runs as it runs a package.
-    return [sys.executable, str(bundled[-1] / "pip")]
-
-
-def _pip(*arguments: str) -> None:
-    done = subprocess.run(
-        [*pip_command(), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BackendError(
-            "detectron2",
-            f"`pip {arguments[0]}` failed: {_cause(done.stdout)}",
-            fix=f"run `{' '.join(['pip', *arguments])}` to see all of it",
-        )
-
-
-def _cause(output: str) -> str:
-    """The line of pip's output that says most."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["no output"])[-1]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``python -m msbal_detectron2.installer [--pypi] [--force]``."""
-    parser = argparse.ArgumentParser(prog="msbal_detectron2.installer", description="Install detectron2.")
-    parser.add_argument("--pypi", action="store_true", help="do not try detectron2's own repository")
-    parser.add_argument("--force", action="store_true", help="install although it is there")
-    options = parser.parse_args(arguments)
-    try:
-        install(upstream=not options.pypi, force=options.force)
-    except MsbalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("detectron2", steps))

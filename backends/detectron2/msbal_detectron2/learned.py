@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from msbal.backend.kit.learned import add_learned
+from msbal.backend.kit.steps import add_learned
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from msbal.backend.kit.amp import Stepper
 from msbal.backend.kit.balanced import Balanced
 from msbal.backend.kit.nonfinite import (
     UNEXPLAINED,
@@ -27,6 +26,7 @@ from msbal.backend.kit.nonfinite import (
     poisoned,
 )
 from msbal.backend.kit.seeding import seed_iteration
+from msbal.backend.kit.steps import Stepper
 from msbal.engine.processes import rank
 from msbal.spec import ScheduleSpec
 

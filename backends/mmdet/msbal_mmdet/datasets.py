@@ -8,7 +8,7 @@ from typing import Any
 from mmdet.registry import DATASETS
 from mmengine.config import ConfigDict
 
-from msbal.backend.kit.used import Unfit
+from msbal.backend.kit.data_set import Unfit
 from msbal.data import ImageRecord
 from msbal_mmdet.names import kind
 

@@ -19,8 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
 from msbal.backend.kit.balanced import Balanced, balanced_of
-from msbal.backend.kit.scalars import interval_scalars
-from msbal.backend.kit.script_records import ScriptRecords
+from msbal.backend.kit.script_records import ScriptRecords, interval_scalars
 from msbal.engine import BalancerSet
 from msbal.engine.record import IntervalRecord
 from msbal.errors import RunError, SpecError

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from msbal.backend.kit.learned import add_learned, average_gradients
+from msbal.backend.kit.steps import add_learned, average_gradients
 from msbal.errors import SpecError
 
 

@@ -17,7 +17,7 @@ from mmengine.dataset import DefaultSampler
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader
 
-from msbal.backend.kit.used import used_images
+from msbal.backend.kit.data_set import used_images
 from msbal.data import DetectionData
 from msbal.errors import MsbalError, SpecError
 from msbal.spec import RunSpec

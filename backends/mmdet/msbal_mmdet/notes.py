@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import EMAHook, Hook
 
-from msbal.backend.kit.used import use_notes
+from msbal.backend.kit.data_set import use_notes
 from msbal.data import DetectionData
 from msbal.data.files import printable
 from msbal.errors import SpecError

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from numpy.typing import NDArray
 from torch import Tensor
 
-from msbal.backend.kit import predictions as kit
+from msbal.backend.kit import data_set as kit
 from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal_mmdet.masks import Outlines

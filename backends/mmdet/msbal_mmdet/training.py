@@ -19,8 +19,7 @@ from mmengine.runner import Runner
 
 from msbal.backend import Job
 from msbal.backend.kit.balanced import balanced_of
-from msbal.backend.kit.cadence import Cadence
-from msbal.backend.kit.pace import Pace
+from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.engine import BalancerSet
 from msbal.errors import RunError
 from msbal.records.atomic import put_in_place

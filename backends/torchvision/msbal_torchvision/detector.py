@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import Job
-from msbal.backend.kit.predictions import coco_results
+from msbal.backend.kit.data_set import coco_results, use_notes
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.backend.kit.used import use_notes
 from msbal.data import DetectionData
 from msbal.errors import SpecError
 from msbal.spec import RunSpec

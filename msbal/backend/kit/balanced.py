@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msbal.backend.kit.processes import all_gather_objects
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
-from msbal.engine.processes import rank
+from msbal.engine.processes import all_gather_objects, rank
 from msbal.engine.record import NonFinite
 from msbal.errors import SpecError
 

@@ -1,23 +1,28 @@
-"""What follows an iteration: records, an evaluation, a checkpoint, the end."""
+"""What follows an iteration: records, progress, an evaluation, a checkpoint, the end."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from msbal.backend.protocol import Job
+import torch
+
+from msbal.backend.protocol import Job, Monitor
+
+SECONDS = 0.25
 
 
 class Cadence:
-    """When a run evaluates, saves and stops; the same in every backend.
+    """Decides when a run evaluates, saves and stops, the same in every backend.
 
     Args:
         total: iterations of the run.
-        done: those that a resumed run begins after.
-        save_every: iterations between checkpoints; None for one at the end only.
-        evaluate: called with the iteration. The last one is not asked for: the core evaluates the end.
-        save: writes the checkpoint of an iteration. All records are written by then, and the balancers of all ranks
-            have told each other what a checkpoint needs.
-        accumulate: iterations whose gradients make one step, where it is not the spec that decides.
+        done: iterations before this process started; 0 unless resumed.
+        save_every: iterations between checkpoints; None saves at the end only.
+        evaluate: called with the iteration, but not with the last one: the core evaluates the end.
+        save: writes the checkpoint of an iteration. By then all records are written, and the balancers of all ranks
+            have exchanged what a checkpoint needs.
+        accumulate: iterations per optimizer step, where the spec does not decide.
     """
 
     def __init__(
@@ -36,14 +41,14 @@ class Cadence:
         self._saved = done
 
     def whole(self, iteration: int) -> bool:
-        """Whether no gradient waits for its step, so that a checkpoint after it resumes exactly."""
+        """Return whether no gradient waits for its step, so that a run resumes exactly from here."""
         return iteration % self._accumulate == 0 or iteration == self.total
 
     def after(self, iteration: int) -> bool:
         """Do what is due after an iteration; on all ranks alike.
 
         Returns:
-            whether the run should end here: it was asked to stop, and a checkpoint is written.
+            whether to end the run here: it was asked to stop, and its checkpoint is written.
         """
         job, at_end = self.job, iteration == self.total
         job.recorder.step(iteration)
@@ -52,15 +57,49 @@ class Cadence:
             # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
             job.recorder.flush()
             self._evaluate(iteration)
-        # Asked by all ranks in every iteration, as they have to agree.
+        # All ranks ask in every iteration, as they have to agree.
         stop = job.stop_requested()
         period = self.save_every
         due = period is not None and iteration // period > self._saved // period
         if not (self.whole(iteration) and (stop or at_end or due)):
             return False
         job.recorder.flush()
-        # The ranks' own losses of an unfinished interval; a collective.
+        # The ranks' own losses of the unfinished interval; a collective.
         job.balancers.synchronize()
         self._save(iteration)
         self._saved = iteration
         return stop
+
+
+class Pace:
+    """Counts images and reports them.
+
+    Args:
+        monitor: told at most every quarter of a second, and of the last iteration.
+        images: per iteration, over all processes.
+        total: iterations of the run.
+    """
+
+    def __init__(self, monitor: Monitor, images: int, total: int, device: torch.device) -> None:
+        self.monitor, self.images, self.total, self.device = monitor, images, total, device
+        self._since, self._last = 0, time.perf_counter()
+
+    def tick(self, iteration: int, learning_rate: float) -> None:
+        """Count an iteration that has ended."""
+        self._since += 1
+        now = time.perf_counter()
+        elapsed = now - self._last
+        if elapsed < SECONDS and iteration < self.total:
+            return
+        scalars = {
+            "images_per_second": self._since * self.images / max(elapsed, 1e-9),
+            "learning_rate": learning_rate,
+        }
+        if self.device.type == "cuda":
+            scalars["memory_bytes"] = float(torch.cuda.max_memory_allocated(self.device))
+        self.monitor.stepped(iteration, scalars)
+        self._since, self._last = 0, now
+
+    def restart(self) -> None:
+        """Start counting anew, so that an evaluation or a checkpoint slows nothing down."""
+        self._since, self._last = 0, time.perf_counter()

@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from msbal.backend.kit.processes import all_gather_objects
 from msbal.backend.protocol import LevelGroup
-from msbal.engine.processes import ranks
+from msbal.engine.processes import all_gather_objects, ranks
 from msbal.errors import RunError
 
 MAX_MESSAGES = 10

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.backend.proof import measuring
 from msbal.backend.protocol import SplitLosses
 from msbal.engine import BalancerSet, Equal, LevelLosses
 
@@ -82,3 +81,25 @@ def _measured(model: nn.Module, splitters: Sequence[LossSplitter]) -> Iterator[B
             splitter.load_state(state)
         if found is None:
             balanced.remove()
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """Training mode, whose buffers are put back (running statistics, above all): a measurement is no training."""
+    was_training = model.training
+    model.train()
+    kept = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    # Other tensors for the while, not other values afterwards: a backward may still need them.
+    for module, name, buffer in kept:
+        module._buffers[name] = buffer.clone()
+    try:
+        yield
+    finally:
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer
+        model.train(was_training)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from msbal.backend.kit import pace
-from msbal.backend.kit.cadence import Cadence
-from msbal.backend.kit.pace import Pace
-from msbal.backend.kit.predictions import coco_results
+from msbal.backend.kit import cadence
+from msbal.backend.kit.cadence import Cadence, Pace
+from msbal.backend.kit.data_set import coco_results
 from msbal.backend.kit.seeding import mix, seed_iteration
 
 
@@ -73,7 +72,7 @@ def test_a_stop_saves_first() -> None:
 
 def test_the_pace_is_told_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.1, 0.2, 0.3, 0.4])
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(cadence, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     told: list[tuple[int, dict[str, float]]] = []
     monitor: Any = SimpleNamespace(stepped=lambda iteration, scalars: told.append((iteration, scalars)))
     running = Pace(monitor, 8, 4, torch.device("cpu"))

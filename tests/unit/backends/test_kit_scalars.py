@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.scalars import interval_scalars
+from msbal.backend.kit.script_records import interval_scalars
 from msbal.engine.record import IntervalRecord
 
 RECORD = IntervalRecord(

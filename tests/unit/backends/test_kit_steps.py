@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.amp import Stepper
-from msbal.backend.kit.learned import add_learned, average_gradients
 from msbal.backend.kit.nonfinite import MAX_MESSAGES, OnNonFinite, Sighting, name_losses, poisoned
+from msbal.backend.kit.steps import Stepper, add_learned, average_gradients
 from msbal.errors import RunError
 
 CPU = torch.device("cpu")

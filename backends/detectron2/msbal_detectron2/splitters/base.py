@@ -8,15 +8,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.levels import level_names, require_levels
-from msbal.backend.kit.splitter import LossSplitter, Split
+from msbal.backend.kit.splitter import LossSplitter, Split, level_names, require_levels
 from msbal.engine.losses import LevelLosses
 from msbal.errors import SpecError
 
@@ -26,14 +25,9 @@ _NORMALIZER = "loss_normalizer"
 
 
 class DictSplitter(LossSplitter):
-    """Stands for a ``losses`` method, which returns a dict of T scalars.
-
-    Attributes:
-        names: of the terms in that dict. ``keys`` are those in the model's.
-    """
+    """Stands for a ``losses`` method, which returns a dict of T scalars."""
 
     method = "losses"
-    names: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def level_losses(self, *args: Any, **kwargs: Any) -> LevelLosses:
@@ -41,15 +35,7 @@ class DictSplitter(LossSplitter):
 
     def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
         """See `LossSplitter`."""
-        return Split(self.level_losses(*args, **kwargs), self.result)
-
-    def result(self, weighted: Tensor) -> dict[str, Tensor]:
-        """``[T, K]`` as detectron2 returns it."""
-        return dict(zip(self.names, weighted.sum(dim=1).unbind(), strict=True))
-
-    def terms(self, result: Any) -> Sequence[Tensor | None]:
-        """See `LossSplitter`."""
-        return [result.get(name) for name in self.names]
+        return Split(self.level_losses(*args, **kwargs), self.named)
 
     def aside(self) -> AbstractContextManager[Any]:
         """detectron2's losses log into the storage on top of a global stack."""

@@ -26,7 +26,6 @@ from msbal_detectron2.splitters.retinanet import settle_focal_loss
 class FCOSSplitter(NormalizedSplitter):
     """Stands for ``FCOS.losses``."""
 
-    names = ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr")
     owner: FCOS
 
     def __init__(self, model: FCOS) -> None:
@@ -34,7 +33,7 @@ class FCOSSplitter(NormalizedSplitter):
         strides = [int(shapes[name].stride) for name in model.head_in_features]
         group = level_group("all", model, strides, ("cls", "bbox", "centerness"))
         check_own(model, FCOS.losses)
-        super().__init__(model, group, self.names)
+        super().__init__(model, group, ("loss_fcos_cls", "loss_fcos_loc", "loss_fcos_ctr"))
         settle_focal_loss(model.device)
 
     def own_terms(

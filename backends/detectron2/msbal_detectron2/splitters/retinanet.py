@@ -40,7 +40,6 @@ def settle_focal_loss(device: torch.device) -> None:
 class RetinaNetSplitter(NormalizedSplitter):
     """Stands for ``RetinaNet.losses``."""
 
-    names = ("loss_cls", "loss_box_reg")
     owner: RetinaNet
 
     def __init__(self, model: RetinaNet) -> None:
@@ -48,7 +47,7 @@ class RetinaNetSplitter(NormalizedSplitter):
         strides = [int(shapes[name].stride) for name in model.head_in_features]
         group = level_group("all", model, strides, ("cls", "bbox"))
         check_own(model, RetinaNet.losses)
-        super().__init__(model, group, self.names)
+        super().__init__(model, group, ("loss_cls", "loss_box_reg"))
         settle_focal_loss(model.device)
 
     def level_losses(

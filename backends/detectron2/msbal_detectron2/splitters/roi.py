@@ -38,7 +38,6 @@ class RoISplitter(DictSplitter):
         stage: of a cascade, from 0; None in other models.
     """
 
-    names = ("loss_cls", "loss_box_reg")
     owner: FastRCNNOutputLayers
 
     def __init__(self, heads: StandardROIHeads, predictor: FastRCNNOutputLayers, stage: int | None) -> None:
@@ -47,7 +46,8 @@ class RoISplitter(DictSplitter):
         suffix = "" if stage is None else f"_stage{stage}"
         group = level_group("roi" + suffix, heads, strides, ("cls", "bbox"))
         check_own(predictor, *_LOSS_METHODS)
-        super().__init__(predictor, group, [name + suffix for name in self.names])
+        names = ("loss_cls", "loss_box_reg")
+        super().__init__(predictor, group, [name + suffix for name in names], names)
 
     def level_losses(self, predictions: tuple[Tensor, Tensor], proposals: Sequence[Any]) -> LevelLosses:
         """``[2, K]``; arguments as those of ``FastRCNNOutputLayers.losses``.

@@ -23,14 +23,13 @@ from msbal_detectron2.splitters.boxes import dense_box_losses
 class RPNSplitter(DictSplitter):
     """Stands for ``RPN.losses``."""
 
-    names = ("loss_rpn_cls", "loss_rpn_loc")
     owner: RPN
 
     def __init__(self, rpn: RPN, shapes: Mapping[str, ShapeSpec]) -> None:
         strides = [int(shapes[name].stride) for name in rpn.in_features]
         group = level_group("rpn", rpn, strides, ("cls", "bbox"))
         check_own(rpn, RPN.losses)
-        super().__init__(rpn, group, self.names)
+        super().__init__(rpn, group, ("loss_rpn_cls", "loss_rpn_loc"))
 
     def level_losses(
         self,

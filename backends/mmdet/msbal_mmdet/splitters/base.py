@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.levels import MIN_LEVELS, level_names
-from msbal.backend.kit.splitter import LossSplitter, Split
+from msbal.backend.kit.splitter import MIN_LEVELS, LossSplitter, Split, level_names
 from msbal.engine import LevelLosses
 from msbal.errors import SpecError
 

@@ -13,7 +13,7 @@ from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.levels import MIN_LEVELS, level_names, require_levels
+from msbal.backend.kit.splitter import MIN_LEVELS, level_names, require_levels
 from msbal.errors import SpecError
 from msbal_torchvision.splitters.fcos import FCOSSplitter
 from msbal_torchvision.splitters.levels import Levels, find_levels

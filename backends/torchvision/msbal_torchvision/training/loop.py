@@ -14,13 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from msbal.backend import Job
-from msbal.backend.kit.amp import Stepper
 from msbal.backend.kit.balanced import Balanced
-from msbal.backend.kit.cadence import Cadence
-from msbal.backend.kit.learned import add_learned
+from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.nonfinite import UNEXPLAINED, OnNonFinite
-from msbal.backend.kit.pace import Pace
 from msbal.backend.kit.seeding import seed_iteration
+from msbal.backend.kit.steps import Stepper, add_learned
 from msbal.errors import SpecError
 from msbal.training.distributed import rank, world_size
 from msbal.training.stream import Positions

@@ -1,17 +1,18 @@
-"""Backward passes and optimizer steps: mixed precision, accumulation, clipping, and steps that are left out."""
+"""Optimizer steps: mixed precision, accumulation, clipping, skipped steps, and the parameters of a strategy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from msbal.backend.kit.learned import average_gradients
+from msbal.engine.processes import ranks
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
@@ -20,15 +21,15 @@ _NEVER = 2**31 - 1
 class Stepper:
     """An optimizer step after every `accumulate` backward passes.
 
-    A step whose gradient holds a NaN or an infinity is left out, on the device: torch's gradient scaler does
-    that also where nothing needs scaling (the scale is then 1, which changes no bit).
+    A step whose gradient holds a NaN or an infinity is skipped on the device. torch's gradient scaler does this even
+    where nothing needs scaling: the scale is then 1, which changes no bit.
 
     Args:
-        learned: a strategy's parameters, which are in the optimizer; their gradients are averaged over ranks.
+        learned: the strategy's parameters, which the optimizer has already; their gradients are averaged over ranks.
 
     Attributes:
         scaler: part of a checkpoint; see `load_state_dict`.
-        scales: whether the loss is scaled, so that steps are left out now and then where all is well.
+        scales: whether the loss is scaled. The scaler then skips a step now and then although all is well.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Stepper:
         self._scale = self.scaler.get_scale()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the state of a `scaler`."""
+        """Continue from the state of a `scaler`."""
         self.scaler.load_state_dict(state)
         self._scale = self.scaler.get_scale()
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Where the forward pass runs."""
+        """Return the context for the forward pass."""
         if self.amp == "none":
             return nullcontext()
         return torch.autocast(self.device.type, _DTYPES[self.amp])
@@ -68,7 +69,7 @@ class Stepper:
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Step with the gradients gathered, and clear them."""
+        """Step with the accumulated gradients, then clear them."""
         average_gradients(self.learned)
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
@@ -79,11 +80,42 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def left_out_a_step(self) -> bool:
-        """Whether a gradient since the last call was not finite. Waits for the device."""
+        """Return whether a step has been skipped since the last call. Waits for the device."""
         before, now = self._scale, self.scaler.get_scale()
         if not self.scales and now != before:
             self.scaler.update(before)
-            now = before
             return True
         self._scale = now
         return now < before
+
+
+def add_learned(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> dict[str, Any] | None:
+    """Add a strategy's parameters to an optimizer, at its own learning rate and without weight decay.
+
+    Call it before a scheduler is made: a scheduler keeps the groups that it finds.
+
+    Args:
+        parameters: all of `BalancerSet.parameters`; most strategies have none.
+
+    Returns:
+        the optimizer's new group; None where there are no parameters.
+    """
+    if not parameters:
+        return None
+    optimizer.add_param_group({"params": list(parameters), "weight_decay": 0.0})
+    group: dict[str, Any] = optimizer.param_groups[-1]
+    return group
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Average the gradients of a strategy's parameters over all ranks: DistributedDataParallel does not know them.
+
+    A collective: call it on all ranks, after the last backward pass of a step and before anything reads the gradients.
+    """
+    count = ranks()
+    if count == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= count
