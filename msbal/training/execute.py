@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
+from msbal.backend.kit.determinism import deterministic
 from msbal.data import DetectionData, subset
-from msbal.determinism import deterministic
 from msbal.errors import MsbalError, RunError, raise_of_worker
 from msbal.evaluation import evaluate
 from msbal.records import (
