@@ -18,8 +18,8 @@ from typing import Literal
 
 from msbal.ablation.cells import clear_remains, lock_file, log_file, look, spec_file
 from msbal.ablation.grid import Cell, spec_hash
-from msbal.ablation.locks import CellLock
 from msbal.errors import MsbalError
+from msbal.records.lock import CellLock
 from msbal.spec import load_spec, save_spec
 
 PROGRAM = (sys.executable, "-m", "msbal", "train")

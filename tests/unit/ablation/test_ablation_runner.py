@@ -17,10 +17,10 @@ import pytest
 from msbal.ablation.cells import clear_remains, lock_file, look, spec_file
 from msbal.ablation.executors.local import LocalExecutor
 from msbal.ablation.grid import Grid
-from msbal.ablation.locks import CellLock
 from msbal.ablation.runner import GridRunner, Result, check_output
 from msbal.ablation.work import make_order
 from msbal.errors import SpecError
+from msbal.records.lock import CellLock
 
 Make = Callable[..., Grid]
 ARMS = {"first": {"balance.strategy": "equal"}, "second": {}}
