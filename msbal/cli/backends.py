@@ -2,41 +2,162 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from msbal import __version__
+from msbal.errors import BackendError, SpecError, suggest
+
+if TYPE_CHECKING:
+    from msbal.backend import Diagnosis
 
 app = typer.Typer(help="What is installed, what is wrong with it, and the command that mends it.")
 
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="torchvision, mmdet, detectron2 or a plugin's name.")
 ]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @app.callback(invoke_without_command=True)
 def overview(context: typer.Context) -> None:
     """List the backends."""
-    if context.invoked_subcommand is None:
-        from msbal.cli.backends_run import print_overview
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-        print_overview()
+    from msbal.backend import installed_backends
+    from msbal.spec.load import OWN_BACKENDS
+
+    table = Table()
+    for column in ("backend", "state", "versions", "what to do"):
+        table.add_column(column, overflow="fold")
+    for name in sorted({*installed_backends(), *OWN_BACKENDS}):
+        if name not in installed_backends():
+            table.add_row(name, Text("not installed", "dim"), "", f"msbal backends install {name}")
+            continue
+        diagnosis = _diagnose(name)
+        versions = ", ".join(f"{package} {version}" for package, version in diagnosis.versions.items())
+        if diagnosis.problems:
+            table.add_row(name, Text("broken", "red"), versions, f"msbal backends check {name}")
+        else:
+            table.add_row(name, Text("ready", "green"), versions, "")
+    Console().print(table)
 
 
 @app.command("check")
 def check(name: NameArgument) -> None:
     """Say all that is wrong with one backend; exit 3 where something is."""
-    from msbal.cli.backends_run import print_check
+    from rich.console import Console
 
-    if not print_check(name):
+    diagnosis = _diagnose(name)
+    console = Console(soft_wrap=True, highlight=False)
+    for package, version in diagnosis.versions.items():
+        console.print(f"{package} {version}")
+    for note in diagnosis.notes:
+        console.print(f"[yellow]note:[/] {note}")
+    for i, problem in enumerate(diagnosis.problems):
+        console.print(f"[red]problem:[/] {problem}")
+        if i < len(diagnosis.remedies):
+            console.print(f"  mend it: {diagnosis.remedies[i]}", markup=False)
+    console.print("[red]broken[/]" if diagnosis.problems else "[green]ready[/]")
+    if diagnosis.problems:
         raise typer.Exit(3)
+
+
+def _diagnose(name: str) -> Diagnosis:
+    from msbal.backend import Diagnosis, installed_backends, load_backend
+
+    try:
+        return load_backend(name).diagnose()
+    except BackendError as error:
+        if name not in installed_backends():
+            raise
+        return Diagnosis({}, [str(error)], [f"msbal backends install {name}"])
 
 
 @app.command("install")
 def install(
     name: NameArgument,
+    wheels: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="Take the backend's wheel from this folder.")
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Build its operators for the CPU alone.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
 ) -> None:
-    """Install a backend and its framework into this Python environment."""
-    from msbal.cli.backends_run import install_backend
+    """Install a backend and its framework into this Python environment, and check it."""
+    from msbal.install import pip
+    from msbal.spec.load import OWN_BACKENDS
 
-    raise typer.Exit(install_backend(name, dry_run))
+    if name not in OWN_BACKENDS:
+        raise SpecError("backend", f"`{name}` is unknown", fix=suggest(name, OWN_BACKENDS))
+    source = _source(name, wheels)
+    if source:
+        _run(pip("install", *source), dry_run)
+    installer = f"msbal_{name}.installer"
+    if _exists(installer):
+        options = [*(["--cpu"] if cpu else []), *(["--dry-run"] if dry_run else [])]
+        _run([sys.executable, "-m", installer, *options])
+    elif dry_run and name != "torchvision":
+        _run([sys.executable, "-m", installer], dry_run)
+    _run([sys.executable, "-m", "msbal", "backends", "check", name], dry_run)
+
+
+def _source(name: str, wheels: Path | None) -> list[str]:
+    """Return what pip is to install as the backend's own distribution; nothing where it is there.
+
+    No package index is asked for it: whoever took its name there first would run code here.
+    """
+    there = _version(f"msbal-{name}")
+    # msbal, too, where it only lies on the path: its backends require it.
+    wanted = [name] if _version("msbal") == __version__ else ["", name]
+    if wheels is not None:
+        return [str(_wheel(wheels, f"msbal_{part}".rstrip("_"))) for part in wanted]
+    if (CHECKOUT / "backends" / name / "pyproject.toml").is_file():
+        folders = [CHECKOUT / "backends" / part if part else CHECKOUT for part in wanted]
+        return [word for folder in folders for word in ("-e", str(folder))]
+    if there == __version__:
+        return []
+    raise BackendError(
+        f"msbal-{name}",
+        f"{there} is installed" if there else "not installed",
+        __version__,
+        f"take its wheel from a folder (`msbal backends install {name} --from DIR`): no package index is asked for it",
+    )
+
+
+def _wheel(folder: Path, stem: str) -> Path:
+    pattern = f"{stem}-{__version__}-*.whl"
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise BackendError("--from", f"{folder} has no {pattern}", f"the wheel for msbal {__version__}")
+    return found[-1]
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _run(command: list[str], dry_run: bool = False) -> None:
+    """Print a command and run it; end with exit code 3 where it fails."""
+    typer.echo(f"$ {shlex.join(command)}")
+    if not dry_run and subprocess.run(command, check=False).returncode:
+        raise typer.Exit(3)
+
+
+def _exists(module: str) -> bool:
+    """Whether a module can be found, by a new process: this one does not see what was just installed."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    command = [sys.executable, "-c", code, module]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0

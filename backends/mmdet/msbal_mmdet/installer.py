@@ -40,9 +40,8 @@ def steps(cpu: bool, dry_run: bool, say: Say, run: Callable[[Step, Say], int] = 
         if found is None:
             say("No prebuilt wheel of mmcv fits this Python, torch and CUDA: its operators are built here.")
             building = build(not cpu and torch_sees_gpu(), dry_run)
-            say(
-                f"This will take about {building[-1].minutes} minutes, nearly all of it compiling; it can be left alone."
-            )
+            minutes = building[-1].minutes
+            say(f"This will take about {minutes} minutes, nearly all of it compiling; it can be left alone.")
         else:
             page = found
     if not is_installed(ENGINE):

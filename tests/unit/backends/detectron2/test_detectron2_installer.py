@@ -13,6 +13,7 @@ import torch
 from torchvision.ops import deform_conv2d
 
 from msbal.errors import BackendError
+from msbal.install import Say, Step, carry_out
 from msbal_detectron2 import compat, installer, operators
 
 SETUP = """setup(
@@ -90,20 +91,26 @@ def test_an_archive_without_setup_py_is_refused(tmp_path: Path) -> None:
         installer.unpack(_archive(tmp_path / "a.tar.gz", "d-0.6/readme"), tmp_path / "out")
 
 
-def test_falls_back_on_pypi(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-
-    def pip(*arguments: str) -> None:
-        calls.append(arguments[-1])
-        raise BackendError("detectron2", "no compiler")
-
-    monkeypatch.setattr(installer, "_reachable", lambda timeout: True)
-    monkeypatch.setattr(installer, "_pip", pip)
-    monkeypatch.setattr(installer, "install_from_sdist", lambda say: calls.append("sdist"))
+@pytest.mark.parametrize("reachable", [True, False])
+def test_falls_back_on_pypi(monkeypatch: pytest.MonkeyPatch, reachable: bool) -> None:
+    monkeypatch.setattr(installer, "can_be_reached", lambda: reachable)
+    monkeypatch.setattr(installer, "find_detectron2", lambda: False)
+    monkeypatch.setattr(installer, "unpack", lambda _archive, folder: folder)
+    monkeypatch.setattr(installer, "patch_source", lambda _source: None)
     said: list[str] = []
-    installer.install(said.append, force=True)
-    assert calls == [f"git+{installer.UPSTREAM}", "sdist"]
-    assert any("no compiler" in line for line in said)
+    titles: list[str] = []
+
+    def run(step: Step, _say: Say) -> int:
+        titles.append(step.title)
+        if "download" in step.title:
+            (Path(step.command[step.command.index("--dest") + 1]) / "d.tar.gz").touch()
+        return int("repository" in step.title)
+
+    steps = installer.steps(False, False, said.append)
+    carry_out("detectron2", steps, dry_run=False, say=said.append, run=run)
+    assert any("repository" in title for title in titles) == reachable
+    assert ["download" in titles[-2], titles[-1]] == [True, "install detectron2 0.6"]
+    assert any("from PyPI" in line for line in said) and "without its C++ operators" in said[-1]
 
 
 def test_installer_and_package_import_no_framework() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,44 +9,56 @@ import pytest
 
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
+from msbal.errors import BackendError
+from msbal.install import Step, carry_out
 from msbal_mmdet import diagnosis, installer
-
-
-class Recorder:
-    """Answers for commands; `failing` are the titles that fail."""
-
-    def __init__(self, failing: Sequence[str] = ()) -> None:
-        self.failing, self.steps = failing, []  # type: ignore[var-annotated]
-
-    def __call__(self, step: installer.Step, say: Callable[[str], None]) -> int:
-        self.steps.append(step)
-        return int(any(word in step.title for word in self.failing))
-
-
-@pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installer, "installed", lambda _name: False)
-    monkeypatch.setattr(installer, "torch_has_cuda", lambda: False)
-    monkeypatch.setattr(installer, "torch_build", lambda _cpu: ("2.8.1+cu128", "12.8"))
-    monkeypatch.setattr(installer, "missing_tools", lambda _cuda: [])
-    monkeypatch.setattr(installer, "_operators_there", lambda: False)
-    # Not before anything is installed, and then at once.
-    works = iter([False])
-    monkeypatch.setattr(installer, "_operators_work", lambda: next(works, True))
-    monkeypatch.setattr(installer, "_verify", lambda _say: 0)
-
 
 PAGE = "https://mmwheels.onedl.ai/cu128-torch280/simple/onedl-mmcv/index.html"
 
 
-def test_a_wheel_that_fits_is_taken_from_the_maintainers_page_for_this_torch(nothing_installed: None) -> None:
-    run, said = Recorder(), []  # type: ignore[var-annotated]
-    assert installer.install(say=said.append, run_step=run) == 0
-    look, *_, wheel, _detector = run.steps
+class Run:
+    """Install with nothing run: what was said and which steps there were; `failing` are words of titles."""
+
+    def __init__(self, *failing: str, dry_run: bool = False) -> None:
+        self.failing = failing
+        self.steps: list[Step] = []
+        self.said: list[str] = []
+        steps = installer.steps(False, dry_run, self.said.append, self.run)
+        carry_out("mmdet", steps, dry_run=dry_run, say=self.said.append, run=self.run)
+
+    def run(self, step: Step, _say: Callable[[str], None]) -> int:
+        self.steps.append(step)
+        return int(any(word in step.title for word in self.failing))
+
+    @property
+    def titles(self) -> list[str]:
+        return [step.title for step in self.steps]
+
+    def step(self, title: str) -> Step:
+        return next(step for step in self.steps if title in step.title)
+
+
+def nothing_installed(monkeypatch: pytest.MonkeyPatch, works: Sequence[bool], there: bool = False) -> None:
+    """An environment with torch alone; `works` says of each look whether mmcv's operators load."""
+    looks = iter(works)
+    monkeypatch.setattr(installer, "is_installed", lambda _name: False)
+    monkeypatch.setattr(installer, "torch_sees_gpu", lambda: False)
+    monkeypatch.setattr(installer, "torch_build", lambda: ("2.8.1+cu128", "12.8"))
+    monkeypatch.setattr(installer.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(installer, "operators_there", lambda: there)
+    monkeypatch.setattr(installer, "operators_work", lambda: next(looks))
+
+
+def test_a_wheel_that_fits_is_taken_from_the_maintainers_page_for_this_torch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing_installed(monkeypatch, [False, False, True])
+    done = Run()
+    look, *_, wheel, _detector = done.steps
     assert PAGE in look.command and "--no-index" in look.command, "no wheel for another torch counts"
     assert "from a wheel" in wheel.title and PAGE in wheel.command
-    assert not any("build" in step.title for step in run.steps)
-    assert not any("minutes" in line for line in said)
+    assert not any("build" in title for title in done.titles)
+    assert not any("minutes" in line for line in done.said)
 
 
 def test_the_pages_are_by_device_and_minor_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,84 +69,60 @@ def test_the_pages_are_by_device_and_minor_version(monkeypatch: pytest.MonkeyPat
     assert page("2.4.1", "12.1").startswith("https://mirror.example/wheels/cu121-torch240/")
 
 
-def test_a_wheel_of_a_configured_index_is_the_second_choice(nothing_installed: None) -> None:
-    run, said = Recorder(failing=["mmwheels"]), []  # type: ignore[var-annotated]
-    assert installer.install(say=said.append, run_step=run) == 0
-    wheel = next(step for step in run.steps if "from a wheel" in step.title)
+def test_a_wheel_of_a_configured_index_is_the_second_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_installed(monkeypatch, [False, False, True])
+    wheel = Run("mmwheels").step("from a wheel")
     assert wheel.command[-1] == installer.OPERATORS and "--find-links" not in wheel.command
 
 
-def test_a_wheel_that_does_not_load_is_built_over(
-    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    works = iter([False, False])
-    monkeypatch.setattr(installer, "_operators_work", lambda: next(works))
-    run, said = Recorder(), []  # type: ignore[var-annotated]
+def test_a_wheel_that_does_not_load_is_built_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_installed(monkeypatch, [False, False, False])
     there = iter([False, True])
-    monkeypatch.setattr(installer, "_operators_there", lambda: next(there))
-    assert installer.install(say=said.append, run_step=run) == 0
-    build = next(step for step in run.steps if "build mmcv" in step.title)
-    assert "--force-reinstall" in build.command, "pip would leave the one that is there"
-    assert "install mmdetection" in run.steps[-1].title
-    assert any("does not load" in line for line in said) and any("minutes more" in line for line in said)
+    monkeypatch.setattr(installer, "operators_there", lambda: next(there))
+    done = Run()
+    assert "--force-reinstall" in done.step("build mmcv").command, "pip would leave the one that is there"
+    assert "install mmdetection" in done.titles[-1]
+    assert any("does not load" in line and "minutes more" in line for line in done.said)
 
 
-def test_operators_that_are_there_and_do_not_load_are_built_over(
-    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(installer, "_operators_there", lambda: True)
-    run, said = Recorder(), []  # type: ignore[var-annotated]
-    assert installer.install(say=said.append, run_step=run) == 0
-    assert not any("look for" in step.title for step in run.steps)
-    assert any("--force-reinstall" in step.command for step in run.steps)
+def test_operators_that_are_there_and_do_not_load_are_built_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_installed(monkeypatch, [False], there=True)
+    done = Run()
+    assert not any("look for" in title for title in done.titles)
+    assert "--force-reinstall" in done.step("build mmcv").command
 
 
-def test_without_a_wheel_it_builds_and_says_how_long_before(
-    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(installer, "_cores", lambda: 2)
-    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
-    assert installer.install(say=said.append, run_step=run) == 0
-    build = next(step for step in run.steps if "build mmcv" in step.title)
+def test_without_a_wheel_it_builds_and_says_how_long_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_installed(monkeypatch, [False])
+    monkeypatch.setattr(installer.os, "sched_getaffinity", lambda _pid: {0, 1}, raising=False)
+    done = Run("prebuilt")
+    build = done.step("build mmcv")
     assert build.environment["MMCV_WITH_OPS"] == "1" and "--no-build-isolation" in build.command
-    assert any("setuptools>=70,<82" in part for step in run.steps for part in step.command)
+    assert any("setuptools>=70,<82" in part for step in done.steps for part in step.command)
     assert "--force-reinstall" not in build.command
-    before = said[: next(i for i, line in enumerate(said) if line.startswith("[1/"))]
+    before = done.said[: next(i for i, line in enumerate(done.said) if line.startswith("[1]"))]
     assert any("about 20 minutes" in line for line in before)
-    order = [step.title for step in run.steps]
-    assert order.index("install what building needs") < order.index("build mmcv's operators from source")
+    assert done.titles.index("install what building needs") < done.titles.index(build.title)
 
 
-def test_a_dry_run_runs_nothing_but_the_look(nothing_installed: None) -> None:
-    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
-    assert installer.install(dry_run=True, say=said.append, run_step=run) == 0
-    assert [step.title.partition(" of mmcv")[0] for step in run.steps] == ["look for a prebuilt wheel"] * 2
-    assert any("MMCV_WITH_OPS=1" in line for line in said)
+def test_a_dry_run_runs_nothing_but_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_installed(monkeypatch, [False])
+    done = Run("prebuilt", dry_run=True)
+    assert [title.partition(" of mmcv")[0] for title in done.titles] == ["look for a prebuilt wheel"] * 2
+    assert any("MMCV_WITH_OPS=1" in line for line in done.said)
 
 
+@pytest.mark.parametrize("missing", ["C++ compiler", "nvcc"])
 def test_a_missing_compiler_is_named_before_anything_runs(
-    nothing_installed: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setattr(installer, "missing_tools", lambda _cuda: ["no C++ compiler is found"])
-    run, said = Recorder(failing=["prebuilt"]), []  # type: ignore[var-annotated]
-    assert installer.install(say=said.append, run_step=run) == 3
-    assert all("look for" in step.title for step in run.steps) and "compiler" in said[-1]
-
-
-def test_missing_tools() -> None:
-    assert installer.missing_tools(False, find=lambda _name: None)
-    assert not installer.missing_tools(False, find=lambda name: f"/usr/bin/{name}")
-    assert len(installer.missing_tools(True, find=lambda name: None if name == "nvcc" else name)) <= 1
-
-
-def test_a_steps_output_and_exit_code_come_through() -> None:
-    said: list[str] = []
-    good = installer.Step(
-        "say", (sys.executable, "-c", "import os; print('hello', os.environ['X'])"), {"X": "y"}
-    )
-    assert installer.run(good, said.append) == 0 and "  hello y" in said
-    bad = installer.Step("fail", (sys.executable, "-c", "import sys; print('why'); sys.exit(4)"), minutes=1)
-    assert installer.run(bad, said.append) == 4 and any("why" in line for line in said)
+    nothing_installed(monkeypatch, [False])
+    found = {"C++ compiler": None, "nvcc": "/usr/bin/c++"}[missing]
+    monkeypatch.setattr(installer.shutil, "which", lambda name: None if name == "nvcc" else found)
+    monkeypatch.setattr(installer, "torch_sees_gpu", lambda: True)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    with pytest.raises(BackendError, match=f"no {missing}".replace("+", r"\+")):
+        Run("look for", "install")
 
 
 @pytest.mark.parametrize(
