@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from msbal.ablation.reporting.layout import check_arms
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import SpecError, suggest
+from msbal.records.names import short_names
 from msbal.spec import RunSpec, dump_spec, parse_spec, put, read_mapping
 
 NOT_HASHED = ("output", "log")
@@ -194,7 +195,8 @@ def _base(ablation: AblationSpec) -> tuple[dict[str, Any], Path, str]:
 def _arms(ablation: AblationSpec, smoke: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the name and changes of every arm: the named arms times all combinations of the axes."""
     seen: dict[str, str] = {}
-    shorts = _short_keys(list(ablation.axes))
+    keys = [key.split(".") for key in ablation.axes]
+    shorts = dict(zip(ablation.axes, short_names(keys, ".", alike=False), strict=True))
     for name, changes in (ablation.arms or {"": {}}).items():
         for values in itertools.product(*ablation.axes.values()):
             axes = dict(zip(ablation.axes, values, strict=True))
@@ -216,19 +218,6 @@ def slug(name: str) -> str:
     if len(plain) <= MAX_NAME:
         return plain
     return f"{plain[: MAX_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Return the shortest ending of each key that no other key has."""
-    short = {}
-    for key in keys:
-        parts = key.split(".")
-        for length in range(1, len(parts) + 1):
-            ending = ".".join(parts[-length:])
-            if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1:
-                break
-        short[key] = ending
-    return short
 
 
 def _value_name(key: str, value: Any) -> str:

@@ -25,13 +25,13 @@ from msbal.evaluation.runs import (
     evaluate_predictions,
     evaluate_run,
     ground_truth_file,
-    names_for,
     run_data,
     trained_classes,
     validation_split,
 )
 from msbal.records import RunDirectory
 from msbal.records.atomic import write_json, write_text
+from msbal.records.names import run_names
 from msbal.ui.whole import needed_width, print_whole
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _evaluated(call: Call, stderr: Console) -> list[Evaluated]:
     """Everything that was named, runs first."""
     data = None if call.annotations is None else ground_truth_file(call.annotations, call.images)
     checkpoint = (call.checkpoint,) if call.checkpoint is not None else ()
-    names = names_for([*call.runs, *call.predictions, *checkpoint])
+    names = run_names([*call.runs, *call.predictions, *checkpoint])
     found: list[Evaluated] = []
     for path in call.runs:
         found.append(evaluate_run(names[len(found)], RunDirectory(path), data))

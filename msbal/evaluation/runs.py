@@ -231,17 +231,6 @@ def same_data(first: Evaluated, second: Evaluated) -> bool:
     )
 
 
-def names_for(paths: Sequence[Path]) -> list[str]:
-    """A short name for each path: as few of its last parts as tell it from the others, without ``.json``."""
-    parts = [path.absolute().parts for path in paths]
-    parts = [(*p[:-1], p[-1].removesuffix(".json")) if len(p) > 1 else p for p in parts]
-    for length in range(1, max((len(p) for p in parts), default=1) + 1):
-        names = ["/".join(p[-length:]) for p in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{p[-1]} ({n})" for n, p in enumerate(parts, start=1)]
-
-
 def _last_recorded(run: RunDirectory) -> dict[str, Any] | None:
     from msbal.records import read_metrics
 

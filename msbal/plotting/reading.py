@@ -8,6 +8,7 @@ from pathlib import Path
 from msbal.errors import DataError
 from msbal.plotting.series import RunSeries, to_groups
 from msbal.records import RunDirectory, parse_intervals
+from msbal.records.names import run_names
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunSeries]:
@@ -18,8 +19,7 @@ def read_runs(paths: Sequence[Path]) -> list[RunSeries]:
     Raises:
         DataError: a path holds no records, or none that is whole.
     """
-    names = _short_names(paths)
-    return [_read_run(path, name) for path, name in zip(paths, names, strict=True)]
+    return [_read_run(path, name) for path, name in zip(paths, run_names(paths), strict=True)]
 
 
 def _read_run(path: Path, name: str) -> RunSeries:
@@ -57,20 +57,3 @@ def _records_file(path: Path) -> Path:
     inside = sorted(str(found.parent) for found in path.glob(f"*/{file.name}"))
     fix = f"runs inside it: {' '.join(inside[:5])}{' ..' if len(inside) > 5 else ''}" if inside else ""
     raise DataError(str(path), f"a folder without {file.name}", "a run directory", fix)
-
-
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as few as tell them apart (``seed0/rlo`` and ``seed1/rlo``)."""
-    parts = []
-    for path in paths:
-        whole = path.resolve()
-        if whole.name == "intervals.jsonl":
-            whole = whole.parent
-        elif whole.suffix == ".jsonl":
-            whole = whole.with_suffix("")
-        parts.append(whole.parts)
-    depth = 1
-    longest = max((len(part) for part in parts), default=1)
-    while depth < longest and len({part[-depth:] for part in parts}) < len(set(parts)):
-        depth += 1
-    return ["/".join(part[-depth:]) for part in parts]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from msbal.evaluation import tables
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.compare import compare
 from msbal.evaluation.complexity import BalancingCost, Complexity
-from msbal.evaluation.runs import Evaluated, evaluate_entries, names_for, same_data
+from msbal.evaluation.runs import Evaluated, evaluate_entries, same_data
 
 DATA, PREDICTIONS = make_scenes(41, images=24)
 BASE = evaluate_entries("base", PREDICTIONS[::2], DATA)
@@ -162,10 +161,3 @@ def test_cost_table_says_what_is_counted() -> None:
     assert cells["balancing adds, G"] == "+0.00" and cells["balancing adds, parameters"] == "+0"
     turned = table.transposed()
     assert turned.header == ("run", "rlo") and turned.rows[0] == ("input", "1 x 3 x 800 x 1333")
-
-
-def test_names_are_as_short_as_they_can_be() -> None:
-    assert names_for([Path("runs/a"), Path("runs/b.json")]) == ["a", "b"]
-    assert names_for([Path("x/a"), Path("y/a")]) == ["x/a", "y/a"]
-    assert names_for([Path("x/a"), Path("x/a")]) == ["a (1)", "a (2)"]
-    assert names_for([]) == []
