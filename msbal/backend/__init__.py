@@ -1,14 +1,13 @@
-"""Frameworks that train: what one has to offer, how it is found, and what all of them share.
+"""Frameworks that train: what a backend has to offer, how msbal finds it, and what all backends share.
 
-`protocol` says what a backend is, `discovery` finds it, `kit` has what every backend needs, `proof` measures on one
-batch that it splits the framework's loss rightly, and `contract` is the test suite that each of them passes.
+`protocol` says what a backend is, `discovery` finds it, `kit` holds what every backend needs, and `proof` measures on
+one batch that it splits the framework's loss correctly. `msbal.testing.backends` has the tests that each must pass.
 """
 
 from msbal.backend.discovery import ENTRY_POINT_GROUP, installed_backends, load_backend
 from msbal.backend.protocol import (
     HONOURED,
     Backend,
-    ChecksData,
     CountsBoxes,
     Detector,
     Diagnosis,
@@ -24,7 +23,7 @@ from msbal.backend.protocol import (
 )
 
 __all__ = [
-    "ENTRY_POINT_GROUP", "HONOURED", "Backend", "ChecksData", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
+    "ENTRY_POINT_GROUP", "HONOURED", "Backend", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
     "LevelGroup", "Monitor", "OffersStarter", "ReadsImages", "Remarks", "SetsSchedule", "SplitLosses",
     "installed_backends", "load_backend",
 ]  # fmt: skip

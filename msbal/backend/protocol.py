@@ -1,8 +1,8 @@
 """What a backend is.
 
-A backend is a distribution of its own that registers one `Backend` under the entry-point group
-``msbal.backends``. It knows its framework and no equation: it splits the framework's own loss into
-levels, hands them to a balancer, and lets the framework run backward on what comes back.
+A backend is a distribution of its own that registers one `Backend` in the entry-point group ``msbal.backends``. It
+knows its framework but no equation: it splits the framework's own loss into levels, gives them to a balancer, and lets
+the framework run backward on the result.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LevelGroup:
-    """The levels of one head that are balanced against each other.
+    """The levels of one head, which are balanced against each other.
 
     Attributes:
-        name: ``all`` for a one-stage head, ``rpn`` or ``roi`` in a two-stage one.
+        name: ``all`` for a one-stage head, ``rpn`` or ``roi`` in a two-stage model.
         head: the class of the head, for people.
         levels: names, finest first: ``P3`` is the level of stride 8.
         strides: pixels per cell, one per level.
@@ -45,12 +45,11 @@ class LevelGroup:
 
 @dataclass(frozen=True)
 class SplitLosses:
-    """One forward pass, its loss split by level.
+    """The loss of one forward pass, split by level.
 
     Attributes:
         groups: the level losses of each group, attached to the graph.
-        rest: the framework's other losses (a RoI head outside `scope`, masks), scalars, which stay as
-            they are.
+        rest: the framework's other losses, which are not balanced (masks, a RoI head outside `scope`): scalars.
     """
 
     groups: Mapping[str, LevelLosses]
@@ -63,8 +62,8 @@ class Diagnosis:
 
     Attributes:
         versions: of the packages that matter.
-        problems: what is wrong, each one line; empty if the backend can train.
-        remedies: the command that mends each problem, in the same order.
+        problems: what is wrong, a line each; empty if the backend can train.
+        remedies: the command that fixes each problem, in the same order.
         notes: what is missing but not needed.
     """
 
@@ -75,26 +74,31 @@ class Diagnosis:
 
 
 class Monitor(Protocol):
-    """What watches a run: the live table, plain lines, TensorBoard, or several of them."""
+    """Watches a run: the live table, plain lines, TensorBoard, or several of them. A subclass inherits no-ops."""
 
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
-        """Training begins after `iteration` (0, or that of the resumed checkpoint) of `total`."""
+        """Training begins after `iteration` of `total`; 0 unless the run is resumed."""
+        return
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
         """An iteration ended.
 
-        Called at the backend's own pace, never with a value that had to be waited for. Known
-        scalars: ``images_per_second``, ``learning_rate``, ``memory_bytes``.
+        Called at the backend's own pace, never with a value that it had to wait for. Known scalars:
+        ``images_per_second``, ``learning_rate``, ``memory_bytes``.
         """
+        return
 
     def interval(self, record: Any) -> None:
         """An ``IntervalRecord`` has arrived."""
+        return
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """An evaluation ended, with the content of metrics.json for it."""
+        """An evaluation ended; `metrics` is what metrics.json says of it."""
+        return
 
     def message(self, text: str) -> None:
-        """Something that a person should read, one line."""
+        """Show a person one line."""
+        return
 
 
 @dataclass
@@ -104,17 +108,17 @@ class Job:
     Attributes:
         spec: complete and validated.
         train, val: the splits; `val` is None when nothing is evaluated.
-        run: where everything goes.
-        balancers: one for each group of the detector, made from the spec. They belong into the
-            checkpoint (`state_dict`), and their parameters, if any, into the optimizer.
-        recorder: takes the balancers' interval records; call `recorder.step` once an iteration,
-            `recorder.flush` before a checkpoint is saved and `recorder.rewind` after one is loaded.
-        monitor: for progress.
+        run: the folder of everything that the run writes.
+        balancers: one for each of the detector's groups. Save them in the checkpoint (`state_dict`), and give their
+            parameters, if any, to the optimizer.
+        recorder: takes the balancers' interval records. Call `recorder.step` once an iteration, `recorder.flush`
+            before a checkpoint is saved, and `recorder.rewind` after one is loaded.
+        monitor: shows progress.
         checkpoint: to resume from, or None.
-        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a
-            distributed run all ranks call it. The core calls it at the end of the run.
-        stop_requested: asked once an iteration; when True, save a checkpoint and return.
-        ended: set by the backend where the framework itself decides the end of a run: after which iteration it was.
+        evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a distributed run all
+            ranks call it. The core evaluates the end of the run itself.
+        stop_requested: ask it once an iteration; when it is True, save a checkpoint and return.
+        ended: set by the backend where the framework itself ended the run early: after which iteration.
     """
 
     spec: RunSpec
@@ -131,7 +135,7 @@ class Job:
 
 
 class Detector(Protocol):
-    """A framework's model, built from a spec, on its device, its loss splitters in place.
+    """A framework's model, built from a spec, on its device.
 
     Attributes:
         model: the framework's own module.
@@ -142,38 +146,37 @@ class Detector(Protocol):
     groups: tuple[LevelGroup, ...]
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Any:
-        """The framework's own training batch for these images, without random augmentation."""
+        """Return the framework's own training batch of these images, without random augmentation."""
 
     def framework_losses(self, batch: Any) -> dict[str, Tensor]:
-        """The losses of the untouched framework in training mode: what it would have summed."""
+        """Return the losses that the framework itself would sum in training mode."""
 
     def split_losses(self, batch: Any) -> SplitLosses:
-        """The same losses by level; targets, matching and sampling computed once.
+        """Return the same losses by level; targets, matching and sampling are computed once.
 
-        Given the same random state as `framework_losses`, the groups and the rest add up to them.
-        Neither advances a running average of the framework (detectron2's ``loss_normalizer``), so that
-        calls can be compared.
+        From the same random state as `framework_losses`, the groups and the rest add up to those. Neither advances a
+        running average of the framework (detectron2's ``loss_normalizer``), so that calls can be compared.
         """
 
     def train(self, job: Job) -> None:
         """Train to the end of the schedule, or until the job asks to stop. Resumes exactly."""
 
     def iterations(self, train: DetectionData) -> int:
-        """Length of a run on these training data, by the spec or the framework's own config."""
+        """Return the length of a run on these data, by the spec or the framework's own config."""
 
     def load(self, checkpoint: Path) -> None:
         """Load the weights of one of this backend's checkpoints, safely (no pickled code)."""
 
     def predict(self, data: DetectionData) -> list[dict[str, Any]]:
-        """Detections in COCO results format: image_id, category_id, bbox (x, y, w, h), score."""
+        """Return detections in COCO results format: image_id, category_id, bbox (x, y, w, h), score."""
 
 
 @runtime_checkable
 class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
-    What it may also have: `SetsSchedule`, `Honours`, `OffersStarter`; a detector of its: `CountsBoxes`, `ChecksData`,
-    `ReadsImages`, `Remarks`.
+    It may also be one of `SetsSchedule`, `Honours` and `OffersStarter`; its detector may be one of `CountsBoxes`,
+    `ReadsImages` and `Remarks`.
 
     Attributes:
         name: as in the spec's ``backend:``.
@@ -186,7 +189,7 @@ class Backend(Protocol):
     model_spec: ClassVar[type[BaseModel]]
 
     def diagnose(self) -> Diagnosis:
-        """Look at what is installed, without failing."""
+        """Examine the installation; never fails."""
 
     def build(self, spec: RunSpec, classes: Sequence[str]) -> Detector:
         """Build the model.
@@ -197,20 +200,20 @@ class Backend(Protocol):
         """
 
 
-# -- what a backend or a detector may also have --------------------------------------------------
+# -- what a backend or a detector may also offer -------------------------------------------------
 
 HONOURED = frozenset({"amp", "ema", "clip_norm", "accumulate", "learned", "on_nonfinite"})
-"""What a spec may ask of a training beyond its plain steps.
+"""What a spec may ask of a training beyond plain steps.
 
-``amp``, ``ema``, ``clip_norm`` and ``accumulate`` are keys of ``schedule:``. ``learned``: strategies that have
-parameters of their own, which have to get into the optimizer. ``on_nonfinite``: leaving steps out (``skip``); to stop
-at a loss that is NaN or infinite is every backend's duty.
+``amp``, ``ema``, ``clip_norm`` and ``accumulate`` are keys of ``schedule:``. ``learned``: strategies with parameters of
+their own, which the optimizer has to train. ``on_nonfinite``: skipping steps (``skip``); to stop at a loss that is NaN
+or infinite is every backend's duty.
 """
 
 
 @runtime_checkable
 class Honours(Protocol):
-    """A backend that does not honour all of `HONOURED`. A spec that asks for more is refused before it trains.
+    """A backend that does not honour all of `HONOURED`. A spec that asks for the rest is refused before it trains.
 
     Attributes:
         honours: those that it does.
@@ -221,10 +224,10 @@ class Honours(Protocol):
 
 @runtime_checkable
 class SetsSchedule(Protocol):
-    """A backend whose framework has no config to decide the schedule.
+    """A backend whose framework has no config that decides the schedule.
 
     Attributes:
-        schedule_defaults: what the spec's ``schedule:`` takes where it says nothing.
+        schedule_defaults: for the keys that the spec's ``schedule:`` leaves out.
     """
 
     schedule_defaults: ClassVar[Mapping[str, Any]]
@@ -235,48 +238,36 @@ class OffersStarter(Protocol):
     """A backend that `msbal init` can write a spec for."""
 
     def starter(self, data: DetectionData) -> str:
-        """The ``model:`` and ``schedule:`` sections for these data, as commented YAML."""
+        """Return the ``model:`` and ``schedule:`` sections for these data, as commented YAML."""
 
 
 @runtime_checkable
 class CountsBoxes(Protocol):
-    """A detector that knows which level answers for a box."""
+    """A detector that knows which level is responsible for a box."""
 
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
-        """How many boxes of a data set belong to each level, by group."""
-
-
-@runtime_checkable
-class ChecksData(Protocol):
-    """A detector that needs more of its data than boxes."""
-
-    def check_data(self, train: DetectionData) -> None:
-        """Refuse data that it cannot learn from, before anything is written.
-
-        Raises:
-            DataError: naming what is missing.
-        """
+        """Return how many boxes of a data set belong to each level, by group."""
 
 
 @runtime_checkable
 class Remarks(Protocol):
-    """A detector whose framework does something else than the data and its config let a person expect."""
+    """A detector that needs more than boxes, or does something that the data and its config do not let one expect."""
 
     def remarks(self, train: DetectionData) -> Sequence[str]:
-        """A sentence on each: images that are left out, parts of a config without effect.
+        """Return a sentence on each surprise: images that are left out, parts of a config without effect.
 
         Raises:
-            DataError: where no image is left to train on.
+            DataError: where it cannot learn from these data: an object lacks its mask, or no image is left.
         """
 
 
 @runtime_checkable
 class ReadsImages(Protocol):
-    """A detector whose framework reads the image files itself, which msbal then proves to be right."""
+    """A detector whose framework reads the image files itself. msbal checks that it reads them as annotated."""
 
     def read_images(self, record: ImageRecord) -> Sequence[NDArray[np.uint8]]:
-        """An image as training and evaluation read it, before anything is done to it.
+        """Return an image as training and evaluation read it, before any transform.
 
         Returns:
-            ``[H, W, 3]`` RGB for each way in which it is read; none where its pixels are not 8-bit RGB there.
+            ``[H, W, 3]`` RGB for each way of reading; nothing for a way that gives no 8-bit RGB.
         """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from msbal.backend import HONOURED, Backend, ChecksData, Detector, Honours, Remarks, load_backend
+from msbal.backend import HONOURED, Backend, Detector, Honours, Remarks, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.data import DetectionData, load, remarks, shared_images
@@ -90,8 +90,6 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     train, val = read_data(spec)
     seed_everything(spec.seed)
     detector = backend.build(spec, train.classes)
-    if isinstance(detector, ChecksData):
-        detector.check_data(train)
     of_framework = detector.remarks(train) if isinstance(detector, Remarks) else ()
     balancers = make_balancers(spec, detector)
     refuse_what_is_not_honoured(spec, backend, balancers)

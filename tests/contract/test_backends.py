@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from msbal.backend import HONOURED
-from msbal.backend.contract import GENERATED, BackendContract
-from msbal.backend.contract_runs import Runs
-from msbal.determinism import deterministic
+from msbal.backend.kit.determinism import deterministic
 from msbal.errors import SpecError
 from msbal.spec import parse_spec
+from msbal.testing.backend_runs import GENERATED, Runs
+from msbal.testing.backends import BackendContract
 from msbal.training import execute, prepare
 
 CASE = {"backend": "toy", "model": {"width": 8}, "schedule": {"batch_size": 2}}
@@ -209,7 +209,7 @@ def failures(case: dict[str, Any], root: Path, only: str = "") -> Iterator[str]:
         only: those tests with this in their names.
     """
     contract = type("Contract", (BackendContract,), {"cases": {"toy": case}})
-    tests, runs = contract(), Runs(contract, root)
+    tests, runs = contract(), Runs(contract.cases, root)
     for name, test in inspect.getmembers(tests, inspect.ismethod):
         wanted = inspect.signature(test).parameters
         if name.startswith("test_") and only in name and "trained_case" in wanted:

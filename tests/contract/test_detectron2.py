@@ -9,7 +9,7 @@ import pytest
 from left_out import LeftOut
 from odd_images import OddImages
 
-from msbal.backend.contract import BackendContract
+from msbal.testing.backends import BackendContract
 
 pytest.importorskip("detectron2", reason="the detectron2 backend's framework is not installed")
 

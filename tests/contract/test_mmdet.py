@@ -12,7 +12,7 @@ pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 from left_out import LeftOut
 from odd_images import OddImages
 
-from msbal.backend.contract import BackendContract
+from msbal.testing.backends import BackendContract
 
 SIDE = 128
 TRAIN, TEST = "train_dataloader.dataset.pipeline", "val_dataloader.dataset.pipeline"

@@ -13,7 +13,7 @@ from left_out import LeftOut
 from odd_images import OddImages
 from tiny_backbone import TinyResNet
 
-from msbal.backend.contract import BackendContract
+from msbal.testing.backends import BackendContract
 
 
 @pytest.fixture(autouse=True)

@@ -121,8 +121,9 @@ class Detectron2Detector:
         """Images that the config leaves out, and what of it a run does not follow or will hardly train.
 
         Raises:
-            DataError: where no image is left.
+            DataError: where no image is left, or an object lacks the mask that is learned.
         """
+        self.check_data(train)
         setting = self.recipe.filter_setting
         notes = use_notes(train, self._unfit, setting, f"override {setting}=False in model.overrides")
         notes += self.recipe.notes

@@ -20,9 +20,9 @@ from msbal.spec import RunSpec
 from msbal_mmdet import checkpoints, pipeline
 from msbal_mmdet.images import naming_images
 from msbal_mmdet.loader import run_length
-from msbal_mmdet.losses import Batch, ModelLosses
 from msbal_mmdet.masks import Outlines, read_outlines
 from msbal_mmdet.notes import plan_notes
+from msbal_mmdet.splitters.model_losses import Batch, ModelLosses
 
 
 class MMDetDetector(ModelLosses):
@@ -75,8 +75,9 @@ class MMDetDetector(ModelLosses):
         """Images that the config leaves out, and what of it a run does not follow.
 
         Raises:
-            DataError: where no image is left.
+            DataError: where no image is left, or an object lacks the mask that is learned.
         """
+        self.check_data(train)
         return plan_notes(self.config_copy(), self.spec, train)
 
     def iterations(self, train: DetectionData) -> int:

@@ -5,8 +5,8 @@ Subclass it in a test module of your own::
     class TestMine(BackendContract):
         cases = {"retinanet": {"backend": "mine", "model": {...}, "schedule": {"batch_size": 2}}}
 
-Each case is a raw run spec without ``data``, ``balance`` and ``output``; keep its model as small as it
-can be. The suite brings a tiny generated data set.
+Each case is a raw run spec without ``data``, ``balance`` and ``output``; keep its model as small as possible. The
+suite generates its own small data set.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import pytest
 import torch
 
 from msbal.backend import HONOURED, Backend, Detector, Honours, load_backend
-from msbal.backend.contract_runs import LR, Killed, Ramp, Runs, odd_one, parameters_of
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.determinism import precise
 from msbal.backend.kit.seeding import seed_everything
@@ -33,11 +32,9 @@ from msbal.engine import BalancerSet, Equal
 from msbal.errors import BackendError, RunError, SpecError
 from msbal.records import read_intervals
 from msbal.spec import RunSpec, parse_spec
+from msbal.testing.backend_runs import LR, Killed, Ramp, Runs, odd_one, parameters_of, raw_spec
 from msbal.training import prepare, read_data
 from msbal.training.checkpoints import find
-
-GENERATED = {"format": "generated", "train_images": 8, "val_images": 4, "size": 128}
-
 
 _ASKING: dict[str, tuple[dict[str, Any], str]] = {
     "amp": ({"schedule": {"amp": "bf16"}}, "schedule.amp"),
@@ -50,17 +47,17 @@ _ASKING: dict[str, tuple[dict[str, Any], str]] = {
 
 
 class BackendContract:
-    """All tests run once for each case.
+    """Tests that run once for each case.
 
     Attributes:
-        cases: raw specs by a short name.
-        refused: raw specs that `build` must refuse, with a word that the reason must contain.
-        exact: whether the framework is deterministic on the CPU, so that gradients at unit weights, and
-            a resumed run, must agree bit for bit.
-        trained: the names of the cases that are also trained and resumed; by default the first. Each of their
-            parameters has the spec's learning rate, and no gradient is clipped where the spec does not say so.
-        device: where everything runs; the environment's MSBAL_TEST_DEVICE, else the CPU. On another device nothing
-            is held to agree bit for bit.
+        cases: raw specs, by a short name.
+        refused: raw specs that `build` must refuse, each with a word that the reason must contain.
+        exact: whether the framework is deterministic on the CPU, so that gradients at unit weights, and a resumed
+            run, must agree bit for bit.
+        trained: the names of the cases that are also trained and resumed; by default the first. All of their
+            parameters must have the spec's learning rate, and no gradient may be clipped unless the spec says so.
+        device: where everything runs: MSBAL_TEST_DEVICE of the environment, else the CPU. Only on the CPU must
+            anything agree bit for bit.
     """
 
     cases: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -91,21 +88,17 @@ class BackendContract:
     @pytest.fixture(scope="class")
     @classmethod
     def contract_root(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Where the data set of this class is generated."""
+        """Return the folder of this class's data set and runs."""
         return tmp_path_factory.mktemp("contract")
 
     @pytest.fixture(scope="class")
     @classmethod
     def runs(cls, contract_root: Path) -> Runs:
-        """The trainings, each made once."""
-        return Runs(cls, contract_root)
+        """Return the trainings, each made once."""
+        return Runs(cls.cases, contract_root, cls.device)
 
-    def _raw(self, raw: dict[str, Any], root: Path, **overrides: Any) -> dict[str, Any]:
-        data = {**GENERATED, "root": str(root / "data")}
-        return {
-            "device": self.device, "balance": {"strategy": "equal", "interval": 2}, "output": str(root / "run"),
-            "data": data, **raw, **overrides,
-        }  # fmt: skip
+    def _raw(self, raw: dict[str, Any], root: Path) -> dict[str, Any]:
+        return raw_spec(raw, root, self.device)
 
     def _build(self, name: str, root: Path) -> tuple[RunSpec, Detector, DetectionData]:
         spec = parse_spec(self._raw(self.cases[name], root))
@@ -178,7 +171,7 @@ class BackendContract:
 
     def test_level_without_positives(self, case: str, contract_root: Path) -> None:
         _, detector, data = self._build(case, contract_root)
-        # One object that fills the image: no anchor of the finest level can match it.
+        # One object fills the image: no anchor of the finest level can match it.
         one = replace(data, images=(_large(data.images[0]),))
         proof = self._prove(detector, one, [0])
         for group in detector.groups:

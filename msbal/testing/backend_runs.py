@@ -1,7 +1,7 @@
-"""The trainings that a backend's contract looks at: through `Detector.train`, a job and a run's files.
+"""The trainings that a backend's contract examines: through `Detector.train`, a job and a run's files.
 
-What the job's balancers are given is kept on the way, so that a step can be held against the gradient that it should
-be made with: the same batch, level by level.
+What the job's balancers receive is kept, so that an optimizer step can be compared to the gradient that it should be
+made with: that of the same batch, level by level.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from msbal.backend import Detector, Job, LevelGroup
+from msbal.backend import Detector, Job, LevelGroup, Monitor
 from msbal.backend.kit.balanced import group_names
 from msbal.data import ImageRecord
 from msbal.engine import BalancerSet, IntervalStatistics, LevelLosses, State, Strategy
@@ -26,17 +26,23 @@ from msbal.records import RunDirectory
 from msbal.spec import RunSpec, parse_spec
 from msbal.training import Plan, claim, execute, prepare
 
-if TYPE_CHECKING:
-    from msbal.backend.contract import BackendContract
-
 LR = 0.01
-"""Of the trainings: a step is large enough to be told from rounding, and small enough to leave the losses finite."""
+"""The learning rate: steps are large enough to tell from rounding, and small enough to keep the losses finite."""
 TOLERANCE = 2e-3
 """Relative to the largest entry of a parameter's gradient."""
+GENERATED = {"format": "generated", "train_images": 8, "val_images": 4, "size": 128}
 
 
-class Silent:
-    """A monitor that keeps what it is told."""
+def raw_spec(raw: Mapping[str, Any], root: Path, device: str, **overrides: Any) -> dict[str, Any]:
+    """Complete a case: a small generated data set, equal weights, an output folder under `root`."""
+    return {
+        "device": device, "balance": {"strategy": "equal", "interval": 2}, "output": str(root / "run"),
+        "data": {**GENERATED, "root": str(root / "data")}, **raw, **overrides,
+    }  # fmt: skip
+
+
+class Silent(Monitor):
+    """A monitor that remembers what it is told."""
 
     def __init__(self) -> None:
         self.begin, self.intervals = -1, 0
@@ -46,9 +52,6 @@ class Silent:
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
         self.begin = iteration
 
-    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        pass
-
     def interval(self, record: Any) -> None:
         self.intervals = record.interval
 
@@ -56,18 +59,15 @@ class Silent:
         self.evaluations.append(iteration)
         self.metrics.append(metrics)
 
-    def message(self, text: str) -> None:
-        pass
-
 
 @dataclass
 class Pass:
-    """What the balancers were given in one iteration, by group.
+    """What the balancers received in one iteration, by group.
 
     Attributes:
         parameters: the model's, by name, as this pass used them.
-        cut: the levels whose loss is above 0 and reaches no parameter.
-        slow: the gradient of ``sum(w_i L_i)`` with the weights of a `Ramp`, by its kind.
+        cut: the levels whose loss is above 0 but reaches no parameter.
+        slow: the gradient of ``sum(w_i L_i)`` by the kind of the `Ramp` whose weights it has.
     """
 
     parameters: dict[str, Tensor]
@@ -77,11 +77,11 @@ class Pass:
     slow: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
     def all(self) -> Tensor:
-        """All losses, flat."""
+        """Return all losses as one vector."""
         return torch.cat([values.flatten() for values in self.losses.values()])
 
     def matched(self, group: LevelGroup) -> list[float] | None:
-        """How much was matched on each level: positives, where they are known, else the box loss."""
+        """Return how much each level matched: its positives where they are known, else its box loss."""
         positives = self.positives[group.name]
         if positives is not None and bool((positives > 0).any()):
             return [float(x) for x in positives]
@@ -90,7 +90,7 @@ class Pass:
         return [float(x) for x in self.losses[group.name][group.terms.index("bbox")]]
 
     def centre(self, group: LevelGroup) -> float | None:
-        """The mean index of the levels on which something was matched; None where nothing was."""
+        """Return the mean index of the levels that matched something; None where none did."""
         found = self.matched(group)
         if not found or not sum(found):
             return None
@@ -99,11 +99,11 @@ class Pass:
 
 @dataclass
 class Trained:
-    """A run that has ended, one way or another.
+    """A run that has ended, successfully or not.
 
     Attributes:
-        passes: of its balancers, an iteration each.
-        arrived: intervals of which the monitor had been told when the run was asked whether to stop.
+        passes: what the balancers received, an iteration each.
+        arrived: at each check for a stop, how many intervals the monitor had been told of.
         end: the model's parameters, by name.
     """
 
@@ -117,14 +117,14 @@ class Trained:
     error: Exception | None = None
 
     def step(self) -> dict[str, Tensor]:
-        """The gradient of each parameter that the first iteration's step was made with."""
+        """Return the gradient of each parameter that the first step was made with."""
         first, second = (seen.parameters for seen in self.passes[:2])
         return {name: (value - second[name]) / LR for name, value in first.items()}
 
 
 @dataclass(frozen=True)
 class Ramp(Strategy):
-    """Weights that stay, no two alike; at 2 other ones than at 1, and not in proportion."""
+    """Constant weights, no two alike; those of kind 2 differ from those of kind 1, and not in proportion."""
 
     name: ClassVar[str] = "contract"
     kind: float = 1.0
@@ -138,19 +138,24 @@ class Ramp(Strategy):
 
 
 class Killed(Exception):
-    """Ends a run as a crash would."""
+    """Ends a run as a crash does."""
 
 
 class Runs:
-    """The runs that a contract's tests look at, each made once."""
+    """The runs that a contract's tests examine, each made once.
 
-    def __init__(self, contract: type[BackendContract], root: Path) -> None:
-        self.contract, self.root = contract(), root
+    Args:
+        cases: raw specs, by name.
+        root: a folder for the data set and the runs.
+    """
+
+    def __init__(self, cases: Mapping[str, dict[str, Any]], root: Path, device: str = "cpu") -> None:
+        self.cases, self.root, self.device = cases, root, device
         self._made: dict[str, Trained] = {}
         self._count = 0
 
     def baseline(self, case: str) -> Trained:
-        """Two iterations of plain SGD with weights that stay."""
+        """Train two iterations of plain SGD with constant weights."""
         return self.train(case, strategy=Ramp(1.0), slow=(1.0, 2.0))
 
     def train(
@@ -164,13 +169,13 @@ class Runs:
         spoilt: Sequence[int] = (),
         slow: Sequence[float] = (),
     ) -> Trained:
-        """Two iterations, an interval, of plain SGD.
+        """Train two iterations of plain SGD, one interval.
 
         Args:
             strategy: instead of that of `balance`.
-            data: what becomes of each training image.
+            data: changes each training image.
             spoilt: iterations in which a loss is NaN.
-            slow: the kinds of `Ramp` that `Pass.slow` is computed for.
+            slow: the kinds of `Ramp` to compute `Pass.slow` for.
         """
         key = repr((case, strategy, schedule, balance, data, spoilt, slow))
         if key not in self._made:
@@ -196,13 +201,13 @@ class Runs:
         return self._made[key]
 
     def whole(self, case: str) -> Trained:
-        """Six iterations of RLO: by the second interval an action has been rewarded or punished."""
+        """Train six iterations of RLO: by the second interval an action has been rewarded or punished."""
         if f"whole {case}" not in self._made:
             self._made[f"whole {case}"] = self.part(case, "whole")
         return self._made[f"whole {case}"]
 
     def part(self, case: str, name: str, **options: Any) -> Trained:
-        """As `whole`, or what is done of it before it is stopped or killed."""
+        """Train as `whole` does, or the part of it before a stop or a kill."""
         schedule = {"iterations": 6, "checkpoint_every": 100}
         spec = self._spec(
             case, f"{name} {case}", schedule, {"strategy": "rlo", "top_k": 1}, {"every": 3}, True
@@ -213,24 +218,22 @@ class Runs:
         self, case: str, name: str, schedule: Mapping[str, Any], balance: Mapping[str, Any], evaluate: Any,
         deterministic: bool = False,
     ) -> RunSpec:  # fmt: skip
-        raw = self.contract.cases[case]
+        raw = self.cases[case]
         own = {**raw.get("schedule", {}), "batch_size": 2, "workers": 0, **schedule}
         own.pop("epochs", None)
-        weighs = {**raw.get("balance", {}), "strategy": "equal", "interval": 2, **balance}
-        output = str(self.root / name.replace(" ", "-"))
-        return parse_spec(
-            self.contract._raw(
-                raw, self.root, schedule=own, balance=weighs, evaluate=evaluate, output=output,
-                deterministic=deterministic,
-            )
-        )  # fmt: skip
+        sections = {
+            "schedule": own, "evaluate": evaluate, "deterministic": deterministic,
+            "balance": {**raw.get("balance", {}), "strategy": "equal", "interval": 2, **balance},
+            "output": str(self.root / name.replace(" ", "-")),
+        }  # fmt: skip
+        return parse_spec(raw_spec(raw, self.root, self.device, **sections))
 
     def _run(
         self, plan: Plan, stop_after: int = 0, kill_after: int = 0, resume: bool = False,
         spoilt: Sequence[int] = (), slow: Sequence[float] = (),
     ) -> Trained:  # fmt: skip
         found = Trained(plan, claim(plan.spec, resume=resume, force=False), Silent())
-        _look_on(found, spoilt, slow)
+        _watch(found, spoilt, slow)
         train = plan.detector.train
 
         def watched(job: Job) -> None:
@@ -256,8 +259,8 @@ class Runs:
         return found
 
 
-def _look_on(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None:
-    """Keep what the balancers are given, and put a NaN into it where it is to be spoilt."""
+def _watch(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None:
+    """Keep what the balancers receive, and put a NaN into the iterations of `spoilt`."""
     plan, balancers = found.plan, found.plan.balancers
     weighted, forward = balancers.weighted, balancers.forward
 
@@ -274,13 +277,13 @@ def _look_on(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> No
         if len(found.passes) in spoilt:
             spoil = torch.ones_like(values)
             spoil[0, 0] = math.nan
-            values.data[0, 0] = math.nan  # what others hold of it, for their messages
+            values.data[0, 0] = math.nan  # for whoever else holds them, and names them in a message
             values = values * spoil
         seen.losses[group] = values.detach().clone()
         seen.positives[group] = None if losses.positives is None else losses.positives.detach().clone()
         return replace(losses, values=values)
 
-    # Not through nn.Module, which is no part of it.
+    # Not by nn.Module's __setattr__: these are no modules.
     vars(balancers)["weighted"] = lambda group, losses: weighted(group, look(group, losses))
     vars(balancers)["forward"] = lambda losses: forward({g: look(g, own) for g, own in losses.items()})
 
@@ -293,7 +296,7 @@ def _add_slow(seen: Pass, detector: Detector, values: Tensor, kind: float) -> No
 
 
 def _cut(gradients: Mapping[str, Tensor], detector: Detector, values: Tensor) -> list[int]:
-    """The levels that have a loss without a gradient."""
+    """Return the levels that have a loss but no gradient."""
     named = _trained(detector)
     reached = [name for name, gradient in gradients.items() if bool(gradient.any())]
     losses = values.detach().sum(dim=0).tolist()
@@ -302,7 +305,7 @@ def _cut(gradients: Mapping[str, Tensor], detector: Detector, values: Tensor) ->
         found = _gradient(values[:, k].sum(), {name: named[name] for name in names})
         return any(bool(gradient.any()) for gradient in found.values())
 
-    # First where most models end, which is cheap.
+    # The last layers first: most losses reach them, and that is cheap to find out.
     return [
         k
         for k, loss in enumerate(losses)
@@ -322,12 +325,12 @@ def _trained(detector: Detector) -> dict[str, Tensor]:
 
 
 def parameters_of(detector: Detector) -> dict[str, Tensor]:
-    """A copy of what is trained, by name."""
+    """Return a copy of the trained parameters, by name."""
     return {name: p.detach().float().clone() for name, p in _trained(detector).items()}
 
 
 def odd_one(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], run: Trained) -> str | None:
-    """The parameter whose two gradients differ most, where that is more than rounding; None where none does."""
+    """Return the parameter whose two gradients differ most; None where no difference exceeds rounding."""
     rounding = {name: 4 * 2**-23 * float(run.passes[0].parameters[name].abs().max()) / LR for name in found}
     largest = max((float(g.abs().max()) for g in wanted.values() if g.numel()), default=0.0)
     worst, where = 1.0, None  # in units of what is tolerated
