@@ -19,7 +19,7 @@ from msbal.ablation.reporting.layout import check_arms
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import SpecError, suggest
 from msbal.records.names import short_names
-from msbal.spec import RunSpec, dump_spec, parse_spec, put, read_mapping
+from msbal.spec import RunSpec, differences, dump_spec, parse_spec, put, read_mapping
 
 NOT_HASHED = ("output", "log")
 """Sections that do not affect a run's result."""
@@ -178,10 +178,9 @@ def spec_hash(spec: RunSpec) -> str:
 
 def first_difference(old: RunSpec, new: RunSpec) -> str:
     """Return the first key in which two specs differ, as ``schedule.iterations was 10, is 20``."""
-    before, after = (dict(_flat(dump_spec(spec))) for spec in (old, new))
-    for key in sorted({*before, *after}):
-        if key.split(".")[0] not in NOT_HASHED and before.get(key) != after.get(key):
-            return f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
+    for key, before, after in differences(dump_spec(old), dump_spec(new)):
+        if key.split(".")[0] not in NOT_HASHED:
+            return f"{key} was {before!r}, is {after!r}"
     return ""
 
 
@@ -241,11 +240,3 @@ def _check_evaluated(spec: RunSpec, arm: str) -> None:
         )
     if not spec.data.has_val:
         raise SpecError(f"arm {arm}: data", "nothing to evaluate on", "`val` or `holdout`")
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item

@@ -4,11 +4,10 @@ from msbal.spec.balance import BalanceSpec, balance_models
 from msbal.spec.base import SpecModel
 from msbal.spec.data import DataSpec
 from msbal.spec.load import dump_spec, load_spec, parse_spec, save_spec
-from msbal.spec.override import apply_override, put
+from msbal.spec.mapping import apply_override, differences, put, read_mapping
 from msbal.spec.run import EvaluateSpec, LogSpec, RunSpec, check_interval, run_spec_model
 from msbal.spec.schedule import OptimizerSpec, ScheduleSpec
 from msbal.spec.schema import run_schema
-from msbal.spec.text import read_mapping
 
 __all__ = [
     "BalanceSpec",
@@ -22,6 +21,7 @@ __all__ = [
     "apply_override",
     "balance_models",
     "check_interval",
+    "differences",
     "dump_spec",
     "load_spec",
     "parse_spec",

@@ -1,99 +1,103 @@
-"""Pydantic's findings in one line."""
+"""Say what pydantic found wrong in one line."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from msbal.errors import SpecError, suggest
 
-_NEEDED = {
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
+_EXPECTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("tuple_type", "list_type"), "a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "keys and values"),
     "string_type": "a text",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "keys and values",
-    "model_type": "keys and values",
-    "model_attributes_type": "keys and values",
     "path_type": "a path",
     "finite_number": "a finite number",
 }
 
 
 def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecError:
-    """The first finding as a `SpecError`; an unknown key comes before a missing one, as its likely cause."""
+    """Return the first finding as a `SpecError`; an unknown key before a missing one, which it may explain."""
     findings = error.errors(include_url=False)
     order = ["extra_forbidden", "union_tag_invalid"]
     first = min(findings, key=lambda f: order.index(f["type"]) if f["type"] in order else len(order))
-    key = ".".join(str(part) for part in _named(first["loc"]))
-    where = f"{source}: {key}" if key else source
-    kind, given = first["type"], first.get("input")
+    kind, context = first["type"], first.get("ctx", {})
+    keys, model, field = _follow(root, first["loc"])
+    if kind.startswith("union_tag"):
+        keys.append(context["discriminator"].strip("'"))
+    where = ": ".join(filter(None, (source, ".".join(keys))))
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     if kind == "extra_forbidden":
         return SpecError(
-            where, f"unknown key{more}", fix=suggest(str(first["loc"][-1]), _keys(root, first["loc"][:-1]))
+            where, f"unknown key{more}", fix=suggest(keys[-1], model.model_fields if model else ())
         )
+    if kind.startswith("union_tag"):
+        tags = [tag for member in _models(field.annotation) for tag in _tags(member)] if field else []
+        found = f"`{context['tag']}` is unknown" if "tag" in context else "missing"
+        return SpecError(where, f"{found}{more}", fix=suggest(str(context.get("tag", "")), tags))
     if kind == "missing":
-        return SpecError(where, f"missing{more}", _description(root, first["loc"]))
+        return SpecError(where, f"missing{more}", _as_clause(field))
     if kind == "value_error":
-        cause = first.get("ctx", {}).get("error")
-        return SpecError(where, f"{cause}{more}")
-    expected = _NEEDED.get(kind) or first["msg"].removeprefix("Input should be ").removeprefix(
-        "Value error, "
-    )
-    return SpecError(where, f"{_short(given)}{more}", expected)
+        return SpecError(where, f"{context.get('error')}{more}")
+    expected = _EXPECTED.get(kind) or first["msg"].removeprefix("Input should be ")
+    if kind == "string_pattern_mismatch":
+        expected = _as_clause(field)
+    return SpecError(where, f"{_short(first.get('input'))}{more}", expected)
 
 
-def _named(loc: Sequence[Any]) -> list[Any]:
-    """A location without the tags that pydantic puts in for a discriminated union's member."""
-    tags = {"coco", "voc", "generated"}
-    return [part for i, part in enumerate(loc) if not (i == 1 and loc[0] == "data" and part in tags)]
+def _follow(
+    root: type[BaseModel], loc: Sequence[Any]
+) -> tuple[list[str], type[BaseModel] | None, FieldInfo | None]:
+    """Follow a finding's location from the model `root`.
+
+    Returns:
+        Its keys, without the tags that pydantic puts in for a member of a union; the model that has the last key; and
+        its field there, None for an unknown one.
+    """
+    keys: list[str] = []
+    model: type[BaseModel] | None = None
+    field: FieldInfo | None = None
+    annotation: Any = root
+    for part in loc:
+        models = _models(annotation)
+        tagged = [member for member in models if part in _tags(member)] if len(models) > 1 else []
+        if tagged:
+            annotation = tagged[0]
+            continue
+        keys.append(str(part))
+        if isinstance(part, int):  # an item of a list
+            continue
+        model = next((m for m in models if part in m.model_fields), models[0] if len(models) == 1 else None)
+        field = model.model_fields.get(part) if model else None
+        annotation = field.annotation if field else None
+    return keys, model, field
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models in an annotation: itself, or the members of a union."""
+    candidates = [annotation, *get_args(annotation)]
+    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """Return the values by which a member of a union is recognised, such as ``coco`` for ``format``."""
+    annotations = [field.annotation for field in model.model_fields.values()]
+    return [tag for found in annotations if get_origin(found) is Literal for tag in get_args(found)]
+
+
+def _as_clause(field: FieldInfo | None) -> str:
+    """Return the first sentence of a field's description as it may follow "expected"."""
+    text = re.split(r"\.(?: (?=[A-Z])|$)", (field and field.description) or "")[0]
+    return text[:1].lower() + text[1:] if text[1:2] == " " or text[1:2].islower() else text
 
 
 def _short(value: Any) -> str:
     text = repr(value)
     return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
-
-
-def _model_at(root: type[BaseModel], loc: Sequence[Any]) -> type[BaseModel] | None:
-    from typing import get_args
-
-    model: Any = root
-    for part in loc:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            members = [m for m in get_args(model) if isinstance(m, type) and issubclass(m, BaseModel)]
-            tagged = [m for m in members if part in _tags(m)]
-            if tagged:
-                model = tagged[0]
-                continue
-            model = next((m for m in members if part in m.model_fields), None)
-        if model is None or part not in model.model_fields:
-            return None
-        model = model.model_fields[part].annotation
-    candidates = [model, *get_args(model)]
-    return next((m for m in candidates if isinstance(m, type) and issubclass(m, BaseModel)), None)
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    from typing import get_args
-
-    return get_args(model.model_fields["format"].annotation) if "format" in model.model_fields else ()
-
-
-def _keys(root: type[BaseModel], loc: Sequence[Any]) -> list[str]:
-    model = _model_at(root, loc)
-    return list(model.model_fields) if model else []
-
-
-def _description(root: type[BaseModel], loc: Sequence[Any]) -> str:
-    model = _model_at(root, loc[:-1])
-    field = model.model_fields.get(str(loc[-1])) if model else None
-    return (field.description or "").rstrip(".") if field else ""

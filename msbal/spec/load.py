@@ -13,9 +13,8 @@ from msbal.backend import installed_backends
 from msbal.errors import SpecError, suggest
 from msbal.records.atomic import write_text
 from msbal.spec.explain import explain
-from msbal.spec.override import apply_override
+from msbal.spec.mapping import apply_override, read_mapping
 from msbal.spec.run import RunSpec, run_spec_model
-from msbal.spec.text import read_mapping
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:

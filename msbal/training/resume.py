@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
 from msbal.errors import SpecError
 from msbal.records import Recorder, RunDirectory, read_starts
-from msbal.spec import RunSpec, dump_spec, read_mapping
+from msbal.spec import RunSpec, differences, dump_spec, read_mapping
 from msbal.training.checkpoints import find, iteration_of
 from msbal.training.distributed import rank, world_size
 
@@ -43,13 +42,11 @@ def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
             _processes(processes),
             f"add --nproc {processes}" if processes > 1 else "leave out --nproc",
         )
-    before = dict(_leaves(read_mapping(run.spec_file)))
-    now = dict(_leaves(dump_spec(spec)))
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key) and not key.startswith(_FREE):
+    for key, before, now in differences(read_mapping(run.spec_file), dump_spec(spec)):
+        if not key.startswith(_FREE):
             raise SpecError(
                 key,
-                f"{now.get(key)!r}, but the run in {run.path} began with {before.get(key)!r}",
+                f"{now!r}, but the run in {run.path} began with {before!r}",
                 fix="resume with the run's own spec.yaml, or start anew with another `output` or --force",
             )
 
@@ -90,11 +87,3 @@ def _newest_recorded(run: RunDirectory, recorder: Recorder, say: Callable[[str],
 
 def _processes(count: int) -> str:
     return f"{count} process" + ("es" if count > 1 else "")
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
