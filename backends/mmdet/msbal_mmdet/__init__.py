@@ -21,7 +21,6 @@ _LAZY = {
     "MultiScaleBalanceHook": "msbal_mmdet.hooks",
 }
 
-__version__ = "0.1.0"
 __all__ = ["Balanced", "MultiScaleBalanceHook", "balance", "balanced_of"]
 
 
