@@ -50,7 +50,7 @@ class Zoo:
 def _prove(config: Any, detector: str) -> Outcome:
     from msbal.backend.kit.seeding import seed_everything
     from msbal.errors import SpecError
-    from msbal_mmdet.losses import ModelLosses
+    from msbal_mmdet.splitters.model_losses import ModelLosses
     from zoo import small_mmdet as tiny
 
     masks = tiny.loads_masks(config)

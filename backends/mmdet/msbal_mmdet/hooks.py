@@ -23,11 +23,11 @@ from msbal.backend.kit.script_records import ScriptRecords, interval_scalars
 from msbal.engine import BalancerSet
 from msbal.engine.record import IntervalRecord
 from msbal.errors import RunError, SpecError
-from msbal_mmdet.find import Found, find
 from msbal_mmdet.learned import join_optimizer
 from msbal_mmdet.names import kind
 from msbal_mmdet.settings import make_balancers, read_settings
 from msbal_mmdet.skip import SkipNonFinite
+from msbal_mmdet.splitters.find import Found, find
 from msbal_mmdet.train_step import CountedStep, remove_counted_step
 
 KEY = "msbal"

@@ -25,13 +25,13 @@ from msbal.errors import RunError
 from msbal.records.atomic import put_in_place
 from msbal.training.distributed import rank, world_size
 from msbal_mmdet import amp, checkpoints, loops  # noqa: F401  (amp registers its wrapper)
-from msbal_mmdet.find import Found
 from msbal_mmdet.hooks import MultiScaleBalanceHook, Records, is_balance_hook
 from msbal_mmdet.images import naming_images
 from msbal_mmdet.loader import building
 from msbal_mmdet.names import kind
 from msbal_mmdet.notes import OWN_WRAPPERS, run_notes
 from msbal_mmdet.overrides import NEVER, OWN_LOOPS, apply_data, apply_run, apply_schedule
+from msbal_mmdet.splitters.find import Found
 
 if TYPE_CHECKING:
     from msbal_mmdet.detector import MMDetDetector

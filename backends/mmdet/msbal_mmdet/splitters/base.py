@@ -1,4 +1,4 @@
-"""What splits the loss of one head of mmdet's by level.
+"""The loss splitter of one mmdet head.
 
 Shapes: K levels, T terms.
 """
@@ -19,30 +19,30 @@ from msbal.errors import SpecError
 
 Losses = dict[str, Any]
 LossCall = Callable[..., Losses]
+CLS_BBOX: Mapping[str, str] = {"loss_cls": "cls", "loss_bbox": "bbox"}
 
 
 class HeadSplitter(LossSplitter):
-    """Splits the losses of one head. One instance for each head of a model.
+    """Splits the losses of one head; each head of a model has its own.
 
-    Subclasses say which classes of mmdet they know, and how those compute their loss. A splitter is found by the
-    class of a head and of its bases, never by the shape of what it returns.
+    A subclass names the mmdet classes that it knows, and how they compute their loss. A splitter is found by the class
+    of a head and of its bases, never by the shape of what the head returns.
 
     Attributes:
         heads: class names.
-        package: that the classes come from, so that another package's class of the same name is not mistaken for
-            mmdet's; empty for any.
+        package: the package that the classes come from, so that another package's class of the same name is not
+            mistaken for mmdet's; empty for any.
         short: the head's loss keys, and the term that each is; other keys pass through untouched.
-        method: of the head, that computes the losses.
+        method: the head's method that computes the losses.
         called: other methods of the head that lead to `method`; a class that overrides one of them computes its loss
             in its own way.
-        replaced: methods of the head that `by_level` computes in another way; a head that has one of its own is
-            refused.
+        replaced: methods of the head that `by_level` computes itself; a head with its own version of one is refused.
         module_of: the attribute of the loss module behind a key, where it is not the key.
     """
 
     heads: ClassVar[tuple[str, ...]] = ()
     package: ClassVar[str] = "mmdet"
-    short: ClassVar[Mapping[str, str]] = {"loss_cls": "cls", "loss_bbox": "bbox"}
+    short: ClassVar[Mapping[str, str]] = CLS_BBOX
     method: str = "loss_by_feat"
     called: ClassVar[tuple[str, ...]] = ()
     replaced: ClassVar[tuple[str, ...]] = ()
@@ -51,7 +51,7 @@ class HeadSplitter(LossSplitter):
     def __init__(self, head: nn.Module, group: str = "all") -> None:
         self.head: Any = head
         self.strides = self.head_strides()
-        # The head's own order may be coarsest first (YOLOv3): know it by the strides.
+        # The head's own order may be coarsest first (YOLOv3).
         self.order = sorted(range(len(self.strides)), key=lambda i: self.strides[i])
         self.in_order = self.order == list(range(len(self.order)))
         terms = self.head_terms()
@@ -64,25 +64,25 @@ class HeadSplitter(LossSplitter):
         return len(self.strides)
 
     def rename(self, group: str) -> None:
-        """Give the group another name: a model may have several."""
+        """Rename the group: a model may have several."""
         self.group = replace(self.group, name=group)
 
-    # -- what subclasses say ---------------------------------------------------------------------
+    # -- what subclasses override ------------------------------------------------------------------
 
     def head_strides(self) -> list[float]:
-        """Pixels per cell of each level, in the head's own order."""
+        """Return pixels per cell of each level, in the head's own order."""
         return strides_of(self.head)
 
     def level_names(self) -> tuple[str, ...]:
-        """Finest first."""
+        """Return the names, finest level first."""
         return level_names([self.strides[i] for i in self.order])
 
     def head_terms(self) -> Mapping[str, str]:
-        """Those of `short` that the head may return as it is configured; one left out in a call counts as zero."""
+        """Return those of `short` that the head may return as configured; one that a call leaves out counts as 0."""
         return self.short
 
     def refusal(self) -> str | None:
-        """Why this head, as configured, cannot be balanced; None where it can."""
+        """Return why this head, as configured, cannot be balanced; None where it can."""
         if self.num_levels < MIN_LEVELS:
             return "it predicts on one level only"
         return self._foreign()
@@ -92,7 +92,7 @@ class HeadSplitter(LossSplitter):
 
         Args:
             own: the head's own method, bound.
-            args, kwargs: of this call.
+            args, kwargs: those of the call.
 
         Returns:
             the head's loss dict; under each of `keys` a ``[K]`` tensor or K tensors, in the head's own order of
@@ -101,11 +101,11 @@ class HeadSplitter(LossSplitter):
         raise NotImplementedError
 
     def positives(self) -> Tensor | None:
-        """``[K]`` positive samples of the last call, in the head's own order, or None. Asked for once a call."""
+        """Return ``[K]`` positive samples of the last call, in the head's own order, or None. Asked once a call."""
         return None
 
     def framework_form(self, key: str, row: Tensor, found: Any) -> Any:
-        """One term as the head itself returns it.
+        """Return one term as the head itself does.
 
         Args:
             row: ``[K]`` weighted losses in the head's own order.
@@ -113,7 +113,7 @@ class HeadSplitter(LossSplitter):
         """
         return row.sum()
 
-    # -- one call --------------------------------------------------------------------------------
+    # -- one call ----------------------------------------------------------------------------------
 
     def split(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split | None:
         foreign = self._foreign()
@@ -135,7 +135,7 @@ class HeadSplitter(LossSplitter):
             if not self.in_order:
                 weighted = weighted[:, [self.order.index(i) for i in range(self.num_levels)]]
             rows = dict(zip(self.keys, weighted.unbind(), strict=True))
-            # What is left out in this call is 0, but has its part in the gradient of what a strategy learns.
+            # A term that this call leaves out is 0, but takes part in the gradient of what a strategy learns.
             first = next(iter(found))
             rows[first] = rows[first] + sum(rows[key] for key in absent)
             for key in found:
@@ -148,15 +148,14 @@ class HeadSplitter(LossSplitter):
         return [loss_total(result[key]) if key in result else None for key in self.keys]
 
     def loss_module(self, term: str) -> nn.Module | None:
-        """The head's loss module that computes a term, for messages."""
         key = self.keys[self.group.terms.index(term)]
         found = getattr(self.head, self.module_of.get(key, key), None)
         return found if isinstance(found, nn.Module) else None
 
     def _row(self, key: str, values: Any) -> list[Tensor]:
-        """One term's K scalars, finest level first."""
-        parts = [values] if isinstance(values, Tensor) and values.dim() == 0 else list(values)
-        row = [as_scalar(value) for value in parts]
+        """Return one term's K scalars, finest level first."""
+        entries = [values] if isinstance(values, Tensor) and values.dim() == 0 else list(values)
+        row = [as_scalar(value) for value in entries]
         if len(row) != self.num_levels:
             raise SpecError(
                 f"model: {type(self.head).__name__}", f"{key} has {len(row)} entries",
@@ -165,7 +164,7 @@ class HeadSplitter(LossSplitter):
         return row if self.in_order else [row[i] for i in self.order]
 
     def _foreign(self) -> str | None:
-        """Whether a method that `by_level` would pass over is not the package's."""
+        """Return which of the methods that `by_level` computes itself is not the package's."""
         for name in self.replaced:
             if name in vars(self.head):
                 return f"its {name} was replaced on the instance, which balancing by level would pass over"
@@ -176,31 +175,35 @@ class HeadSplitter(LossSplitter):
 
 
 def strides_of(head: Any) -> list[float]:
-    """Pixels per cell, level by level, where mmdet's heads keep them."""
+    """Return pixels per cell of each level, from where mmdet's heads keep them."""
     for name in ("fcos_prior_generator", "square_anchor_generator", "prior_generator"):
         generator = getattr(head, name, None)
         if generator is not None:
-            return [float(s[0] if isinstance(s, Sequence) else s) for s in generator.strides]
+            return _first_of_pairs(generator.strides)
     for name in ("point_strides", "strides", "featmap_strides"):
         strides = getattr(head, name, None)
         if strides is not None:
-            return [float(s[0] if isinstance(s, Sequence) else s) for s in strides]
+            return _first_of_pairs(strides)
     return []
 
 
+def _first_of_pairs(strides: Sequence[Any]) -> list[float]:
+    return [float(stride[0] if isinstance(stride, Sequence) else stride) for stride in strides]
+
+
 def as_scalar(loss: Tensor) -> Tensor:
-    """What mmengine's ``parse_losses`` makes of one entry: its mean."""
+    """Return the mean of one entry, as mmengine's ``parse_losses`` takes it."""
     return loss if loss.dim() == 0 else loss.mean()
 
 
 def loss_total(value: Any) -> Tensor:
-    """What it makes of one key: the sum of a list's entries."""
+    """Return the loss under one key, as ``parse_losses`` takes it: the sum of a list's entries."""
     if isinstance(value, Tensor):
         return as_scalar(value)
-    total: Any = sum(as_scalar(part) for part in value)
+    total: Any = sum(as_scalar(entry) for entry in value)
     return total  # type: ignore[no-any-return]
 
 
 def cat_labels(labels: Any) -> Tensor:
-    """``[M]`` from the labels of a head's ``get_targets``: a list by level, or one tensor."""
-    return labels if isinstance(labels, Tensor) else torch.cat([part.reshape(-1) for part in labels])
+    """Return ``[M]`` from the labels of a head's ``get_targets``: a list by level, or one tensor."""
+    return labels if isinstance(labels, Tensor) else torch.cat([level.reshape(-1) for level in labels])

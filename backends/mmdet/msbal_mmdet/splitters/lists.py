@@ -1,5 +1,6 @@
-"""Heads that already return one loss a level: a list under each key, summed by mmengine's ``parse_losses``
-(``mmengine/model/base_model/base_model.py``). The splitter only weighs the lists' entries.
+"""Heads that already return one loss a level, a list under each key: the splitter only weighs its entries.
+
+mmengine's ``parse_losses`` adds them up (``mmengine/model/base_model/base_model.py``).
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from msbal_mmdet.splitters.base import HeadSplitter, LossCall, Losses
+from msbal_mmdet.splitters.base import CLS_BBOX, HeadSplitter, LossCall, Losses
 from msbal_mmdet.splitters.reduction import replace_method
+from msbal_mmdet.splitters.registry import register
 
-_CLS_BBOX = {"loss_cls": "cls", "loss_bbox": "bbox"}
 
-
+@register
 class ListSplitter(HeadSplitter):
-    """The lists as they come. Covers heads whose ``loss_by_feat`` ends in a ``multi_apply`` over levels.
+    """A head whose ``loss_by_feat`` ends in a ``multi_apply`` over levels.
 
     Attributes:
-        single: the head's method that is called once a level with the targets, from which the positives are
-            counted; empty where they do not tell.
+        single: the head's method that is called once a level with the targets, from which the positives are counted;
+            empty where they do not tell.
     """
 
     heads: ClassVar[tuple[str, ...]] = (
@@ -40,7 +41,7 @@ class ListSplitter(HeadSplitter):
         return torch.stack(counts) if len(counts) == self.num_levels else None
 
     def positive(self, targets: Mapping[str, Any]) -> Tensor:
-        """Which samples of one level are positive, from the arguments of `single`."""
+        """Return which samples of one level are positive, from the arguments of `single`."""
         labels: Tensor = targets["labels"]
         positive: Tensor = (labels >= 0) & (labels < self.head.num_classes)
         return positive
@@ -64,7 +65,7 @@ class ListSplitter(HeadSplitter):
             return own(*args, **kwargs)
 
     def _signature(self) -> inspect.Signature:
-        """Of the framework's own method: an override may take ``*args``."""
+        """Return the signature of mmdet's own method: an override may take ``*args``."""
         own = next(
             cls for cls in type(self.head).__mro__
             if self.single in vars(cls) and self.package in (cls.__module__.partition(".")[0], "")
@@ -77,13 +78,15 @@ class ListSplitter(HeadSplitter):
         ]
 
 
+@register
 class FSAFSplitter(ListSplitter):
-    """FSAF gives each object to every level, and chooses one of them by their losses."""
+    """FSAF gives each object to every level, and chooses one of the levels by their losses."""
 
     heads: ClassVar = ("FSAFHead",)
     single: ClassVar = ""
 
 
+@register
 class RPNSplitter(ListSplitter):
     """The region proposal network of two-stage detectors."""
 
@@ -91,51 +94,53 @@ class RPNSplitter(ListSplitter):
     short: ClassVar = {"loss_rpn_cls": "cls", "loss_rpn_bbox": "bbox"}
 
 
+@register
 class ATSSSplitter(ListSplitter):
     heads: ClassVar = ("ATSSHead",)
-    short: ClassVar = {**_CLS_BBOX, "loss_centerness": "centerness"}
+    short: ClassVar = {**CLS_BBOX, "loss_centerness": "centerness"}
 
 
+@register
 class GFLSplitter(ListSplitter):
     heads: ClassVar = ("GFLHead",)
-    short: ClassVar = {**_CLS_BBOX, "loss_dfl": "dfl"}
+    short: ClassVar = {**CLS_BBOX, "loss_dfl": "dfl"}
 
 
+@register
 class LDSplitter(ListSplitter):
-    """GFL with localisation distillation; the teacher's share is a loss of its level too."""
+    """GFL with localisation distillation; the loss against the teacher is one of its level too."""
 
     heads: ClassVar = ("LDHead",)
     short: ClassVar = {**GFLSplitter.short, "loss_ld": "ld"}
 
 
+@register
 class DDODSplitter(ListSplitter):
     heads: ClassVar = ("DDODHead",)
     single: ClassVar = "loss_cls_by_feat_single"
-    short: ClassVar = {**_CLS_BBOX, "loss_iou": "iou"}
+    short: ClassVar = {**CLS_BBOX, "loss_iou": "iou"}
 
     def state(self) -> dict[str, Any]:
-        """The positives of each level since the run began, by which the head weighs its levels."""
+        """Return the positives of each level since the run began, by which the head weighs its levels."""
         return {"cls_num_pos_samples_per_level": list(self.head.cls_num_pos_samples_per_level)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         vars(self.head).update(state)
 
 
+@register
 class GuidedAnchorSplitter(ListSplitter):
     heads: ClassVar = ("GuidedAnchorHead", "GARetinaHead")
-    short: ClassVar = {**_CLS_BBOX, "loss_shape": "shape", "loss_loc": "loc"}
+    short: ClassVar = {**CLS_BBOX, "loss_shape": "shape", "loss_loc": "loc"}
 
 
+@register
 class GuidedAnchorRPNSplitter(ListSplitter):
     heads: ClassVar = ("GARPNHead",)
-    short: ClassVar = {
-        "loss_rpn_cls": "cls",
-        "loss_rpn_bbox": "bbox",
-        "loss_anchor_shape": "shape",
-        "loss_anchor_loc": "loc",
-    }
+    short: ClassVar = {**RPNSplitter.short, "loss_anchor_shape": "shape", "loss_anchor_loc": "loc"}
 
 
+@register
 class CascadeRPNStageSplitter(ListSplitter):
     """One stage of Cascade RPN: each is a group of its own."""
 
@@ -151,22 +156,26 @@ class CascadeRPNStageSplitter(ListSplitter):
         return {key: term for key, term in self.short.items() if term != "cls" or self.head.with_cls}
 
 
+@register
 class RepPointsSplitter(ListSplitter):
     heads: ClassVar = ("RepPointsHead",)
     short: ClassVar = {"loss_cls": "cls", "loss_pts_init": "pts_init", "loss_pts_refine": "pts_refine"}
 
 
+@register
 class SABLRetinaSplitter(ListSplitter):
     heads: ClassVar = ("SABLRetinaHead",)
     short: ClassVar = {"loss_cls": "cls", "loss_bbox_cls": "bbox_cls", "loss_bbox_reg": "bbox_reg"}
 
 
+@register
 class RTMDetInsSplitter(ListSplitter):
-    """RTMDet-Ins: its mask loss is one scalar over all levels' kernels and stays as it is."""
+    """RTMDet-Ins: its mask loss is one scalar over the kernels of all levels and stays as it is."""
 
     heads: ClassVar = ("RTMDetInsHead", "RTMDetInsSepBNHead")
 
 
+@register
 class YOLOV3Splitter(ListSplitter):
     """YOLOv3 lists its levels coarsest first (strides 32, 16, 8)."""
 

@@ -1,21 +1,18 @@
-"""RoI heads, balanced only where `scope` asks for it: the level of a row is the one that its RoI's
-features were pooled from.
+"""RoI heads, balanced only where `scope` asks for it: a row's level is the one that its RoI was pooled from.
 
 Shapes: R sampled RoIs, P positive ones, K levels.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from msbal.backend.kit.level_sums import sum_by_level
 from msbal_mmdet.splitters.base import LossCall, Losses, strides_of
 from msbal_mmdet.splitters.flattened import ReducingSplitter
-from msbal_mmdet.splitters.reduction import LevelReduction, stand_in
-from msbal_mmdet.splitters.rows import sum_by_level
+from msbal_mmdet.splitters.reduction import RowLevels, levels_of_selected, replace_modules
 
 
 class RoISplitter(ReducingSplitter):
@@ -55,19 +52,10 @@ class RoISplitter(ReducingSplitter):
         level = self.extractor.map_roi_levels(rois, self.num_levels)
         positive = (labels >= 0) & (labels < self.head.num_classes)
         self._positives = sum_by_level(positive.float(), level, self.num_levels)
-
-        modules: dict[str, nn.Module] = {}
-        for name, rows in (
-            ("loss_cls", lambda _a, _k: partial(sum_by_level, level=level, num_levels=self.num_levels)),
-            ("loss_bbox", lambda _a, _k: partial(self._positive_rows, level=level, positive=positive)),
-        ):
-            if hasattr(self.head, name):
-                modules[name] = LevelReduction(getattr(self.head, name), rows, self.num_levels)
-        with stand_in(self.head, modules):
+        rows: dict[str, RowLevels] = {
+            "loss_cls": lambda _call, _options: level,
+            "loss_bbox": lambda call, _options: levels_of_selected(level, positive, len(call[0])),
+        }
+        with replace_modules(self.head, self.reductions(rows)):
             losses = own(*args, **kwargs)
         return self.spread_zeros(losses)
-
-    def _positive_rows(self, values: Tensor, level: Tensor, positive: Tensor) -> Tensor:
-        """``[P, ...]`` values of the positive RoIs -> ``[K]``, without asking the device where they are."""
-        rows = torch.argsort((~positive).to(torch.uint8), stable=True)[: values.shape[0]]
-        return sum_by_level(values, level[rows], self.num_levels)

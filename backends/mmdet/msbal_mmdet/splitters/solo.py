@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from msbal_mmdet.splitters.base import LossCall, Losses
 from msbal_mmdet.splitters.flattened import ReducingSplitter
-from msbal_mmdet.splitters.reduction import LevelReduction, listen, nothing_to_learn, stand_in
-from msbal_mmdet.splitters.rows import RowLayout
+from msbal_mmdet.splitters.reduction import listen, nothing_to_learn, replace_modules, row_levels
+from msbal_mmdet.splitters.registry import register
 
 
+@register
 class SOLOSplitter(ReducingSplitter):
     """SOLO, Decoupled SOLO (and Light), SOLOv2.
 
@@ -38,55 +39,31 @@ class SOLOSplitter(ReducingSplitter):
 
     def by_level(self, own: LossCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         images = len(kwargs["batch_img_metas"]) if "batch_img_metas" in kwargs else args[0][0].shape[0]
-        layout = RowLayout(images, tuple(g * g for g in self.head.num_grids), level_major=True)
-        kept = _Kept(self.head.loss_mask)
-        cls = _KeepFactor(self.head.loss_cls, lambda _args, _kw: layout.sum_all, self.num_levels)
-        masks_by_image: list[Any] = []
-        with (
-            stand_in(self.head, {"loss_mask": kept, "loss_cls": cls}),
-            listen(self.head, "_get_targets_single", lambda t: masks_by_image.append(t[0])),
-        ):
-            losses = own(*args, **kwargs)
-        # A level without positives has no call: tell by the targets, whose shapes the host knows.
-        filled = [
-            level
-            for level in range(self.num_levels)
-            if sum(image[level].shape[0] for image in masks_by_image) > 0
-        ]
-        losses["loss_mask"] = self._mask_by_level(losses["loss_mask"], kept.values, filled, cls.factor)
-        return losses
+        cells = [grid * grid for grid in self.head.num_grids]
+        num_masks: list[Any] = []
 
-    def _mask_by_level(
-        self, total: Tensor, values: list[Tensor], filled: list[int], cls_factor: Any
-    ) -> Tensor:
-        """``cat(values).sum() / num_pos`` by level; `cls_factor` is the head's ``num_pos + 1``."""
+        def levels(call: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+            num_masks.append(options["avg_factor"] - 1)  # as the head averages its class scores
+            return row_levels(cells, images, level_major=True, device=call[0].device)
+
+        values: list[Tensor] = []
+        targets: list[Any] = []
+        keep = self.head.loss_mask.register_forward_hook(lambda _module, _args, value: values.append(value))
+        try:
+            with (
+                replace_modules(self.head, self.reductions({"loss_cls": levels})),
+                listen(self.head, "_get_targets_single", lambda image: targets.append(image[0])),
+            ):
+                losses = own(*args, **kwargs)
+        finally:
+            keep.remove()
         if not values:
-            return nothing_to_learn(total, self.num_levels, self.head.loss_mask)
-        assert len(values) == len(filled), "one mask loss for each level that has positives"
-        num_pos = cls_factor - 1
+            losses["loss_mask"] = nothing_to_learn(losses["loss_mask"], self.num_levels, self.head.loss_mask)
+            return losses
+        # ``cat(values).sum() / num_masks``, by level. A level without positives has no call: its targets tell, whose
+        # shapes the host knows.
+        filled = [k for k in range(self.num_levels) if any(image[k].shape[0] for image in targets)]
         sums = dict(zip(filled, (value.sum() for value in values), strict=True))
-        zero = total.detach().new_zeros(())
-        by_level: Tensor = torch.stack([sums.get(level, zero) for level in range(self.num_levels)]) / num_pos
-        return by_level
-
-
-class _Kept(nn.Module):
-    """Passes a mask loss through and keeps what it returned."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        object.__setattr__(self, "inner", inner)
-        self.values: list[Tensor] = []
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        value: Tensor = self.__dict__["inner"](*args, **kwargs)
-        self.values.append(value)
-        return value
-
-
-class _KeepFactor(LevelReduction):
-    factor: Any = None
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        self.factor = kwargs.get("avg_factor")
-        return super().forward(*args, **kwargs)
+        zero = values[0].detach().new_zeros(())
+        losses["loss_mask"] = torch.stack([sums.get(k, zero) for k in range(self.num_levels)]) / num_masks[0]
+        return losses

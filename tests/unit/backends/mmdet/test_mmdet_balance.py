@@ -20,8 +20,8 @@ from zoo import small_mmdet as tiny
 
 from msbal.errors import SpecError
 from msbal_mmdet import balance, balanced_of
-from msbal_mmdet.find import find
 from msbal_mmdet.splitters import REFUSED, HeadSplitter, known, look_up, register
+from msbal_mmdet.splitters.find import find
 
 RETINANET, FCOS = "retinanet/retinanet_r50_fpn_1x_coco.py", "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py"
 SSD = "ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py"

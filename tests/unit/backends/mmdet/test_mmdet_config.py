@@ -188,7 +188,7 @@ def test_the_papers_detectors_are_taken_from_their_zoo_configs(
     """The whole bridge, with the model then built small."""
     from zoo import small_mmdet as tiny
 
-    from msbal_mmdet.find import find
+    from msbal_mmdet.splitters.find import find
 
     run = spec(config, schedule={"epochs": 2, "batch_size": 2})
     laid = read(run)

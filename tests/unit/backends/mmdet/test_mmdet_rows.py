@@ -13,53 +13,65 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from msbal_mmdet.splitters.reduction import LevelReduction, listen, stand_in
-from msbal_mmdet.splitters.rows import RowLayout, on_first_level, sum_by_level
-
-
-def levels_of(layout: RowLayout) -> list[int]:
-    """The level of each row, the slow way."""
-    if layout.level_major:
-        return [level for level, size in enumerate(layout.sizes) for _ in range(layout.images * size)]
-    return [
-        level for _ in range(layout.images) for level, size in enumerate(layout.sizes) for _ in range(size)
-    ]
-
-
-layouts = st.builds(
-    RowLayout,
-    images=st.integers(1, 3),
-    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
-    level_major=st.booleans(),
+from msbal_mmdet.splitters.reduction import (
+    LevelReduction,
+    levels_of_selected,
+    listen,
+    on_first_level,
+    replace_modules,
+    row_levels,
+    sum_rows,
 )
+
+CPU = torch.device("cpu")
+
+
+def slow_levels(sizes: list[int], images: int, level_major: bool) -> list[int]:
+    """The level of each row, row by row."""
+    if level_major:
+        return [level for level, size in enumerate(sizes) for _ in range(images * size)]
+    return [level for _ in range(images) for level, size in enumerate(sizes) for _ in range(size)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(layouts, st.integers(1, 3), st.randoms(use_true_random=False))
-def test_sums_agree_with_a_loop_over_rows(layout: RowLayout, width: int, random: Any) -> None:
-    values = torch.tensor([[random.uniform(-1, 1) for _ in range(width)] for _ in range(layout.rows)])
-    selected = torch.tensor([random.random() < 0.4 for _ in range(layout.rows)])
-    level = levels_of(layout)
-    for k in range(len(layout.sizes)):
-        rows = [i for i, at in enumerate(level) if at == k]
-        chosen = [i for i in rows if selected[i]]
-        assert layout.sum_all(values)[k].item() == pytest.approx(values[rows].sum().item(), abs=1e-5)
-        assert layout.sum_all(values.flatten())[k].item() == pytest.approx(
-            values[rows].sum().item(), abs=1e-5
-        )
-        assert layout.count(selected)[k].item() == len(chosen)
-        found = layout.sum_selected(values[selected], selected)[k].item()
-        assert found == pytest.approx(values[chosen].sum().item(), abs=1e-5)
+@given(
+    st.integers(1, 3),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.booleans(),
+    st.integers(1, 3),
+    st.randoms(use_true_random=False),
+)
+def test_sums_agree_with_a_loop_over_rows(
+    images: int, sizes: list[int], level_major: bool, width: int, random: Any
+) -> None:
+    slow = slow_levels(sizes, images, level_major)
+    level = row_levels(sizes, images, level_major, CPU)
+    assert level.tolist() == slow
+    values = torch.tensor([[random.uniform(-1, 1) for _ in range(width)] for _ in slow])
+    selected = torch.tensor([random.random() < 0.4 for _ in slow])
+    found = levels_of_selected(level, selected, int(selected.sum()))
+    assert found.tolist() == level[selected].tolist()
+    for k in range(len(sizes)):
+        rows = [i for i, at in enumerate(slow) if at == k]
+        expected = pytest.approx(values[rows].sum().item(), abs=1e-5)
+        assert sum_rows(values, level, len(sizes))[k].item() == expected
+        assert sum_rows(values.flatten(), level, len(sizes))[k].item() == expected
+        chosen = pytest.approx(values[[i for i in rows if selected[i]]].sum().item(), abs=1e-5)
+        assert sum_rows(values[selected], found, len(sizes))[k].item() == chosen
+
+
+def test_a_row_that_nothing_selected_belongs_to_no_level() -> None:
+    level = levels_of_selected(torch.tensor([0, 1, 1]), torch.tensor([False, True, False]), 2)
+    assert sum_rows(torch.tensor([2.0, 3.0]), level, 2).tolist() == [0, 2]
 
 
 def test_one_levels_nan_stays_on_its_level() -> None:
-    values = torch.tensor([1.0, float("nan"), 3.0])
-    sums = sum_by_level(values, torch.tensor([0, 1, 2]), 3)
+    sums = sum_rows(torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([0, 1, 2]), 3)
     assert sums[0] == 1 and torch.isnan(sums[1]) and sums[2] == 3
 
 
 def test_a_level_without_rows_is_zero() -> None:
-    assert sum_by_level(torch.tensor([2.0]), torch.tensor([1]), 3).tolist() == [0, 2, 0]
+    assert sum_rows(torch.tensor([2.0]), torch.tensor([1]), 3).tolist() == [0, 2, 0]
 
 
 def test_zeros_keep_their_graph() -> None:
@@ -98,12 +110,12 @@ def losses() -> dict[str, tuple[Any, tuple[Tensor, ...], dict[str, Any]]]:
 @pytest.mark.parametrize("name", list(losses()))
 def test_a_reduction_by_level_gives_the_losss_own_gradient_bit_for_bit(name: str) -> None:
     loss, (pred, *rest), options = losses()[name]
-    layout = RowLayout(2, (1, 2, 3), level_major=True)
+    level = row_levels([1, 2, 3], 2, True, CPU)
     plain = pred.clone().requires_grad_()
     loss(plain, *rest, **options).backward()
 
     split = pred.clone().requires_grad_()
-    reduction = LevelReduction(loss, lambda _a, _k: layout.sum_all, 3)
+    reduction = LevelReduction(loss, lambda _a, _k: level, 3)
     by_level = reduction(split, *rest, **options)
     assert by_level.shape == (3,)
     by_level.sum().backward()
@@ -121,16 +133,16 @@ def test_loss_weight_is_put_back_even_when_the_loss_fails() -> None:
 
     loss = L1Loss(loss_weight=0.3)
     with pytest.raises(Exception):  # noqa: B017
-        LevelReduction(loss, lambda _a, _k: None, 2)(torch.zeros(3, 4), torch.zeros(2, 4))  # type: ignore[arg-type,return-value]
+        LevelReduction(loss, lambda _a, _k: torch.zeros(3), 2)(torch.zeros(3, 4), torch.zeros(2, 4))
     assert loss.loss_weight == 0.3
 
 
-def test_stand_ins_leave_no_trace() -> None:
+def test_replaced_modules_leave_no_trace() -> None:
     owner = nn.Module()
     owner.loss = nn.Identity()
     keys, before = list(owner.state_dict()), owner.loss
     heard: list[Any] = []
-    with stand_in(owner, {"loss": nn.ReLU()}), listen(owner, "extra_repr", heard.append):
+    with replace_modules(owner, {"loss": nn.ReLU()}), listen(owner, "extra_repr", heard.append):
         assert isinstance(owner.loss, nn.ReLU)
         owner.extra_repr()
     assert owner.loss is before and list(owner.state_dict()) == keys and heard == [""]

@@ -16,9 +16,9 @@ from zoo.workers import zoo_of
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import prove
 from msbal_mmdet import balance
-from msbal_mmdet.find import find
-from msbal_mmdet.losses import ModelLosses
 from msbal_mmdet.splitters import known
+from msbal_mmdet.splitters.find import find
+from msbal_mmdet.splitters.model_losses import ModelLosses
 
 SPLITTERS = {
     "ListSplitter": "retinanet/retinanet_r50_fpn_1x_coco.py",

@@ -10,7 +10,7 @@ from zoo import small_mmdet as tiny
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import Proof, prove
 from msbal_mmdet import balance
-from msbal_mmdet.losses import ModelLosses
+from msbal_mmdet.splitters.model_losses import ModelLosses
 
 NARROW = {
     "model.backbone.depth": 18,

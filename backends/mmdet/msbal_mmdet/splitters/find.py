@@ -1,4 +1,4 @@
-"""Finds what can be balanced in a built model: its heads, and the splitter of each."""
+"""Find what can be balanced in a built model: its heads, and the splitter of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from msbal.backend import LevelGroup
 from msbal.errors import SpecError
-from msbal_mmdet.splitters import REFUSED_MODELS, HeadSplitter, look_up, look_up_in
+from msbal_mmdet.splitters import REFUSED_MODELS, HeadSplitter, look_up
 from msbal_mmdet.splitters.roi import RoISplitter
 
 SCOPES = ("rpn", "roi")
@@ -20,8 +20,8 @@ class Found(NamedTuple):
     """What can be balanced.
 
     Attributes:
-        splitters: one for each loss method; its group has the same place.
-        notes: heads that stay as they are although they are on many levels, and why.
+        splitters: one for each loss method.
+        notes: heads on several levels that stay as they are, and why.
     """
 
     splitters: tuple[HeadSplitter, ...]
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 class _Head(NamedTuple):
-    """A head, its place, and how to split it or why not."""
+    """A head, its place in the model, and its splitter or why it has none."""
 
     path: str
     module: nn.Module
@@ -47,8 +47,8 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
 
     Args:
         model: mmdet's, not wrapped by DDP (give ``model.module``).
-        scope: which heads of a two-stage detector: ``rpn``, ``roi``, or both; None is the RPN, and the one head of a
-            one-stage detector.
+        scope: which heads of a two-stage detector: ``rpn``, ``roi``, or both; None for the RPN, and for the one head
+            of a one-stage detector.
 
     Raises:
         SpecError: where nothing can be balanced, with the reason for each head; where a part of `scope` cannot.
@@ -98,6 +98,7 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
 
 
 def _dense(model: nn.Module) -> Iterator[_Head]:
+    """Yield the dense heads, those of an RPN and others."""
     rpn_heads: list[nn.Module] = [
         head for module in model.modules() if isinstance(head := getattr(module, "rpn_head", None), nn.Module)
     ]  # fmt: skip
@@ -110,8 +111,8 @@ def _dense(model: nn.Module) -> Iterator[_Head]:
 
 
 def _roi(model: nn.Module) -> Iterator[_Head]:
-    """The box heads of RoI heads, one a stage of a cascade."""
-    known: dict[str, type[HeadSplitter]] = dict.fromkeys(RoISplitter.heads, RoISplitter)
+    """Yield the box heads of RoI heads, one for each stage of a cascade."""
+    splitters: dict[str, type[HeadSplitter]] = dict.fromkeys(RoISplitter.heads, RoISplitter)
     for path, module in model.named_modules():
         extractors, heads = getattr(module, "bbox_roi_extractor", None), getattr(module, "bbox_head", None)
         if extractors is None or heads is None:
@@ -119,7 +120,7 @@ def _roi(model: nn.Module) -> Iterator[_Head]:
         cascade = isinstance(heads, nn.ModuleList)
         pairs = zip(heads, extractors, strict=True) if cascade else [(heads, extractors)]
         for stage, (head, extractor) in enumerate(pairs):
-            kind = look_up_in(known, head)
+            kind = look_up(head, splitters)
             place = f"{path}.bbox_head.{stage}" if cascade else f"{path}.bbox_head"
             if isinstance(kind, type):
                 yield _Head(place, head, "roi", _made(RoISplitter(head, extractor)))
@@ -130,7 +131,7 @@ def _roi(model: nn.Module) -> Iterator[_Head]:
 
 
 def _without_frozen(heads: Sequence[_Head]) -> tuple[list[_Head], list[str]]:
-    """A frozen head beside one that is trained is a teacher's, whose loss nobody computes."""
+    """Leave out a frozen head beside one that is trained: it is a teacher's, whose loss nobody computes."""
     trained = {head.path: any(p.requires_grad for p in head.module.parameters()) for head in heads}
     parts = {head.part for head in heads if trained[head.path]}
     kept = [head for head in heads if trained[head.path] or head.part not in parts]
@@ -142,7 +143,7 @@ def _made(splitter: HeadSplitter) -> HeadSplitter | str:
 
 
 def _named(chosen: Sequence[_Head]) -> Iterator[HeadSplitter]:
-    """Their splitters; the stages of a cascade, and several heads of a kind, get groups of different names."""
+    """Yield the splitters, and name the groups of a cascade's stages and of several heads of a kind apart."""
     names = []
     for head in chosen:
         last = head.path.rpartition(".")[2]

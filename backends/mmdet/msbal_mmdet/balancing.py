@@ -10,7 +10,7 @@ from torch import nn
 
 from msbal.backend.kit.balanced import Balanced, put_balancers
 from msbal.engine import Strategy
-from msbal_mmdet.find import find
+from msbal_mmdet.splitters.find import find
 
 
 def balance(

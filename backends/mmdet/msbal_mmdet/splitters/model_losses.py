@@ -1,4 +1,4 @@
-"""The losses of a built model on one batch, as mmdet sums them and by level: what a proof compares."""
+"""The losses of a built model on one batch, as mmdet sums them and by level, for proofs and `inspect`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from msbal.backend import LevelGroup, SplitLosses
 from msbal.backend.kit import one_batch
 from msbal.backend.kit.balanced import balanced_of
 from msbal.backend.kit.splitter import LossSplitter
-from msbal_mmdet.find import find
 from msbal_mmdet.splitters.base import HeadSplitter, loss_total
+from msbal_mmdet.splitters.find import find
 from msbal_mmdet.splitters.reduction import replace_method
 
 Batch = dict[str, Any]
@@ -22,10 +22,11 @@ Predictions = dict[str, list[list[Tensor]]]
 
 
 class ModelLosses:
-    """What `msbal.backend.proof.prove` asks of a detector, for any built model of mmdet's.
+    """A built mmdet model, with what `msbal.backend.proof.prove` asks of a detector.
 
     Attributes:
         groups: what is balanced.
+        notes: see `Found`.
         coupled: terms whose levels mmdet itself couples, by a normaliser with a gradient.
     """
 
@@ -40,17 +41,17 @@ class ModelLosses:
         self._predictions: Predictions = {}
 
     def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses as mmdet's own ``parse_losses`` would add them up."""
+        """Return the losses as mmdet's own ``parse_losses`` would add them up."""
         return one_batch.framework_losses(self.model, self._splitters(), lambda: self._losses(batch))
 
     def split_losses(self, batch: Batch) -> SplitLosses:
-        """The same losses by level."""
+        """Return the same losses by level."""
         splitters = self._splitters()
         with _watched(splitters) as self._predictions:
             return one_batch.split_losses(self.model, splitters, lambda: self._losses(batch))
 
     def level_predictions(self) -> Mapping[str, Sequence[Sequence[Tensor]]]:
-        """By group: lists of K predictions, finest level first, that the last split was computed from."""
+        """Return, by group, the lists of K predictions, finest level first, that the last split was computed from."""
         return self._predictions
 
     def _splitters(self) -> Sequence[LossSplitter]:
