@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from msbal.data import DetectionData
-from msbal.data.box_notation import are_fractions, odd_boxes
+from msbal.data.assembly import make_records
+from msbal.data.box_checks import are_fractions, odd_boxes
 from msbal.data.coco.coco_columns import CocoFile, parse_coco
 from msbal.data.coco.coco_entries import WHAT
 from msbal.data.coco.coco_json import read_json
 from msbal.data.files import named, printable, shown
 from msbal.data.images.finding import locate
-from msbal.data.records import make_records
 from msbal.errors import DataError
 
 _LARGEST = 1e38  # float32 ends there
@@ -49,19 +49,18 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
 
     folder = images if images is not None else path.parent
     names = [name or str(id_) for name, id_ in zip(file.file_names, file.image_ids, strict=True)]
-    order = np.argsort(file.rows, kind="stable")
     # Names as other machines write them are looked for where a folder is named, to be drawn.
     there = [None] * len(names) if images is None else locate(images, names)
     records = make_records(
         [found or folder / name for found, name in zip(there, names, strict=True)],
         file.sizes,
-        file.rows[order],
-        corners[order].astype(np.float32),
-        file.category[order],
-        file.difficult[order],
+        file.rows,
+        corners.astype(np.float32),
+        file.category,
+        file.difficult,
         ids=file.image_ids,
-        area=file.area[order].astype(np.float32),
-        crowd=file.crowd[order],
+        area=file.area,
+        crowd=file.crowd,
     )
     notes = [*file.notes, *odd_boxes(corners, limits, spot, from_extent=True)]
     if are_fractions(corners, limits):

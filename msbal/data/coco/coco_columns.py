@@ -14,7 +14,6 @@ believes what it reads); exporters write many things otherwise, and where it is 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.data.assembly import class_name
 from msbal.data.coco.coco_entries import LARGEST_SIDE, Entries, Ids
 from msbal.data.files import listed, printable, shown
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff]")
 
 
 @dataclass(frozen=True)
@@ -110,11 +108,6 @@ def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFi
         ids, rows, category, boxes, _trusted(area), crowd | ignored, difficult,
         image_ids.by_text, category_ids.by_text, tuple(notes),
     )  # fmt: skip
-
-
-def class_name(text: str) -> str:
-    """A class's name without line breaks, other control characters, and blanks around it."""
-    return " ".join(_CONTROL.sub(" ", text).split())
 
 
 def _file_names(images: Entries, needed: bool) -> list[str]:

@@ -6,26 +6,25 @@ clipped to them. Official category ids are kept; labels are indices into the cla
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.box_notation import are_fractions, odd_boxes
-from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco.coco_columns import CocoFile, class_name, parse_coco
+from msbal.data.assembly import Boxes, assemble, choose_classes
+from msbal.data.box_checks import are_fractions
+from msbal.data.coco.coco_columns import CocoFile, parse_coco
 from msbal.data.coco.coco_entries import WHAT
 from msbal.data.coco.coco_json import read_json
-from msbal.data.detection_data import DetectionData, DroppedBox
+from msbal.data.detection_data import DetectionData
 from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.images.finding import elsewhere, find_images
 from msbal.data.images.image_files import image_size, without_warnings
-from msbal.data.records import make_records
-from msbal.data.remarks import spellings
-from msbal.errors import DataError, suggest
+from msbal.errors import DataError
 
 
 def read_coco(
@@ -55,11 +54,38 @@ def read_coco(
         DataError: one line that names the file, the entry at fault and what should stand there.
     """
     file = parse_coco(read_json(annotations, WHAT), named(annotations))
-    chosen = _choose(file, classes, partial)
+    id_of = _ids_by_name(file)
+    chosen = choose_classes(list(id_of), classes, file.where, "category", partial=partial)
     paths, of_files = _files(file, images, annotations)
     sizes, of_sizes = _sizes(file, paths)
-    notes = [*file.notes, *of_files, *of_sizes]
-    return _assemble(name or annotations.stem, file, paths, sizes, chosen, notes)
+    if are_fractions(file.corners, sizes[file.rows]):
+        found = "no box reaches beyond the first pixel of its image"
+        raise DataError(file.where, found, "pixels", "are these fractions of the image?")
+    boxes = Boxes(
+        rows=file.rows,
+        known=[name for _, name in file.categories],
+        category=file.category,
+        corners=file.corners,
+        written=file.boxes,
+        difficult=file.difficult,
+        name=file.annotation,
+        image_names=file.file_names,
+        are_extents=True,
+        area=file.area,
+        crowd=file.crowd,
+    )
+    free = itertools.count(max(id_of.values()) + 1)
+    data = assemble(
+        name or annotations.stem,
+        chosen,
+        paths,
+        sizes,
+        boxes,
+        [*file.notes, *of_files, *of_sizes],
+        image_ids=file.image_ids,
+        category_ids=[id_of[name] if name in id_of else next(free) for name in chosen],
+    )
+    return replace(data, image_numbers=file.image_numbers, category_numbers=file.category_numbers)
 
 
 def read_categories(annotations: Path) -> tuple[str, ...]:
@@ -68,69 +94,28 @@ def read_categories(annotations: Path) -> tuple[str, ...]:
     Raises:
         DataError: as `read_coco` does.
     """
-    return _choose(parse_coco(read_json(annotations, WHAT), named(annotations)), None, False).names
+    return tuple(_ids_by_name(parse_coco(read_json(annotations, WHAT), named(annotations))))
 
 
-@dataclass(frozen=True)
-class _Classes:
-    names: tuple[str, ...]
-    ids: tuple[int, ...]
-
-
-def _choose(file: CocoFile, classes: Sequence[str] | None, partial: bool) -> _Classes:
-    """Which categories are the classes, in which order.
+def _ids_by_name(file: CocoFile) -> dict[str, int]:
+    """Return the category that each name stands for, in the file's order.
 
     Roboflow exports a project's name as an unused category 0, which may be a real class's name too: of
     two categories of one name, the one with annotations counts.
     """
-    categories, where = file.categories, file.where
-    used = {categories[index][0] for index in np.unique(file.category).tolist()}
+    used = {file.categories[index][0] for index in np.unique(file.category).tolist()}
     by_name: dict[str, list[int]] = {}
-    for id_, category in categories:
-        by_name.setdefault(category, []).append(id_)
-    id_of: dict[str, int] = {}
-    for category, ids in by_name.items():
+    for id_, name in file.categories:
+        by_name.setdefault(name, []).append(id_)
+    kept = set()
+    for name, ids in by_name.items():
         in_use = [id_ for id_ in ids if id_ in used]
         if len(in_use) > 1:
-            found = f"categories {in_use[0]} and {in_use[1]} are both named `{printable(category)}`"
-            raise DataError(
-                where, found, "a name of its own for every category (blanks around it do not count)"
-            )
-        id_of[category] = (in_use or ids)[0]
-    if classes is None:
-        kept = {id_of[category] for category in id_of}
-        pairs = [(category, id_) for id_, category in categories if id_ in kept]
-        return _Classes(tuple(category for category, _ in pairs), tuple(id_ for _, id_ in pairs))
-    check_class_list(classes)
-    names = [class_name(category) for category in classes]
-    absent = [category for category, name in zip(classes, names, strict=True) if name not in id_of]
-    if partial and len(absent) == len(classes):
-        known = listed(id_of, len(id_of), 5)
-        raise DataError(
-            where, f"its categories ({known}) are none of those trained", listed(names, len(names), 5)
-        )
-    if absent and not partial:
-        raise DataError(
-            "classes",
-            f"`{printable(absent[0])}` is no category of {where}"
-            + (f" (nor are {len(absent) - 1} more of the {len(classes)} names)" if len(absent) > 1 else ""),
-            fix=suggest(absent[0], list(id_of)[:100]),
-        )
-    free = max(id_ for id_, _ in categories) + 1
-    ids = []
-    for name in names:
-        ids.append(id_of.get(name, free))
-        free += name not in id_of
-    return _Classes(tuple(names), tuple(ids))
-
-
-def check_class_list(classes: Sequence[str]) -> None:
-    """Raise a DataError where a list of class names is empty or names one twice."""
-    if not classes:
-        raise DataError("classes", "is an empty list", "at least one name, or no `classes` at all")
-    twice = [name for name, count in Counter(map(class_name, classes)).items() if count > 1]
-    if twice:
-        raise DataError("classes", f"`{printable(twice[0])}` is listed twice", "every name once")
+            found = f"categories {in_use[0]} and {in_use[1]} are both named `{printable(name)}`"
+            expected = "a name of its own for every category (blanks around it do not count)"
+            raise DataError(file.where, found, expected)
+        kept.add((in_use or ids)[0])
+    return {name: id_ for id_, name in file.categories if id_ in kept}
 
 
 def _files(file: CocoFile, images: Path, annotations: Path) -> tuple[list[Path], list[str]]:
@@ -167,58 +152,3 @@ def _sizes(file: CocoFile, paths: list[Path]) -> tuple[NDArray[np.int64], list[s
         for row in unknown:
             sizes[row] = image_size(paths[row])
     return sizes, [f"{len(unknown)} of {len(paths)} images have no `width` and `height`: read from the files"]
-
-
-def _assemble(
-    name: str,
-    file: CocoFile,
-    paths: list[Path],
-    sizes: NDArray[np.int64],
-    chosen: _Classes,
-    notes: list[str],
-) -> DetectionData:
-    label_of = {id_: label for label, id_ in enumerate(chosen.ids)}
-    labels = np.array([label_of.get(id_, -1) for id_, _ in file.categories], dtype=np.int64)[file.category]
-    corners, limits = file.corners, sizes[file.rows]
-    if are_fractions(corners, limits):
-        found = "no box reaches beyond the first pixel of its image"
-        raise DataError(file.where, found, "pixels", "are these fractions of the image?")
-    boxes, reasons = clip_boxes(corners, limits)
-
-    def spot(index: int) -> str:
-        return f"{file.annotation(index)} of {printable(file.file_names[file.rows[index]])}"
-
-    usable = labels >= 0
-    usable[list(reasons)] = False
-    dropped = tuple(
-        DroppedBox(
-            image=printable(file.file_names[file.rows[index]]),
-            annotation=file.annotation(index),
-            reason=describe(file.boxes[index], reason),
-            row=int(file.rows[index]),
-        )
-        for index, reason in sorted(reasons.items())
-        if labels[index] >= 0
-    )
-    others: Counter[str] = Counter()
-    for index, count in enumerate(np.bincount(file.category[labels < 0]).tolist()):
-        if count:
-            others[file.categories[index][1]] += count
-    wanted = np.flatnonzero(usable)
-    wanted = wanted[np.argsort(file.rows[wanted], kind="stable")]
-    images = make_records(
-        paths,
-        sizes,
-        file.rows[wanted],
-        boxes[wanted],
-        labels[wanted],
-        file.difficult[wanted],
-        ids=file.image_ids,
-        area=file.area[wanted].astype(np.float32),
-        crowd=file.crowd[wanted],
-    )
-    notes += [*odd_boxes(corners, limits, spot, from_extent=True), *spellings(chosen.names)]
-    return DetectionData(
-        name, chosen.names, chosen.ids, images, dropped, others, tuple(notes),
-        file.image_numbers, file.category_numbers,
-    )  # fmt: skip

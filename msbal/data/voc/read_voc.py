@@ -16,18 +16,15 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.box_notation import are_fractions, odd_boxes
-from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco.read_coco import check_class_list
-from msbal.data.detection_data import DetectionData, DroppedBox
+from msbal.data.assembly import Boxes, assemble, choose_classes
+from msbal.data.box_checks import are_fractions
+from msbal.data.detection_data import DetectionData
 from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.images.image_files import image_size
-from msbal.data.records import make_records
-from msbal.data.remarks import spellings
 from msbal.data.voc.image_sets import EVERYTHING, members
 from msbal.data.voc.voc_folder import VocFolder
 from msbal.data.voc.xml_file import read_xml
-from msbal.errors import DataError, suggest
+from msbal.errors import DataError
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -73,12 +70,17 @@ def read_voc(
     entries = [entry for folder, set_ in sets for entry in _entries(folders[folder], set_)]
     _refuse_missing(entries)
     parsed = [_parse(entry) for entry in entries]
-    found = sorted({thing.name for _, things in parsed for thing in things})
-    chosen = _choose(found, classes, named(root), partial)
+    known = sorted({thing.name for _, things in parsed for thing in things})
+    if not known and classes is None:
+        raise DataError(named(root), "its annotations name zero objects", "at least one")
+    chosen = choose_classes(known, classes, named(root), partial=partial)
     title = name or "+".join(f"{folder}/{set_}" for folder, set_ in sets)
     everything = [folders[folder] for folder, set_ in sets if set_ == EVERYTHING]
-    notes = [*_unannotated(everything), *_two_images(entries), *spellings(chosen)]
-    return _assemble(title, entries, parsed, chosen, notes)
+    sizes = np.array([size for size, _ in parsed], dtype=np.int64).reshape(-1, 2)
+    boxes, flipped = _boxes(entries, [things for _, things in parsed], sizes, known)
+    notes = [*_unannotated(everything), *_two_images(entries), *flipped]
+    paths = [entry.image for entry in entries if entry.image is not None]
+    return assemble(title, chosen, paths, sizes, boxes, notes)
 
 
 def found_classes(root: Path, sets: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -201,93 +203,50 @@ def _number(parent: Element, key: str, spot: str, where: str) -> float:
     return value
 
 
-def _choose(found: list[str], classes: Sequence[str] | None, where: str, partial: bool) -> tuple[str, ...]:
-    if classes is None:
-        if not found:
-            raise DataError(where, "its annotations name zero objects", "at least one")
-        return tuple(found)
-    check_class_list(classes)
-    if partial and not found:
-        return tuple(classes)
-    absent = [category for category in classes if category not in found]
-    if partial and len(absent) == len(classes):
-        known = listed(found, len(found), 5)
-        raise DataError(
-            where, f"its classes ({known}) are none of those trained", listed(classes, len(classes), 5)
-        )
-    if absent and not partial:
-        raise DataError(
-            "classes",
-            f"`{printable(absent[0])}` occurs nowhere in {where}"
-            + (f" (nor do {len(absent) - 1} more of the {len(classes)} names)" if len(absent) > 1 else ""),
-            fix=suggest(absent[0], found[:100]),
-        )
-    return tuple(classes)
-
-
-def _assemble(
-    name: str,
+def _boxes(
     entries: Sequence[_Entry],
-    parsed: Sequence[tuple[tuple[int, int], list[_Thing]]],
-    classes: tuple[str, ...],
-    notes: list[str],
-) -> DetectionData:
-    label_of = {category: label for label, category in enumerate(classes)}
-    others = Counter(thing.name for _, things in parsed for thing in things if thing.name not in label_of)
-    places: list[tuple[int, int]] = []  # of each box of these classes: its image, and its object there
-    wanted: list[_Thing] = []
-    for row, (_, things) in enumerate(parsed):
-        for index, thing in enumerate(things):
-            if thing.name in label_of:
-                places.append((row, index))
-                wanted.append(thing)
+    objects: Sequence[list[_Thing]],
+    sizes: NDArray[np.int64],
+    known: Sequence[str],
+) -> tuple[Boxes, list[str]]:
+    """Return all boxes, zero-based, and what is to be said of corners that were exchanged."""
+    places = [(row, index) for row, things in enumerate(objects) for index in range(len(things))]
+    things = [objects[row][index] for row, index in places]
 
     def spot(box: int) -> str:
         row, index = places[box]
         file = entries[row].annotation
         assert file is not None
-        return f"{printable(file.name)}: object {index + 1} ({printable(wanted[box].name)})"
+        return f"{printable(file.name)}: object {index + 1} ({printable(things[box].name)})"
 
-    sizes = np.array([size for size, _ in parsed], dtype=np.int64).reshape(-1, 2)
     rows = np.array([row for row, _ in places], dtype=np.int64)
-    corners = np.array([thing.corners for thing in wanted], dtype=np.float64).reshape(-1, 4)
+    corners = np.array([thing.corners for thing in things], dtype=np.float64).reshape(-1, 4)
+    notes = []
     flipped = _flipped(corners, sizes[rows], spot)
     if len(flipped):
         notes.append(
-            f"{len(flipped)} of {len(wanted)} boxes have xmax below xmin, or ymax below ymin, which are taken for "
+            f"{len(flipped)} of {len(things)} boxes have xmax below xmin, or ymax below ymin, which are taken for "
             f"each other, first {spot(int(flipped[0]))}"
         )
-    ordered = np.concatenate(
-        [np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1
-    )
-    if are_fractions(ordered, sizes[rows]):
+    low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
+    if are_fractions(np.concatenate([low, high], axis=1), sizes[rows]):
         found = "bndbox reaches no further than the first pixel, nor does any other"
         raise DataError(spot(0), found, "pixels", "are these fractions of the image?")
-    notes += odd_boxes(ordered, sizes[rows], spot)
     # xmax == xmin would be one pixel wide in VOC's inclusive corners; in practice it is a click
     # without a drag, and everyone's converters drop it.
-    zero_based = ordered - np.array([1.0, 1.0, 0.0, 0.0])
-    flat = np.isfinite(ordered).all(axis=1) & (ordered[:, 2:] == ordered[:, :2]).any(axis=1)
-    zero_based[flat, 2:] = zero_based[flat, :2]
-    boxes, reasons = clip_boxes(zero_based, sizes[rows])
-    dropped = []
-    for box, reason in sorted(reasons.items()):
-        row = places[box][0]
-        image = entries[row].image
-        assert image is not None
-        found = describe(wanted[box].corners, reason)
-        dropped.append(DroppedBox(printable(image.name), spot(box), found, row))
-    kept = np.setdiff1d(np.arange(len(wanted)), list(reasons))
-    images = make_records(
-        [entry.image for entry in entries if entry.image is not None],
-        sizes,
-        rows[kept],
-        boxes[kept],
-        np.array([label_of[thing.name] for thing in wanted], dtype=np.int64)[kept],
-        np.array([thing.difficult for thing in wanted], dtype=np.bool_)[kept],
+    flat = np.isfinite(corners).all(axis=1) & (high == low).any(axis=1)
+    high[flat] = low[flat] - 1
+    index_of = {name: index for index, name in enumerate(known)}
+    boxes = Boxes(
+        rows=rows,
+        known=known,
+        category=np.array([index_of[thing.name] for thing in things], dtype=np.int64),
+        corners=np.concatenate([low - 1, high], axis=1),
+        written=corners,
+        difficult=np.array([thing.difficult for thing in things], dtype=np.bool_),
+        name=spot,
     )
-    ids = tuple(range(1, len(classes) + 1))
-    return DetectionData(name, classes, ids, images, tuple(dropped), others, tuple(notes))
+    return boxes, notes
 
 
 def _flipped(

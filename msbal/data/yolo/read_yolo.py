@@ -15,16 +15,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from msbal.data.box_notation import odd_boxes
-from msbal.data.boxes import clip_boxes, describe
-from msbal.data.coco.read_coco import check_class_list
-from msbal.data.detection_data import DetectionData, DroppedBox
+from msbal.data.assembly import Boxes, assemble, choose_classes
+from msbal.data.detection_data import DetectionData
 from msbal.data.files import decoded, listed, named, printable, read_bytes, require_folder, shown
 from msbal.data.images.image_files import image_size, without_warnings
-from msbal.data.records import make_records
-from msbal.data.remarks import spellings
 from msbal.data.yolo.label_files import label_files, labels_without_image, split_images
-from msbal.errors import DataError, suggest
+from msbal.errors import DataError
 
 WHAT = "the names of the classes (data.yaml with `names`, or a text file with a name a line)"
 _LARGEST_FRACTION = 2.0  # of what may be a fraction of an image, if of a box that reaches far beyond its edge
@@ -68,7 +64,7 @@ def read_yolo(
     """
     require_folder(root, "the folder of the data set")
     known = read_names(root / names)
-    chosen = _choose(known, classes, named(root / names))
+    chosen = choose_classes(list(known.names.values()), classes, named(root / names))
     paths = split_images(root, images)
     files = label_files(paths)
     if not any(files):
@@ -83,7 +79,19 @@ def read_yolo(
     with without_warnings():
         sizes = np.array([image_size(path) for path in paths], dtype=np.int64).reshape(-1, 2)
     title = name or "+".join(path.as_posix() for path in images)
-    return _assemble(title, paths, files, sizes, lines, known, chosen)
+    rows = np.array(lines.rows, dtype=np.int64)
+    corners = np.array(lines.corners, dtype=np.float64).reshape(-1, 4) * sizes[rows][:, [0, 1, 0, 1]]
+    index_of = {number: index for index, number in enumerate(known.names)}
+    boxes = Boxes(
+        rows=rows,
+        known=list(known.names.values()),
+        category=np.array([index_of[number] for number in lines.numbers], dtype=np.int64),
+        corners=corners,
+        written=np.round(corners, 3),
+        difficult=np.zeros(len(rows), dtype=np.bool_),
+        name=lambda box: f"{printable(paths[rows[box]].stem)}.txt: line {lines.places[box]}",
+    )
+    return assemble(title, chosen, paths, sizes, boxes, _notes(paths, files, lines))
 
 
 def read_names(path: Path) -> YoloNames:
@@ -212,62 +220,6 @@ def _corners(values: list[float], is_pose: bool) -> tuple[float, float, float, f
     if len(values) >= 6 and len(values) % 2 == 0:
         return min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
     return None
-
-
-def _choose(known: YoloNames, classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    names = list(known.names.values())
-    if classes is None:
-        return tuple(names)
-    check_class_list(classes)
-    absent = [category for category in classes if category not in names]
-    if absent:
-        raise DataError(
-            "classes", f"`{printable(absent[0])}` is no class of {where}", fix=suggest(absent[0], names[:100])
-        )
-    return tuple(classes)
-
-
-def _assemble(
-    name: str,
-    paths: Sequence[Path],
-    files: Sequence[Path | None],
-    sizes: Any,
-    lines: _Lines,
-    known: YoloNames,
-    classes: tuple[str, ...],
-) -> DetectionData:
-    label_of = {category: label for label, category in enumerate(classes)}
-    numbers = {number: label_of.get(category, -1) for number, category in known.names.items()}
-    rows = np.array(lines.rows, dtype=np.int64)
-    labels = np.array([numbers[number] for number in lines.numbers], dtype=np.int64)
-    fractions = np.array(lines.corners, dtype=np.float64).reshape(-1, 4)
-    corners = fractions * sizes[rows][:, [0, 1, 0, 1]]
-    boxes, reasons = clip_boxes(corners, sizes[rows])
-
-    def spot(box: int) -> str:
-        file = files[rows[box]]
-        assert file is not None
-        return f"{printable(file.name)}: line {lines.places[box]}"
-
-    dropped = [
-        DroppedBox(
-            image=printable(paths[rows[box]].name),
-            annotation=spot(box),
-            reason=describe(np.round(corners[box], 3), reason),
-            row=int(rows[box]),
-        )
-        for box, reason in sorted(reasons.items())
-        if labels[box] >= 0
-    ]
-    usable = labels >= 0
-    usable[list(reasons)] = False
-    images = make_records(
-        paths, sizes, rows[usable], boxes[usable], labels[usable], np.zeros(int(usable.sum()), dtype=np.bool_)
-    )
-    others = Counter(known.names[number] for number in lines.numbers if numbers[number] < 0)
-    notes = [*_notes(paths, files, lines), *odd_boxes(corners, sizes[rows], spot), *spellings(classes)]
-    ids = tuple(range(1, len(classes) + 1))
-    return DetectionData(name, classes, ids, images, tuple(dropped), others, tuple(notes))
 
 
 def _notes(paths: Sequence[Path], files: Sequence[Path | None], lines: _Lines) -> list[str]:

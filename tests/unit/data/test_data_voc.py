@@ -79,7 +79,7 @@ def test_classes(tmp_path: Path) -> None:
     data = read_voc(tmp_path, sets, ["dog"])
     assert (data.classes, data.skipped) == (("dog",), 1)
     assert [i.labels.tolist() for i in data.images] == [[0], [0]]
-    with pytest.raises(DataError, match=r"`dgo` occurs nowhere .*did you mean `dog`\? known: cat, dog"):
+    with pytest.raises(DataError, match=r"`dgo` is no class of .*did you mean `dog`\? known: cat, dog"):
         read_voc(tmp_path, sets, ["dgo"])
     data = read_voc(tmp_path, sets, ["owl", "cat"], partial=True)
     assert data.classes == ("owl", "cat") and data.box_count == 1
@@ -294,9 +294,9 @@ def test_what_is_odd_is_said(tmp_path: Path) -> None:
     assert data.notes == (
         "1 of 4 images have no XML file and are left out: left over.jpg",
         "1 of 3 XML files fit two images each, e.g. a.jpg and a.png: the first is taken",
-        "`Dog` and `dog` are different classes here",
         "1 of 4 boxes have xmax below xmin, or ymax below ymin, which are taken for each other, "
         "first a.xml: object 1 (Dog)",
+        "`Dog` and `dog` are different classes here",
     )
 
 
