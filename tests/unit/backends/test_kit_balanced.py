@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.balanced import Balanced, balanced_of, put_balancers
+from msbal.backend.kit.balance import balance_function
+from msbal.backend.kit.balanced import Balanced, balanced_of
 from msbal.backend.kit.splitter import LossSplitter, Split
 from msbal.baselines import Fixed
 from msbal.engine import LevelLosses
@@ -85,8 +86,9 @@ def balanced(
     model: Any, strategy: Any = "equal", splitter: type[Splitter] = Splitter, **options: Any
 ) -> Balanced:
     group = LevelGroup("all", "Head", LEVELS, (8, 16, 32), ("cls", "bbox"))
-    options = {"interval": 2, "per_term": False, "seed": 0, "rescale": False, **options}
-    return put_balancers(model, [splitter(model.head, group, ("loss_cls", "loss_box"))], strategy, **options)
+    splitters = [splitter(model.head, group, ("loss_cls", "loss_box"))]
+    balance = balance_function(lambda model, request: request.put(model, splitters))
+    return balance(model, strategy, **{"interval": 2, **options})
 
 
 def total(model: nn.Module, x: float = 2.0) -> Tensor:
@@ -340,7 +342,7 @@ def test_validation_counts_for_nothing() -> None:
 
 def test_copies_have_handles_of_their_own() -> None:
     model = Model()
-    handle = balanced(model, "rlo", hyperparameters={"top_k": 1})
+    handle = balanced(model, "rlo", top_k=1)
     steps(model, 3)
     twin: Any = copy.deepcopy(model)
     own = balanced_of(twin)
@@ -383,7 +385,7 @@ def test_remove_gives_back_what_was_there() -> None:
 def test_state_goes_on() -> None:
     whole, first, second = Model(), Model(), Model()
     for model in (whole, first, second):
-        balanced(model, "rlo", hyperparameters={"top_k": 1})
+        balanced(model, "rlo", top_k=1)
     steps(whole, 7)
     steps(first, 4)
     second.load_state_dict(first.state_dict())

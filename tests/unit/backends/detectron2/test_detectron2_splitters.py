@@ -15,7 +15,8 @@ from tiny_detectron2 import BOXES, gradients, same_start, tiny
 from torch import Tensor, nn
 from zoo.small_detectron2 import batch
 
-from msbal.backend.kit.balanced import Balanced, group_names, put_balancers
+from msbal.backend.kit.balance import balance_function
+from msbal.backend.kit.balanced import Balanced, group_names
 from msbal.baselines import Fixed
 from msbal.engine import Balancer, BalancerSet
 from msbal.errors import SpecError
@@ -78,9 +79,7 @@ INPUTS = {
 
 
 def weigh(model: nn.Module, scope: tuple[str, ...], strategy: Any = "equal") -> Balanced:
-    return put_balancers(
-        model, find(model, scope), strategy, interval=100, per_term=False, seed=0, rescale=False
-    )
+    return balance_function(lambda model, request: request.put(model, find(model, scope)))(model, strategy)
 
 
 # A variant of a head that is tried with all of them needs no more than these.

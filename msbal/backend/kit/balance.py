@@ -1,0 +1,123 @@
+"""`balance`, for a user's own training script: its signature and arguments are the same in every backend."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from msbal.backend.kit.balanced import Balanced, put_balancers
+from msbal.backend.kit.splitter import LossSplitter
+from msbal.engine import Strategy
+
+_COMMON = """
+In training mode its losses come back as before, under the same names, each level in them times its weight. In
+evaluation mode, and under ``torch.no_grad()``, the model behaves as before. On the first batch the levels are shown to
+add up to the framework's own loss.
+
+The state is no part of ``model.state_dict()``, which still loads into an unbalanced model: save the handle's
+``state_dict()`` beside it. Call this when the model is complete, and before wrapping it in ``DistributedDataParallel``.
+A strategy that learns its weights (``uw``) has parameters: give the optimizer the handle's ``parameters()`` beside the
+model's, without weight decay.
+
+Args:
+    model: see above.
+    strategy: a name, such as ``rlo`` or ``avw``, or a `Strategy` with its own hyperparameters.
+        `msbal.engine.available` lists them.
+    interval: alpha, training iterations between two decisions.
+    scope: of a two-stage model, which heads: ``rpn``, ``roi`` or both. A one-stage model has one head.
+    per_term: balance each term (classification, boxes, ...) on its own.
+    seed: of the strategy's random draws.
+    rescale: multiply the strategy's weights so that they sum to the number of levels.
+    records: a folder for ``intervals.jsonl``.
+    hyperparameters: of a strategy given by name, as in a spec's ``balance:``: ``top_k``, ``actions``, ...
+
+Returns:
+    the handle: ``balanced.balancers`` has the weights, ``balanced.remove()`` restores the model.
+
+Raises:
+    SpecError: where the loss cannot be split into two levels or more, the model is balanced already, or an argument
+        does not fit.
+"""
+
+
+class Balance(Protocol):
+    """The type of every backend's `balance`."""
+
+    def __call__(
+        self,
+        model: Any,
+        strategy: Strategy | str = "rlo",
+        *,
+        interval: int = 100,
+        scope: Sequence[str] = ("rpn",),
+        per_term: bool = False,
+        seed: int = 0,
+        rescale: bool = False,
+        records: str | Path | None = None,
+        **hyperparameters: Any,
+    ) -> Balanced: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of one call of `balance`, but for the model."""
+
+    strategy: Strategy | str
+    scope: Sequence[str]
+    records: str | Path | None
+    per_term: bool
+    options: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+
+    def put(
+        self,
+        model: nn.Module,
+        splitters: Sequence[LossSplitter],
+        notes: Sequence[str] = (),
+        write: bool = True,
+    ) -> Balanced:
+        """Balance a model with these splitters.
+
+        Args:
+            notes: what stays as it is although it has levels, and why.
+            write: whether to write `records` as the passes go by; False where a trainer's hook writes them.
+
+        Raises:
+            SpecError: where an argument does not fit, or the model is balanced already.
+        """
+        return put_balancers(
+            model, splitters, self.strategy, per_term=self.per_term, notes=notes, **self.options,
+            records=self.records if write else None, hyperparameters=self.hyperparameters,
+        )  # fmt: skip
+
+
+def balance_function(put: Callable[[Any, Request], Balanced]) -> Balance:
+    """Decorate a backend's own part of `balance`: give it the common signature, and complete its docstring.
+
+    Args:
+        put: balances a model as requested; its docstring says which models it takes.
+    """
+
+    def balance(
+        model: Any,
+        strategy: Strategy | str = "rlo",
+        *,
+        interval: int = 100,
+        scope: Sequence[str] = ("rpn",),
+        per_term: bool = False,
+        seed: int = 0,
+        rescale: bool = False,
+        records: str | Path | None = None,
+        **hyperparameters: Any,
+    ) -> Balanced:
+        options = {"interval": interval, "seed": seed, "rescale": rescale}
+        return put(model, Request(strategy, scope, records, per_term, options, hyperparameters))
+
+    balance.__doc__ = f"{inspect.cleandoc(put.__doc__ or '')}\n{_COMMON}"
+    balance.__module__, balance.__qualname__ = put.__module__, put.__qualname__
+    return balance
