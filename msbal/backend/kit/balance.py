@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
-from msbal.backend.kit.balanced import Balanced, put_balancers
+from msbal.backend.kit.balanced import Balanced, group_names
+from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.engine import Strategy
+from msbal.engine import BalancerSet, Strategy, make
+from msbal.engine.processes import rank
+from msbal.errors import SpecError
 
 _COMMON = """
 In training mode its losses come back as before, under the same names, each level in them times its weight. In
@@ -90,10 +94,24 @@ class Request:
         Raises:
             SpecError: where an argument does not fit, or the model is balanced already.
         """
-        return put_balancers(
-            model, splitters, self.strategy, per_term=self.per_term, notes=notes, **self.options,
-            records=self.records if write else None, hyperparameters=self.hyperparameters,
-        )  # fmt: skip
+        options = dict(self.hyperparameters)
+        epsilon = {"epsilon": options.pop("epsilon")} if "epsilon" in options else {}
+        strategy = self.strategy
+        try:
+            if isinstance(strategy, str):
+                strategy = make(strategy, **options)
+            elif options:
+                names = ", ".join(options)
+                raise TypeError(f"{names}: give it to the strategy itself, {type(strategy).__name__}")
+            groups = group_names([splitter.group for splitter in splitters])
+            balancers = BalancerSet(groups, strategy, per_term=self.per_term, **self.options, **epsilon)
+        except (TypeError, ValueError) as error:
+            raise SpecError("balance()", str(error)) from error
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        balanced = Balanced(model, splitters, balancers.to(device), notes)
+        if write and self.records is not None:
+            balanced.records = ScriptRecords(balancers, self.records if rank() == 0 else None)
+        return balanced
 
 
 def balance_function(put: Callable[[Any, Request], Balanced]) -> Balance:

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -17,7 +16,7 @@ from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
-from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses, Strategy, make
+from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses
 from msbal.engine.processes import all_gather_objects, rank
 from msbal.engine.record import NonFinite
 from msbal.errors import SpecError
@@ -326,50 +325,6 @@ def _has_loss(output: Any) -> bool:
 def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:
     """What a `BalancerSet` needs to know of a detector's groups."""
     return {group.name: GroupNames(group.levels, group.terms) for group in groups}
-
-
-def put_balancers(
-    model: nn.Module,
-    splitters: Sequence[LossSplitter],
-    strategy: Strategy | str,
-    *,
-    interval: int,
-    per_term: bool,
-    seed: int,
-    rescale: bool,
-    records: str | Path | None = None,
-    notes: Sequence[str] = (),
-    hyperparameters: Mapping[str, Any] | None = None,
-) -> Balanced:
-    """What every backend's `balance` does once it has found its splitters.
-
-    Args:
-        records: a folder for ``intervals.jsonl``, written as the passes go by; None where a trainer's hook writes it,
-            or nobody.
-        hyperparameters: of a strategy that is given by name, as in a spec's ``balance:``.
-
-    Raises:
-        SpecError: where an argument does not fit, or the model is balanced already.
-    """
-    options = dict(hyperparameters or {})
-    epsilon = {"epsilon": options.pop("epsilon")} if "epsilon" in options else {}
-    try:
-        if options and not isinstance(strategy, str):
-            raise TypeError(
-                f"{', '.join(options)}: give it to the strategy itself, {type(strategy).__name__}"
-            )
-        balancers = BalancerSet(
-            group_names([splitter.group for splitter in splitters]),
-            make(strategy, **options) if isinstance(strategy, str) else strategy,
-            per_term=per_term, interval=interval, seed=seed, rescale=rescale, **epsilon,
-        )  # fmt: skip
-    except (TypeError, ValueError) as error:
-        raise SpecError("balance()", str(error)) from error
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    balanced = Balanced(model, splitters, balancers.to(device), notes)
-    if records is not None:
-        balanced.records = ScriptRecords(balancers, records if rank() == 0 else None)
-    return balanced
 
 
 def require_unbalanced(model: nn.Module) -> None:

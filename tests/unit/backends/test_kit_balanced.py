@@ -429,11 +429,5 @@ def test_arguments_that_do_not_fit() -> None:
         {"top_k": 9},
         {"strategy": Fixed((1.0,) * 3), "top_k": 1},
     ):
-        hyperparameters = {k: v for k, v in options.items() if k == "top_k"}
         with pytest.raises(SpecError, match=r"balance\(\)"):
-            balanced(
-                Model(),
-                options.get("strategy", "rlo"),
-                interval=options.get("interval", 2),
-                hyperparameters=hyperparameters,
-            )
+            balanced(Model(), **options)
