@@ -10,8 +10,7 @@ from msbal.data.images.image_files import read_pixels
 from msbal.data.recognition.recognise import recognise
 from msbal.data.remarks import remarks, shared_images
 from msbal.data.sizing import size_up
-from msbal.data.split import hold_out
-from msbal.data.splits import load
+from msbal.data.splits import hold_out, load
 from msbal.data.voc.read_voc import VOC_CLASSES, read_voc
 from msbal.data.yolo.read_yolo import read_yolo
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from msbal.data.coco.read_coco import read_categories, read_coco
-from msbal.data.detection_data import DetectionData
+from msbal.data.detection_data import DetectionData, subset
+from msbal.data.files import printable
 from msbal.data.generated.generate import generate, read_generated
-from msbal.data.images.image_check import look_at_images, require_boxes
-from msbal.data.split import hold_out
+from msbal.data.images.image_check import look_at_images
 from msbal.data.voc.read_voc import found_classes, read_voc
 from msbal.data.yolo.read_yolo import read_yolo
+from msbal.errors import DataError
 
 if TYPE_CHECKING:
     from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData, YoloData
@@ -64,7 +66,7 @@ def load(
     if split == "val" and not spec.has_val:
         return None
     data = _read(spec, split, spec.classes or classes, progress)
-    require_boxes(data, f"data.{split}")
+    _require_boxes(data, f"data.{split}")
     if spec.format == "generated":
         return data
     return replace(data, notes=(*data.notes, *look_at_images(data, f"data.{split}")))
@@ -135,3 +137,48 @@ def _read_generated(
 ) -> DetectionData:
     folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size, progress)
     return read_generated(folder, split)
+
+
+def _require_boxes(data: DetectionData, where: str) -> None:
+    """Raise a DataError where there is nothing in `data` to learn from or to evaluate on."""
+    if all(image.crowd.all() for image in data.images):
+        notes = [f"{len(data.dropped)} unusable"] if data.dropped else []
+        notes += [f"{data.skipped} of other classes"] if data.skipped else []
+        notes += [f"{data.box_count} crowds"] if data.box_count else []
+        found = f"{printable(data.name)} has no box that counts" + (f" ({', '.join(notes)})" if notes else "")
+        raise DataError(where, found, f"boxes in its {len(data)} images")
+
+
+def hold_out(data: DetectionData, share: float) -> tuple[DetectionData, DetectionData]:
+    """Split `data` into what to train on and what is held out; both keep its order.
+
+    The images whose names have the smallest SHA-256 are held out, so that the same ones are in every
+    run and on every machine, and adding images moves few of the others.
+
+    Args:
+        data: at least two images.
+        share: of the images to hold out, above 0 and below 1; at least one is, and one is not.
+
+    Raises:
+        DataError: where there are fewer than two images.
+    """
+    count = len(data)
+    if count < 2:
+        raise DataError("data.holdout", f"{data.name} has {count} image", "two or more to hold one out")
+    held = min(max(round(share * count), 1), count - 1)
+    by_hash = sorted(range(count), key=lambda i: (_hash(data.images[i].path.name), i))
+    val = sorted(by_hash[:held])
+    train = sorted(by_hash[held:])
+    # What is to be said of the whole is said once.
+    return _part(data, train, "train"), replace(_part(data, val, "held out"), notes=(), other_classes={})
+
+
+def _part(data: DetectionData, indices: Sequence[int], suffix: str) -> DetectionData:
+    part = subset(data, indices)
+    kept = set(indices)
+    dropped = tuple(box for box in data.dropped if box.row in kept)
+    return replace(part, name=f"{data.name} ({suffix})", dropped=dropped)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

@@ -21,7 +21,7 @@ from msbal.backend import Detector, ReadsImages
 from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.data.files import named
 from msbal.data.images.image_check import refuse, spread
-from msbal.data.images.image_files import REMEDY, Header, decode, misfit, read_header, turn, without_warnings
+from msbal.data.images.image_files import Header, decode, misfit, read_header, turn, without_warnings
 from msbal.errors import DataError, MsbalError
 
 Progress = Callable[[int, int], None]
@@ -81,8 +81,8 @@ class ImageCheck:
         try:
             header = read_header(image.path)
             wrong = misfit(header, image.width, image.height)
-            if wrong:
-                return wrong, REMEDY if header.depth else ""
+            if wrong is not None:
+                return wrong
             turned = header.is_turned(image.width, image.height)
             kind = (header.format, header.mode, header.orientation, header.elsewhere, turned)
             if self._read is None or self._proven[kind] >= PROVEN_BY:

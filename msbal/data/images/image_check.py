@@ -1,4 +1,4 @@
-"""Whether a data set can be trained on: that it has boxes, and image files that fit them."""
+"""Whether the image files of a data set fit their annotations, by their headers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from pathlib import Path
 
 from msbal.data.detection_data import DetectionData, ImageRecord
 from msbal.data.files import listed, printable
-from msbal.data.images.image_files import REMEDY, Header, misfit, read_header, without_warnings
+from msbal.data.images.image_files import Header, misfit, read_header, without_warnings
 from msbal.errors import DataError
 
 LOOKED_AT = 1000
-
-
-def require_boxes(data: DetectionData, where: str) -> None:
-    """Raise a DataError where there is nothing in `data` to learn from or to evaluate on."""
-    if all(image.crowd.all() for image in data.images):
-        notes = [f"{len(data.dropped)} unusable"] if data.dropped else []
-        notes += [f"{data.skipped} of other classes"] if data.skipped else []
-        notes += [f"{data.box_count} crowds"] if data.box_count else []
-        found = f"{printable(data.name)} has no box that counts" + (f" ({', '.join(notes)})" if notes else "")
-        raise DataError(where, found, f"boxes in its {len(data)} images")
 
 
 def spread(count: int, limit: int = LOOKED_AT) -> Sequence[int]:
@@ -50,8 +40,8 @@ def look_at_images(data: DetectionData, where: str, limit: int = LOOKED_AT) -> l
             except DataError as error:
                 wrong.append((image.path, error.found, ""))
                 continue
-            if problem:
-                wrong.append((image.path, problem, REMEDY if header.depth else ""))
+            if problem is not None:
+                wrong.append((image.path, *problem))
             elif header.orientation != 1:
                 oriented.append((image, header))
     refuse(wrong, len(chosen), where)

@@ -7,12 +7,13 @@ Only images with 8 bits a channel are read: how to scale others is not for a lib
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from msbal.data.files import kind_of, named
 from msbal.errors import DataError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIDEWAYS = frozenset({5, 6, 7, 8})
@@ -67,7 +68,7 @@ def read_header(path: Path) -> Header:
         DataError: where it is not an image that Pillow can open.
     """
     with _opened(path) as image:
-        return _header(image, path)
+        return _header(image)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -79,13 +80,19 @@ def image_size(path: Path) -> tuple[int, int]:
     return read_header(path).shown
 
 
-def misfit(header: Header, width: int, height: int) -> str:
-    """What is wrong with an image that is annotated as `width` x `height`; empty where nothing is."""
+def misfit(header: Header, width: int, height: int) -> tuple[str, str] | None:
+    """Return what is wrong with an image that is annotated as `width` x `height`, and what to do; None if nothing is.
+
+    What to do is empty where it depends on the user's data.
+    """
     if header.depth:
-        return f"has {header.depth} a channel ({header.mode}) and would be read wrongly"
+        return f"has {header.depth} a channel ({header.mode}) and would be read wrongly", (
+            "save images with 8 bits a channel, scaled by one rule of your own for all of them, e.g. "
+            "255 * (value - low) / (high - low) with the same low and high"
+        )
     if (width, height) in (header.shown, header.size):
-        return ""
-    return f"is {header.shown[0]} x {header.shown[1]} pixels, its annotation says {width} x {height}"
+        return None
+    return f"is {header.shown[0]} x {header.shown[1]} pixels, its annotation says {width} x {height}", ""
 
 
 def read_pixels(path: Path, width: int = 0, height: int = 0) -> NDArray[np.uint8]:
@@ -98,11 +105,12 @@ def read_pixels(path: Path, width: int = 0, height: int = 0) -> NDArray[np.uint8
         DataError: where the file cannot be read, or does not fit what is annotated.
     """
     with _opened(path) as image:
-        header = _header(image, path)
-        # Looked at first: a few bytes may speak of gigabytes of pixels.
-        problem = misfit(header, *((width, height) if width and height else header.shown))
-        if problem:
-            raise DataError(named(path), problem, fix=REMEDY if header.depth else "")
+        header = _header(image)
+        # First, because a few bytes may announce gigabytes of pixels.
+        wrong = misfit(header, *((width, height) if width and height else header.shown))
+        if wrong is not None:
+            problem, remedy = wrong
+            raise DataError(named(path), problem, fix=remedy)
         return turn(
             np.array(image.convert("RGB")), header.orientation if header.is_turned(width, height) else 1
         )
@@ -137,14 +145,8 @@ def without_warnings() -> Iterator[None]:
         yield
 
 
-REMEDY = (
-    "save images with 8 bits a channel, scaled by one rule of your own for all of them, e.g. "
-    "255 * (value - low) / (high - low) with the same low and high"
-)
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Image]:
+def _opened(path: Path) -> Iterator[ImageFile]:
     from PIL import Image, UnidentifiedImageError
 
     if kind_of(path) != "file":
@@ -161,18 +163,18 @@ def _opened(path: Path) -> Iterator[Image]:
         raise DataError(named(path), found, "a JPEG or PNG") from error
 
 
-def _header(image: Image, path: Path) -> Header:
+def _header(image: ImageFile) -> Header:
     depth = _depth(image)  # first: looking for EXIF in a PNG can decode it
-    orientation = _orientation(image, path)
+    orientation = _orientation(image)
     elsewhere = orientation != 1 and not _is_in_exif(image)
     return Header(image.size, orientation, elsewhere, image.format or "", image.mode, depth)
 
 
-def _orientation(image: Image, path: Path) -> int:
+def _orientation(image: ImageFile) -> int:
     from PIL import Image as PillowImage
 
     # A PNG may hold it behind its pixels, and Pillow decodes them all to look there.
-    has_none = image.format == "PNG" and b"eXIf" not in path.read_bytes()
+    has_none = image.format == "PNG" and not _has_exif(image.fp)
     try:
         exif = PillowImage.Image.getexif(image) if has_none else image.getexif()
         value = exif.get(_ORIENTATION, 1)
@@ -181,7 +183,18 @@ def _orientation(image: Image, path: Path) -> int:
     return value if type(value) is int and 1 <= value <= 8 else 1
 
 
-def _is_in_exif(image: Image) -> bool:
+def _has_exif(file: IO[bytes] | None) -> bool:
+    """Tell whether one of a PNG file's chunks is EXIF."""
+    assert file is not None
+    start = file.tell()
+    file.seek(len(b"\x89PNG\r\n\x1a\n"))
+    while len(head := file.read(8)) == 8 and head[4:] != b"eXIf":
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)  # its content and checksum
+    file.seek(start)
+    return head[4:] == b"eXIf"
+
+
+def _is_in_exif(image: ImageFile) -> bool:
     from PIL import Image as PillowImage
 
     exif = PillowImage.Exif()
@@ -189,7 +202,7 @@ def _is_in_exif(image: Image) -> bool:
     return _ORIENTATION in exif or _ORIENTATION in getattr(image, "tag_v2", ())
 
 
-def _depth(image: Image) -> str:
+def _depth(image: ImageFile) -> str:
     """What a channel holds, where it is more than 8 bits."""
     if image.mode in _DEEP_MODES:
         return _DEEP_MODES[image.mode]

@@ -259,7 +259,9 @@ def _flipped(
     """
     found = np.flatnonzero((corners[:, 2:] < corners[:, :2]).any(axis=1))
     # Of upright boxes none would lie outside the upper left quarter of its image then.
-    if len(found) and (corners[:, :2] + corners[:, 2:] <= sizes + 1).all():
+    with np.errstate(invalid="ignore"):
+        all_fit = bool((corners[:, :2] + corners[:, 2:] <= sizes + 1).all())
+    if len(found) and all_fit:
         box = ", ".join(f"{value:g}" for value in corners[found[0]])
         raise DataError(
             spot(int(found[0])), f"bndbox is {box}, and all {len(corners)} boxes would fit as x, y, width and height",
