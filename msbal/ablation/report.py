@@ -9,31 +9,30 @@ from typing import Any
 
 from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Interval, Outcomes
-from msbal.ablation.formats import csv_text, latex
 from msbal.ablation.grid import Grid
-from msbal.ablation.reporting import tables
-from msbal.ablation.reporting.layout import layout_of_published
-from msbal.ablation.reporting.page import render_page
-from msbal.ablation.reporting.paper import paper_table
-from msbal.ablation.reporting.words import headline
+from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table
+from msbal.ablation.reporting.paper_layout import layout_of_published
+from msbal.ablation.reporting.paper_table import paper_table
+from msbal.ablation.reporting.report_page import render_page
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, conclude, summarize
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
-from msbal.evaluation.tables import Table
+from msbal.evaluation.metric_text import full_name
 from msbal.records.atomic import write_json, write_text
+from msbal.table import Table
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is said of a grid.
+    """Everything that a report says of a grid.
 
     Attributes:
         sentences: a conclusion for each arm but the baseline.
         tables: by file name.
         data: all of it in full precision, for JSON.
         headline: all conclusions in one sentence.
-        page: the whole report with plots, in HTML.
+        page: the whole report with drawings, in HTML.
     """
 
     sentences: tuple[str, ...]
@@ -43,7 +42,7 @@ class Report:
     page: str
 
     def markdown(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         said = "\n".join(f"- {sentence}" for sentence in self.sentences)
         return "\n".join(
             ["# Ablation", "", self.headline, "", said, "", *(t.markdown() for t in self.tables.values())]
@@ -55,8 +54,8 @@ class Report:
         write_text(folder / "report.html", self.page)
         write_json(folder / "report.json", self.data, indent=1)
         for name, table in self.tables.items():
-            write_text(folder / f"{name}.tex", latex(table))
-            write_text(folder / f"{name}.csv", csv_text(table))
+            write_text(folder / f"{name}.tex", table.latex())
+            write_text(folder / f"{name}.csv", table.csv())
 
 
 def make_report(
@@ -72,8 +71,8 @@ def make_report(
 
     Args:
         images: by arm, the bootstrap's interval over seeds and images.
-        notes: to stand under the first table.
-        smoke: the runs were shrunk: published metrics are no match for them.
+        notes: to stand below the first table.
+        smoke: the runs were shrunk, so that published metrics cannot be compared to theirs.
         costs: by arm, for a layout with a column of GFLOPs.
     """
     metric, costs = ablation.metric, costs or {}
@@ -82,14 +81,14 @@ def make_report(
     missing = len(grid.cells) - sum(len(runs) for runs in outcomes.metrics.values())
     if missing:
         notes = (f"{missing} of {len(grid.cells)} runs are not finished and are left out.", *notes)
-    shown = {"comparison": tables.comparison(metric, grid, summaries, conclusions, ablation.gain, notes)}
+    shown = {"comparison": comparison_table(metric, grid, summaries, conclusions, ablation.gain, notes)}
     name, layout = "table", ablation.table
     if layout is None and ablation.published:
         name, layout = "published", layout_of_published(ablation.published, grid.arms)
     if layout is not None:
         shown[name] = paper_table(layout, grid, outcomes, metric, conclusions, costs, smoke)
-    shown["sizes"] = tables.sizes(grid, outcomes)
-    shown["runs"] = tables.runs(grid, outcomes)
+    shown["sizes"] = sizes_table(grid, outcomes)
+    shown["runs"] = runs_table(grid, outcomes)
     data = {
         "metric": metric,
         "baseline": grid.baseline,
@@ -111,9 +110,30 @@ def make_report(
         },
         "notes": list(notes),
     }
-    page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke)
-    sentences = tuple(c.words for c in conclusions.values())
-    return Report(sentences, shown, data, headline(conclusions, metric), page)
+    said = headline(conclusions, metric)
+    page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke, said)
+    return Report(tuple(c.words for c in conclusions.values()), shown, data, said, page)
+
+
+def headline(conclusions: Mapping[str, Conclusion], metric: str) -> str:
+    """Return by name which arms differ; an arm that is within seed noise is never called equal."""
+    if not conclusions:
+        return "There is only the baseline: nothing is compared."
+    arms: dict[str, list[str]] = {}
+    for conclusion in conclusions.values():
+        arms.setdefault(conclusion.verdict, []).append(conclusion.arm)
+    name = full_name(metric)
+    said = [f"{v.capitalize()} in {name}: {', '.join(arms[v])}." for v in ("better", "worse") if v in arms]
+    if noise := arms.get("within seed noise"):
+        any_arm = "the arm" if len(conclusions) == 1 else "any arm"
+        said.append(
+            f"Within seed noise: {', '.join(noise)}."
+            if said
+            else f"No difference in {name} between {any_arm} and its baseline stands out of the seeds' noise."
+        )
+    if unknown := arms.get("unknown"):
+        said.append(f"Not to be told yet: {', '.join(unknown)}.")
+    return " ".join(said)
 
 
 def _conclusion_data(conclusion: Conclusion | None) -> dict[str, Any] | None:

@@ -23,8 +23,8 @@ from msbal.ablation.reporting.costs import arm_costs
 from msbal.ablation.runner import GridRunner, Result, check_output
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import RunError
-from msbal.evaluation.tables import Table
 from msbal.records.atomic import write_text
+from msbal.table import Table, columns
 from msbal.training.stop import StopRequest
 from msbal.ui.grid import make_grid as make_grid_monitor
 from msbal.ui.monitor import Mode
@@ -206,7 +206,8 @@ def _print_plan(call: AblateCall, grid: Grid) -> None:
         "step and prediction; runs that share a processor are slower, and a begun one is shorter.",
         f"{_baseline_text(grid)}, metric {call.ablation.metric}, output {_near(grid.output)}",
     )
-    table = Table(f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds", header, tuple(rows), notes)
+    title = f"{call.name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
+    table = Table(title, columns(*header), tuple(rows), notes)
     print_whole(console, table.rich())
 
 

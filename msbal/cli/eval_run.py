@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msbal.data import DetectionData, read_coco
 from msbal.errors import SpecError
-from msbal.evaluation import tables
+from msbal.evaluation import comparison_tables as tables
 from msbal.evaluation.compare import Comparison, compare
 from msbal.evaluation.complexity import BalancingCost, Complexity, balancing_cost, detector_complexity
 from msbal.evaluation.runs import (

@@ -1,41 +1,53 @@
 """Drawings in SVG: across in per cent of the width, down in pixels.
 
-Drawn so, a plot fills a wide screen, a telephone and a sheet of paper without a script, and its type keeps
-its size. Colours come from the page's style sheet, by class, so that they follow light and dark.
+So a drawing fills a wide screen, a telephone and a sheet of paper, and its type keeps its size, without a
+script. matplotlib's SVG shrinks its type with the drawing; plotly's needs a script of 5 MB in each page; and
+both are optional here, while every ablation has its page. Colours come from the page's style sheet, by
+class, so that they follow light and dark.
 """
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Iterable, Sequence
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 
-LEFT, RIGHT = 1.5, 98.5
-"""Per cent of the width between which the scale lies."""
+AXIS = 22.0  # pixels below a drawing, for the values of its ticks
+_STEPS = (1, 2, 2.5, 5, 10)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A linear scale across.
+    """A linear scale.
 
     Attributes:
-        low, high: the values at the left and the right end.
+        low, high: the values at its ends.
         ticks: round values between them.
+        left, right: where its ends lie, per cent of the width.
     """
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    left: float = 1.5
+    right: float = 98.5
 
     def at(self, value: float) -> float:
-        """Where a value lies, per cent of the width; beyond an end it stands at the end."""
+        """Return where a value lies, per cent of the width; beyond an end it stands at the end."""
         share = (value - self.low) / (self.high - self.low)
-        return LEFT + (RIGHT - LEFT) * min(1.0, max(0.0, share))
+        return self.left + (self.right - self.left) * min(1.0, max(0.0, share))
+
+    def text(self, tick: float) -> str:
+        """Return a tick's value with as many decimals as the steps between ticks have."""
+        steps = [b - a for a, b in zip(self.ticks, self.ticks[1:], strict=False)] or [tick]
+        exponent = Decimal(f"{steps[0]:.6g}").normalize().as_tuple().exponent
+        return f"{tick:.{max(0, -int(exponent))}f}"
 
 
 def scale_of(values: Iterable[float], around: float | None = None, narrowest: float = 1e-3) -> Scale:
-    """A scale that holds all values and ends a little beyond them.
+    """Return a scale that holds all values and ends a little beyond them.
 
     Args:
         around: a value that is to be on it, too.
@@ -47,106 +59,85 @@ def scale_of(values: Iterable[float], around: float | None = None, narrowest: fl
         low, high = low - narrowest / 2, high + narrowest / 2
     margin = 0.06 * (high - low)
     low, high = low - margin, high + margin
-    step = _round_step((high - low) / 6)
-    first = math.ceil(low / step - 1e-9)
-    ticks = [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
-    return Scale(low, high, tuple(ticks))
+    return Scale(low, high, round_ticks(low, high))
 
 
-def _round_step(rough: float) -> float:
+def round_ticks(low: float, high: float) -> tuple[float, ...]:
+    """Return about six round values from `low` to `high`."""
+    rough = (high - low) / 6
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = next(factor * power for factor in _STEPS if factor * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return tuple(round(n * step, 12) for n in range(first, last + 1))
 
 
-def tick_text(value: float, scale: Scale) -> str:
-    """As many decimals as the steps between ticks need."""
-    steps = [b - a for a, b in zip(scale.ticks, scale.ticks[1:], strict=False)]
-    step = min(steps, default=abs(value) or 1.0)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if not math.isclose(step * 10**decimals, round(step * 10**decimals), rel_tol=1e-6):
-        decimals += 1
-    return f"{value:.{decimals}f}"
+class Drawing:
+    """One drawing: x are values on its scale, y are pixels from the top.
 
-
-def drawing(label: str, height: float, parts: Iterable[str]) -> str:
-    """The whole plot; `label` says in words what it shows."""
-    return (
-        f'<svg class="drawing" role="img" aria-label="{html.escape(label)}" width="100%" height="{height:g}">'
-        f"{''.join(parts)}</svg>"
-    )
-
-
-def line(x1: float, y1: float, x2: float, y2: float, kind: str, title: str = "", color: str = "") -> str:
-    """From (x1 %, y1 px) to (x2 %, y2 px)."""
-    where = f'x1="{x1:.3f}%" y1="{y1:.1f}" x2="{x2:.3f}%" y2="{y2:.1f}"'
-    return _element("line", where, kind, title, color, "stroke")
-
-
-def dot(x: float, y: float, radius: float, kind: str, title: str = "", color: str = "") -> str:
-    """A circle at (x %, y px)."""
-    return _element("circle", f'cx="{x:.3f}%" cy="{y:.1f}" r="{radius:g}"', kind, title, color, "fill")
-
-
-def bar(x1: float, x2: float, y: float, height: float, kind: str, title: str = "", color: str = "") -> str:
-    """A bar between two places across."""
-    x1, x2 = min(x1, x2), max(x1, x2)
-    where = f'x="{x1:.3f}%" y="{y:.1f}" width="{x2 - x1:.3f}%" height="{height:g}" rx="2"'
-    return _element("rect", where, kind, title, color, "fill")
-
-
-def mark(x: float, y: float, path: str, kind: str, title: str = "") -> str:
-    """A shape of its own, in pixels around (x %, y px)."""
-    inner = f'<path class="{kind}" d="{path}">{_title(title)}</path>'
-    return f'<svg x="{x:.3f}%" y="{y:.1f}" width="1" height="1" overflow="visible">{inner}</svg>'
-
-
-def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
-    """`words` are escaped."""
-    shape = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.3f}%" y="{y:.1f}" text-anchor="{anchor}"{shape}>{html.escape(words)}</text>'
-
-
-def axis(scale: Scale, top: float, bottom: float, zero: float | None = None) -> list[str]:
-    """Lines at the ticks from `top` to `bottom` px, their values below; `zero` stands out."""
-    parts = []
-    for value in scale.ticks:
-        x = scale.at(value)
-        parts.append(line(x, top, x, bottom, "grid"))
-        anchor = "start" if x < 4 else "end" if x > 96 else "middle"
-        parts.append(text(x, bottom + 14, tick_text(value, scale), "tick", anchor))
-    if zero is not None:
-        parts.append(line(scale.at(zero), top, scale.at(zero), bottom, "zero"))
-    return parts
-
-
-def curves(
-    runs: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], box: tuple[float, float, float, float]
-) -> str:
-    """Lines and areas, stretched over all of the width between two heights; strokes keep their width.
+    Each shape has a class of the style sheet (`kind`) and a text that is shown under the pointer (`title`).
 
     Args:
-        runs: (class, colour, points) each; a class that begins with ``band`` is filled.
-        box: left and right end of x, value at the bottom and at the top.
+        label: what it shows, in words.
+        scale: across.
+        height: pixels.
     """
-    low_x, high_x, low_y, high_y = box
-    parts = []
-    for kind, color, points in runs:
-        places = " ".join(
-            f"{1000 * (x - low_x) / (high_x - low_x):.1f},{1000 * (high_y - y) / (high_y - low_y):.1f}"
-            for x, y in points
-        )
-        shape = "polygon" if kind.startswith("band") else "polyline"
-        paint = "fill" if shape == "polygon" else "stroke"
-        parts.append(f'<{shape} class="{kind}" style="--own:{color};{paint}:var(--own)" points="{places}"/>')
-    return "".join(parts)
+
+    def __init__(self, label: str, scale: Scale, height: float) -> None:
+        self.scale = scale
+        self.svg = ET.Element("svg", {"class": "drawing", "role": "img", "width": "100%"})
+        self.svg.set("height", f"{height:g}")
+        self.svg.set("aria-label", label)
+
+    def __html__(self) -> str:
+        """Return the markup, for templates."""
+        return ET.tostring(self.svg, encoding="unicode")
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str, title: str = "") -> None:
+        """Draw a line."""
+        place = {"x1": self._across(x1), "y1": _px(y1), "x2": self._across(x2), "y2": _px(y2)}
+        _shape(self.svg, "line", kind, title, **place)
+
+    def dot(self, x: float, y: float, radius: float, kind: str, title: str = "") -> None:
+        """Draw a circle."""
+        _shape(self.svg, "circle", kind, title, cx=self._across(x), cy=_px(y), r=f"{radius:g}")
+
+    def bar(
+        self, x1: float, x2: float, y: float, height: float, kind: str, title: str = "", own: str = ""
+    ) -> None:
+        """Draw a bar around the height `y`; `own` is its own colour."""
+        left, right = sorted((self.scale.at(x1), self.scale.at(x2)))
+        place = {"x": f"{left:.3f}%", "y": _px(y - height / 2), "width": f"{right - left:.3f}%"}
+        color = {"style": f"--own:{own}"} if own else {}
+        _shape(self.svg, "rect", kind, title, **place, height=f"{height:g}", rx="2", **color)
+
+    def mark(self, x: float, y: float, path: str, kind: str, title: str = "") -> None:
+        """Draw a shape, in pixels around its place."""
+        place = {"x": self._across(x), "y": _px(y), "width": "1", "height": "1", "overflow": "visible"}
+        _shape(ET.SubElement(self.svg, "svg", place), "path", kind, title, d=path)
+
+    def text(self, across: float, y: float, words: str, kind: str, anchor: str = "start") -> ET.Element:
+        """Write `words` at so many per cent of the width."""
+        place = {"x": f"{across:.3f}%", "y": _px(y), "text-anchor": anchor}
+        written = _shape(self.svg, "text", kind, **place)
+        written.text = words
+        return written
+
+    def tick(self, value: float, y: float, words: str) -> None:
+        """Write a tick's value below the drawing, within its width."""
+        across = self.scale.at(value)
+        anchor = "start" if across < 4 else "end" if across > 95 else "middle"
+        self.text(across, y + 14, words, "tick", anchor)
+
+    def _across(self, value: float) -> str:
+        return f"{self.scale.at(value):.3f}%"
 
 
-def _element(name: str, where: str, kind: str, title: str, color: str, paint: str) -> str:
-    own = f' style="{paint}:{color}"' if color else ""
-    if not title:
-        return f'<{name} class="{kind}" {where}{own}/>'
-    return f'<{name} class="{kind}" {where}{own}>{_title(title)}</{name}>'
+def _shape(parent: ET.Element, tag: str, kind: str, title: str = "", **attributes: str) -> ET.Element:
+    shape = ET.SubElement(parent, tag, {"class": kind, **attributes})
+    if title:
+        ET.SubElement(shape, "title").text = title
+    return shape
 
 
-def _title(title: str) -> str:
-    return f"<title>{html.escape(title)}</title>" if title else ""
+def _px(value: float) -> str:
+    return f"{value:.1f}"

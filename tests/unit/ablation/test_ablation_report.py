@@ -13,10 +13,8 @@ import yaml
 from ablation_tiny import BASE
 
 from msbal.ablation.collect import mean_weights
-from msbal.ablation.formats import csv_text, escaped, latex
 from msbal.cli.app import run
 from msbal.engine.record import IntervalRecord
-from msbal.evaluation.tables import Table
 
 
 def record(interval: int, held: tuple[float, ...], group: str = "all") -> IntervalRecord:
@@ -32,19 +30,6 @@ def test_weights_are_those_that_held() -> None:
     several = mean_weights([record(1, (1.0, 1.0), "rpn"), record(1, (3.0, 1.0), "roi")])
     assert several == {"rpn:P3": 1.0, "rpn:P4": 1.0, "roi:P3": 3.0, "roi:P4": 1.0}
     assert mean_weights([]) == {}
-
-
-def test_latex_and_csv_of_awkward_cells() -> None:
-    table = Table("50 % & more", ("arm", "a_b"), (("x|y", "-1.20 .. +0.30"), ("=1+1", "3.1 ± 0.2")), ("a#b",))
-    text = latex(table)
-    assert r"\toprule" in text and r"\bottomrule" in text
-    assert r"50 \% \& more" in text and r"a\_b" in text and r"a\#b" in text
-    assert r"$-$1.20 .. +0.30" in text and r"3.1 $\pm$ 0.2" in text
-    assert escaped("{\\}") == r"\{\textbackslash{}\}"
-    rows = list(csv.reader(csv_text(table).splitlines()))
-    assert rows[1] == ["x|y", "'-1.20 .. +0.30"]
-    assert rows[2][0] == "'=1+1"
-    assert csv_text(Table("", ("a",), (("-1.2",), ("-",)))) == "a\n-1.2\n-\n"
 
 
 @pytest.fixture

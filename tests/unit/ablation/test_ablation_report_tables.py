@@ -16,13 +16,12 @@ import pytest
 from finished_grid import finished, report_of
 from needed import need_programs
 
-from msbal.ablation.formats import csv_text, html_table, latex
 from msbal.ablation.reporting import costs as costs_module
 from msbal.ablation.reporting.costs import arm_costs
-from msbal.ablation.reporting.spanned import SpannedTable
 from msbal.ablation.statistics import conclude, summarize
 from msbal.errors import SpecError
 from msbal.evaluation.complexity import Complexity
+from msbal.table import Table, columns
 
 ACTIONS = {
     "equal": {"balance.strategy": "equal"},
@@ -63,9 +62,8 @@ DETECTORS: dict[str, Any] = {
 COST = Complexity((1, 3, 800, 1344), 38_000_000, 37_000_000, 250_000_000_000, 1_310_000_000)
 
 
-def table_of(report: Any, name: str = "table") -> SpannedTable:
-    table = report.tables[name]
-    assert isinstance(table, SpannedTable)
+def table_of(report: Any, name: str = "table") -> Table:
+    table: Table = report.tables[name]
     return table
 
 
@@ -84,7 +82,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_ticks_are_the_actions_that_an_arm_has(first: Any) -> None:
     table = table_of(first)
     assert table.header[:4] == ("action avw", "action min_loss", "action max_loss", "action equal")
-    assert table.texts == 4
+    assert [column.text for column in table.columns[:5]] == [True] * 4 + [False]
     assert [tuple(bool(cell) for cell in row[:4]) for row in table.rows] == [
         (False, False, False, True),
         (True, False, False, False),
@@ -162,7 +160,7 @@ def test_published_metrics_are_given_once_and_known(ablation: Callable[..., Any]
 
 
 def test_latex_has_two_lines_of_headings_and_rules_between_blocks(second: Any) -> None:
-    text = latex(second.tables["table"])
+    text = table_of(second).latex()
     assert (
         r"\multicolumn{2}{c}{AP} & \multicolumn{2}{c}{AP$_{S}$} & \multicolumn{3}{c}{difference in AP} & "
         in text
@@ -182,7 +180,7 @@ def columns_of(line: str) -> int:
 def test_every_line_of_latex_has_all_columns(first: Any, second: Any) -> None:
     for report in (first, second):
         for table in report.tables.values():
-            body = latex(table).split(r"\toprule")[1].split(r"\bottomrule")[0]
+            body = table.latex().split(r"\toprule")[1].split(r"\bottomrule")[0]
             lines = [line for line in body.splitlines() if line.endswith(r"\\")]
             assert {columns_of(line) for line in lines} == {len(table.header)}
 
@@ -190,10 +188,10 @@ def test_every_line_of_latex_has_all_columns(first: Any, second: Any) -> None:
 @pytest.mark.release
 def test_latex_compiles(first: Any, second: Any, tmp_path: Path) -> None:
     need_programs("pdflatex")
-    awkward = SpannedTable('50 % & "more" \\ {x} ~^', ("a_b", "#1"), (("<x|y>", "-1.2 ± 0.3"), ("✓", "$2")))
+    awkward = Table('50 % & "more" \\ {x} ~^', columns("a_b", "#1"), (("<x|y>", "-1.2 ± 0.3"), ("✓", "$2")))
     tables = [*first.tables.values(), *second.tables.values(), awkward]
     packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{amssymb}\usepackage{graphicx}"
-    body = "\n".join(latex(table) for table in tables)
+    body = "\n".join(table.latex() for table in tables)
     text = rf"\documentclass[twocolumn]{{article}}{packages}\begin{{document}}{body}\end{{document}}"
     (tmp_path / "all.tex").write_text(text, encoding="utf-8")
     done = subprocess.run(
@@ -226,17 +224,21 @@ class Cells(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_html_is_well_formed_and_every_line_has_all_columns(first: Any, second: Any) -> None:
+def test_the_page_has_every_table_with_all_columns_in_every_line(first: Any, second: Any) -> None:
     for report in (first, second):
+        found = re.findall(r'<table id="table-(\w+)">.*?</table>', report.page, re.DOTALL)
+        assert sorted(found) == sorted(report.tables)
         for name, table in report.tables.items():
+            markup = re.search(rf'<table id="table-{name}">.*?</table>', report.page, re.DOTALL)
+            assert markup
             cells = Cells()
-            cells.feed(html_table(table, name))
+            cells.feed(markup[0])
             assert set(cells.lines) == {len(table.header)} and not cells.open
 
 
 def test_csv_and_markdown_have_whole_headings(second: Any) -> None:
     table = second.tables["table"]
-    rows = list(csv.reader(csv_text(table).splitlines()))
+    rows = list(csv.reader(table.csv().splitlines()))
     assert rows[0] == list(table.header) and rows[3][6] == "+0.8"
     assert "| Method | Backbone | AP published | AP measured |" in table.markdown()
     assert second.markdown().startswith(f"# Ablation\n\n{second.headline}\n")
@@ -281,7 +283,7 @@ def test_nothing_is_counted_for_nothing_and_failures_are_notes(
 
 
 def test_an_arm_far_out_does_not_hide_the_others() -> None:
-    from msbal.ablation.reporting.plots import far_out
+    from msbal.ablation.reporting.row_charts import far_out
 
     def judged(**shifts: float) -> Any:
         values = {"base": {0: 0.3, 1: 0.31}, **{k: {0: 0.3 + v, 1: 0.311 + v} for k, v in shifts.items()}}

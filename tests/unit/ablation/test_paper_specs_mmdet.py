@@ -13,7 +13,7 @@ pytest.importorskip("msbal_mmdet", reason="the paper's detectors are MMDetection
 
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid, make_grid
-from msbal.ablation.reporting.paper import actions_of
+from msbal.ablation.reporting.paper_table import actions_of
 from msbal.ablation.spec import AblationSpec, load_ablation
 from msbal.cli.app import run
 
@@ -110,7 +110,7 @@ def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke
 def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
     pytest.importorskip("mmdet", reason="mmdet is not installed")
     from msbal.ablation.reporting.costs import arm_costs
-    from msbal.ablation.reporting.paper import paper_table
+    from msbal.ablation.reporting.paper_table import paper_table
 
     write_coco(tmp_path / "coco", classes=80)
     places = [f"base.data.root={tmp_path / 'coco'}", f"output={tmp_path / 'out'}"]

@@ -10,7 +10,7 @@ from detection_scenes import make_scenes
 from rich.console import Console
 
 from msbal.data import subset
-from msbal.evaluation import tables
+from msbal.evaluation import comparison_tables as tables
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.compare import compare
 from msbal.evaluation.complexity import BalancingCost, Complexity

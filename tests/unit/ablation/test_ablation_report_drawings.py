@@ -8,8 +8,10 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from msbal.ablation.reporting import plots, svg
-from msbal.ablation.reporting.words import headline
+from msbal.ablation.report import headline
+from msbal.ablation.reporting import row_charts
+from msbal.ablation.reporting.svg import Scale, scale_of
+from msbal.ablation.reporting.weight_courses import MAX_POINTS, course_drawings, course_of
 from msbal.ablation.statistics import Conclusion, Paired
 from msbal.plotting.series import GroupSeries
 
@@ -17,25 +19,25 @@ from msbal.plotting.series import GroupSeries
 @pytest.mark.parametrize("size", [1e-3, 0.7, 1.0, 3.3, 250.0, 1e6])
 def test_a_scale_holds_its_values_between_round_ticks(size: float) -> None:
     values = [-0.31 * size, 0.62 * size]
-    scale = svg.scale_of(values, narrowest=0)
+    scale = scale_of(values, narrowest=0)
     assert scale.low < values[0] and values[1] < scale.high
-    assert all(svg.LEFT <= scale.at(v) <= svg.RIGHT for v in values)
+    assert all(scale.left <= scale.at(v) <= scale.right for v in values)
     assert 3 <= len(scale.ticks) <= 8
     steps = np.diff(scale.ticks)
     assert steps == pytest.approx(steps[0])
     # What a tick says is the tick: no rounding that would move it.
-    assert [float(svg.tick_text(t, scale)) for t in scale.ticks] == pytest.approx(list(scale.ticks))
-    assert len({svg.tick_text(t, scale) for t in scale.ticks}) == len(scale.ticks)
+    assert [float(scale.text(t)) for t in scale.ticks] == pytest.approx(list(scale.ticks))
+    assert len({scale.text(t) for t in scale.ticks}) == len(scale.ticks)
 
 
 def test_scales_of_little() -> None:
-    assert svg.scale_of([]).low < 0 < 1 < svg.scale_of([]).high
-    one = svg.scale_of([5.0], narrowest=0.2)
+    assert scale_of([]).low < 0 < 1 < scale_of([]).high
+    one = scale_of([5.0], narrowest=0.2)
     assert one.low < 4.9 and one.high > 5.1
-    assert svg.scale_of([3.0], around=0.0).at(0.0) < svg.scale_of([3.0], around=0.0).at(3.0)
-    assert svg.scale_of([1.0, float("nan")]).low < 1.0
-    scale = svg.Scale(0.0, 1.0, (0.0, 0.5, 1.0))
-    assert (scale.at(-9.0), scale.at(9.0)) == (svg.LEFT, svg.RIGHT)
+    assert scale_of([3.0], around=0.0).at(0.0) < scale_of([3.0], around=0.0).at(3.0)
+    assert scale_of([1.0, float("nan")]).low < 1.0
+    scale = Scale(0.0, 1.0, (0.0, 0.5, 1.0))
+    assert (scale.at(-9.0), scale.at(9.0)) == (scale.left, scale.right)
 
 
 def series(weights: np.ndarray, levels: tuple[str, ...] = ("P3", "P4")) -> GroupSeries:
@@ -51,22 +53,22 @@ def series(weights: np.ndarray, levels: tuple[str, ...] = ("P3", "P4")) -> Group
 def test_a_course_is_the_mean_over_seeds_and_their_range() -> None:
     first, second = np.full((6, 2), 1.0), np.full((6, 2), 2.0)
     second[:, 1] = 1.0
-    course = plots.course_of([series(first), series(second)])
+    course = course_of([series(first), series(second)])
     assert course is not None and not course.constant
     assert course.iteration.tolist() == [10, 20, 30, 40, 50, 60]
     assert course.mean.tolist() == [[1.5, 1.0]] * 6
     assert course.low.tolist() == [[1.0, 1.0]] * 6 and course.high.tolist() == [[2.0, 1.0]] * 6
-    still = plots.course_of([series(first), series(first)])
+    still = course_of([series(first), series(first)])
     assert still is not None and still.constant
 
 
 def test_long_courses_are_averaged_and_the_shortest_run_ends_them() -> None:
     rng = np.random.default_rng(0)
     long, short = rng.uniform(1, 2, (1000, 2)), rng.uniform(1, 2, (900, 2))
-    course = plots.course_of([series(long), series(short)])
-    assert course is not None and len(course.iteration) == plots.MOST_POINTS
+    course = course_of([series(long), series(short)])
+    assert course is not None and len(course.iteration) == MAX_POINTS
     assert course.iteration[-1] == 9000
-    bins = np.array_split(np.arange(900), plots.MOST_POINTS)
+    bins = np.array_split(np.arange(900), MAX_POINTS)
     expected = [(long[b].mean(axis=0) + short[b].mean(axis=0)) / 2 for b in bins]
     assert course.mean == pytest.approx(np.array(expected))
 
@@ -74,28 +76,29 @@ def test_long_courses_are_averaged_and_the_shortest_run_ends_them() -> None:
 def test_gaps_and_foreign_levels_are_left_out_of_a_course() -> None:
     weights = np.ones((4, 2))
     weights[1] = np.nan
-    course = plots.course_of([series(weights), series(np.ones((4, 3)), ("a", "b", "c"))])
+    course = course_of([series(weights), series(np.ones((4, 3)), ("a", "b", "c"))])
     assert course is not None and course.iteration.tolist() == [10, 30, 40]
-    assert plots.course_of([]) is None
-    assert plots.course_of([series(np.full((2, 2), np.nan))]) is None
+    assert course_of([]) is None
+    assert course_of([series(np.full((2, 2), np.nan))]) is None
 
 
 def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
     name = "<b>\"&'"
     found = Conclusion(name, Paired({0: 0.01, 1: 0.02}, 0.015, 0.007, -0.01, 0.04, 0.2), "unknown", 0.2, "")
-    course = plots.course_of([series(np.random.default_rng(0).uniform(1, 2, (5, 2)))])
+    course = course_of([series(np.random.default_rng(0).uniform(1, 2, (5, 2)))])
     assert course is not None
     colors = {"P3": "#111111", "P4": "#222222"}
     drawn = [
-        plots.differences("AP", {name: found}, {name: "base", "base": "base"}),
-        *plots.sizes({name: {"AP_S": found.paired}}).values(),
-        *plots.mean_weights({name: {"P3": 1.2, "P4": 0.8}}, colors).values(),
-        *plots.courses({name: course}, colors).values(),
+        row_charts.differences("AP", {name: found}, {name: "base", "base": "base"}),
+        *row_charts.sizes({name: {"AP_S": found.paired}}).values(),
+        *row_charts.mean_weights({name: {"P3": 1.2, "P4": 0.8}}, colors).values(),
+        *course_drawings({name: course}, colors).values(),
     ]
     for drawing in drawn:
-        tree = ET.fromstring(drawing)
-        assert not tree.findall(".//b") and "nan" not in drawing
-        places = re.findall(r'(?:cx|x1|x2|x)="([\d.-]+)%"', drawing)
+        assert drawing is not None
+        markup = drawing.__html__()
+        assert not ET.fromstring(markup).findall(".//b") and "nan" not in markup and "inf" not in markup
+        places = re.findall(r'(?:cx|x1|x2|x)="([\d.-]+)%"', markup)
         assert places and all(0 <= float(place) <= 100 for place in places)
 
 

@@ -1,0 +1,126 @@
+"""The tables that every ablation has: the comparison, the metrics by object size, all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msbal.ablation.cells import metric_in
+from msbal.ablation.collect import Outcomes
+from msbal.ablation.grid import Grid
+from msbal.ablation.statistics import Conclusion, Summary, pair, summarize
+from msbal.evaluation.bootstrap import ALL_METRICS
+from msbal.evaluation.metric_text import full_name, mean_and_sd, points, signed, span
+from msbal.plotting.series import merge_names
+from msbal.table import Cell, Column, Table, columns
+
+SIZES = ("AP_S", "AP_M", "AP_L")
+
+
+def comparison_table(
+    metric: str,
+    grid: Grid,
+    summaries: Mapping[str, Summary],
+    conclusions: Mapping[str, Conclusion],
+    gain: float,
+    notes: tuple[str, ...],
+) -> Table:
+    """Return the mean, spread and verdict of each arm in the one metric; a block for each baseline.
+
+    Args:
+        gain: what `seeds_needed` is for, 0..1.
+        notes: to stand below the table's own.
+    """
+    boot = any(conclusion.images is not None for conclusion in conclusions.values())
+    header = [
+        *columns("arm", "n", f"{full_name(metric)}, %", "sd", "difference", "95 % interval", "p (Holm)"),
+        *([Column("seeds and images")] if boot else []),
+        Column("seeds needed"),
+        Column("verdict", text=True),
+    ]
+    arms, rules = _blocks(grid)
+    rows = []
+    for arm in arms:
+        summary, found = summaries[arm], conclusions.get(arm)
+        row = [arm, str(summary.n), points(summary.mean), points(summary.sd)]
+        if found is None:
+            row += ["-"] * (len(header) - len(row) - 1) + ["baseline"]
+        else:
+            row += [
+                signed(found.paired.mean),
+                span(found.paired.low, found.paired.high),
+                "-" if found.p is None else f"{found.p:.2g}",
+                *([span(*(found.images or (None, None)))] if boot else []),
+                "-" if found.seeds_needed is None else str(found.seeds_needed),
+                Cell(found.verdict, found.verdict),
+            ]
+        rows.append(tuple(row))
+    notes = (
+        "Differences are paired by seed; their interval is Student's t over the seeds, p is two-sided and "
+        "corrected for the number of comparisons (Holm).",
+        "The interval over seeds and images draws both anew (bootstrap); with few seeds it is too narrow."
+        if boot
+        else "",
+        f"Seeds needed: to see a gain of {100 * gain:g} points in four of five such ablations."
+        if any(conclusion.seeds_needed is not None for conclusion in conclusions.values())
+        else "",
+        *notes,
+    )
+    one = f"Each arm against {grid.baseline}"
+    title = one if len(grid.groups) == 1 else "Each arm against its baseline, the first of its block"
+    return Table(title, tuple(header), tuple(rows), tuple(filter(None, notes)), rules)
+
+
+def sizes_table(grid: Grid, outcomes: Outcomes) -> Table:
+    """Return the metrics by object size beside the weights that the levels got."""
+    levels = merge_names([list(weights) for weights in outcomes.weights.values()])
+    measured = {
+        metric: {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
+        for metric in ("AP", *SIZES)
+    }
+    arms, rules = _blocks(grid)
+    rows = []
+    for arm in arms:
+        base = grid.baselines[arm]
+        row = [arm, _mean_and_sd(measured["AP"][arm])]
+        for metric in SIZES:
+            difference = None if arm == base else pair(measured[metric][base], measured[metric][arm]).mean
+            row += [_mean_and_sd(measured[metric][arm]), signed(difference)]
+        weights = outcomes.weights.get(arm, {})
+        row += [f"{weights[level]:.3f}" if level in weights else "-" for level in levels]
+        rows.append(tuple(row))
+    header = [*columns("arm", "AP")]
+    for metric in SIZES:
+        header += [Column("", metric), Column("difference", metric)]
+    header += [Column(level, "weight") for level in levels]
+    return Table(
+        "By object size, %, and the mean weight of each level",
+        tuple(header),
+        tuple(rows),
+        (
+            "Mean ± standard deviation over the seeds. These differences are not tested: the verdict is on one "
+            "metric, chosen beforehand.",
+        ),
+        rules,
+    )
+
+
+def runs_table(grid: Grid, outcomes: Outcomes) -> Table:
+    """Return every finished run's metrics."""
+    rows = [
+        (arm, str(seed), *(points(metric_in(found, name)) for name in ALL_METRICS))
+        for arm in grid.arms
+        for seed, found in outcomes.metrics[arm].items()
+    ]
+    return Table("All runs, %", columns("arm", "seed", *map(full_name, ALL_METRICS)), tuple(rows))
+
+
+def _mean_and_sd(summary: Summary) -> str:
+    return mean_and_sd(summary.mean, summary.sd)
+
+
+def _blocks(grid: Grid) -> tuple[list[str], tuple[int, ...]]:
+    """Return the arms, each after its baseline where there are several, and where blocks begin after the first."""
+    if len(grid.groups) == 1:
+        return list(grid.arms), ()
+    arms = [arm for block in grid.groups.values() for arm in block]
+    return arms, tuple(n for n, arm in enumerate(arms) if n and arm in grid.groups)

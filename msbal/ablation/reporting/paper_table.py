@@ -1,0 +1,146 @@
+"""The paper's table once more, its metrics beside the measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from msbal.ablation.collect import Outcomes
+from msbal.ablation.grid import Grid
+from msbal.ablation.reporting.paper_layout import COST, TableLayout, TableRow
+from msbal.ablation.statistics import Conclusion, summarize
+from msbal.evaluation.complexity import Complexity
+from msbal.evaluation.metric_text import full_name, mean_and_sd, signed, span
+from msbal.spec import RunSpec
+from msbal.table import Cell, Column, Table
+
+TICK = "✓"
+_Filled = tuple[Column, list[str]]
+"""A column with its cell in each row."""
+
+
+def paper_table(
+    layout: TableLayout,
+    grid: Grid,
+    outcomes: Outcomes,
+    metric: str,
+    conclusions: Mapping[str, Conclusion],
+    costs: Mapping[str, Complexity],
+    smoke: bool = False,
+) -> Table:
+    """Return the measured metrics in the paper's shape.
+
+    Args:
+        metric: what the verdict and the differences are about.
+        conclusions: by arm that is no baseline.
+        costs: by arm, where ``GFLOPs`` is a column.
+        smoke: the runs were shrunk, so that no metric is meant to match.
+    """
+    rows = layout.rows
+    filled = [
+        (Column(name, text=True), [row.labels[n] for row in rows]) for n, name in enumerate(layout.labels)
+    ]
+    if layout.ticks:
+        filled += _ticks(rows, grid)
+    for place, name in enumerate(layout.columns):
+        filled += _measured(layout, place, name, outcomes, costs)
+    filled += _differences(layout, grid, metric, conclusions)
+    starts = [n for n in range(1, len(rows)) if _begins_block(rows, n, grid)]
+    return Table(
+        layout.title,
+        tuple(column for column, _ in filled),
+        tuple(zip(*(cells for _, cells in filled), strict=True)),
+        tuple(_notes(layout, grid, costs, smoke)),
+        tuple(starts),
+    )
+
+
+def actions_of(spec: RunSpec) -> tuple[str, ...]:
+    """Return the actions that a run's strategy chooses from, or the strategy itself."""
+    return tuple(getattr(spec.balance, "actions", ())) or (spec.balance.strategy,)
+
+
+def _ticks(rows: tuple[TableRow, ...], grid: Grid) -> Iterator[_Filled]:
+    """Yield a column for each action, ticked where an arm has it."""
+    has = {cell.arm: actions_of(cell.spec) for cell in grid.cells}
+    of_rows = [has.get(row.arm or "", ()) for row in rows]
+    order = {"avw": 0, "min_loss": 1, "max_loss": 2, "equal": 3}  # the paper's a0 to a3
+    names = dict.fromkeys(name for actions in of_rows for name in actions)
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
+        yield Column(name, "action", text=True), [TICK if name in actions else "" for actions in of_rows]
+
+
+def _measured(
+    layout: TableLayout, place: int, name: str, outcomes: Outcomes, costs: Mapping[str, Complexity]
+) -> Iterator[_Filled]:
+    """Yield the paper's column where it has one, and ours."""
+    title, published = full_name(name), [_published(row, place) for row in layout.rows]
+    if name == COST:
+        ours = {arm: f"{cost.as_mmdetection / 1e9:.2f}" for arm, cost in costs.items()}
+    else:
+        found = {arm: summarize(values) for arm, values in outcomes.values(name).items()}
+        ours = {arm: mean_and_sd(summary.mean, summary.sd) for arm, summary in found.items()}
+    cells = [ours.get(row.arm or "", "-") for row in layout.rows]
+    if any(value is not None for value in published):
+        yield Column("published", title), [_as_printed(value) for value in published]
+        yield Column("measured", title), cells
+    else:
+        yield Column(title), cells
+
+
+def _differences(
+    layout: TableLayout, grid: Grid, metric: str, conclusions: Mapping[str, Conclusion]
+) -> Iterator[_Filled]:
+    """Yield the differences to each row's baseline; none where no row has another for a baseline."""
+    found = [conclusions.get(row.arm or "") for row in layout.rows]
+    if not any(found):
+        return
+    above = f"difference in {full_name(metric)}"
+    if metric in layout.columns:
+        place = layout.columns.index(metric)
+        published = {row.arm: _published(row, place) for row in layout.rows if row.arm is not None}
+        cells = []
+        for conclusion in found:
+            mine = published[conclusion.arm] if conclusion else None
+            base = published.get(grid.baselines[conclusion.arm]) if conclusion else None
+            cells.append("-" if mine is None or base is None else f"{mine - base:+.1f}")
+        if set(cells) != {"-"}:
+            yield Column("published", above), cells
+    yield Column("measured", above), ["-" if c is None else signed(c.paired.mean) for c in found]
+    intervals = ["-" if c is None else span(c.paired.low, c.paired.high) for c in found]
+    yield Column("95 % interval", above), intervals
+    verdicts = ["-" if c is None else Cell(c.verdict, c.verdict) for c in found]
+    yield Column("verdict", text=True), verdicts
+
+
+def _begins_block(rows: tuple[TableRow, ...], number: int, grid: Grid) -> bool:
+    """Whether a row stands apart from the one before: it is compared to something else, or only cited."""
+    if len(grid.groups) == 1:
+        return (rows[number].arm is None) != (rows[number - 1].arm is None)
+    mine, before = (grid.baselines.get(rows[n].arm or "") for n in (number, number - 1))
+    return mine != before
+
+
+def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smoke: bool) -> list[str]:
+    n = len(grid.seeds)
+    notes = [f"Measured: mean ± standard deviation over {n} seed{'s' if n != 1 else ''}, in per cent."]
+    if any(row.arm is None for row in layout.rows):
+        notes.append("Rows without measured metrics are cited, not run.")
+    inputs = sorted({cost.input for cost in costs.values()})
+    if COST in layout.columns and inputs:
+        sizes = ", ".join(f"{width} x {height}" for _, _, height, width in inputs)
+        notes.append(
+            "GFLOPs: of one image of 1333 x 800 pixels as MMDetection's tool counts them; as the detector takes it "
+            f"in, it has {sizes}."
+        )
+    if smoke:
+        notes.append("A smoke run: the measured metrics are not meant to match.")
+    return notes
+
+
+def _published(row: TableRow, place: int) -> float | None:
+    return row.published[place] if row.published else None
+
+
+def _as_printed(value: float | None) -> str:
+    """Return a published metric as papers print it: with a decimal at least."""
+    return "-" if value is None else f"{value:.10g}" if value % 1 else f"{value:.1f}"

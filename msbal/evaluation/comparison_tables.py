@@ -1,0 +1,154 @@
+"""What `msbal eval` shows of a comparison: as tables, and as JSON in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference
+from msbal.evaluation.coco import CLASS_METRICS
+from msbal.evaluation.compare import Comparison, Differences, flat
+from msbal.evaluation.complexity import BalancingCost, Complexity
+from msbal.evaluation.metric_text import full_name, points, signed, span
+from msbal.evaluation.runs import Evaluated
+from msbal.table import Cell, Table, columns
+
+Cost = tuple[str, Complexity, BalancingCost | None]
+
+
+def overall(comparison: Comparison) -> Table:
+    """Return every metric of every run, in per cent, each difference with its interval."""
+    first = comparison.runs[0]
+    rows = []
+    for name in ALL_METRICS:
+        row = [full_name(name), points(flat(first)[name])]
+        for run, differences in _others(comparison):
+            row += [points(flat(run)[name]), *_difference(differences[name], comparison)]
+        rows.append(tuple(row))
+    data = first.data
+    title = "as recorded" if data is None else f"{data.name}: {len(data):,} images, {data.box_count:,} boxes"
+    return Table(title, columns("%", *_headings(comparison)), tuple(rows), _notes(comparison))
+
+
+def per_class(comparison: Comparison) -> Table:
+    """Return a row for each class: all metrics of a single run, or the AP of several with differences."""
+    several = len(comparison.runs) > 1
+    rows = []
+    for name, found in comparison.runs[0].metrics.get("per_class", {}).items():
+        row = [name, f"{found['boxes']:,}"]
+        if several:
+            row.append(points(found["AP"]))
+        else:
+            row += [points(found[metric]) for metric in CLASS_METRICS]
+            row += [points(found["voc"][metric]) for metric in ("AP", "AP_11")]
+        for run, differences in _others(comparison, by_class=True):
+            ap = run.metrics.get("per_class", {}).get(name, {}).get("AP")
+            row += [points(ap), *_difference(differences[name], comparison)]
+        rows.append(tuple(row))
+    if several:
+        header = columns("class", "boxes", *_headings(comparison))
+        return Table("AP per class, %", header, tuple(rows), _notes(comparison))
+    header = columns("class", "boxes", *CLASS_METRICS, "VOC AP", "VOC AP 11-point")
+    return Table("per class, %", header, tuple(rows))
+
+
+def complexity(costs: Sequence[Cost]) -> Table:
+    """Return parameters and operations, as in the paper's Table 1."""
+    rows = [
+        (
+            name,
+            " x ".join(str(side) for side in cost.input),
+            f"{cost.parameters / 1e6:.2f}",
+            f"{cost.trainable / 1e6:.2f}",
+            f"{cost.multiply_adds / 1e9:.2f}",
+            f"{cost.operations / 1e9:.2f}",
+            f"{cost.as_mmdetection / 1e9:.2f}",
+            "-" if balancing is None else f"{(balancing.split - balancing.plain) / 1e9:+.2f}",
+            "-" if balancing is None else f"{balancing.parameters:+,}",
+        )
+        for name, cost, balancing in costs
+    ]
+    header = columns(
+        "run", "input", "parameters, M", "trainable, M", "multiply-adds, G", "operations, G",
+        "as MMDetection counts, G", "balancing adds, G", "balancing adds, parameters",
+    )  # fmt: skip
+    notes = (
+        "Of one image's forward pass. Multiply-adds are those of convolutions and matrix products (what papers "
+        "call FLOPs); operations count a multiplication and an addition each. MMDetection's tool counts "
+        "multiply-adds, and normalisation, activations, biases and pooling: the metric in the paper's Table 1.",
+        "What balancing adds is counted over the forward pass of a training step, at the spec's own image size; "
+        "nothing of it is left in the trained model.",
+    )
+    return Table("cost of the model", header, tuple(rows), notes)
+
+
+def as_json(comparison: Comparison, costs: Sequence[Cost] = ()) -> dict[str, Any]:
+    """Return everything in the tables in full precision, metrics in 0..1."""
+    first = comparison.runs[0]
+    runs: list[dict[str, Any]] = [
+        {"name": r.name, "metrics": r.metrics, "remarks": [*r.remarks], "data_remarks": [*r.data_remarks]}
+        for r in comparison.runs
+    ]
+    for run, (_, cost, balancing) in zip(runs, costs, strict=False):
+        run["complexity"] = {**cost.to_json(), **(balancing.to_json() if balancing else {})}
+
+    def plain(differences: Differences) -> dict[str, Any]:
+        return {name: None if found is None else asdict(found) for name, found in differences.items()}
+
+    bootstrap = {key: getattr(comparison, key) for key in ("resamples", "seed", "confidence")}
+    data = first.data
+    return {
+        "data": None if data is None else {"name": data.name, "images": len(data), "boxes": data.box_count},
+        "runs": runs,
+        "differences": [
+            {"run": run.name, "to": first.name, "metrics": plain(metrics), "per_class": plain(classes)}
+            for (run, metrics), (_, classes) in zip(
+                _others(comparison), _others(comparison, by_class=True), strict=True
+            )
+        ],
+        "bootstrap": bootstrap if comparison.resamples else None,
+        "notes": [*comparison.notes],
+    }
+
+
+def _others(comparison: Comparison, by_class: bool = False) -> Iterator[tuple[Evaluated, Differences]]:
+    """Yield every run after the first with its differences to it."""
+    differences = comparison.class_differences if by_class else comparison.differences
+    return zip(comparison.runs[1:], differences, strict=True)
+
+
+def _headings(comparison: Comparison) -> list[str]:
+    """Return the headings of all runs and their differences."""
+    first, *others = [run.name for run in comparison.runs]
+    return [first, *(name for other in others for name in (other, *_difference_headings(comparison)))]
+
+
+def _difference_headings(comparison: Comparison) -> tuple[str, ...]:
+    if not comparison.resamples:
+        return ("difference",)
+    return ("difference", f"{100 * comparison.confidence:g}% interval", "above 0")
+
+
+def _difference(found: Difference | None, comparison: Comparison) -> tuple[str, ...]:
+    """Return the cells of a difference; an interval that does not hold 0 is coloured."""
+    value = signed(None if found is None else found.value)
+    if not comparison.resamples:
+        return (value,)
+    if found is None or found.low is None or found.high is None or found.above_zero is None:
+        return (value, "-", "-")
+    # Of what the reader sees: an end that is printed as 0 is no end above 0.
+    low, high = round(100 * found.low, 2), round(100 * found.high, 2)
+    tone = "better" if low > 0 else "worse" if high < 0 else ""
+    return (value, Cell(span(found.low, found.high), tone), f"{100 * found.above_zero:.1f}%")
+
+
+def _notes(comparison: Comparison) -> tuple[str, ...]:
+    if not comparison.resamples:
+        return comparison.notes
+    return (
+        f"Differences are to {comparison.runs[0].name}. Intervals and the share above 0 come from a paired "
+        f"bootstrap over images ({comparison.resamples:,} resamples, seed {comparison.seed}): what other images "
+        "could have shown. How much another training seed changes is not in them; `msbal ablate` measures that.",
+        *comparison.notes,
+    )

@@ -1,0 +1,214 @@
+"""One table for every place that shows one: built once, then Markdown, LaTeX, CSV or the terminal's.
+
+The ablation's page writes the same tables as HTML; its template does that.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+LATEX_WIDE = 7  # columns; a table with more stands over both columns of a paper
+_SHRINK = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$", "|": r"\textbar{}", "✓": r"$\checkmark$",
+    '"': r"\textquotedbl{}", "≥": r"$\geq$", "·": r"$\cdot$",
+}  # fmt: skip
+_TERMINAL = {"better": "green", "worse": "red"}
+
+
+class Cell(str):
+    """A cell's text with a tone, which screens show as a colour.
+
+    Attributes:
+        tone: a verdict, e.g. ``better`` or ``worse``.
+    """
+
+    tone: str
+
+    def __new__(cls, text: str, tone: str) -> Cell:
+        cell = super().__new__(cls, text)
+        cell.tone = tone
+        return cell
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading.
+
+    Attributes:
+        name: its own heading.
+        above: the heading that it shares with its neighbours, if any.
+        text: it holds text and is aligned to the left; numbers are aligned to the right.
+    """
+
+    name: str
+    above: str = ""
+    text: bool = False
+
+    @property
+    def heading(self) -> str:
+        """Both headings in one line."""
+        return f"{self.above} {self.name}".strip()
+
+
+def columns(first: str, *others: str) -> tuple[Column, ...]:
+    """The columns of most tables: one of text, then numbers."""
+    return (Column(first, text=True), *map(Column, others))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table before it is drawn.
+
+    Attributes:
+        title: what it shows.
+        columns: the headings.
+        rows: a cell for each column; a `Cell` has a tone.
+        notes: sentences below it.
+        rules: the rows that begin a new block, counted from 0.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    rules: tuple[int, ...] = ()
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The headings in one line."""
+        return tuple(column.heading for column in self.columns)
+
+    @property
+    def spans(self) -> list[tuple[str, list[Column]]]:
+        """The columns, those below a shared heading together."""
+        grouped = itertools.groupby(self.columns, key=lambda column: column.above)
+        return [(above, list(below)) for above, below in grouped]
+
+    def transposed(self) -> Table:
+        """The same with a row for each column."""
+        first, *rows = zip(self.header, *self.rows, strict=True)
+        return Table(self.title, columns(*first), tuple(rows), self.notes)
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        lines = [f"**{_markdown(self.title)}**", "", _markdown_row(self.header)]
+        lines.append("|" + "|".join(" --- " if column.text else " ---: " for column in self.columns) + "|")
+        lines += [_markdown_row(row) for row in self.rows]
+        lines += [part for note in self.notes for part in ("", _markdown(note))]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """RFC 4180, but with plain newlines; a cell that a spreadsheet would take for a formula stays text."""
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(map(_no_formula, (self.header, *self.rows)))
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """A ``table``, or a ``table*`` that shrinks to the page where it is wide.
+
+        It needs the packages booktabs and fontenc (T1), graphicx where it is wide, and amssymb for ticks.
+        """
+        wide = len(self.columns) > LATEX_WIDE
+        environment = "table*" if wide else "table"
+        sides = "".join("l" if column.text else "r" for column in self.columns)
+        body = [(r"\midrule" + "\n") * (n in self.rules) + latex_row(row) for n, row in enumerate(self.rows)]
+        lines = [
+            rf"\begin{{{environment}}}[t]",
+            r"\centering",
+            rf"\caption{{{latex_text(self.title)}}}",
+            *([rf"\resizebox{{{_SHRINK}}}{{!}}{{%"] if wide else []),
+            rf"\begin{{tabular}}{{{sides}}}",
+            r"\toprule",
+            *self._latex_headings(),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}" + "}" * wide,
+            *(rf"\\[2pt]{{\footnotesize {latex_text(note)}}}" for note in self.notes),
+            rf"\end{{{environment}}}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _latex_headings(self) -> list[str]:
+        if not any(column.above for column in self.columns):
+            return [latex_row(self.header)]
+        cells, rules, first = [], [], 1
+        for above, below in self.spans:
+            end = first + len(below) - 1
+            if above:
+                cells.append(rf"\multicolumn{{{len(below)}}}{{c}}{{{latex_text(above)}}}")
+                rules.append(rf"\cmidrule(lr){{{first}-{end}}}")
+            else:
+                cells += [""] * len(below)
+            first = end + 1
+        return [
+            " & ".join(cells) + r" \\",
+            " ".join(rules),
+            latex_row(column.name for column in self.columns),
+        ]
+
+    def rich(self) -> RichTable:
+        """The table for a terminal: where it is too wide, a cell breaks at a space, never within a number."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        drawn = RichTable(
+            title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        if self.notes:
+            drawn.caption, drawn.caption_justify = Text("\n".join(self.notes)), "left"
+        for place, column in enumerate(self.columns):
+            heading = "\n".join(textwrap.wrap(column.heading, 14)) if place else column.heading
+            words = " ".join([heading, *(row[place] for row in self.rows)]).split()
+            longest = max(map(len, words), default=0)
+            drawn.add_column(
+                Text(heading), justify="left" if column.text else "right", overflow="fold",
+                min_width=longest if place else min(16, longest),
+            )  # fmt: skip
+        for row in self.rows:
+            drawn.add_row(*(Text(cell, _TERMINAL.get(getattr(cell, "tone", ""), "")) for cell in row))
+        return drawn
+
+
+def latex_text(text: str) -> str:
+    """`text` for LaTeX; a minus before a digit becomes a true one, and ``AP_S`` has a subscript."""
+    safe = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    safe = re.sub(r"\b(A[PR])\\_([SML])\b", r"\1$_{\2}$", safe)
+    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", safe)
+
+
+def latex_row(cells: Iterable[str]) -> str:
+    """One line of a tabular."""
+    return " & ".join(map(latex_text, cells)) + r" \\"
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_markdown, cells)) + " |"
+
+
+def _markdown(text: str) -> str:
+    """`text` with pipes, backslashes, tags and line breaks escaped."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _no_formula(cells: Iterable[str]) -> list[str]:
+    return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+
+
+def _is_formula(cell: str) -> bool:
+    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", cell)
+    return cell.startswith(("=", "+", "-", "@")) and not number and cell != "-"
