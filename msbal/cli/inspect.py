@@ -2,21 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from msbal.cli.options import SetOption, SpecArgument
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from msbal.backend import LevelGroup
+    from msbal.backend.proof import Proof
+    from msbal.spec import RunSpec
+    from msbal.training import Plan
+
 
 def command(
     spec: SpecArgument,
     set_: SetOption = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Images in the batch that is measured.")] = 2,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images in the batch to measure on.")] = 2,
 ) -> None:
-    """Print a model's heads, levels and terms, and prove on a real batch that the levels' losses add up."""
-    from msbal.cli.inspect_run import inspect
+    """Print a model's heads, levels and terms, and prove on a real batch that its loss splitter is exact."""
     from msbal.spec import load_spec
 
     if not inspect(load_spec(spec, list(set_ or [])), images):
         raise typer.Exit(1)
+
+
+def inspect(spec: RunSpec, images: int) -> bool:
+    """Print the levels and the proof; return whether the loss splitter is exact."""
+    from rich.console import Console
+
+    from msbal.backend import CountsBoxes
+    from msbal.backend.proof import prove
+    from msbal.cli.train import model_name
+    from msbal.training import prepare
+
+    plan = prepare(spec)
+    detector, console = plan.detector, Console(highlight=False)
+    parameters = sum(p.numel() for p in detector.model.parameters())
+    console.print(
+        f"[bold]{model_name(spec)}[/] in {spec.backend}: {type(detector.model).__name__}, "
+        f"{parameters:,} parameters, {len(plan.train.classes)} classes"
+    )
+    chosen = _images_with_boxes(plan, images)
+    proof = prove(detector, detector.batch(plan.train, chosen), spec.seed)
+    boxes = detector.boxes_per_level(plan.train) if isinstance(detector, CountsBoxes) else {}
+    for group in detector.groups:
+        console.print(_levels(group, proof, boxes.get(group.name)))
+    if proof.rest:
+        console.print(
+            "not balanced: " + ", ".join(f"{name} {value:.6g}" for name, value in proof.rest.items())
+        )
+    console.print(_measured(proof, len(chosen)))
+    if proof.holds:
+        console.print("[green]The loss splitter is exact: the levels add up to the framework's own loss.[/]")
+    else:
+        console.print("[bold red]The loss splitter is not exact: do not train with it.[/]")
+    return proof.holds
+
+
+def _images_with_boxes(plan: Plan, count: int) -> list[int]:
+    with_boxes = [i for i, image in enumerate(plan.train.images) if len(image.boxes)]
+    return (with_boxes or list(range(len(plan.train))))[:count]
+
+
+def _levels(group: LevelGroup, proof: Proof, boxes: list[int] | None) -> Table:
+    from rich.table import Table
+
+    title = group.head + (f", group {group.name}" if group.name != "all" else "")
+    table = Table("level", title=title, title_justify="left")
+    for name in ("stride", *(["boxes"] if boxes is not None else []), *(f"{t} loss" for t in group.terms)):
+        table.add_column(name, justify="right")
+    losses = proof.losses[group.name]
+    for i, (level, stride) in enumerate(zip(group.levels, group.strides, strict=True)):
+        counted = [f"{boxes[i]:,}"] if boxes is not None else []
+        table.add_row(level, str(stride), *counted, *(f"{losses[term][i]:.6g}" for term in group.terms))
+    return table
+
+
+def _measured(proof: Proof, images: int) -> Table:
+    from rich.table import Table
+
+    from msbal.backend.proof import GRADIENT_TOLERANCE, VALUE_TOLERANCE
+
+    table = Table(title=f"on one batch of {images}", title_justify="left")
+    for name in ("what", "difference", "tolerance", ""):
+        table.add_column(name, justify="left" if name in ("what", "") else "right")
+    totals = f"{proof.split_total:.6g} and {proof.framework_total:.6g}"
+    for what, error, tolerance in (
+        (f"the levels add up to the framework's loss ({totals})", proof.value_error, VALUE_TOLERANCE),
+        ("gradients at unit weights are the framework's", proof.unit_gradient, GRADIENT_TOLERANCE),
+        ("gradients at other weights are the weighted sum's", proof.weighted_gradient, GRADIENT_TOLERANCE),
+    ):
+        measured = "bit for bit" if error == 0 else f"{error:.2e}"
+        verdict = "[green]ok[/]" if error <= tolerance else "[red]off[/]"
+        table.add_row(what, measured, f"{tolerance:.0e}", verdict)
+    if proof.leaks:
+        table.add_row(f"losses that depend on another level: {', '.join(proof.leaks)}", "", "", "[red]off[/]")
+    return table

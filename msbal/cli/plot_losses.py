@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+_OTHER_IMAGES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".eps", ".ps"}
+
 
 def command(
     runs: Annotated[
         list[Path],
         typer.Argument(
             metavar="RUN",
-            help="Folders of runs, also of runs still going, or the records of `msbal replay`.",
+            help="Folders of runs, finished or still going, or records of `msbal replay`.",
             show_default=False,
         ),
     ],
@@ -23,8 +25,8 @@ def command(
             "--out",
             "-o",
             metavar="FILE|DIR",
-            help="One picture of everything (.png, .svg, .pdf), or a folder for a file a panel. "
-            "Without it: the folder `plots` of the run.",
+            help="One image of all panels (.png, .svg, .pdf), or a folder for one file a panel. "
+            "By default the run's folder `plots`.",
         ),
     ] = None,
     form: Annotated[
@@ -34,28 +36,106 @@ def command(
         str, typer.Option("--style", help="screen, or paper: 3.3 or 7 inches wide, 8 pt, fonts embedded.")
     ] = "screen",
     palette: Annotated[
-        str, typer.Option("--palette", help="paper (its Fig. 1: blue, green, red, ..) or colorblind.")
+        str,
+        typer.Option("--palette", help="paper (blue, green, red, ... as in its Fig. 1) or colorblind."),
     ] = "paper",
     what: Annotated[
         str,
         typer.Option(
             "--what",
             metavar="LIST",
-            help="Of losses, weights, probabilities, rewards, variance, share; or all. Comma-separated.",
+            help="Any of losses, weights, probabilities, rewards, variance, share, separated by commas; or all.",
         ),
     ] = "all",
     page: Annotated[
         Path | None,
-        typer.Option("--html", metavar="FILE", help="A page with the same curves to hover over."),
+        typer.Option("--html", metavar="FILE", help="Write an interactive page with the same curves."),
     ] = None,
     smooth: Annotated[
         int, typer.Option("--smooth", min=1, metavar="N", help="Moving average over N intervals.")
     ] = 1,
     overlay: Annotated[
-        bool, typer.Option("--overlay/--side-by-side", help="Several runs in the same axes, or in columns.")
+        bool,
+        typer.Option("--overlay/--side-by-side", help="Draw several runs in the same axes, or in columns."),
     ] = False,
 ) -> None:
     """Draw the loss of every level, and what the balancer made of it."""
-    from msbal.cli.plot_losses_run import Call, plot
+    from rich.console import Console
 
-    plot(Call(tuple(runs), out, form, style, palette, what, page, smooth, overlay))
+    from msbal.cli.output import note
+    from msbal.errors import SpecError
+    from msbal.plotting import draw_files, parse_what, read_runs, write_page
+    from msbal.plotting.figure import FORMATS
+    from msbal.plotting.style import check_palette, style_named
+
+    panels = parse_what(what)
+    style_named(style)
+    check_palette(palette)
+    target = _target(out, runs, with_page=page is not None)
+    form = _format(form, target)
+    if page is not None and (page.is_dir() or _ending(page) in FORMATS):
+        raise SpecError("--html", f"found {page}", "a file such as losses.html")
+    read = read_runs(runs)
+    stderr = Console(stderr=True)
+    for run in read:
+        for line in run.notes:
+            note(stderr, f"{run.name}: {line}")
+    written: list[Path] = []
+    try:
+        if target is not None:
+            written += draw_files(
+                read,
+                target,
+                what=panels,
+                form=form,
+                style=style,
+                palette=palette,
+                smooth=smooth,
+                overlay=overlay,
+            )
+        if page is not None:
+            written.append(
+                write_page(read, page, what=panels, palette=palette, smooth=smooth, overlay=overlay)
+            )
+    except OSError as error:
+        where = error.filename2 or error.filename or target or page
+        raise SpecError(str(where), error.strerror or str(error), "a place that can be written") from error
+    for path in written:
+        typer.echo(str(path))
+
+
+def _target(out: Path | None, runs: list[Path], with_page: bool) -> Path | None:
+    """Return where the images go; None where only a page is wanted."""
+    from msbal.errors import SpecError
+    from msbal.plotting.figure import FORMATS
+
+    if out is None:
+        if with_page:
+            return None
+        return runs[0] / "plots" if len(runs) == 1 and runs[0].is_dir() else Path("plots")
+    if out.is_dir():
+        return out
+    if out.suffix.lower() in {".html", ".htm"}:
+        raise SpecError("--out", f"found {out}", "an image or a folder", f"for a page: --html {out}")
+    if out.suffix.lower() in _OTHER_IMAGES:
+        raise SpecError("--out", f"found {out}", f"one of {', '.join(f'.{form}' for form in FORMATS)}")
+    return out
+
+
+def _format(form: str | None, out: Path | None) -> str:
+    """Return the format, which a file's ending decides and ``--format`` must not contradict."""
+    from msbal.errors import SpecError, suggest
+    from msbal.plotting.figure import FORMATS
+
+    if form is not None and form not in FORMATS:
+        raise SpecError("--format", f"`{form}` is unknown", fix=suggest(form, FORMATS))
+    ending = _ending(out) if out is not None and not out.is_dir() else ""
+    if ending not in FORMATS:
+        return form or "png"
+    if form not in (None, ending):
+        raise SpecError("--format", f"found `{form}`", f"`{ending}`, as {out} ends", "leave one of them out")
+    return ending
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.lstrip(".").lower()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from msbal.cli.options import SetOption
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from msbal.engine import IntervalRecord
+    from msbal.spec import BalanceSpec
 
 
 def command(
@@ -21,22 +29,140 @@ def command(
     strategy: Annotated[
         str, typer.Option("--strategy", "-s", help="avw, min_loss, max_loss, equal, rlo, ...")
     ] = "rlo",
-    interval: Annotated[int, typer.Option("--interval", help="alpha: iterations per interval.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Of the strategy's draws.")] = 0,
-    amplification: Annotated[float | None, typer.Option(help="lambda of eq 5.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Levels that are amplified.")] = None,
-    step: Annotated[float | None, typer.Option(help="gamma of eq 7.")] = None,
+    interval: Annotated[int, typer.Option("--interval", help="Iterations per interval (alpha).")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the strategy's draws.")] = 0,
+    amplification: Annotated[
+        float | None, typer.Option(help="How much a level is amplified (lambda of eq 5).")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="How many levels are amplified.")] = None,
+    step: Annotated[
+        float | None, typer.Option(help="How far a reward moves a probability (gamma of eq 7).")
+    ] = None,
     set_: SetOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where the records go, as JSON lines; by default stdout."),
+        typer.Option("--output", "-o", help="The file for the records, JSON lines; by default stdout."),
     ] = None,
 ) -> None:
-    """Run a strategy over recorded losses and write the records it would have written."""
-    from msbal.cli.replay_run import replay_file
+    """Run a strategy over recorded losses and write the records that it would have written."""
+    import sys
 
-    section: dict[str, Any] = {"strategy": strategy, "interval": interval, "seed": seed}
-    for key, value in (("amplification", amplification), ("top_k", top_k), ("step", step)):
-        if value is not None:
-            section[key] = value
-    replay_file(losses, section, list(set_ or []), output)
+    from rich.console import Console
+
+    from msbal.errors import SpecError
+    from msbal.records import RunDirectory, to_json
+    from msbal.records.atomic import replace_with
+
+    source = RunDirectory(losses).losses_file if losses.is_dir() else losses
+    if losses.is_dir() and not source.exists():
+        raise SpecError(str(losses), "no losses.csv in it", "a run with log.per_iteration, or a CSV file")
+    given = {"amplification": amplification, "top_k": top_k, "step": step}
+    section = {key: value for key, value in given.items() if value is not None}
+    balance = _balance({"strategy": strategy, "interval": interval, "seed": seed, **section}, set_ or [])
+    if output is not None and output.is_dir():
+        raise SpecError("--output", f"{output} is a folder", "a file")
+    seen = _Summary()
+    records = seen.watch(_records(source, balance))
+    # The first record comes before anything is written, as most mistakes show there.
+    first = next(records, None)
+    if first is None:
+        raise SpecError(
+            "balance.interval", f"{balance.interval} iterations, more than {source} has",
+            "at most the file's rows", "shorten the interval with --interval",
+        )  # fmt: skip
+
+    def write(file: Any) -> None:
+        file.write(to_json(first) + "\n")
+        file.writelines(to_json(record) + "\n" for record in records)
+
+    def write_file(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            write(file)
+
+    if output is None:
+        write(sys.stdout)
+        return
+    try:
+        replace_with(output, write_file)
+    except OSError as error:
+        raise SpecError("--output", f"{output}: {error.strerror}", "a writable file") from error
+    seen.print(Console(), output)
+
+
+def _balance(section: dict[str, Any], overrides: Sequence[str]) -> BalanceSpec:
+    from pydantic import ValidationError
+
+    from msbal.errors import SpecError, suggest
+    from msbal.spec import apply_override, balance_models
+    from msbal.spec.explain import explain
+
+    for override in overrides:
+        apply_override(section, override.removeprefix("balance."))
+    models, strategy = balance_models(), str(section["strategy"])
+    if strategy not in models:
+        raise SpecError("--strategy", f"`{strategy}` is unknown", fix=suggest(strategy, models))
+    try:
+        return models[strategy].model_validate(section)
+    except ValidationError as error:
+        raise explain(error, "replay", models[strategy]) from error
+
+
+def _records(path: Path, balance: BalanceSpec) -> Iterator[IntervalRecord]:
+    from msbal.errors import DataError, SpecError
+    from msbal.records import open_losses
+    from msbal.records.replay import replay
+
+    for losses in open_losses(path):
+        if len(losses.levels) < 2:
+            raise DataError(
+                f"{path}:1", f"one level, {losses.levels[0]}", "at least two columns, one a level"
+            )
+        try:
+            yield from (
+                report.record
+                for report in replay(
+                    losses, balance.make_strategy(), balance.interval, balance.seed or 0, balance.epsilon,
+                    balance.rescale,
+                )
+            )  # fmt: skip
+        except ValueError as error:
+            raise SpecError("balance", f"{error} The file has {', '.join(losses.levels)}") from error
+
+
+class _Summary:
+    """Counts while the records pass, so that a long replay is never held in memory."""
+
+    def __init__(self) -> None:
+        self.intervals = 0
+        self.actions: Counter[str] = Counter()
+        self.weights: dict[str, dict[str, float]] = {}
+        self.last: dict[str, IntervalRecord] = {}
+
+    def watch(self, records: Iterator[IntervalRecord]) -> Iterator[IntervalRecord]:
+        for record in records:
+            self.intervals += 1
+            self.actions[record.action] += 1
+            sums = self.weights.setdefault(record.group, dict.fromkeys(record.levels, 0.0))
+            for level, weight in zip(record.levels, record.weights, strict=True):
+                sums[level] += weight
+            self.last[record.group] = record
+            yield record
+
+    def print(self, console: Console, output: Path) -> None:
+        from rich.table import Table
+
+        for group, record in self.last.items():
+            table = Table(title=f"{record.interval} intervals" + (f" of {group}" if group != "all" else ""))
+            for name in ("level", "mean weight", "last weight", "last loss", "last variance"):
+                table.add_column(name, justify="left" if name == "level" else "right")
+            for i, level in enumerate(record.levels):
+                table.add_row(
+                    level, f"{self.weights[group][level] / record.interval:.4f}", f"{record.weights[i]:.4f}",
+                    f"{record.loss[i]:.4g}", f"{record.variance[i]:.4g}",
+                )  # fmt: skip
+            console.print(table)
+            for action, probability in record.probabilities.items():
+                console.print(
+                    f"  {action:<10} taken {self.actions[action]:>6}  last probability {probability:.4f}"
+                )
+        console.print(f"{self.intervals} records in {output}", soft_wrap=True)

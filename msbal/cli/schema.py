@@ -9,16 +9,14 @@ import typer
 
 
 def command(
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; by default stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default stdout.")
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of a run spec, with which editors complete and check it."""
+    """Print the JSON Schema of a run spec, by which editors complete and check it."""
     import json
 
-    from msbal.records.atomic import write_text
+    from msbal.cli.output import write_to
     from msbal.spec import run_schema
 
-    text = json.dumps(run_schema(), indent=1) + "\n"
-    if output is None:
-        typer.echo(text, nl=False)
-    else:
-        write_text(output, text)
+    write_to(output or "-", json.dumps(run_schema(), indent=1) + "\n")

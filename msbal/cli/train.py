@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msbal.cli.options import SetOption, SpecArgument
+from msbal.cli.options import PlainOption, QuietOption, SetOption, SpecArgument, mode_of, overrides_of
+
+if TYPE_CHECKING:
+    from msbal.backend import LevelGroup
+    from msbal.spec import RunSpec
+    from msbal.training import Outcome, Plan
+    from msbal.ui.monitor import Mode
 
 
 def command(
@@ -20,12 +30,12 @@ def command(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check everything, print the complete spec and the plan, train nothing."
+            "--dry-run", help="Check everything and print the complete spec and the plan, but do not train."
         ),
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors and the end.")] = False,
+    plain: PlainOption = False,
+    quiet: QuietOption = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write TensorBoard scalars.")
     ] = False,
@@ -33,26 +43,154 @@ def command(
         int | None, typer.Option("--nproc", min=1, help="Train with this many processes on this machine.")
     ] = None,
 ) -> None:
-    """Train a detector with its levels' losses balanced."""
-    from msbal.cli.train_run import launch_processes, print_plan, train
+    """Train a detector while balancing the losses of its levels."""
     from msbal.errors import SpecError
     from msbal.spec import load_spec
 
     if resume and force:
         raise SpecError("--resume", "given together with --force", "one of them")
-    overrides = list(set_ or [])
-    if output is not None:
-        overrides.append(f"output={str(output)!r}")
-    if tensorboard:
-        overrides.append("log.tensorboard=true")
+    overrides = overrides_of(set_, output) + (["log.tensorboard=true"] if tensorboard else [])
     loaded = load_spec(spec, overrides)
     if dry_run:
-        print_plan(loaded)
-        return
-    if nproc is not None and nproc > 1:
-        raise typer.Exit(launch_processes(nproc))
-    finished = train(
-        loaded, resume=resume, force=force, mode="quiet" if quiet else "plain" if plain else "auto"
-    )
-    if not finished:
+        _print_plan(loaded)
+    elif nproc is not None and nproc > 1:
+        raise typer.Exit(_launch(nproc))
+    elif not _train(loaded, resume, force, mode_of(plain, quiet)):
         raise typer.Exit(130)
+
+
+def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
+    """Train to the end; return False where the run was stopped before it. Raise `MsbalError` where it fails."""
+    from rich.console import Console
+
+    from msbal.cli.output import note, progress_bar
+    from msbal.records import RunDirectory, read_intervals
+    from msbal.training import claim, execute, prepare
+    from msbal.training.distributed import process_group, rank, resolve_device
+    from msbal.training.launch import watch_launcher
+    from msbal.training.resume import check_same_run
+    from msbal.ui.monitor import make_monitor
+    from msbal.ui.state import Ending, RunHeader
+
+    watch_launcher()
+    device = resolve_device(spec.device)
+    with process_group(device):
+        first = rank() == 0
+        if first:
+            # Before the data and the model take their time; `claim` repeats the check and then writes.
+            RunDirectory(spec.output).check(resume=resume, force=force)
+            if resume:
+                check_same_run(spec, RunDirectory(spec.output))
+        with progress_bar("checking the images", shown=first and mode != "quiet") as progress:
+            plan = prepare(spec, progress)
+        run = claim(spec, resume, force)
+        console = Console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        if mode != "quiet":
+            for warning in plan.warnings:
+                note(console, warning)
+        monitor = make_monitor(
+            mode if first else "quiet",
+            console,
+            RunHeader(
+                name=run.path.name,
+                backend=spec.backend,
+                model=model_name(spec),
+                strategy=spec.balance.strategy,
+                interval=spec.balance.interval,
+                device=str(device),
+                output=str(run.path),
+            ),
+            log_file=run.log_file if first else None,
+            tensorboard=run.tensorboard if first and spec.log.tensorboard else None,
+            history=read_intervals(run.intervals_file) if resume and run.intervals_file.exists() else (),
+        )
+        try:
+            outcome = execute(plan, run, monitor, resume)
+        except BaseException:
+            monitor.close(Ending("failed"))
+            raise
+        monitor.close(Ending("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
+    return outcome.finished
+
+
+def model_name(spec: RunSpec) -> str:
+    """Return a short name for a spec's model."""
+    model = spec.model.model_dump()
+    if "config" in model:
+        return str(model["config"]).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return " ".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) or spec.backend
+
+
+def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
+    place = os.path.relpath(outcome.run.path)
+    # A path that begins like an option would be taken for one.
+    where = shlex.quote(os.path.join(".", place) if place.startswith("-") else place)  # noqa: PTH118
+    if not outcome.finished:
+        return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
+    steps = {"run": where, "see": f"msbal plot-losses {where}"}
+    if outcome.metrics is not None:
+        steps["metrics"] = f"msbal eval {where}"
+    other = "equal" if spec.balance.strategy != "equal" else "rlo"
+    steps["compare"] = (
+        f"msbal train {where}/spec.yaml --set balance.strategy={other} -o {where}-{other}; "
+        f"msbal eval {where}-{other} {where}"
+    )
+    return steps
+
+
+def _print_plan(spec: RunSpec) -> None:
+    """Print the complete spec as YAML, then the plan as comments, so that the output is a spec itself."""
+    import yaml
+    from rich.console import Console
+
+    from msbal.cli.output import progress_bar
+    from msbal.spec import dump_spec
+    from msbal.training import prepare
+    from msbal.training.distributed import resolve_device
+
+    with progress_bar("checking the images") as progress:
+        plan = prepare(spec, progress)
+    splits = {"train": plan.train, **({} if plan.val is None else {"val": plan.val})}
+    classes = plan.train.classes
+    lines = [
+        f"plan: {plan.iterations} iterations, {plan.intervals} intervals of {spec.balance.interval}, "
+        f"strategy {spec.balance.strategy}, on {resolve_device(spec.device)}",
+        *(f"{split}: {len(data)} images, {data.box_count} boxes" for split, data in splits.items()),
+        f"classes: {', '.join(classes[:20])}{' ...' if len(classes) > 20 else ''}",
+        *(_describe(group) for group in plan.detector.groups),
+        *_boxes_per_level(plan),
+        *(f"note: {warning}" for warning in plan.warnings),
+    ]
+    text = yaml.safe_dump(dump_spec(spec), sort_keys=False, allow_unicode=True)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(text + "\n".join(f"# {line}" for line in lines), markup=False)
+
+
+def _describe(group: LevelGroup) -> str:
+    levels = zip(group.levels, group.strides, strict=True)
+    named = ", ".join(f"{level} (1/{stride})" for level, stride in levels)
+    return f"levels of {group.name} ({group.head}): {named}; terms {', '.join(group.terms)}"
+
+
+def _boxes_per_level(plan: Plan) -> list[str]:
+    """Count the training boxes on each level by the model's own anchors, where the backend can tell."""
+    from msbal.backend import CountsBoxes
+
+    if not isinstance(plan.detector, CountsBoxes):
+        return []
+    levels = {group.name: group.levels for group in plan.detector.groups}
+    return [
+        f"boxes per level, {group}: "
+        + ", ".join(f"{level} {n}" for level, n in zip(levels[group], counts, strict=True))
+        for group, counts in plan.detector.boxes_per_level(plan.train).items()
+    ]
+
+
+def _launch(count: int) -> int:
+    """Run this command line as several processes and return their exit code."""
+    from msbal.training.launch import launch
+
+    arguments = sys.argv[1:]
+    at = next(i for i, a in enumerate(arguments) if a == "--nproc" or a.startswith("--nproc="))
+    del arguments[at : at + (2 if arguments[at] == "--nproc" else 1)]
+    return launch(count, [sys.executable, "-m", "msbal", *arguments])

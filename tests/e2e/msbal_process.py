@@ -27,7 +27,13 @@ device: cpu
 
 
 # Test modules of other frameworks add theirs on import, before the first process starts.
-PRELOAD = ["msbal.cli.train_run", "msbal_torchvision.training.loop", "msbal_torchvision.models"]
+PRELOAD = [
+    "msbal.cli.app",
+    "msbal.training",
+    "msbal.ui.monitor",
+    "msbal_torchvision.training.loop",
+    "msbal_torchvision.models",
+]
 
 
 def write_spec(folder: Path, iterations: int = 30) -> Path:

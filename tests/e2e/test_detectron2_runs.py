@@ -21,7 +21,7 @@ from msbal_process import finish, start
 
 from msbal.records import IntervalRecord, read_intervals
 
-msbal_process.PRELOAD += ["msbal_detectron2.seams", "msbal_detectron2.detector"]
+msbal_process.PRELOAD += ["msbal_detectron2.splitters", "msbal_detectron2.detector"]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "detectron2"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 VOC = "PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml"
@@ -111,7 +111,7 @@ def test_mask_rcnn_on_a_coco_file_with_outlines(tmp_path: Path, config: str) -> 
     stages = [f"roi_stage{stage}" for stage in range(3)] if "cascade" in config else ["roi"]
     assert groups == ["rpn", *stages]
     output = finish(start(tmp_path, "inspect", "spec.yaml"), tmp_path)
-    assert "not balanced: loss_mask" in output and "The seam holds" in output, output
+    assert "not balanced: loss_mask" in output and "The loss splitter is exact" in output, output
 
 
 @pytest.mark.release

@@ -523,7 +523,7 @@ def test_yolox_resumes_exactly_between_two_sizes_and_its_switch_is_named(
 def test_inspect_tells_the_levels_of_the_zoos_yolox(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from msbal.cli.inspect_run import inspect
+    from msbal.cli.inspect import inspect
 
     assert inspect(load_spec(write(tmp_path, YOLOX, model=yolox()), []), 2)
     assert "YOLOXHead" in capsys.readouterr().out

@@ -119,10 +119,10 @@ def test_a_longer_run_continues_a_finished_one(folder: Path, run: Path) -> None:
     assert "iterations 9 to 10" in printed
 
 
-def test_inspect_proves_the_seam(folder: Path) -> None:
+def test_inspect_proves_the_loss_splitter(folder: Path) -> None:
     printed = msbal("inspect", "cells.yaml", *SMALL, cwd=folder)
     assert "bit for bit" in printed
-    assert "The seam holds." in printed
+    assert "The loss splitter is exact" in printed
 
 
 def test_the_schema_command(folder: Path) -> None:
