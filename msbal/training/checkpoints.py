@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from msbal.errors import RunError, SpecError
 from msbal.records.atomic import replace_with
@@ -127,3 +130,45 @@ class Checkpoints:
             except SpecError as error:
                 say(f"passed over a damaged checkpoint: {error}")
         raise RunError(str(path), "holds no checkpoint that can be read", fix="start anew with --force")
+
+    def load_weights(self, model: nn.Module, path: Path) -> None:
+        """Load a checkpoint's weights into a model; its ``average``, an `AveragedModel`'s state, where it has one.
+
+        Args:
+            path: see `load_newest`.
+
+        Raises:
+            SpecError: where they do not fit the model.
+            RunError: where no checkpoint can be read.
+        """
+        state = self.load_newest(path, lambda text: warnings.warn(text, stacklevel=4))
+        average = state.get("average") or {}
+        averaged = {
+            name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"
+        }
+        try:
+            model.load_state_dict(averaged or state["model"])
+        except RuntimeError as error:
+            raise SpecError(
+                str(path), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"
+            ) from error
+
+
+@contextmanager
+def resuming() -> Iterator[None]:
+    """Refuse what does not fit, while a checkpoint's parts are loaded.
+
+    A file that is whole may hold anything, and torch's own loading then fails in any way.
+
+    Raises:
+        SpecError: from any exception within.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise SpecError(
+            "--resume",
+            f"the checkpoint does not fit the spec: {' '.join(str(error).split())[:300]}",
+            "the spec that the run was started with",
+            "leave the spec as it was, or start anew with --force",
+        ) from error

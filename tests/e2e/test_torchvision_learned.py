@@ -16,7 +16,8 @@ import torch
 from msbal_process import finish, start, write_spec
 from states import assert_same_state
 
-from msbal_torchvision import checkpoints
+from msbal.training import checkpoints
+from msbal_torchvision.training import CHECKPOINTS
 
 LAST, RATE = 12, 0.05
 UW = ("--set", "balance={strategy: uw, interval: 3}")
@@ -28,7 +29,7 @@ def train(folder: Path, run: str, last: int, *more: str) -> dict[str, Any]:
     """Train to `last` and give the checkpoint."""
     given = ("--set", f"schedule.iterations={last}", "-o", run, "--plain", *more)
     finish(start(folder, "train", "spec.yaml", *SET, *given), folder)
-    return dict(checkpoints.load(checkpoints.path_of(folder / run / "checkpoints", last)))
+    return dict(CHECKPOINTS.load(checkpoints.path_of(folder / run / "checkpoints", last)))
 
 
 def learned(checkpoint: dict[str, Any]) -> torch.Tensor:

@@ -31,7 +31,8 @@ from killed_runs import (
 from msbal_process import finish, write_spec
 from states import assert_same_state
 
-from msbal_torchvision import checkpoints
+from msbal.training import checkpoints
+from msbal_torchvision.training import CHECKPOINTS
 
 ROUNDS = int(os.environ.get("MSBAL_KILLS", "1"))
 LAST = 30
@@ -53,7 +54,7 @@ def unbroken(folder: Path) -> Path:
 
 def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
-    mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
+    mine, other = (CHECKPOINTS.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     for part in ("model", "balancers"):
         assert_same_state(mine[part], other[part])
 

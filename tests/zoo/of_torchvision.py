@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.models import detection, get_model, list_models
 
+from msbal.backend.kit.one_batch import SplitModel
 from msbal.errors import SpecError
-from msbal_torchvision.losses import Measurable
 from msbal_torchvision.splitters import find
 from zoo.outcome import REFUSED, Outcome, one_line, unusable
 from zoo.proving import prove_outcome
@@ -50,7 +50,7 @@ class Zoo:
                 reason = one_line(str(error))
         else:
             return Outcome("", REFUSED, reason, kind)
-        return prove_outcome(Measurable(model, splitters), batch, kind)  # type: ignore[arg-type]
+        return prove_outcome(SplitModel(model, splitters), batch, kind)
 
 
 def small_batch(side: int = SIDE) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import Job
-from msbal.backend.kit.data_set import coco_results, use_notes
+from msbal.backend.kit.data_set import predict_each, use_notes
+from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.data import DetectionData
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
-from msbal_torchvision import checkpoints
 from msbal_torchvision.assignment import count_boxes
-from msbal_torchvision.losses import Measurable
 from msbal_torchvision.pixels import read_image, read_target, require_extent, to_device
+from msbal_torchvision.training import CHECKPOINTS, Trainer
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
 
-class TorchvisionDetector(Measurable):
+class TorchvisionDetector(SplitModel):
     """See `msbal.backend.Detector`.
 
     Labels are torchvision's: class 0 is the background, the first class of the data set is 1.
 
     Attributes:
-        average: the averaged weights, which predict where there are any.
+        average: the model with averaged weights, which predicts if there is one.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class TorchvisionDetector(Measurable):
         self.average: nn.Module | None = None
 
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
-        """Images and targets on the device, as ``model(images, targets)`` takes them.
+        """Return images and targets on the device, as ``model(images, targets)`` takes them.
 
         Raises:
             DataError: where an image cannot be read, or resizing leaves nothing of it.
@@ -53,67 +52,41 @@ class TorchvisionDetector(Measurable):
         return to_device(samples, self.device)
 
     def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
-        """How many of the boxes to train on belong to each level, by the model's own anchors, per group."""
+        """Return how many of the boxes to train on belong to each level, by the model's own anchors, per group."""
         return count_boxes(self.model, self.groups, data)
 
     def remarks(self, train: DetectionData) -> list[str]:
-        """All images are trained on, those without boxes too."""
+        """Say how many images have no boxes: torchvision trains on all images."""
         return use_notes(train)
 
     def iterations(self, train: DetectionData) -> int:
-        """Length of the run, by the spec."""
+        """Return the length of the run, by the spec."""
         total = self.spec.schedule.total_iterations(len(train), world_size())
         if total is None:
             raise SpecError("schedule", "no length", "`iterations`, or `epochs` and `batch_size`")
         return total
 
     def train(self, job: Job) -> None:
-        """Train; see `msbal_torchvision.training`."""
-        from msbal_torchvision.training import train
-
-        train(self, job)
+        """Train to the end, or until asked to stop."""
+        trainer = Trainer(self, self.device, job, self.iterations(job.train))
+        self.average = trainer.average and trainer.average.module
+        trainer.train(lambda iteration: job.evaluate and job.evaluate(self, iteration))
 
     def load(self, checkpoint: Path) -> None:
-        """Load a checkpoint's weights, the averaged ones where it has any.
-
-        Raises:
-            SpecError: where they do not fit the model.
-            RunError: where no checkpoint can be read.
-        """
-        state = checkpoints.load_newest(checkpoint, lambda text: warnings.warn(text, stacklevel=3))
-        weights = state["model"]
-        if "average" in state:
-            weights = {
-                name.removeprefix("module."): value
-                for name, value in state["average"].items()
-                if name != "n_averaged"
-            }
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise SpecError(
-                str(checkpoint), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"
-            ) from error
+        """Load a checkpoint's weights, the averaged ones where it has any."""
+        CHECKPOINTS.load_weights(self.model, checkpoint)
         self.average = None
 
     @torch.inference_mode()
     def predict(self, data: DetectionData) -> list[dict[str, Any]]:
-        """Detections in COCO results format, the images in order and the best first in each."""
+        """Return detections in COCO results format, the images in order and the best first in each."""
         model = self.model if self.average is None else self.average
-        was_training = model.training
-        model.eval()
-        found: list[dict[str, Any]] = []
-        try:
-            # One by one: a batch pads its images to the largest, and a prediction would depend on its
-            # neighbours, and so on how many processes share the images.
-            for record in data.images:
-                images, _ = to_device([(read_image(record), {})], self.device)
-                prediction = model(images)[0]
-                # RetinaNet and FCOS have an output for the background too, which no target ever raises.
-                boxes, labels, scores = (
-                    prediction[key][prediction["labels"] > 0] for key in ("boxes", "labels", "scores")
-                )
-                found += coco_results(record.id, boxes, labels - 1, scores, data.category_ids)
-        finally:
-            model.train(was_training)
-        return found
+
+        def detect(record: ImageRecord) -> tuple[Tensor, Tensor, Tensor]:
+            images, _ = to_device([(read_image(record), {})], self.device)
+            found = model(images)[0]
+            # RetinaNet and FCOS have an output for the background too, which no target ever raises.
+            kept = found["labels"] > 0
+            return found["boxes"][kept], found["labels"][kept] - 1, found["scores"][kept]
+
+        return predict_each(model, data, detect)

@@ -1,28 +1,55 @@
-"""The losses of one batch, as the framework has them and by level: what is proved and shown. Nothing counts."""
+"""The losses of one batch, as the framework has them and by level, for proofs and for people. Nothing is counted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.backend.protocol import SplitLosses
+from msbal.backend.protocol import LevelGroup, SplitLosses
 from msbal.engine import BalancerSet, Equal, LevelLosses
 
 Losses = Callable[[], Mapping[str, Tensor]]
 """A training pass of the model: its losses as scalars, by the framework's names."""
 MIN_REST = 1e-5
-"""Of a loss, relative: less is what float32 sums differ by."""
+"""Relative to a loss: less than this is float32's rounding of sums."""
+
+
+class SplitModel:
+    """A model and its loss splitters: the part of a `Detector` that deals with one batch. It may be balanced or not."""
+
+    def __init__(self, model: nn.Module, splitters: Sequence[LossSplitter]) -> None:
+        self.model, self.splitters = model, tuple(splitters)
+        self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in splitters)
+
+    def training_losses(self, batch: Any) -> Mapping[str, Tensor]:
+        """Return the losses of a training pass as scalars, by the framework's names."""
+        losses: Mapping[str, Tensor] = self.model(*batch)
+        return losses
+
+    def framework_losses(self, batch: Any) -> dict[str, Tensor]:
+        """Return the framework's own losses."""
+        return framework_losses(self.model, self.splitters, lambda: self.training_losses(batch))
+
+    def split_losses(self, batch: Any) -> SplitLosses:
+        """Return the same losses by level."""
+        return split_losses(self.model, self.splitters, lambda: self.training_losses(batch))
+
+    def rest(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those of the model's losses that are not balanced."""
+        balanced = {key for splitter in self.splitters for key in splitter.keys}
+        return {key: loss for key, loss in losses.items() if key not in balanced}
 
 
 def framework_losses(
     model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses
 ) -> dict[str, Tensor]:
-    """For `Detector.framework_losses`.
+    """Compute `Detector.framework_losses`.
 
     Args:
         model: balanced by these splitters, or not at all.
@@ -32,10 +59,10 @@ def framework_losses(
 
 
 def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses) -> SplitLosses:
-    """For `Detector.split_losses`; see `framework_losses`.
+    """Compute `Detector.split_losses`; for the arguments see `framework_losses`.
 
-    A level's loss is what the head gives times what the model multiplies it by afterwards: a cascade's stages, a
-    subclass of the user's own.
+    A level's loss is what the head returns, times what the model multiplies it by afterwards (a cascade's stages, a
+    user's subclass).
     """
     with _measured(model, splitters) as balanced, balanced.collecting() as groups:
         found = losses()
@@ -65,8 +92,7 @@ def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Lo
 
 @contextmanager
 def _measured(model: nn.Module, splitters: Sequence[LossSplitter]) -> Iterator[Balanced]:
-    """Training mode, in which what the losses and the model remember stays as it was; and the model's handle, or one
-    for the while."""
+    """Put the model into training mode; yield its handle, or a temporary one. Neither losses nor model change state."""
     found = balanced_of(model)
     balanced = found
     if balanced is None:
@@ -74,7 +100,7 @@ def _measured(model: nn.Module, splitters: Sequence[LossSplitter]) -> Iterator[B
         balanced = Balanced(model, splitters, unit)
     states = [splitter.state() for splitter in balanced.splitters]
     try:
-        with measuring(model):
+        with _buffers_kept(model):
             yield balanced
     finally:
         for splitter, state in zip(balanced.splitters, states, strict=True):
@@ -84,8 +110,8 @@ def _measured(model: nn.Module, splitters: Sequence[LossSplitter]) -> Iterator[B
 
 
 @contextmanager
-def measuring(model: nn.Module) -> Iterator[None]:
-    """Training mode, whose buffers are put back (running statistics, above all): a measurement is no training."""
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put the model into training mode, and restore mode and buffers (running statistics) afterwards."""
     was_training = model.training
     model.train()
     kept = [
@@ -94,7 +120,7 @@ def measuring(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    # Other tensors for the while, not other values afterwards: a backward may still need them.
+    # Clones take the buffers' place for the while: a pending backward may need the ones that the pass has changed.
     for module, name, buffer in kept:
         module._buffers[name] = buffer.clone()
     try:

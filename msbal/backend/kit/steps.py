@@ -1,4 +1,4 @@
-"""Optimizer steps: mixed precision, accumulation, clipping, skipped steps, and the parameters of a strategy."""
+"""Optimizer steps: precision, accumulation, clipping, skipped steps, averaged weights, a strategy's parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from msbal.engine.processes import ranks
 
@@ -87,6 +88,18 @@ class Stepper:
             return True
         self._scale = now
         return now < before
+
+
+def make_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
+    """Return an exponential moving average of a model's weights and buffers, by the spec's ``schedule.ema``.
+
+    Args:
+        decay: the share of the average that a step keeps; None for no average.
+    """
+    if decay is None:
+        return None
+    ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
 
 
 def add_learned(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> dict[str, Any] | None:

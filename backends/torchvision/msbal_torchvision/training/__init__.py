@@ -1,5 +1,5 @@
-"""Training: a plain loop around torch's own optimizer, scaler, averaging and parallel wrapper."""
+"""Training: a plain loop around torch's own optimizers, gradient scaler, weight averaging and parallel wrapper."""
 
-from msbal_torchvision.training.loop import train
+from msbal_torchvision.training.loop import CHECKPOINTS, Trainer
 
-__all__ = ["train"]
+__all__ = ["CHECKPOINTS", "Trainer"]

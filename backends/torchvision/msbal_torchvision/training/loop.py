@@ -3,87 +3,86 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from msbal.backend import Job
 from msbal.backend.kit.balanced import Balanced
 from msbal.backend.kit.cadence import Cadence, Pace
-from msbal.backend.kit.nonfinite import UNEXPLAINED, OnNonFinite
+from msbal.backend.kit.nonfinite import Guard, OnNonFinite
+from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.seeding import seed_iteration
-from msbal.backend.kit.steps import Stepper, add_learned
+from msbal.backend.kit.steps import Stepper, add_learned, make_average
 from msbal.errors import SpecError
+from msbal.training.checkpoints import Checkpoints, resuming
 from msbal.training.distributed import rank, world_size
 from msbal.training.stream import Positions
-from msbal_torchvision import checkpoints
 from msbal_torchvision.pixels import Sample, Stream, keep, to_device
-from msbal_torchvision.training.guard import Guard
 from msbal_torchvision.training.optimization import make_optimizer, make_scheduler
 
-if TYPE_CHECKING:
-    from msbal_torchvision.detector import TorchvisionDetector
+CHECKPOINTS = Checkpoints("torchvision", ("model", "optimizer", "scheduler", "scaler", "balancers"))
+"""Beside these state dictionaries: ``iteration``, and ``average`` where weights are averaged."""
 
-DEFAULT_WORKERS = 4  # with a GPU; beside a model that trains on the CPU, other processes only take its cores
+DEFAULT_WORKERS = 4
+"""With a GPU. A model that trains on the CPU needs the cores itself."""
 
-LOOK_EVERY = (
-    100  # iterations, on a GPU, between looks at what the steps found; far less than the scale grows in
-)
+LOOK_EVERY = 100
+"""On a GPU, iterations between two checks for skipped steps; far fewer than a gradient scale grows in."""
 
 
 def _outlive_signals(worker: int) -> None:
-    """A scheduler's SIGTERM reaches all processes: those that load go on until the training has stopped."""
+    """A scheduler's SIGTERM reaches all processes: those that load data go on until the training has stopped."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
-    """One run's state: everything that a checkpoint holds, and the way of one iteration."""
+    """One run's state: everything that a checkpoint holds, and the steps of one iteration.
 
-    def __init__(self, detector: TorchvisionDetector, job: Job) -> None:
-        self.detector, self.job = detector, job
-        self.model, self.device = detector.model, detector.device
+    Args:
+        split: the model, on `device`, and its splitters.
+        total: iterations of the run.
+    """
+
+    def __init__(self, split: SplitModel, device: torch.device, job: Job, total: int) -> None:
+        self.split, self.model, self.device, self.job, self.total = split, split.model, device, job, total
         self.schedule, self.seed = job.spec.schedule, job.spec.seed
         if self.schedule.optimizer is None or self.schedule.batch_size is None:
             raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
         self.rank, self.processes = rank(), world_size()
         self.batch = self.schedule.batch_size
-        self.total = detector.iterations(job.train)
         self.iteration = 0
 
-        self.balancers = job.balancers.to(self.device)
+        self.balancers = job.balancers.to(device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         learned = list(self.balancers.parameters())
-        self.optimizer = make_optimizer(parameters, self.schedule.optimizer, self.device)
+        self.optimizer = make_optimizer(parameters, self.schedule.optimizer, device)
         add_learned(self.optimizer, learned)
-        self.scheduler = make_scheduler(self.optimizer, self.schedule, self.total)
+        self.scheduler = make_scheduler(self.optimizer, self.schedule, total)
         self.stepper = Stepper(
-            self.optimizer, self.schedule.amp, self.device, self.schedule.accumulate, self.schedule.clip_norm, learned
+            self.optimizer, self.schedule.amp, device, self.schedule.accumulate, self.schedule.clip_norm, learned
         )  # fmt: skip
-        self.average: AveragedModel | None = None
-        if self.schedule.ema is not None:
-            ema = get_ema_multi_avg_fn(self.schedule.ema)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True)
-        detector.average = None if self.average is None else self.average.module
-        self.guard = Guard(OnNonFinite(job.spec.balance.on_nonfinite, job.monitor.message), detector.groups)
+        self.average = make_average(self.model, self.schedule.ema)
+        self.guard = Guard(OnNonFinite(job.spec.balance.on_nonfinite, job.monitor.message), split.groups)
         self.forward: nn.Module = self.model
         if self.processes > 1:
             self.forward = DistributedDataParallel(
-                self.model, device_ids=[self.device] if self.device.type == "cuda" else None
+                self.model, device_ids=[device] if device.type == "cuda" else None
             )
-        # At last: nothing can fail any more, and the average was no balanced model's copy.
-        self.balanced = Balanced(self.model, detector.splitters, self.balancers)
+        # Last: nothing can fail any more, and the average is no copy of a balanced model.
+        self.balanced = Balanced(self.model, split.splitters, self.balancers)
 
     # -- checkpoints -----------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """A checkpoint's content."""
+        """Return a checkpoint's content."""
         state: dict[str, Any] = {
             "iteration": self.iteration,
             "model": self.model.state_dict(),
@@ -102,7 +101,7 @@ class Trainer:
         Raises:
             SpecError: where it belongs to another model or another balance section.
         """
-        try:
+        with resuming():
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
@@ -111,31 +110,61 @@ class Trainer:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.iteration = int(state["iteration"])
-        except Exception as error:
-            # A file that is whole may hold anything: torch's own loading then fails in any way.
-            raise SpecError(
-                "--resume",
-                f"the checkpoint does not fit the spec: {str(error)[:300]}",
-                "the spec that the run was started with",
-                "leave the spec as it was, or start anew with --force",
-            ) from error
 
     def save(self) -> None:
-        """Write a checkpoint, on the first rank; all ranks look first whether it would be a sound one."""
+        """Write a checkpoint on the first rank, after all ranks have checked that it would be sound."""
         self.look()
         if self.rank == 0:
-            checkpoints.save(self.job.run.checkpoints, self.state())
+            CHECKPOINTS.save(self.job.run.checkpoints, self.state())
 
     def resume(self) -> None:
-        """Go back to the job's checkpoint, and its records with it."""
+        """Go back to the job's checkpoint, and the records with it."""
         if self.job.checkpoint is not None:
-            self.restore(checkpoints.load_newest(self.job.checkpoint, self.job.monitor.message))
+            self.restore(CHECKPOINTS.load_newest(self.job.checkpoint, self.job.monitor.message))
         self.job.recorder.rewind(self.iteration)
 
     # -- iterations ------------------------------------------------------------------------------
 
+    def train(self, evaluate: Callable[[int], object]) -> None:
+        """Train to the end, or until asked to stop; see `msbal.backend.Detector.train`.
+
+        Args:
+            evaluate: called with the iteration where an evaluation is due.
+        """
+        try:
+            self._train(evaluate)
+        finally:
+            self.balanced.remove()
+
+    def _train(self, evaluate: Callable[[int], object]) -> None:
+        self.resume()
+        self.job.monitor.started(self.iteration, self.total, self.split.groups)
+        pace = Pace(self.job.monitor, self.batch * self.processes, self.total, self.device)
+
+        def evaluated(iteration: int) -> None:
+            evaluate(iteration)
+            pace.restart()
+
+        def saved(iteration: int) -> None:
+            self.save()
+            pace.restart()
+
+        every = self.schedule.checkpoint_every
+        cadence = Cadence(self.job, self.total, self.iteration, every, evaluated, saved)
+        self.model.train()
+        batches = iter(self.loader())
+        try:
+            for samples in batches:
+                self.run_iteration(samples, cadence.whole(self.iteration + 1))
+                pace.tick(self.iteration, self.optimizer.param_groups[0]["lr"])
+                if cadence.after(self.iteration):
+                    return
+        finally:
+            # An error's traceback holds the workers, and torch would end them by SIGTERM, which they ignore.
+            getattr(batches, "_shutdown_workers", lambda: None)()
+
     def loader(self) -> DataLoader[Sample]:
-        """The batches from here to the end."""
+        """Return the batches from here to the end."""
         workers = self.schedule.workers
         if workers is None:
             workers = DEFAULT_WORKERS if self.device.type == "cuda" else 0
@@ -147,12 +176,12 @@ class Trainer:
             worker_init_fn=_outlive_signals,
             collate_fn=keep,
             pin_memory=self.device.type == "cuda",
-            # Its draws decide nothing; without one of its own it would draw from the global generator.
+            # Its draws decide nothing, but without a generator of its own it would draw from the global one.
             generator=torch.Generator(),
         )
 
     def run_iteration(self, samples: list[Sample], whole: bool) -> None:
-        """Forward and backward; the model balances its losses itself.
+        """Run forward and backward; the model balances its losses itself.
 
         Args:
             whole: whether the optimizer steps afterwards, with what has accumulated.
@@ -165,9 +194,7 @@ class Trainer:
                 losses: dict[str, Tensor] = self.forward(images, targets)
             self.balanced.require_calls()
             total = reduce(torch.add, losses.values())
-            total = self.guard.protect(
-                self.iteration, total, self.balanced.losses, self.detector.rest(losses)
-            )
+            total = self.guard.protect(self.iteration, total, self.balanced.losses, self.split.rest(losses))
             self.stepper.backward(total)
         if whole:
             self.stepper.step()
@@ -175,7 +202,7 @@ class Trainer:
                 self.average.update_parameters(self.model)
         self.scheduler.step()
         self.guard.poll()
-        # On the CPU nothing has to be waited for.
+        # On the CPU there is nothing to wait for.
         if self.device.type == "cpu" or self.iteration % LOOK_EVERY == 0:
             self.look()
 
@@ -185,45 +212,5 @@ class Trainer:
         return nullcontext()
 
     def look(self) -> None:
-        """Find out, waiting for the device, whether a step was left out, and deal with it; see `Guard.look`."""
-        unexplained = "" if self.stepper.scales else UNEXPLAINED
-        self.guard.look(self.iteration, self.stepper.left_out_a_step(), unexplained)
-
-
-def train(detector: TorchvisionDetector, job: Job) -> None:
-    """Train to the end, or until asked to stop; see `msbal.backend.Detector.train`."""
-    trainer = Trainer(detector, job)
-    try:
-        _run(trainer)
-    finally:
-        trainer.balanced.remove()
-
-
-def _run(trainer: Trainer) -> None:
-    detector, job, total = trainer.detector, trainer.job, trainer.total
-    trainer.resume()
-    job.monitor.started(trainer.iteration, total, detector.groups)
-    pace = Pace(job.monitor, trainer.batch * trainer.processes, total, trainer.device)
-
-    def evaluate(iteration: int) -> None:
-        if job.evaluate is not None:
-            job.evaluate(detector, iteration)
-        pace.restart()
-
-    def save(iteration: int) -> None:
-        trainer.save()
-        pace.restart()
-
-    every = job.spec.schedule.checkpoint_every
-    cadence = Cadence(job, total, trainer.iteration, every, evaluate, save)
-    trainer.model.train()
-    batches = iter(trainer.loader())
-    try:
-        for samples in batches:
-            trainer.run_iteration(samples, cadence.whole(trainer.iteration + 1))
-            pace.tick(trainer.iteration, trainer.optimizer.param_groups[0]["lr"])
-            if cadence.after(trainer.iteration):
-                return
-    finally:
-        # Held by an error's traceback, torch would end its processes by SIGTERM, which these outlive.
-        getattr(batches, "_shutdown_workers", lambda: None)()
+        """Find out, waiting for the device, whether a step was skipped, and apply the policy; see `Guard.look`."""
+        self.guard.look(self.iteration, self.stepper.left_out_a_step(), explained=self.stepper.scales)

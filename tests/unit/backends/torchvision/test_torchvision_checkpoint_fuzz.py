@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from tiny_torchvision import make_data, run_in
 
 from msbal.errors import SpecError
+from msbal.training import checkpoints
 from msbal.training.tensors import read_tensors
-from msbal_torchvision import checkpoints
+from msbal_torchvision.training import CHECKPOINTS
 from msbal_torchvision.training.loop import Trainer
 
 
@@ -54,7 +55,7 @@ def test_damaged_checkpoints(changed: list[tuple[int, int]], length: int | None,
         path = checkpoints.path_of(Path(folder), 7)
         path.write_bytes(bytes(content[:length]) + more)
         try:
-            checkpoints.load(path)
+            CHECKPOINTS.load(path)
         except SpecError as error:
             assert "\n" not in str(error) and len(str(error)) < 2000
 
@@ -75,7 +76,7 @@ def test_an_archive_that_grows_is_refused_unread(tmp_path: Path, kind: str) -> N
                 other.filename = f"archive/data/{number}"
                 archive.filelist.append(other)
     with pytest.raises(SpecError, match="grows when it is read"):
-        checkpoints.load(path)
+        CHECKPOINTS.load(path)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
@@ -95,7 +96,7 @@ def test_a_pickle_that_runs_code_runs_none(tmp_path: Path, protocol: int, inside
         with zipfile.ZipFile(io.BytesIO(WHOLE)) as whole, zipfile.ZipFile(path, "w") as archive:
             for name in whole.namelist():
                 archive.writestr(name, code if name.endswith("data.pkl") else whole.read(name))
-    for read in (checkpoints.load, read_tensors):
+    for read in (CHECKPOINTS.load, read_tensors):
         with pytest.raises(SpecError, match=r"never run|cannot be read"):
             read(path)
     assert not trap.exists()
@@ -115,7 +116,7 @@ values = st.recursive(
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     folder = tmp_path_factory.mktemp("trainer")
     run = run_in(folder, make_data(folder / "images"), model={"fpn_channels": 8})
-    return Trainer(run.detector, run.job)
+    return Trainer(run.detector, run.detector.device, run.job, total=6)
 
 
 @settings(

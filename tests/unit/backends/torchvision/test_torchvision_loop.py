@@ -16,8 +16,8 @@ from tiny_torchvision import make_data, run_in
 
 from msbal.backend.kit.seeding import mix
 from msbal.errors import RunError, SpecError
+from msbal.training import checkpoints
 from msbal.training.stream import Positions
-from msbal_torchvision import checkpoints
 from msbal_torchvision.models import build_model
 from msbal_torchvision.pixels import Stream, to_device
 from msbal_torchvision.training.optimization import LearningRate
