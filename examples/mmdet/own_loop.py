@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 
 from msbal_mmdet import balance
-from msbal_mmdet.zoo import zoo
+from msbal_mmdet.config.reading import zoo
 
 SIDE = 256
 

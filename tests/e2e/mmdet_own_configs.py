@@ -147,10 +147,10 @@ def _stopping(train: Any, at: int) -> Any:
 
 def weights(run: RunDirectory | Path, iteration: int) -> dict[str, Any]:
     """Those of a checkpoint of a run."""
-    from msbal_mmdet import checkpoints
+    from msbal_mmdet.training import checkpoints
 
     folder = run if isinstance(run, Path) else run.path
-    state: dict[str, Any] = checkpoints.read(checkpoints.path_of(folder / "checkpoints", iteration))[
+    state: dict[str, Any] = checkpoints.load(checkpoints.path_of(folder / "checkpoints", iteration))[
         "state_dict"
     ]
     return state

@@ -59,15 +59,15 @@ def break_rank_one() -> None:
 def main(fault: str, arguments: list[str]) -> int:
     """Run the command line."""
     from msbal.cli.app import run
-    from msbal_mmdet import training
+    from msbal_mmdet.detector import MMDetDetector
 
-    train = training.train
+    train = MMDetDetector.train
 
     def kept(detector: Any, job: Any) -> None:
         train(detector, job)
         keep(detector.model, job.balancers)
 
-    training.train = kept
+    MMDetDetector.train = kept  # type: ignore[method-assign]
     if fault == "nan":
         break_rank_one()
     return run(arguments)

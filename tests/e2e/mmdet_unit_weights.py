@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from mmdet.testing import _utils
 
-    from msbal_mmdet.zoo import zoo
+    from msbal_mmdet.config.reading import zoo
 
     try:
         _utils._get_config_directory()

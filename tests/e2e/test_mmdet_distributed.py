@@ -90,7 +90,7 @@ def test_a_run_resumes_in_the_middle_of_an_interval_on_both(tmp_path: Path, whol
 def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path: Path) -> None:
     code, output = two(tmp_path, "nan")
     assert code == 1, output
-    assert "iteration 5" in output and "nan in cls of P5 (rank 1)" in output, output
+    assert "iteration 5, rank 1: the loss P5/cls is nan" in output, output
     assert "Traceback" not in output
 
 

@@ -20,7 +20,7 @@ from msbal.errors import SpecError
 from msbal.records import read_intervals
 from msbal.spec import load_spec
 from msbal.training import prepare
-from msbal_mmdet.overrides import apply_data
+from msbal_mmdet.config.datasets import apply_data
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -371,11 +371,11 @@ def test_the_learning_rate_of_the_config_is_scaled_where_it_says_so(tmp_path: Pa
     text = f"{RETINANET}\nauto_scale_lr = dict(enable=True, base_batch_size=2)\n"
     rates = {}
     for run, schedule in (("own", {}), ("spec", {"optimizer": {"lr": 0.002}})):
-        from msbal_mmdet import checkpoints
+        from msbal_mmdet.training import checkpoints
 
         path = write(tmp_path, text, schedule=schedule)
         train(path, run)
-        state = checkpoints.read(checkpoints.path_of(tmp_path / run / "checkpoints", 6))
+        state = checkpoints.load(checkpoints.path_of(tmp_path / run / "checkpoints", 6))
         rates[run] = state["optimizer"]["param_groups"][0]["lr"]
     assert rates == {"own": pytest.approx(0.001), "spec": pytest.approx(0.002)}
 

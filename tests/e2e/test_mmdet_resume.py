@@ -30,9 +30,9 @@ from mmdet_specs import write_spec
 from msbal_process import finish
 from states import assert_same_state
 
-from msbal_mmdet import checkpoints
+from msbal_mmdet.training import checkpoints
 
-msbal_process.PRELOAD += ["msbal_mmdet.training", "mmdet.models", "mmdet.datasets"]
+msbal_process.PRELOAD += ["msbal_mmdet.detector", "mmdet.models", "mmdet.datasets"]
 ROUNDS = int(os.environ.get("MSBAL_KILLS", "1"))
 LAST = 24
 
@@ -64,7 +64,7 @@ def unbroken(folder: Path) -> Path:
 
 def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
-    mine, other = (checkpoints.read(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
+    mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     for part in ("state_dict", "ema_state_dict", "msbal"):
         assert_same_state(mine[part], other[part])
 

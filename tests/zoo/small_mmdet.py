@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from msbal_mmdet.nodes import loads_masks, walk
+from msbal_mmdet.config.nodes import loads_masks, walk
+from msbal_mmdet.config.reading import zoo
 from msbal_mmdet.quiet import quiet
-from msbal_mmdet.zoo import zoo
 from zoo import language_mmdet as language
 from zoo.batches_mmdet import SIDE, batch, batch_for, class_count, default_boxes, sides_for
 

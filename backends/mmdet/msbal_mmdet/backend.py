@@ -1,4 +1,4 @@
-"""The entry point of the group ``msbal.backends``. Importing it imports neither torch nor mmdet."""
+"""The entry point of the group ``msbal.backends``; importing it imports neither torch nor mmdet."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MMDetBackend:
     model_spec: ClassVar[type[MMDetModel]] = MMDetModel
 
     def diagnose(self) -> Diagnosis:
-        """Look at mmengine, mmcv with its operators, and mmdet."""
+        """Check mmengine, mmcv with its operators, and mmdet."""
         from msbal_mmdet.diagnosis import diagnose
 
         return diagnose()
@@ -43,10 +43,10 @@ class MMDetBackend:
 
         from msbal.backend.kit.seeding import seed_everything
         from msbal.training.distributed import resolve_device, world_size
-        from msbal_mmdet.config import read_config
+        from msbal_mmdet.config.masks import check_needs
+        from msbal_mmdet.config.overrides import apply_model
+        from msbal_mmdet.config.reading import read_config
         from msbal_mmdet.detector import MMDetDetector
-        from msbal_mmdet.masks import check_needs
-        from msbal_mmdet.overrides import apply_model
         from msbal_mmdet.quiet import quiet
 
         assert isinstance(spec.model, MMDetModel)
@@ -74,7 +74,7 @@ class MMDetBackend:
         return MMDetDetector(model, config, spec, device)
 
     def starter(self, data: DetectionData) -> str:
-        """What `msbal init` proposes."""
+        """Return what `msbal init` proposes."""
         from msbal_mmdet.starter import starter
 
         return starter(data)

@@ -1,8 +1,9 @@
-"""The detector of `msbal.backend`, around a model of mmdet."""
+"""The detector of `msbal.backend`, around an mmdet model."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,29 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from msbal.backend import Job
+from msbal.backend.kit.data_set import predict_each
 from msbal.data import DetectionData, ImageRecord
+from msbal.errors import SpecError
 from msbal.spec import RunSpec
-from msbal_mmdet import checkpoints, pipeline
-from msbal_mmdet.images import naming_images
-from msbal_mmdet.loader import run_length
-from msbal_mmdet.masks import Outlines, read_outlines
-from msbal_mmdet.notes import plan_notes
+from msbal.training.distributed import rank
+from msbal_mmdet.config import pipeline
+from msbal_mmdet.config.datasets import apply_data
+from msbal_mmdet.config.length import run_length
+from msbal_mmdet.config.masks import Outlines, read_outlines
+from msbal_mmdet.config.notes import plan_notes
+from msbal_mmdet.config.overrides import apply_run
+from msbal_mmdet.config.schedule import apply_schedule
 from msbal_mmdet.splitters.model_losses import Batch, ModelLosses
+from msbal_mmdet.training import checkpoints, runner
+
+CONFIG_FILE = "config.py"
+"""The whole config in the run's folder, as mmdet's own tools/train.py takes it."""
 
 
 class MMDetDetector(ModelLosses):
@@ -37,13 +48,9 @@ class MMDetDetector(ModelLosses):
         self.config, self.spec, self.device = config, spec, device
         self._outlines: Outlines | None = None
 
-    def config_copy(self) -> Config:
-        """The config, for the spec to be applied to."""
-        return copy.deepcopy(self.config)
-
     def batch(self, data: DetectionData, indices: Sequence[int]) -> Batch:
-        """As a data loader gives it; images as the config resizes them for evaluation."""
-        outlines = self.outlines(data)
+        """Return a batch as a data loader gives it, its images resized as for evaluation."""
+        outlines = self._read_outlines(data)
         transform = pipeline.measuring(self.config, masks=outlines is not None)
         return pipeline.collate([transform(pipeline.info(data.images[i], outlines)) for i in indices])
 
@@ -57,65 +64,90 @@ class MMDetDetector(ModelLosses):
         Raises:
             DataError: naming the object.
         """
-        outlines = self.outlines(train)
+        outlines = self._read_outlines(train)
         if outlines is not None:
             outlines.check(train.images)
 
-    def outlines(self, train: DetectionData) -> Outlines | None:
-        """What a mask head learns from, read once; None for a config without."""
+    def _read_outlines(self, train: DetectionData) -> Outlines | None:
+        """Return what a mask head learns from, read once; None for a config without."""
         if self._outlines is None:
             self._outlines = read_outlines(self.config, self.spec, train.category_ids)
         return self._outlines
 
-    def drop_outlines(self) -> None:
-        """Forget them: those of a large data set take gigabytes, in every process."""
-        self._outlines = None
-
     def remarks(self, train: DetectionData) -> list[str]:
-        """Images that the config leaves out, and what of it a run does not follow.
+        """Name images that the config leaves out, and what in it a run does not follow.
 
         Raises:
             DataError: where no image is left, or an object lacks the mask that is learned.
         """
         self.check_data(train)
-        return plan_notes(self.config_copy(), self.spec, train)
+        return plan_notes(copy.deepcopy(self.config), self.spec, train)
 
     def iterations(self, train: DetectionData) -> int:
-        """Length of the run, by the spec, else by the config."""
-        return run_length(self.config_copy(), self.spec, train)
+        """Return the length of the run, by the spec, else by the config."""
+        return run_length(copy.deepcopy(self.config), self.spec, train)
 
     def train(self, job: Job) -> None:
-        """Train; see `msbal_mmdet.training`."""
-        from msbal_mmdet.training import train
-
-        train(self, job)
-
-    def adopt(self, runner: Any) -> None:
-        """Take over the model that mmengine trained, its averaged weights where it has any."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for hook in runner.hooks:
-            if type(hook).__name__ == "EMAHook":
+        """Train; the model is then the one that mmengine trained, with its averaged weights where it has any."""
+        trained = runner.train(self, self._run_config(job), job)
+        model = trained.model.module if is_model_wrapper(trained.model) else trained.model
+        for hook in trained.hooks:
+            if isinstance(hook, EMAHook):
                 hook._swap_ema_parameters()
         self.model = model
 
+    def _run_config(self, job: Job) -> Config:
+        """Return the config with the spec applied to it; the first rank writes it and its data to the run's folder."""
+        config: Config = copy.deepcopy(self.config)
+        first = rank() == 0
+        outlines = self._read_outlines(job.train) if first else None
+        apply_schedule(config, job.spec)
+        apply_data(
+            config, job.spec, job.train, job.val, job.run.path / "data", write=first, outlines=outlines
+        )
+        self._outlines = (
+            None  # of a large data set they take gigabytes, in every process; the run's file has them
+        )
+        apply_run(config, job.spec, job.run.path / "mmengine")
+        if first:
+            config.dump(str(job.run.path / CONFIG_FILE))
+        return config
+
     def load(self, checkpoint: Path) -> None:
-        """Load a checkpoint's weights, the averaged ones where it has any."""
-        checkpoints.load_weights(self.model, checkpoint)
+        """Load a checkpoint's weights, the averaged ones where it has any.
+
+        Raises:
+            SpecError: where they do not fit the model.
+            RunError: where no checkpoint can be read.
+        """
+        state = checkpoints.load_newest(checkpoint, lambda text: warnings.warn(text, stacklevel=3))
+        try:
+            self.model.load_state_dict(state["state_dict"])
+        except RuntimeError as error:
+            text = " ".join(str(error).split())[:300]
+            raise SpecError(
+                str(checkpoint), f"does not fit the model: {text}", "a checkpoint of this spec"
+            ) from error
 
     @torch.inference_mode()
     def predict(self, data: DetectionData) -> list[dict[str, Any]]:
-        """Detections in COCO results format, the images in order."""
-        transform = pipeline.predicting(self.config)
-        size = self.spec.schedule.batch_size or 1
-        was_training = self.model.training
-        self.model.eval()
-        found: list[dict[str, Any]] = []
-        try:
-            for start in range(0, len(data), size):
-                records = data.images[start : start + size]
-                with naming_images():
-                    batch = pipeline.collate([transform(pipeline.info(record)) for record in records])
-                found += pipeline.coco_results(data, self.model.test_step(batch))
-        finally:
-            self.model.train(was_training)
-        return found
+        """Return detections in COCO results format, the images in order."""
+        transform, model = pipeline.predicting(self.config), self.model
+
+        def detect(record: ImageRecord) -> tuple[Tensor, Tensor, Tensor]:
+            with pipeline.naming_images():
+                batch = pipeline.collate([transform(pipeline.info(record))])
+            found = model.test_step(batch)[0].pred_instances
+            return _boxes(found), found.labels, found.scores
+
+        return predict_each(model, data, detect)
+
+
+def _boxes(found: Any) -> Tensor:
+    """Return ``[N, 4]``; those around the masks for a model that predicts masks alone (SOLO), whose boxes are 0."""
+    boxes: Tensor = found.bboxes
+    if "masks" in found and len(boxes) and not boxes.any():
+        from mmdet.structures.mask import mask2bbox
+
+        boxes = mask2bbox(found.masks)
+    return boxes

@@ -1,4 +1,4 @@
-"""What is installed, what does not fit, and the command that mends it."""
+"""What is installed, what does not fit, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from importlib import metadata, util
 
 from msbal.backend import Diagnosis
+from msbal_mmdet.quiet import quiet
 
 INSTALL = "msbal backends install mmdet"
 # The maintained line first, then the original distributions of the same packages.
@@ -22,7 +23,7 @@ RANGES = {"mmengine": ((0, 7, 1), (1, 0, 0)), "mmcv": ((2, 0, 0), (3, 0, 0)), "m
 
 
 def diagnose() -> Diagnosis:
-    """Every check, in the order in which one failure would hide the next."""
+    """Run every check, in the order in which one failure would hide the next."""
     versions: dict[str, str] = {}
     problems: list[str] = []
     remedies: list[str] = []
@@ -73,7 +74,7 @@ def _try_imports(problems: list[str], remedies: list[str]) -> None:
         ("mmdet.models", INSTALL),
     ):
         try:
-            with _quiet_stderr():
+            with quiet(errors=True):  # of packages that mmdet can do without, too
                 importlib.import_module(module)
         except Exception as error:
             problem, remedy = explain(module, error)
@@ -83,7 +84,7 @@ def _try_imports(problems: list[str], remedies: list[str]) -> None:
 
 
 def explain(module: str, error: Exception) -> tuple[str, str]:
-    """What an import error of the stack means, and the command that mends it (or nothing special)."""
+    """Return what an import error means, and the command that fixes it; an empty one where none is known."""
     text = " ".join(str(error).split())[:200]
     name = getattr(error, "name", None)
     if name == "mmcv._ext":
@@ -122,7 +123,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The release numbers of a version; what follows them (rc1, +cu130) is left out."""
+    """Return the release numbers of a version, without what follows them (rc1, +cu130)."""
     release = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in release[0].split(".")) if release else ()
 
@@ -144,21 +145,3 @@ def _pip() -> str:
         if sys.prefix != sys.base_prefix or "CONDA_PREFIX" in os.environ
         else f"{sys.executable} -m pip"
     )
-
-
-class _quiet_stderr:
-    """mmdet's imports warn about packages that it can do without."""
-
-    def __enter__(self) -> None:
-        import contextlib
-        import io
-        import warnings
-
-        self._stack = contextlib.ExitStack()
-        self._stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        self._stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        self._stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()

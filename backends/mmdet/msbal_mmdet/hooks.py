@@ -8,8 +8,7 @@ mmengine imports what is named by its whole path. The class's name is enough whe
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -17,25 +16,27 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
+from pydantic import ValidationError
 
-from msbal.backend.kit.balanced import Balanced, balanced_of
+from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
+from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.script_records import ScriptRecords, interval_scalars
 from msbal.engine import BalancerSet
 from msbal.engine.record import IntervalRecord
-from msbal.errors import RunError, SpecError
-from msbal_mmdet.learned import join_optimizer
-from msbal_mmdet.names import kind
-from msbal_mmdet.settings import make_balancers, read_settings
-from msbal_mmdet.skip import SkipNonFinite
+from msbal.errors import SpecError, suggest
+from msbal.spec import BalanceSpec, balance_models
+from msbal.spec.explain import explain
+from msbal_mmdet.config.nodes import kind
 from msbal_mmdet.splitters.find import Found, find
-from msbal_mmdet.train_step import CountedStep, remove_counted_step
+from msbal_mmdet.training.nonfinite import NonFiniteWatch
+from msbal_mmdet.training.steps import CountedStep, join_optimizer
 
 KEY = "msbal"
-"""Of a checkpoint: the balancers' state."""
+"""The balancers' state in a checkpoint."""
 
 
 class Records(Protocol):
-    """What the hook tells of the run; `ScriptRecords` for one."""
+    """What the hook tells about the run; `ScriptRecords` for one."""
 
     def begin(self, iteration: int) -> None: ...
 
@@ -60,12 +61,11 @@ class MultiScaleBalanceHook(Hook):
             hyperparameters, as in a spec's ``balance:`` section.
 
     Attributes:
-        balancers: of the run; None where it is not balanced.
+        balancers: the run's; None where it is not balanced.
         balanced: the model's handle, while it trains.
 
     Raises:
-        SpecError: at construction where a setting is wrong, at the run's start where the model cannot
-            be balanced.
+        SpecError: at construction where a setting is wrong, at the run's start where the model cannot be balanced.
     """
 
     # After ParamSchedulerHook and EMAHook, before CheckpointHook, which is VERY_LOW.
@@ -74,37 +74,34 @@ class MultiScaleBalanceHook(Hook):
     def __init__(
         self, strategy: str = "rlo", *, unbalanced: bool = False, records: bool = True, **settings: Any
     ) -> None:
-        self._begin(read_settings(strategy, settings, type(self).__name__))
-        self.unbalanced, self.records = unbalanced, records
+        self._begin(_balance_section(strategy, settings, type(self).__name__), unbalanced, records)
 
-    def _begin(self, spec: Any) -> None:
-        self.spec = spec
-        self.unbalanced, self.records = False, True
+    def _begin(self, spec: BalanceSpec, unbalanced: bool = False, records: bool = True) -> None:
+        self.spec, self.unbalanced, self.records = spec, unbalanced, records
         self.found: Found | None = None
         self.balancers: BalancerSet | None = None
         self.balanced: Balanced | None = None
-        self._of: Any = None  # the runner whose they are
+        self._runner: Any = None  # that the balancers belong to
         self._records: Records | None = None
         self._loaded: dict[str, Any] | None = None
         self._begun = self._called = False
-        self._step: CountedStep | None = None
-        self._skip: SkipNonFinite | None = None
+        self._watch: NonFiniteWatch | None = None
 
     # -- mmengine's calls --------------------------------------------------------------------------
 
     def before_run(self, runner: Any) -> None:
-        """Find the heads of the model; called before weights or a checkpoint are loaded, of val and test too."""
+        """Find the heads of the model; called before weights or a checkpoint are loaded, in val and test too."""
         # Not built: nothing is trained, or not yet.
-        if any(isinstance(part, Mapping | None) for part in (runner._train_loop, runner.optim_wrapper)):
+        if any(isinstance(built, Mapping | None) for built in (runner._train_loop, runner.optim_wrapper)):
             return
         if sum(isinstance(hook, MultiScaleBalanceHook) for hook in runner.hooks) > 1:
             raise SpecError(
                 "custom_hooks", f"{MultiScaleBalanceHook.__name__} twice", "one", "remove one of them"
             )
         self.clear(runner)
-        if self._of is runner:  # trains again, or validates after it has trained
+        if self._runner is runner:  # trains again, or validates after it has trained
             return
-        self._of, self.balancers = runner, None
+        self._runner, self.balancers = runner, None
         model = _unwrapped(runner.model)
         if balanced_of(model) is not None:
             raise SpecError(
@@ -123,24 +120,29 @@ class MultiScaleBalanceHook(Hook):
         learned = list(self.balancers.parameters())
         if learned:
             join_optimizer(runner, learned)
-        self._describe(runner)
+        for group in self.found.groups:
+            runner.logger.info(
+                f"msbal: balances {group.name} ({group.head}): levels {', '.join(group.levels)}, "
+                f"terms {', '.join(group.terms)}; {self.spec.strategy}, interval {self.spec.interval}"
+            )
+        for note in self.found.notes:
+            runner.logger.info(f"msbal: left as it is: {note}")
 
     def before_train(self, runner: Any) -> None:
-        """The checkpoint is loaded: from now on the training steps are balanced."""
+        """Balance the training steps from now on: the checkpoint is loaded."""
         if self.balancers is None or self.found is None:
             return
         model = _unwrapped(runner.model)
         self.balanced = Balanced(model, self.found.splitters, self.balancers, self.found.notes)
         vars(self.balanced)["by_hook"] = True
         self._load()
-        self._step = CountedStep(runner.model, self.balanced)
+        CountedStep(runner.model, self.balanced)
         self._records = self.make_records(runner)
         self._begun = self._called = False
-        if self.spec.on_nonfinite == "skip":
-            self._skip = SkipNonFinite(runner.optim_wrapper)
+        self._watch = NonFiniteWatch(runner.optim_wrapper, self.balanced, self.make_on_nonfinite(runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """The records begin where the run does."""
+        """Begin the records where the run begins."""
         if self._records is not None and not self._begun:
             self._begun = True
             self._records.begin(runner.iter)
@@ -148,13 +150,13 @@ class MultiScaleBalanceHook(Hook):
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Take what has arrived; on the device nothing is waited for."""
-        if self.balanced is None or self.balancers is None or self._records is None:
+        """Write the records that have arrived, and deal with losses that are not finite."""
+        if self.balanced is None or self._watch is None or self._records is None:
             return
         if not self._called:
             self._called = True
             self.balanced.require_calls()
-        self._check_finite(runner)
+        self._watch.after_iteration(runner.iter + 1, outputs)
         self._records.step(runner.iter + 1)
         for hook in _saving_hooks(runner):
             due = hook.every_n_train_iters(runner, hook.interval) or self.is_last_train_iter(runner)
@@ -162,45 +164,55 @@ class MultiScaleBalanceHook(Hook):
                 self.balanced.synchronize()
 
     def after_train_epoch(self, runner: Any) -> None:
-        """A checkpoint may follow."""
+        """Gather the ranks' state: a checkpoint may follow."""
         if self.balanced is not None and any(hook.by_epoch for hook in _saving_hooks(runner)):
             self.balanced.synchronize()
 
     def after_val_epoch(self, runner: Any, metrics: Any = None) -> None:
-        """A checkpoint follows where it was the best."""
+        """Gather the ranks' state: a checkpoint follows where the metric was the best so far."""
         if self.balanced is not None and any(_saving_hooks(runner)):
             self.balanced.synchronize()
 
     def after_train(self, runner: Any) -> None:
-        """The last records, and the model as it was."""
+        """Write the last records, and restore the model."""
         if self._records is not None and self._begun:
             self._records.flush()
         self.clear(runner)
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Put the balancers' state into a checkpoint, all records of it written."""
+        """Put the balancers' state into a checkpoint, all its records written."""
         if self.balancers is not None:
             if self._records is not None and self._begun:
                 self._records.flush()
             state = (self.balanced or self.balancers).state_dict()
-            checkpoint[KEY] = {key: _on_host(value) for key, value in state.items()}
+            checkpoint[KEY] = {
+                key: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+                for key, value in state.items()
+            }
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Take it back on resume; weights loaded to fine-tune from (`load_from`) begin a new run."""
-        if self.balancers is None or not runner._resume or KEY not in checkpoint:
-            return
-        self._loaded = checkpoint[KEY]
+        """Take the state on resume; weights loaded to fine-tune from (`load_from`) begin a new run."""
+        if self.balancers is not None and runner._resume:
+            self._loaded = checkpoint.get(KEY)
 
-    # -- what msbal's own runner does in another way -------------------------------------------------
+    # -- what `msbal train` does in another way ------------------------------------------------------
 
     def make_balancers(self, found: Found, runner: Any) -> BalancerSet:
-        """The balancers; their draws follow the runner's seed where the settings name none."""
+        """Make the balancers; their draws follow the runner's seed where the settings name none.
+
+        Raises:
+            SpecError: where the number of levels does not fit the strategy.
+        """
         # Under diff_rank_seed mmengine adds the rank; all ranks have to draw the same.
         apart = get_rank() if runner._randomness_cfg.get("diff_rank_seed") else 0
-        return make_balancers(self.spec, found.groups, int(runner.seed or 0) - apart)
+        try:
+            return self.spec.make_balancers(group_names(found.groups), int(runner.seed or 0) - apart)
+        except ValueError as error:
+            levels = "; ".join(f"{g.name}: {', '.join(g.levels)}" for g in found.groups)
+            raise SpecError("balance", f"{error} The model has {levels}") from error
 
     def make_records(self, runner: Any) -> Records:
-        """The writer of the records, on the first rank."""
+        """Make the writer of the records, which writes on the first rank."""
         assert self.balancers is not None
         folder = runner.work_dir if self.records and get_rank() == 0 else None
         return ScriptRecords(
@@ -211,10 +223,18 @@ class MultiScaleBalanceHook(Hook):
             losses=True,
         )
 
+    def make_on_nonfinite(self, runner: Any) -> OnNonFinite:
+        """Make what stops the run at a loss that is not finite, or says which step is left out."""
+        return OnNonFinite(
+            self.spec.on_nonfinite,
+            lambda text: runner.logger.warning(f"msbal: {text}"),
+            "lower the learning rate, or set on_nonfinite to skip. No step was taken with it",
+        )
+
     # -- the rest ------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        """Go on from the checkpoint that was resumed from."""
+        """Continue from the checkpoint that was resumed from."""
         state, self._loaded = self._loaded, None
         if state is None or self.balanced is None:
             return
@@ -229,19 +249,19 @@ class MultiScaleBalanceHook(Hook):
             ) from error
 
     def clear(self, runner: Any) -> None:
-        """Leave the model as it was; also where a run before was interrupted."""
+        """Restore the model, also where a run before was interrupted."""
         model = _unwrapped(runner.model)
-        for module in {id(m): m for m in (runner.model, model)}.values():
-            remove_counted_step(module)
+        for module in (runner.model, model):
+            CountedStep.remove_from(module)
         balanced = balanced_of(model)
         if balanced is not None and getattr(balanced, "by_hook", False):
             balanced.remove()
-        if self._skip is not None:
-            self._skip.remove()
-        self.balanced = self._step = self._skip = self._records = None
+        if self._watch is not None:
+            self._watch.remove()
+        self.balanced = self._records = self._watch = None
 
     def _publish(self, runner: Any, record: IntervalRecord) -> None:
-        """A record for mmengine's logger and visualizer backends (TensorBoard, files ...)."""
+        """Give a record to mmengine's logger and visualizer backends (TensorBoard, files ...)."""
         assert self.found is not None
         scalars = interval_scalars(record, self.found.groups)
         for name, value in scalars.items():
@@ -253,61 +273,41 @@ class MultiScaleBalanceHook(Hook):
                 f"msbal: interval {record.interval} of {record.group}: {record.action}, weights {weights}"
             )
 
-    def _describe(self, runner: Any) -> None:
-        assert self.found is not None
-        for group in self.found.groups:
-            runner.logger.info(
-                f"msbal: balances {group.name} ({group.head}): levels {', '.join(group.levels)}, "
-                f"terms {', '.join(group.terms)}; {self.spec.strategy}, interval {self.spec.interval}"
-            )
-        for note in self.found.notes:
-            runner.logger.info(f"msbal: left as it is: {note}")
-
-    def _check_finite(self, runner: Any) -> None:
-        """Stop at a loss that is NaN or infinite, naming level and term.
-
-        The number that is looked at is the one that mmengine has fetched already for its own log.
-        """
-        if self.spec.on_nonfinite != "stop" or self.balanced is None:
-            return
-        history = runner.message_hub.log_scalars.get("train/loss")
-        if history is None or math.isfinite(history.current()):
-            return
-        named = [
-            f"{found.value} in {found.term} of {found.level} (rank {found.rank})"
-            for found in self.balanced.nonfinite()
-        ]
-        raise RunError(
-            f"iteration {runner.iter + 1}",
-            f"the loss is {history.current()}: {'; '.join(named) or 'in a loss that is not balanced'}",
-            fix="lower the learning rate, or set on_nonfinite to skip",
-        )
-
 
 def _unwrapped(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 
-def _on_host(value: Any) -> Any:
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
-
-
 def _saving_hooks(runner: Any) -> Iterator[CheckpointHook]:
-    """Of a run on several ranks, whose part of an unfinished interval has to be gathered on all of them before
-    the first one saves; mmengine tells the others nothing of that."""
+    """Yield those that save, in a run on several ranks.
+
+    What each rank has of an unfinished interval has to be gathered on all of them before the first one saves;
+    mmengine tells the others nothing of that.
+    """
     if get_world_size() > 1:
         yield from (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
 
-def hook_config(spec: Any, unbalanced: bool = False) -> dict[str, Any]:
-    """The ``custom_hooks`` entry for a ``balance:`` section."""
-    values: Mapping[str, Any] = spec.model_dump(mode="json", exclude_none=True)
-    return {"type": "MultiScaleBalanceHook", **({"unbalanced": True} if unbalanced else {}), **values}
+def _balance_section(strategy: str, settings: Mapping[str, Any], where: str) -> BalanceSpec:
+    """Check the hook's arguments like a spec's ``balance:`` section.
+
+    Raises:
+        SpecError: naming, after `where`, the first key that is wrong.
+    """
+    models = balance_models()
+    if strategy not in models:
+        raise SpecError(f"{where}: strategy", f"`{strategy}` is unknown", fix=suggest(strategy, models))
+    try:
+        return models[strategy].model_validate({"strategy": strategy, **settings})
+    except ValidationError as error:
+        raise explain(error, where, models[strategy]) from error
+
+
+def hook_config(spec: BalanceSpec) -> dict[str, Any]:
+    """Return the ``custom_hooks`` entry for a ``balance:`` section."""
+    return {"type": MultiScaleBalanceHook.__name__, **spec.model_dump(mode="json", exclude_none=True)}
 
 
 def is_balance_hook(entry: Any) -> bool:
-    """Whether a ``custom_hooks`` entry is this hook: named by its class, by its path, or given as the class."""
+    """Return whether a ``custom_hooks`` entry is this hook, by its class's name, its path or the class itself."""
     return str(MultiScaleBalanceHook.__name__) == kind(entry)
-
-
-__all__: Sequence[str] = ["KEY", "MultiScaleBalanceHook", "hook_config", "is_balance_hook"]

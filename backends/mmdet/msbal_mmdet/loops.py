@@ -2,8 +2,11 @@
 
 mmengine saves no random state, loads skipped batches again on resume, and starts an epoch over. Here what
 augmentation draws is a function of (seed, iteration, rank, place in the batch), what a sampler draws one of (seed,
-pass over the data), and what the model draws one of (seed, iteration, rank). A resumed loop passes over the indices
-of batches that are done without loading them, and the checkpoint has what modules remember beside their tensors.
+pass over the data), and what the model draws one of (seed, iteration, rank). A resumed loop skips the indices of
+batches that are done without loading them, and the checkpoint has what modules remember beside their tensors.
+
+The draws come from the global generators of Python, NumPy and torch, seeded each time: mmcv's transforms and mmdet's
+samplers draw from these, so no generator of another family can be handed to them.
 """
 
 from __future__ import annotations
@@ -20,20 +23,20 @@ from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from msbal.backend.kit.seeding import mix, seed_everything
+from msbal.backend.kit.seeding import mix, seed_everything, seed_iteration
 from msbal.errors import RunError
-from msbal_mmdet.progress import ProgressHook
+from msbal_mmdet.training.progress import ProgressHook
 
 
 class Drawn(NamedTuple):
-    """An index of a data set, as its sampler drew it, with the seed of the sample's augmentation."""
+    """An index that the sampler drew, with the seed of the sample's augmentation."""
 
     index: Any
     seed: int
 
 
 class SeededDataset:
-    """A data set that seeds the generators before each sample. Everything else is the data set's."""
+    """A data set that seeds the generators before each sample, and is otherwise as it was."""
 
     def __init__(self, dataset: Any) -> None:
         object.__setattr__(self, "dataset", dataset)
@@ -58,12 +61,12 @@ class SeededDataset:
 
 
 class SeededBatches:
-    """A batch sampler that starts later, and gives each index its seed.
+    """A batch sampler that can start later, and gives each index its seed.
 
     Attributes:
-        passes: over the data, before the next one.
-        skip: batches to pass over in the next pass; those of them that it does not have are left for the one after.
-        first: the iteration that the first batch given out belongs to, from 0.
+        passes: passes over the data before the next one.
+        skip: batches to skip in the next pass; where it has fewer, the rest are skipped in the one after.
+        first: the iteration that the first batch belongs to, from 0.
     """
 
     def __init__(self, batches: Any, seed: int) -> None:
@@ -72,7 +75,7 @@ class SeededBatches:
 
     @property
     def sampler(self) -> Any:
-        """The inner one, for hooks that tell it the epoch."""
+        """The inner sampler, for hooks that tell it the epoch."""
         return self.batches.sampler
 
     @property
@@ -103,38 +106,34 @@ class SeededBatches:
 
 
 class _OwnDraws:
-    """Generators of a sampler's own: how far ahead of the training it draws changes nothing."""
+    """A sampler's own generators: how far ahead of the training it draws changes nothing."""
 
     def __init__(self, seed: int) -> None:
-        self._states: Any = random.Random(seed).getstate(), *_seeded(seed)
+        self._states = (
+            random.Random(seed).getstate(),
+            np.random.RandomState(seed % 2**32).get_state(),
+            torch.Generator().manual_seed(seed).get_state(),
+        )
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        others = _states()
-        _set_states(self._states)
+        others = self._swap(self._states)
         try:
             yield
         finally:
-            self._states = _states()
-            _set_states(others)
+            self._states = self._swap(others)
 
-
-def _seeded(seed: int) -> tuple[Any, Any]:
-    return np.random.RandomState(seed % 2**32).get_state(), torch.Generator().manual_seed(seed).get_state()
-
-
-def _states() -> tuple[Any, Any, Any]:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _set_states(states: tuple[Any, Any, Any]) -> None:
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
+    @staticmethod
+    def _swap(states: Any) -> Any:
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        return before
 
 
 def seeded_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
-    """The same loader over seeded samples."""
+    """Return the same loader over seeded samples."""
     more: dict[str, Any] = {}
     if loader.num_workers:
         more = {
@@ -175,10 +174,10 @@ class _Exact:
         return batches  # type: ignore[no-any-return]
 
     def _begin_pass(self, number: int, since: int) -> None:
-        """The next batches are those of a pass over the data.
+        """Go to a pass over the data.
 
         Args:
-            number: of passes before it.
+            number: how many passes came before it.
             since: the iteration that it began after.
         """
         self._progress.passes, self._progress.since = number, since
@@ -186,7 +185,7 @@ class _Exact:
         batches.passes, batches.skip, batches.first = number, self._iter - since, self._iter
 
     def _seed_iteration(self) -> None:
-        seed_everything(mix("step", int(self.runner.seed or 0), self._iter, get_rank()))
+        seed_iteration(int(self.runner.seed or 0), self._iter + 1, get_rank())
 
 
 @LOOPS.register_module()
@@ -198,7 +197,7 @@ class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
         self._prepare()
 
     def run_epoch(self) -> None:
-        """One epoch, or what is left of it."""
+        """Run an epoch, or what is left of it."""
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
         since = self._since()
@@ -209,7 +208,7 @@ class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
         self._epoch += 1
 
     def _since(self) -> int:
-        """The iteration that this epoch began after; a resumed one began before now."""
+        """Return the iteration that this epoch began after; a resumed one began before now."""
         told = self._progress
         if told.passes is None or told.since > self._iter:
             return self._epoch * len(self.dataloader)
@@ -222,14 +221,14 @@ class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
-    """`IterBasedTrainLoop` that resumes without loading what it passes over."""
+    """`IterBasedTrainLoop` that resumes without loading what it skips."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._prepare()
 
     def run(self) -> Any:
-        """The whole run, or what is left of it."""
+        """Run all iterations, or those that are left."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         number, since = self._progress.passes or 0, self._progress.since
@@ -257,7 +256,7 @@ class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
                 return
 
     def _validate(self) -> None:
-        """As `IterBasedTrainLoop.run` does, whose body has no place to resume at."""
+        """Validate when `IterBasedTrainLoop.run` does, whose body has no place to resume at."""
         self._decide_current_val_interval()
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         if self.runner.val_loop is not None and self._iter >= self.val_begin and due:

@@ -80,9 +80,8 @@ def test_table_3_trains_on_07_and_12_and_evaluates_on_07() -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_config_is_in_the_zoo_and_takes_the_specs_changes(name: str, smoke: bool) -> None:
     pytest.importorskip("mmdet", reason="mmdet is not installed")
-    from msbal_mmdet.config import find_config, read_config
-    from msbal_mmdet.overrides import apply_schedule
-    from msbal_mmdet.zoo import zoo
+    from msbal_mmdet.config.reading import find_config, read_config, zoo
+    from msbal_mmdet.config.schedule import apply_schedule
 
     _, grid = load(name, smoke)
     for spec in {json.dumps(c.spec.model_dump(mode="json")["model"]): c.spec for c in grid.cells}.values():

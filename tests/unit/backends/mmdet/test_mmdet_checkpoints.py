@@ -13,33 +13,33 @@ pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 import torch
 
-from msbal.errors import RunError, SpecError
-from msbal_mmdet import checkpoints
+from msbal.errors import SpecError
 from msbal_mmdet.hooks import KEY
+from msbal_mmdet.training import checkpoints
 
 
 def test_pickled_code_in_a_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "iteration_00000001.pth"
     torch.save({"state_dict": {}, "evil": test_pickled_code_in_a_checkpoint_is_refused}, path)
-    with pytest.raises(RunError, match="cannot be read"):
-        checkpoints.read(path)
+    with pytest.raises(SpecError, match="holds pickled code"):
+        checkpoints.load(path)
 
 
 def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "iteration_00000001.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(1 << 20))
-    with pytest.raises(RunError, match="cannot be read: is a compressed archive"):
-        checkpoints.read(path)
+    with pytest.raises(SpecError, match="is a compressed archive"):
+        checkpoints.load(path)
 
 
 def test_the_newest_readable_checkpoint_is_found(tmp_path: Path) -> None:
-    parts: dict[str, Any] = {key: {} for key in ("meta", "state_dict", "message_hub", "optimizer", KEY)}
-    torch.save(parts, tmp_path / "iteration_00000001.pth")
+    keys = ("meta", "state_dict", "message_hub", "optimizer", KEY)
+    torch.save({"iteration": 1, **{key: {} for key in keys}}, tmp_path / "iteration_00000001.pth")
     (tmp_path / "iteration_00000002.pth").write_bytes(b"cut")
     told: list[str] = []
-    found = checkpoints.newest_readable(tmp_path / "iteration_00000002.pth", told.append)
-    assert found.name == "iteration_00000001.pth" and len(told) == 1
+    found = checkpoints.load_newest(tmp_path / "iteration_00000002.pth", told.append)
+    assert found["iteration"] == 1 and len(told) == 1
 
 
 def test_an_address_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

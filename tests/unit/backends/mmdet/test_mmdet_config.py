@@ -20,10 +20,9 @@ from mmengine.config import Config
 from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
-from msbal_mmdet import config as bridge
-from msbal_mmdet import loader, overrides
-from msbal_mmdet.notes import plan_notes
-from msbal_mmdet.pipeline import info
+from msbal_mmdet.config import datasets, length, overrides, reading, schedule
+from msbal_mmdet.config.notes import plan_notes
+from msbal_mmdet.config.pipeline import info
 from msbal_mmdet.spec import MMDetModel
 from msbal_mmdet.starter import starter
 
@@ -38,7 +37,7 @@ def spec(config: str = RETINANET, **sections: Any) -> RunSpec:
 
 def read(run: RunSpec) -> Config:
     assert isinstance(run.model, MMDetModel)
-    return bridge.read_config(run.model)
+    return reading.read_config(run.model)
 
 
 def data(name: str = "train") -> DetectionData:
@@ -51,9 +50,9 @@ def data(name: str = "train") -> DetectionData:
 
 
 def test_a_zoo_config_is_found_by_its_path_there_or_its_name() -> None:
-    assert bridge.find_config(RETINANET) == bridge.find_config("retinanet_r50_fpn_1x_coco")
+    assert reading.find_config(RETINANET) == reading.find_config("retinanet_r50_fpn_1x_coco")
     with pytest.raises(SpecError, match=r"did you mean `retinanet/retinanet_r50_fpn_1x_coco\.py`"):
-        bridge.find_config("retinanet/retinanet_r50_fpn_1x_coc")
+        reading.find_config("retinanet/retinanet_r50_fpn_1x_coc")
 
 
 def test_overrides_come_in_mmdets_spelling_or_as_a_mapping() -> None:
@@ -73,20 +72,20 @@ def test_overrides_come_in_mmdets_spelling_or_as_a_mapping() -> None:
 def test_what_the_spec_does_not_say_stays_as_it_is() -> None:
     run = spec()
     config, plain = read(run), read(run)
-    overrides.apply_schedule(config, run)
+    schedule.apply_schedule(config, run)
     assert config.optim_wrapper == plain.optim_wrapper
     assert config.param_scheduler == plain.param_scheduler
     assert config.train_cfg == plain.train_cfg
 
 
-def test_a_schedule_is_laid_over_the_configs() -> None:
-    schedule = {
+def test_a_schedule_overrides_the_configs() -> None:
+    section = {
         "iterations": 120, "optimizer": {"name": "adamw", "lr": 0.002}, "warmup": 10, "clip_norm": 5.0, "accumulate": 2,
         "amp": "fp16", "ema": 0.99,
     }  # fmt: skip
-    run = spec(schedule=schedule)
+    run = spec(schedule=section)
     config = read(run)
-    overrides.apply_schedule(config, run)
+    schedule.apply_schedule(config, run)
     assert (config.train_cfg.type, config.train_cfg.max_iters) == ("IterBasedTrainLoop", 120)
     assert config.train_dataloader.sampler.type == "InfiniteSampler"
     wrapper = config.optim_wrapper
@@ -116,7 +115,7 @@ def test_difficult_boxes_are_ignored_in_training_as_mmdets_own_voc_data_set_does
     hard = replace(data().images[0], difficult=np.ones(1, dtype=bool))
     split = replace(data(), images=(hard,))
     config = read(spec(RETINANET))
-    overrides.apply_data(config, spec(RETINANET), split, split, tmp_path, write=True)
+    datasets.apply_data(config, spec(RETINANET), split, split, tmp_path, write=True)
     dataset = {**config.train_dataloader.dataset, "pipeline": [], "filter_cfg": None}
     trained = DATASETS.build(dataset).get_data_info(0)["instances"][0]
     assert trained["ignore_flag"] == 1 == info(hard)["instances"][0]["ignore_flag"]
@@ -132,7 +131,7 @@ def test_difficult_boxes_are_ignored_in_training_as_mmdets_own_voc_data_set_does
 def test_data_takes_the_innermost_place_and_keeps_the_pipelines(name: str, tmp_path: Path) -> None:
     run = spec(name, schedule={"batch_size": 3, "workers": 0})
     config, plain = read(run), read(run)
-    overrides.apply_data(config, run, data(), data("val"), tmp_path, write=True)
+    datasets.apply_data(config, run, data(), data("val"), tmp_path, write=True)
     dataset, before = config.train_dataloader.dataset, plain.train_dataloader.dataset
     while "dataset" in dataset:
         assert dataset.type == before.type and dataset.get("pipeline") == before.get("pipeline")
@@ -154,14 +153,14 @@ def test_the_resolved_config_runs_the_hook_by_itself(tmp_path: Path) -> None:
     run = spec(balance={"strategy": "rlo", "interval": 7, "top_k": 1}, seed=4, schedule={"iterations": 50})
     config = read(run)
     overrides.apply_model(config, run, ["a"])
-    overrides.apply_data(config, run, data(), None, tmp_path, write=True)
-    overrides.apply_schedule(config, run)
+    datasets.apply_data(config, run, data(), None, tmp_path, write=True)
+    schedule.apply_schedule(config, run)
     overrides.apply_run(config, run, tmp_path)
     config.dump(tmp_path / "config.py")
     again = Config.fromfile(tmp_path / "config.py")
     hook = again.custom_hooks[-1]
     assert (hook.type, hook.interval, hook.top_k, hook.seed) == ("MultiScaleBalanceHook", 7, 1, 4)
-    assert again.custom_imports.imports == ["msbal_mmdet.hooks", "msbal_mmdet.amp"]
+    assert again.custom_imports.imports == ["msbal_mmdet.hooks"]
 
     from mmengine.registry import HOOKS
 
@@ -191,13 +190,13 @@ def test_the_papers_detectors_are_taken_from_their_zoo_configs(
     from msbal_mmdet.splitters.find import find
 
     run = spec(config, schedule={"epochs": 2, "batch_size": 2})
-    laid = read(run)
-    overrides.apply_model(laid, run, ("cat", "dog"))
-    overrides.apply_data(laid, run, data(), data("val"), tmp_path, write=True)
-    overrides.apply_schedule(laid, run)
-    overrides.apply_run(laid, run, tmp_path)
-    Config.fromstring(laid.pretty_text, ".py")
-    (group,) = find(tiny.build_small(laid)).groups
+    resolved = read(run)
+    overrides.apply_model(resolved, run, ("cat", "dog"))
+    datasets.apply_data(resolved, run, data(), data("val"), tmp_path, write=True)
+    schedule.apply_schedule(resolved, run)
+    overrides.apply_run(resolved, run, tmp_path)
+    Config.fromstring(resolved.pretty_text, ".py")
+    (group,) = find(tiny.build_small(resolved)).groups
     assert (group.head, len(group.levels), group.terms) == (head, levels, terms)
     assert list(group.strides) == sorted(group.strides)
 
@@ -256,12 +255,12 @@ def test_the_length_is_that_of_the_loader_without_loading_all(
     config.train_dataloader.drop_last = drop_last and not batch_sampler
     config.train_dataloader.dataset.filter_cfg = filtered
     loaded: list[int] = []
-    built = loader._built
-    monkeypatch.setattr(loader, "_built", lambda c, s, d: loaded.append(len(d)) or built(c, s, d))
-    length = loader.run_length(copy.deepcopy(config), run, train)
+    built = length._built
+    monkeypatch.setattr(length, "_built", lambda c, s, d: loaded.append(len(d)) or built(c, s, d))
+    iterations = length.run_length(copy.deepcopy(config), run, train)
     assert loaded == [1]
-    overrides.apply_schedule(config, run)
-    assert length == 3 * len(built(config, run, train))
+    schedule.apply_schedule(config, run)
+    assert iterations == 3 * len(built(config, run, train))
 
 
 def test_what_a_config_and_mmdet_leave_out_is_said_before_training() -> None:

@@ -22,8 +22,9 @@ from torch.utils.data import Dataset
 
 from msbal.errors import RunError, SpecError
 from msbal.records import read_intervals
-from msbal_mmdet import balance, balanced_of, checkpoints
+from msbal_mmdet import balance, balanced_of
 from msbal_mmdet.hooks import KEY, MultiScaleBalanceHook
+from msbal_mmdet.training import checkpoints
 
 
 class Samples(Dataset[Any]):
@@ -308,7 +309,18 @@ def poison(model: Any, on: int) -> None:
 def test_a_nan_stops_the_run_and_is_named(retinanet: Callable[[], Any], tmp_path: Path) -> None:
     model = retinanet()
     poison(model, on=2)
-    with pytest.raises(RunError, match=r"iteration 2: .*nan in bbox of P5"):
+    with pytest.raises(RunError, match=r"iteration 2, rank 0: the loss P5/bbox is nan; "):
+        run(model, tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters()), "no step was taken with it"
+
+
+def test_a_nan_in_a_loss_that_is_not_balanced_is_named_too(
+    retinanet: Callable[[], Any], tmp_path: Path
+) -> None:
+    model = retinanet()
+    own = model.loss
+    model.loss = lambda *args: {**own(*args), "loss_mine": torch.tensor(float("nan"))}
+    with pytest.raises(RunError, match=r"iteration 1, rank 0: the loss loss_mine is nan"):
         run(model, tmp_path)
 
 

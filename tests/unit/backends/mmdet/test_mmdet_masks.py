@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ pytest.importorskip("mmdet", reason="MMDetection is not installed")
 
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from PIL import Image
 from tiny_mmdet import NARROW
@@ -20,9 +22,8 @@ from zoo import small_mmdet as tiny
 from msbal.data import DetectionData, read_coco
 from msbal.errors import DataError, SpecError
 from msbal.spec import RunSpec, parse_spec
-from msbal_mmdet import config as bridge
-from msbal_mmdet import masks, overrides, pipeline
 from msbal_mmdet.backend import MMDetBackend
+from msbal_mmdet.config import datasets, masks, reading
 from msbal_mmdet.detector import MMDetDetector
 
 MASK_RCNN = "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
@@ -106,9 +107,9 @@ def test_the_mask_loss_stays_as_it_is(detector: MMDetDetector, tmp_path: Path) -
 def test_mmdets_own_data_set_reads_them_from_the_runs_file(detector: MMDetDetector, tmp_path: Path) -> None:
     from mmdet.registry import DATASETS
 
-    run, config, train = spec(tmp_path), detector.config_copy(), data(tmp_path)
-    outlines = detector.outlines(train)
-    overrides.apply_data(config, run, train, train, tmp_path / "data", write=True, outlines=outlines)
+    run, config, train = spec(tmp_path), copy.deepcopy(detector.config), data(tmp_path)
+    outlines = masks.read_outlines(detector.config, run, train.category_ids)
+    datasets.apply_data(config, run, train, train, tmp_path / "data", write=True, outlines=outlines)
     loader = config.train_dataloader.dataset
     built = DATASETS.build({**loader, "pipeline": loader.pipeline[:2]})
     loaded = built[0]
@@ -127,7 +128,7 @@ def test_what_has_no_mask_is_refused_before_training(tmp_path: Path) -> None:
 
 def test_a_config_of_boxes_asks_for_none(tmp_path: Path) -> None:
     run = spec(tmp_path, "retinanet/retinanet_r50_fpn_1x_coco.py", {})
-    config = bridge.read_config(run.model)  # type: ignore[arg-type]
+    config = reading.read_config(run.model)  # type: ignore[arg-type]
     assert not tiny.loads_masks(config)
     assert masks.read_outlines(config, run, (3,)) is None
 
@@ -148,18 +149,17 @@ def test_what_the_data_has_not_is_named(
         MMDetBackend().build(parse_spec({**raw, **sections}), ["thing"])
 
 
-def test_a_model_of_masks_alone_is_judged_by_the_boxes_around_them(tmp_path: Path) -> None:
+def test_a_model_of_masks_alone_is_judged_by_the_boxes_around_them(
+    detector: MMDetDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, {"bbox": [8, 8, 16, 16], "segmentation": SQUARE})
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     mask[0, 8:24, 8:24] = True
     found = InstanceData(
         bboxes=torch.zeros(1, 4), masks=mask, labels=torch.tensor([0]), scores=torch.tensor([0.5])
     )
-
-    class Sample:
-        img_id, pred_instances = 7, found
-
-    (result,) = pipeline.coco_results(data(tmp_path), [Sample])
+    monkeypatch.setattr(detector.model, "test_step", lambda batch: [DetDataSample(pred_instances=found)])
+    (result,) = detector.predict(data(tmp_path))
     assert result["bbox"] == [8, 8, 16, 16] and result["category_id"] == 3
 
 
@@ -171,7 +171,7 @@ def test_the_starter_spec_is_complete(tmp_path: Path) -> None:
     run = parse_spec(
         {**spec(tmp_path).model_dump(mode="json"), **sections, "balance": {"interval": 10}}, base=tmp_path
     )
-    config = bridge.read_config(run.model)  # type: ignore[arg-type]
+    config = reading.read_config(run.model)  # type: ignore[arg-type]
     # Its overrides name places in mmdet's own config.
     assert config.model.backbone.norm_eval is False and config.model.backbone.norm_cfg.requires_grad
     resize = [

@@ -1,8 +1,9 @@
-"""The names of classes in a config, in whichever way it writes them."""
+"""Look through a config, in whichever way it names its classes."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -11,14 +12,37 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 
-def kind(part: Any) -> str:
-    """The class that a part's ``type`` names, without scope (``mmdet.RetinaHead``) or path; "" where it has none."""
-    given = part.get("type") or ""
+def walk(node: Any) -> Iterator[Any]:
+    """Yield every dict of a config, outermost first."""
+    if isinstance(node, dict):
+        yield node
+        for value in list(node.values()):
+            yield from walk(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from walk(value)
+
+
+def kind(node: Any) -> str:
+    """Return the class that a dict's ``type`` names, without scope (``mmdet.RetinaHead``) or path; "" for none."""
+    given = node.get("type") or ""
     return str(getattr(given, "__name__", given)).rpartition(".")[2]
 
 
+def kinds(nodes: Any) -> list[str]:
+    """Return `kind` of each dict of a list, or of a single one; of None, none."""
+    return [kind(node) for node in ([nodes] if isinstance(nodes, dict) else nodes or [])]
+
+
+def loads_masks(config: Any) -> bool:
+    """Return whether a config's training pipeline loads masks."""
+    # Some keep their pipeline beside the data loader, some put more around it.
+    text = f"{config.get('train_pipeline')} {config.get('train_dataloader')}"
+    return "with_mask': True" in text or "LoadPanopticAnnotations" in text
+
+
 def with_names(config: Config) -> Config:
-    """A config in pure Python, which has classes where others have their names, as one with names.
+    """Return a config in pure Python, which has classes where others have their names, as one with names.
 
     Everything that looks at a config, here and in mmdet, then finds what it knows.
     """
@@ -42,7 +66,7 @@ def _named(value: Any) -> Any:
 
 @cache
 def _name(value: Any) -> str:
-    """What its registry calls it; its whole path, which mmengine imports, where it is in none."""
+    """Return its name in its registry; its whole path, which mmengine imports, where it is in none."""
     short = value.__name__
     if any(registry.get(short) is value for registry in _registries()):
         return str(short)

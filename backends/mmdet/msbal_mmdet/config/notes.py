@@ -1,4 +1,4 @@
-"""What a person should know of a config before it trains: what msbal's run does otherwise than mmdet's own tool."""
+"""What a person should know of a config before it trains: where msbal's run differs from mmdet's own tool."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from msbal.data.files import printable
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import world_size
-from msbal_mmdet.datasets import filter_of, innermost
-from msbal_mmdet.names import kind
-from msbal_mmdet.nodes import walk
-from msbal_mmdet.overrides import OWN_LOOPS, apply_data, apply_schedule
+from msbal_mmdet.config.datasets import apply_data, filter_of, innermost
+from msbal_mmdet.config.nodes import kind, kinds, walk
+from msbal_mmdet.config.schedule import OWN_LOOPS, apply_schedule
 
 _VALIDATION = tuple(f"{when}_val{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
 _TRAINING = tuple(f"{when}_train{what}" for when in ("before", "after") for what in ("", "_epoch", "_iter"))
@@ -28,14 +27,14 @@ OWN_WRAPPERS = ("", "MMDistributedDataParallel")
 
 
 def plan_notes(config: Config, spec: RunSpec, train: DetectionData) -> list[str]:
-    """What a run on these data leaves out, of them and of the config. Changes `config`.
+    """Return what a run on these data leaves out, of them and of the config. Changes `config`.
 
     Raises:
         DataError: where the config's filter leaves no image.
     """
     notes = config_notes(config, spec)
     notes += apply_schedule(config, spec)
-    # What is said of the validation data is of the config's only.
+    # Of the validation data only the config's side matters.
     val = train if spec.evaluate.enabled else None
     notes += apply_data(config, spec, train, val, Path("data"), write=False)
     dataset = innermost(config.train_dataloader.dataset)
@@ -56,7 +55,7 @@ def plan_notes(config: Config, spec: RunSpec, train: DetectionData) -> list[str]
 
 
 def config_notes(config: Config, spec: RunSpec) -> list[str]:
-    """What of a config, before the spec is applied to it, has no effect in a run."""
+    """Return what in a config, before the spec is applied to it, has no effect in a run."""
     notes = []
     pretrained = getattr(spec.model, "pretrained", True)
     if config.get("load_from") and getattr(spec.model, "weights", None) is None and not pretrained:
@@ -73,7 +72,7 @@ def config_notes(config: Config, spec: RunSpec) -> list[str]:
         notes.append(
             f"model_wrapper_cfg: {wrapper} left out; MMDistributedDataParallel trains several processes"
         )
-    backends = [kind(part) for part in (config.get("visualizer") or {}).get("vis_backends") or []]
+    backends = kinds((config.get("visualizer") or {}).get("vis_backends"))
     others = [name for name in backends if name != "LocalVisBackend"]
     if others:
         notes.append(f"visualizer: {', '.join(others)} left out; log.tensorboard writes scalars")
@@ -83,7 +82,7 @@ def config_notes(config: Config, spec: RunSpec) -> list[str]:
 
 
 def run_notes(runner: Any, resumes: bool) -> list[str]:
-    """What the hooks and loops of a runner, built and about to train, will not do."""
+    """Return what the hooks and loops of a runner, built and about to train, will not do."""
     return [
         *_loop(runner),
         *_hooks_of_validation(runner),
@@ -110,7 +109,7 @@ def _hooks_of_validation(runner: Any) -> Iterator[str]:
 
 
 def _is_on(hook: Any) -> bool:
-    """Whether it would do anything: mmdet's that draws is in every config, turned off; another joins processes."""
+    """Return whether it does anything: the one that draws is in every config, off; another joins processes."""
     return bool(getattr(hook, "draw", True)) and (world_size() > 1 or type(hook).__name__ != "SyncNormHook")
 
 
@@ -119,7 +118,7 @@ def _overrides(hook: Hook, name: str) -> bool:
 
 
 def _switches(runner: Any) -> Iterator[str]:
-    """Hooks that change the training at an epoch: in a run shorter than their config's that may never come."""
+    """Name hooks that switch at an epoch which a run shorter than their config's may never reach."""
     epochs = runner.max_epochs
     run = (
         f"the run has {epochs} epochs"
@@ -156,7 +155,7 @@ def _by_epoch(runner: Any) -> bool:
 
 def _memory(runner: Any) -> Iterator[str]:
     config = runner.cfg.get("train_dataloader") or {}
-    found = sorted({kind(part) for part in walk(config)} & set(_REMEMBER))
+    found = sorted({kind(node) for node in walk(config)} & set(_REMEMBER))
     if found:
         yield (
             f"{', '.join(found)} remember images, which no checkpoint has: what follows is not what an unbroken run "

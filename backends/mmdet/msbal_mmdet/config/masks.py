@@ -11,8 +11,7 @@ from msbal.data.coco import outlines
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
-from msbal_mmdet.names import kind
-from msbal_mmdet.nodes import loads_masks, walk
+from msbal_mmdet.config.nodes import kind, loads_masks, walk
 
 _LOADERS = ("LoadAnnotations", "LoadPanopticAnnotations")
 
@@ -23,7 +22,7 @@ class Outlines(outlines.Outlines):
     instead: ClassVar[str] = "choose a config without a mask head"
 
     def of(self, record: ImageRecord) -> list[Any]:
-        """The same; a crowd, which is never learned, has its box: mmdet loads a mask for every object."""
+        """Return an image's outlines; a crowd, which is never learned, has its box: mmdet loads masks for all."""
         return [
             [[x1, y1, x2, y1, x2, y2, x1, y2]] if outline is None else outline
             for outline, (x1, y1, x2, y2) in zip(super().of(record), record.boxes.tolist(), strict=True)
@@ -31,14 +30,14 @@ class Outlines(outlines.Outlines):
 
 
 def check_needs(config: Config, spec: RunSpec) -> None:
-    """Refuse a config that trains on what the spec's data has not.
+    """Refuse a config that trains on what the spec's data do not have.
 
     Raises:
         SpecError: naming what it needs.
     """
     name = getattr(spec.model, "config", "")
-    for part in _annotation_loaders(config.train_dataloader):
-        if part.get("with_seg") or kind(part) == "LoadPanopticAnnotations":
+    for step in _annotation_loaders(config.train_dataloader):
+        if step.get("with_seg") or kind(step) == "LoadPanopticAnnotations":
             raise SpecError(
                 "model.config", f"{name} trains on semantic maps", "a config that trains on boxes or masks",
                 "in mmdet's own tools/train.py the hook balances this config too",
@@ -51,7 +50,7 @@ def check_needs(config: Config, spec: RunSpec) -> None:
 
 
 def read_outlines(config: Config, spec: RunSpec, category_ids: tuple[int, ...]) -> Outlines | None:
-    """Those of the training split; None for a config that loads none.
+    """Read the outlines of the training split; None for a config that loads none.
 
     Raises:
         DataError: where the file has none.
@@ -63,10 +62,10 @@ def read_outlines(config: Config, spec: RunSpec, category_ids: tuple[int, ...]) 
 
 
 def load_no_masks(loader: Any) -> None:
-    """Where boxes alone are evaluated. In place."""
-    for part in _annotation_loaders(loader):
-        part.pop("with_mask", None)
+    """Leave masks out of a loader for evaluation, in which boxes alone are measured. In place."""
+    for step in _annotation_loaders(loader):
+        step.pop("with_mask", None)
 
 
 def _annotation_loaders(loader: Any) -> list[Any]:
-    return [part for part in walk(loader) if kind(part) in _LOADERS]
+    return [step for step in walk(loader) if kind(step) in _LOADERS]

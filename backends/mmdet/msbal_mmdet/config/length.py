@@ -1,4 +1,4 @@
-"""The training data as a run will load them, built to see how long the run is."""
+"""How long a run is: the training data as it will load them, built."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from msbal.backend.kit.data_set import used_images
 from msbal.data import DetectionData
 from msbal.errors import MsbalError, SpecError
 from msbal.spec import RunSpec
-from msbal_mmdet.datasets import filter_of, innermost
-from msbal_mmdet.overrides import apply_data, apply_schedule
+from msbal_mmdet.config.datasets import apply_data, filter_of, innermost
+from msbal_mmdet.config.schedule import apply_schedule
 from msbal_mmdet.quiet import quiet
 
 
 def run_length(config: Config, spec: RunSpec, train: DetectionData) -> int:
-    """Iterations of a run, by the spec, else by the config. Changes `config`.
+    """Return the iterations of a run, by the spec, else by the config. Changes `config`.
 
-    In passes over the data its length is that of the loader: data sets that repeat, samplers with a length of their
-    own and filters make it another than the number of images.
+    A pass over the data is as long as the loader says: data sets that repeat, samplers with a length of their own and
+    filters make it another than the number of images.
 
     Raises:
         SpecError: where mmdet cannot load the data as the config says, or nothing is left of them.
@@ -55,7 +55,7 @@ def _built(config: Config, spec: RunSpec, train: DetectionData) -> DataLoader[An
 
 
 def _counted(loader: DataLoader[Any], images: int) -> int | None:
-    """How many batches a loader of the usual parts would give of so many images; None where only it can tell."""
+    """Return how many batches a loader of the usual classes gives of `images`; None where only it can tell."""
     batches: Any = loader.batch_sampler
     dataset: Any = loader.dataset
     sampler = batches.sampler
@@ -74,7 +74,7 @@ def _counted(loader: DataLoader[Any], images: int) -> int | None:
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Let what mmdet cannot build be one line.
+    """Say in one line what mmdet cannot build.
 
     Raises:
         SpecError: in place of mmdet's own error.
@@ -93,7 +93,7 @@ def building() -> Iterator[None]:
 
 
 def _batches(config: Config, spec: RunSpec, train: DetectionData) -> int:
-    # Built with a single image it tells what it is made of; mmdet takes long to load a large data set.
+    # Built with a single image the loader shows its classes; mmdet takes long to load a large data set.
     used, _ = used_images(train.images, filter_of(innermost(config.train_dataloader.dataset)))
     loader = _built(copy.deepcopy(config), spec, replace(train, images=used[:1]))
     batches = _counted(loader, len(used))

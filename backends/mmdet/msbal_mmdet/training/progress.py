@@ -1,4 +1,4 @@
-"""What an exact resume needs beside mmengine's checkpoint: where in the data it was, and what modules remember."""
+"""What an exact resume needs beyond mmengine's checkpoint: the place in the data, and what modules remember."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Memory = dict[str, dict[str, Any]]
 
 
 class ProgressHook(Hook):
-    """Puts both into a checkpoint, and takes them from one that is resumed from.
+    """Writes both into a checkpoint, and restores them from it.
 
-    YOLOX's ``BatchSyncRandomResize`` remembers the size that it drew some iterations ago, Dynamic R-CNN what it has
-    seen of its proposals, and neither is a tensor of the state dictionary.
+    YOLOX's ``BatchSyncRandomResize`` remembers the size that it drew some iterations ago, Dynamic R-CNN the overlaps
+    of its proposals, and neither is a tensor of the state dictionary.
 
     Attributes:
-        passes: over the data, before the present one; None after a checkpoint that does not say.
+        passes: passes over the data before the present one; None after a checkpoint that does not say.
         since: the iteration that the present pass began after.
     """
 
@@ -56,15 +56,19 @@ class ProgressHook(Hook):
 
 
 def memory(model: nn.Module) -> Memory:
-    """What the modules of a model, and the assigners and samplers in them, hold in plain attributes."""
+    """Return the plain attributes of a model's modules, and of the assigners and samplers in them."""
     return {
-        path: {name: _plain(value) for name, value in vars(found).items() if _is_memory(name, value)}
+        path: {
+            name: _plain(value)
+            for name, value in vars(found).items()
+            if name not in _MODULES_OWN and _is_plain(value)
+        }
         for path, found in _objects(model)
     }
 
 
 def changes(before: Memory, after: Memory) -> Memory:
-    """The values of `after` that differ."""
+    """Return the values of `after` that differ."""
     found = {
         path: {
             name: value
@@ -83,14 +87,13 @@ def _objects(model: nn.Module) -> Iterator[tuple[str, Any]]:
             continue
         yield path, module
         for name, value in vars(module).items():
-            parts = value if isinstance(value, list | tuple) else [value]
-            for i, part in enumerate(parts):
-                if _is_tool(part):
-                    yield f"{path}:{name}.{i}", part
+            for i, item in enumerate(value if isinstance(value, list | tuple) else [value]):
+                if _is_tool(item):
+                    yield f"{path}:{name}.{i}", item
 
 
 def _is_tool(value: Any) -> bool:
-    """Whether it is an assigner, sampler, coder or the like."""
+    """Return whether it is an assigner, sampler, coder or the like."""
     return (
         hasattr(value, "__dict__")
         and not isinstance(value, nn.Module | dict | type)
@@ -103,10 +106,6 @@ def _is_msbals(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in ("msbal", "msbal_mmdet")
 
 
-def _is_memory(name: str, value: Any) -> bool:
-    return name not in _MODULES_OWN and _is_plain(value)
-
-
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
@@ -114,7 +113,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A copy, NumPy's numbers as Python's: safe loading knows no others."""
+    """Return a copy with NumPy's numbers as Python's: safe loading knows no others."""
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value] if isinstance(value, list) else tuple(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value

@@ -1,4 +1,4 @@
-"""Reading the config that a spec names."""
+"""Find and read the config that a spec names."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
 from msbal.errors import SpecError, suggest
-from msbal_mmdet.names import with_names
+from msbal_mmdet.config.nodes import with_names
 from msbal_mmdet.spec import MMDetModel
-from msbal_mmdet.zoo import zoo
 
 _NEEDED = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
 
 
 def read_config(model: MMDetModel) -> Config:
-    """The config that a spec names, with its overrides; one in pure Python with names in the place of classes.
+    """Read the config that a spec names, with its overrides; in one in pure Python names replace classes.
 
     Raises:
         SpecError: where there is no such config, or it or an override cannot be read.
@@ -56,14 +55,24 @@ def read_config(model: MMDetModel) -> Config:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was wrong at the bottom; mmengine lists the whole of ``sys.path``."""
+    """Return the first line of the innermost import error: mmengine appends the whole of ``sys.path``."""
     while isinstance(error, ImportError) and isinstance(error.__context__, ImportError):
         error = error.__context__
     return (str(error).splitlines() or [""])[0]
 
 
+def zoo() -> Path:
+    """Return the folder of the configs that the installed mmdet carries."""
+    import mmdet
+
+    folder = Path(mmdet.__file__).parent / ".mim" / "configs"
+    if not folder.is_dir():
+        raise SpecError("mmdet", f"its configs are not at {folder}", fix="reinstall onedl-mmdetection")
+    return folder
+
+
 def find_config(name: str) -> Path:
-    """A config by its path, or by its path in the zoo (the ``.py`` and the folder may be left out)."""
+    """Return the path of a config, given it or its path in the zoo (``.py`` and the folder may be left out)."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -81,7 +90,7 @@ def find_config(name: str) -> Path:
 
 
 def options(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
-    """``--cfg-options`` as mmdet's tools read them."""
+    """Return ``--cfg-options`` as mmdet's tools read them."""
     if isinstance(given, Mapping):
         return dict(given)
     parsed = {}
@@ -94,7 +103,7 @@ def options(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
 
 
 def _tuples_kept(config: Any, key: str, value: Any) -> Any:
-    """`value` as a tuple where the config has a tuple: YAML knows lists only, mmcv insists on tuples."""
+    """Return `value` as a tuple where the config has one: YAML knows lists only, mmcv insists on tuples."""
     node = config
     for part in key.split("."):
         try:

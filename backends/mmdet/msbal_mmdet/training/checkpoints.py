@@ -1,9 +1,8 @@
-"""Checkpoints of mmengine, read without running anybody's code.
+"""Checkpoints in mmengine's layout, read without running anybody's code; see `msbal.training.checkpoints`.
 
-torch 2.6 and later load with ``weights_only=True`` by default: pickled code is refused. mmengine's own
-checkpoints hold its ``HistoryBuffer`` under ``message_hub``, which that refuses too; original mmengine
-0.10 then fails to resume, and onedl-mmengine loads again with pickled code allowed. What msbal saves
-therefore holds tensors, numbers and strings alone, and `read` lets nothing else in.
+torch 2.6 and later load with ``weights_only=True`` by default, which refuses pickled code. mmengine's own checkpoints
+hold its ``HistoryBuffer`` under ``message_hub``, which is refused too: original mmengine 0.10 then fails to resume, and
+onedl-mmengine loads again with pickled code allowed. What msbal saves holds tensors, numbers and strings alone.
 """
 
 from __future__ import annotations
@@ -17,32 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from msbal.errors import MsbalError, RunError, SpecError
-from msbal.training.checkpoints import find, path_of, prune, require_parts
+from msbal.errors import SpecError
+from msbal.training.checkpoints import Checkpoints, find, path_of, prune
 from msbal.training.tensors import read_tensors
 
-__all__ = ["find", "load_weights", "make_plain", "newest_readable", "path_of", "prune", "read", "read_start"]
+__all__ = ["find", "load", "load_newest", "path_of", "prune"]
 
-
-_PARTS = ("meta", "state_dict", "message_hub", "optimizer", "msbal")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
-
-    Raises:
-        RunError: where it cannot be read, or holds more than plain data.
-    """
-    try:
-        return read_tensors(path)
-    except SpecError as error:
-        raise RunError(
-            str(path), f"cannot be read: {error.found}", "a checkpoint of a run", error.fix
-        ) from error
+_OURS = Checkpoints("mmdet", ("meta", "state_dict", "message_hub", "optimizer", "msbal"))
+load, load_newest = _OURS.load, _OURS.load_newest
 
 
 def local(name: str, where: str) -> Path:
-    """The file that a config or spec names to start from: a path, or an address, from which it is fetched once.
+    """Return the file that a config or spec names to start from; what an address names is fetched once.
 
     Raises:
         SpecError: where there is no such file; `where` names the key.
@@ -65,9 +50,9 @@ def local(name: str, where: str) -> Path:
 
 
 def read_start(path: Path, where: str = "model.weights") -> dict[str, torch.Tensor]:
-    """The weights in a checkpoint of mmdet's to start from; of what else is in it nothing runs.
+    """Return the weights in a checkpoint of mmdet's to start from; nothing else that is in it runs.
 
-    mmengine runs what it cannot load otherwise, its own history of logged values and all else alike.
+    mmengine would run whatever it cannot load otherwise, its own history of logged values included.
 
     Raises:
         SpecError: where it cannot be read, or has no weights.
@@ -81,46 +66,32 @@ def read_start(path: Path, where: str = "model.weights") -> dict[str, torch.Tens
     return weights
 
 
-def newest_readable(path: Path, report: Any) -> Path:
-    """`path`, or the newest older checkpoint beside it that can be read.
-
-    Args:
-        report: called with a line about each that cannot.
-    """
-    candidates = [p for p in find(path.parent) if p.name <= path.name]
-    problem: MsbalError | None = None
-    for candidate in candidates or [path]:
-        try:
-            require_parts(candidate, read(candidate), _PARTS, "mmdet")
-            return candidate
-        except MsbalError as error:
-            report(f"passed over a damaged checkpoint: {error}")
-            problem = problem or error
-    assert problem is not None
-    raise problem
-
-
-def make_plain(checkpoint: dict[str, Any]) -> None:
-    """Leave nothing in a checkpoint that `read` would refuse. In place.
+def make_ours(checkpoint: dict[str, Any], iteration: int) -> None:
+    """Turn mmengine's checkpoint of an iteration into one that `load` reads. In place.
 
     The history of logged values goes; it only smooths what is printed.
     """
     hub = checkpoint.get("message_hub", {})
-    infos = {k: v for k, v in hub.get("runtime_info", {}).items() if isinstance(v, int | float | str | bool)}
+    infos = _plain_entries(hub.get("runtime_info", {}))
     checkpoint["message_hub"] = {
         "log_scalars": OrderedDict(),
         "runtime_info": OrderedDict(infos),
         "resumed_keys": OrderedDict((key, True) for key in infos),
     }
-    meta = checkpoint.get("meta", {})
-    checkpoint["meta"] = {k: v for k, v in meta.items() if isinstance(v, int | float | str | bool | None)}
+    # mmengine assumes that an iteration is just ending.
+    checkpoint["meta"] = {**_plain_entries(checkpoint.get("meta", {})), "iter": iteration}
+    checkpoint["iteration"] = iteration
     for key, value in checkpoint.items():
         if key not in ("state_dict", "ema_state_dict"):
             checkpoint[key] = _plain(value)
 
 
+def _plain_entries(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if isinstance(v, int | float | str | bool | None)}
+
+
 def _plain(value: Any) -> Any:
-    """NumPy's numbers as Python's; schedulers and the hub keep some."""
+    """Return NumPy's numbers, which schedulers and the hub keep, as Python's."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
@@ -149,18 +120,3 @@ def require_fit(model: torch.nn.Module, weights: dict[str, Any]) -> None:
                 str(here or "no such tensor"),
                 "leave the spec as it was, or start anew with --force",
             )
-
-
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load a checkpoint's weights into `model`.
-
-    Raises:
-        RunError: where they do not fit.
-    """
-    state = read(path)
-    weights = state.get("state_dict", state)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        text = " ".join(str(error).split())[:300]
-        raise RunError(str(path), f"does not fit the model: {text}", "a checkpoint of this spec") from error
