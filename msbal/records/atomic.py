@@ -63,8 +63,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
-    """Write a JSON file atomically; NaN and infinities, which JSON lacks, become null."""
-    write_text(path, json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON file atomically; see `json_text`."""
+    write_text(path, json_text(value, indent))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
