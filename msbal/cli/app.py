@@ -15,7 +15,7 @@ import typer
 from msbal import __version__
 from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, replay, schema, train
 from msbal.errors import MsbalError, SpecError
-from msbal.ui.text import error_line
+from msbal.ui.printing import error_line
 
 DEBUG = "MSBAL_DEBUG"
 

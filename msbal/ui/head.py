@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from rich.columns import Columns
+from rich.console import RenderableType
 from rich.text import Text
 
-from msbal.ui.look import BAD, GOOD, QUIET, RAISED, STRONG, Look, clipped, fitted, spread
-from msbal.ui.state import shown_metrics
-from msbal.ui.text import duration, one_line, plain_number, size_of
+from msbal.ui.look import BAD, GOOD, QUIET, RAISED, SEPARATOR, STRONG, bar_line, fitted, line
+from msbal.ui.state import mean_loss, shown_metrics
+from msbal.ui.text import duration, one_line, size_of
 
 if TYPE_CHECKING:
     from msbal.ui.state import RunState
@@ -17,159 +18,107 @@ if TYPE_CHECKING:
 END_STYLES = {"finished": GOOD, "stopped": "yellow", "failed": BAD}
 
 
-def title_line(state: RunState, width: int, look: Look) -> Text:
-    """The run's name on the left; backend, model, strategy and device on the right, as far as they fit."""
+def title_line(state: RunState, width: int) -> Text:
+    """Return the run's name on the left and, on the right, as much of what it is as fits."""
     header = state.header
     about = [
         Text(f"{header.backend} {header.model}".strip()),
         Text(f"{header.strategy}, every {header.interval} it", style=RAISED),
         Text(header.device),
     ]
-    name = Text(one_line(header.name), style=STRONG)
-    room = max(0, width - min(name.cell_len, width // 3) - 2)
-    return spread(name, fitted(about, f" {look.separator} ", room), width)
+    name = line((one_line(header.name), STRONG))
+    right = fitted(about, SEPARATOR, width - min(name.cell_len, width // 3) - 2)
+    name.truncate(max(0, width - right.cell_len - 1), overflow="ellipsis", pad=True)
+    return line(name, " ", right)
 
 
-def progress_line(state: RunState, width: int, look: Look) -> Text:
-    """A bar over the whole width, then iteration, percentage and the time that is left."""
+def progress_line(state: RunState, width: int) -> Text:
+    """Return a bar, then iteration, percentage and the time that is left, as far as they fit."""
     share = state.iteration / state.total if state.total else 0.0
-    counts = Text.assemble(
-        (f"{state.iteration:,}", STRONG), f"/{state.total:,}", (f"  {100 * share:.0f} %", "")
-    )
-    if state.ending is not None:
-        how = state.ending.how
-        ending = Text.assemble("  ", (how, f"bold {END_STYLES[how]}"), f" after {duration(state.elapsed)}")
-    else:
-        ending = Text.assemble(("  ETA ", QUIET), duration(state.remaining()))
-    if width - counts.cell_len - ending.cell_len >= 10:
-        counts.append_text(ending)
-    room = width - counts.cell_len - 2
-    if room < 6:
-        return clipped(counts, width)
-    style = END_STYLES[state.ending.how] if state.ending else "cyan"
-    return Text.assemble(look.bar(share, room, style), "  ", counts)
+    counts = line((f"{state.iteration:,}", STRONG), f"/{state.total:,}  {100 * share:.0f} %")
+    if state.ending is None:
+        return bar_line(share, "cyan", counts, line(("ETA ", QUIET), duration(state.remaining())), width)
+    style = END_STYLES[state.ending.how]
+    when = line((state.ending.how, f"bold {style}"), f" after {duration(state.elapsed)}")
+    return bar_line(share, style, counts, when, width)
 
 
-def pace_line(state: RunState, width: int, look: Look) -> Text:
-    """Images per second, learning rate, memory, elapsed time, and when the next decision falls."""
+def pace_line(state: RunState, width: int) -> Text:
+    """Return images per second, learning rate, memory, elapsed time, and when the next decision falls."""
     parts = []
     scalars = state.scalars
     if "images_per_second" in scalars:
-        parts.append(Text.assemble((f"{scalars['images_per_second']:.1f}", STRONG), " img/s"))
+        parts.append(line((f"{scalars['images_per_second']:.1f}", STRONG), " img/s"))
     if "learning_rate" in scalars:
-        parts.append(Text.assemble(("lr ", QUIET), plain_number(scalars["learning_rate"])))
+        parts.append(line(("lr ", QUIET), f"{scalars['learning_rate']:.4g}"))
     if "memory_bytes" in scalars:
-        parts.append(Text.assemble(("memory ", QUIET), size_of(scalars["memory_bytes"])))
+        parts.append(line(("memory ", QUIET), size_of(scalars["memory_bytes"])))
     if state.ending is None:
-        parts.append(Text.assemble(("elapsed ", QUIET), duration(state.elapsed)))
+        parts.append(line(("elapsed ", QUIET), duration(state.elapsed)))
         left = state.header.interval - state.iteration % state.header.interval
         if state.iteration + left <= state.total:
-            parts.append(Text(f"next decision in {left} it", style=QUIET))
-    return fitted(parts, f"  {look.separator}  ", width)
+            parts.append(line((f"next decision in {left} it", QUIET)))
+    return fitted(parts, f" {SEPARATOR} ", width)
 
 
-def metric_parts(state: RunState, look: Look) -> list[Text]:
-    """Each figure of the last evaluation with its change since the one before."""
+def metric_block(state: RunState, width: int) -> RenderableType:
+    """Return the last evaluation, with each metric's change since the one before if there is room for it."""
     if not state.evaluations:
-        return []
+        return line(("none yet", QUIET))
     metrics = shown_metrics(state.evaluations[-1][1])
-    before: Mapping[str, Any] = shown_metrics(state.evaluations[-2][1]) if len(state.evaluations) > 1 else {}
+    before = shown_metrics(state.evaluations[-2][1]) if len(state.evaluations) > 1 else {}
     parts = []
     for name, value in metrics.items():
-        part = Text.assemble(
-            (f"{name:<7} ", "" if name != "AP" else STRONG),
-            ("    -" if value is None else f"{value:.3f}", STRONG if name == "AP" else ""),
-        )
+        part = line((f"{name:<7} ", "" if name != "AP" else STRONG), _metric(name, value))
         old = before.get(name)
-        if value is not None and old is not None:
+        if value is not None and old is not None and width >= 23:
             change = round(value - old, 3)
-            style = GOOD if change > 0 else BAD if change < 0 else QUIET
-            arrow = look.up if change > 0 else look.down if change < 0 else " "
-            part.append(f"  {arrow} {change:+.3f}", style=style)
+            style, mark = (GOOD, "▲") if change > 0 else (BAD, "▼") if change < 0 else (QUIET, " ")
+            part.append(f"  {mark} {change:+.3f}", style=style)
         parts.append(part)
-    return parts
+    return Columns(parts, padding=(0, 3), column_first=True, equal=True)
 
 
-def metric_lines(state: RunState, width: int, look: Look) -> list[Text]:
-    """The last evaluation, a figure a line; two a line where the width allows."""
-    parts = metric_parts(state, look)
-    if not parts:
-        return [Text("none yet", style=QUIET)]
-    each = max(part.cell_len for part in parts)
-    if width < 2 * each + 3 or len(parts) < 5:
-        return [clipped(part, width) for part in parts]
-    half = (len(parts) + 1) // 2
-    lines = []
-    for i in range(half):
-        line = parts[i].copy()
-        if i + half < len(parts):
-            line.align("left", each + 3)
-            line.append_text(parts[i + half])
-        lines.append(line)
-    return lines
-
-
-def metric_line(state: RunState, width: int, look: Look) -> Text:
-    """The last evaluation in one line."""
+def metric_line(state: RunState, width: int) -> Text:
+    """Return the last evaluation in one line."""
     if not state.evaluations:
-        return Text("no evaluation yet", style=QUIET)
+        return line(("no evaluation yet", QUIET))
     iteration, metrics = state.evaluations[-1]
-    parts = [Text(f"at {iteration:,}", style=QUIET)]
+    parts = [line((f"evaluation at {iteration:,}", QUIET))]
     for name, value in shown_metrics(metrics).items():
-        shown = "-" if value is None else f"{value:.3f}"
-        parts.append(Text.assemble((f"{name} ", QUIET), (shown, STRONG if name == "AP" else "")))
+        parts.append(line((f"{name} ", QUIET), _metric(name, value)))
     return fitted(parts, "  ", width)
 
 
-def message_lines(state: RunState, width: int, count: int, look: Look) -> list[Text]:
-    """The newest `count` messages, oldest first."""
-    shown = list(state.messages)[-count:] if count > 0 else []
-    return [clipped(Text(f"{look.separator} {message}"), width) for message in shown]
+def _metric(name: str, value: float | None) -> tuple[str, str]:
+    return "    -" if value is None else f"{value:.3f}", STRONG if name == "AP" else ""
 
 
-def closing_lines(state: RunState, width: int, look: Look) -> list[Text]:
-    """What the whole run did to the losses and the weights, and what to do next."""
-    lines = []
-    several = len(state.groups) > 1
+def summary(state: RunState) -> dict[str, Text]:
+    """Return what the whole run did to the losses and the weights, label -> text."""
+    found: dict[str, Text] = {}
     for group in state.groups.values():
-        record = group.last
-        if record is None or not record.count:
+        record, of = group.last, f" {group.name}" if state.several else ""
+        if record is None:
             continue
-        now = sum(record.loss) / record.count
-        parts = []
-        if group.first_loss is not None:
+        now = mean_loss(record)
+        if group.first_loss is not None and now is not None:
             style = GOOD if now < group.first_loss else BAD
-            parts.append(
-                Text.assemble(("loss ", QUIET), f"{group.first_loss:.4g}", " -> ", (f"{now:.4g}", style))
-            )
-        weights = "  ".join(
-            f"{level} {weight:.2f}" for level, weight in zip(group.levels, group.mean_weights, strict=True)
+            found[f"loss{of}"] = line(f"{group.first_loss:.4g} -> ", (f"{now:.4g}", style))
+        weights = zip(group.levels, group.mean_weights, strict=True)
+        found[f"trained with{of}"] = line(
+            "  ".join(f"{level} {weight:.2f}" for level, weight in weights), ("  (mean weights)", QUIET)
         )
-        parts.append(Text.assemble(("mean weights ", QUIET), weights))
         if record.probabilities:
             counts = "  ".join(f"{name} {group.chosen[name]}" for name in record.probabilities)
-            parts.append(Text.assemble(("chosen ", QUIET), counts))
+            unused = "  (the last is unused)" if record.iteration >= state.total else ""
+            found[f"decided{of}"] = line(counts, (unused, QUIET))
         if group.nonfinite:
-            parts.append(Text(f"{group.nonfinite} non-finite losses left out", style=BAD))
-        if several:
-            parts[0] = Text.assemble((f"{group.name:<4} ", STRONG), parts[0])
-        lines += _flow(parts, f"  {look.separator}  ", width)
-    if len(state.evaluations) > 1:
-        best = max(state.evaluations, key=lambda e: e[1].get("AP") or 0.0)
-        if best[1].get("AP") is not None:
-            lines.append(
-                Text.assemble(("best AP ", QUIET), (f"{best[1]['AP']:.3f}", STRONG), f" at {best[0]:,}")
+            found[f"left out{of}"] = line(
+                (f"{group.nonfinite} non-finite loss{'es' * (group.nonfinite > 1)}", BAD)
             )
-    return [clipped(line, width) for line in lines]
-
-
-def _flow(parts: list[Text], gap: str, width: int) -> list[Text]:
-    """`parts` over as many lines as they need."""
-    lines: list[Text] = []
-    for part in parts:
-        if lines and lines[-1].cell_len + len(gap) + part.cell_len <= width:
-            lines[-1].append(gap, style=QUIET)
-            lines[-1].append_text(part)
-        else:
-            lines.append(Text.assemble(part))
-    return lines
+    if len(state.evaluations) > 1:
+        iteration, best = max(state.evaluations, key=lambda e: e[1].get("AP") or 0.0)
+        if best.get("AP") is not None:
+            found["best AP"] = line((f"{best['AP']:.3f}", STRONG), f" at {iteration:,}")
+    return found

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from rich.table import Table
 from rich.text import Text
 
-from msbal.ui.look import QUIET, RAISED, STRONG, Look, level_colour
-from msbal.ui.text import condensed, figure, scientific, signed, sparkline
+from msbal.ui.look import BAD, GOOD, HEADER, QUIET, RAISED, STRONG, bar, level_colour
+from msbal.ui.state import mean_loss
+from msbal.ui.text import condensed, number, signed, sparkline
 
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord
     from msbal.ui.state import GroupState
 
-TREND_LEAST, TREND_MOST = 8, 60
+MIN_TREND, MAX_TREND = 8, 60
 
 
 @dataclass
@@ -23,166 +24,115 @@ class Column:
     """One column of the table.
 
     Attributes:
-        title: its head.
-        width: characters.
-        rank: when room is short, the column with the highest rank goes first.
-        cell: the text of a level's cell, from the level's index; None: the column is blank there.
-        total: what stands in the last row.
+        width: in characters.
+        rank: if room is short, the column with the highest rank goes first.
+        cells: one per level, and perhaps one more for the row of totals.
     """
 
     title: str
     width: int
     rank: int
-    cell: Callable[[int], Text]
-    total: Callable[[], Text] = Text
-    align: Literal["left", "right"] = "right"
+    cells: list[Text]
+    justify: Literal["left", "right"] = "right"
 
 
-def level_lines(group: GroupState, width: int, look: Look, total_row: bool) -> list[Text]:
-    """The table's lines, each at most `width` characters: a head, a row per level, and a total.
+def level_table(group: GroupState, width: int, total: bool) -> Table:
+    """Return a table at most `width` wide: a head, a row per level and, if `total`, one of totals.
 
-    As the width shrinks, columns go in this order: the bars, stride, share, the reduction of the
-    variance, the variance, the single terms, the trend, the summed loss. The level and its weight stay.
+    If room is short, columns go in this order: the bars, stride, share, the reduction of the variance, the
+    variance, the single terms, the trend, the summed loss. The level and its weight stay.
     """
-    columns = _fit(_columns(group, look), width)
-    gap = " " * (2 if sum(c.width for c in columns) + 2 * (len(columns) - 1) <= width else 1)
-    used = sum(c.width for c in columns) + len(gap) * (len(columns) - 1)
+    columns = _columns(group)
+    while len(columns) > 2 and sum(c.width for c in columns) + len(columns) - 1 > width:
+        columns.remove(max(columns, key=lambda c: c.rank))
+    gap = 2 if sum(c.width for c in columns) + 2 * (len(columns) - 1) <= width else 1
+    room = width - sum(c.width for c in columns) - gap * (len(columns) - 1)
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=HEADER)
     for column in columns:
         if column.title == "Trend":
-            column.width = min(TREND_MOST, column.width + width - used)
-
-    lines = [_line([(Text(c.title, style="bold grey50"), c) for c in columns], gap)]
-    lines += [_line([(c.cell(i), c) for c in columns], gap) for i in range(len(group.levels))]
-    if total_row:
-        lines.append(_line([(c.total(), c) for c in columns], gap))
-    return lines
-
-
-def _fit(columns: list[Column], width: int) -> list[Column]:
-    kept = list(columns)
-    while len(kept) > 2 and sum(c.width for c in kept) + len(kept) - 1 > width:
-        kept.remove(max(kept, key=lambda c: c.rank))
-    return kept
+            column.width = min(MAX_TREND, column.width + room)
+            column.cells = _trends(group, column.width)
+        table.add_column(
+            column.title,
+            justify=column.justify,
+            width=min(column.width, width),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for i in range(len(group.levels) + total):
+        table.add_row(*(c.cells[i] if i < len(c.cells) else "" for c in columns))
+    return table
 
 
-def _line(cells: list[tuple[Text, Column]], gap: str) -> Text:
-    line = Text(no_wrap=True)
-    for i, (cell, column) in enumerate(cells):
-        if i:
-            line.append(gap)
-        fitted = cell.copy()
-        fitted.align(column.align, column.width)
-        line.append_text(fitted)
-    return line
-
-
-def _columns(group: GroupState, look: Look) -> list[Column]:
-    record = group.last
-    names = [f"{look.swatch} {name}" for name in group.levels]
+def _columns(group: GroupState) -> list[Column]:
+    record, levels = group.last, range(len(group.levels))
+    names = [Text(f"■ {name}", style=level_colour(i)) for i, name in enumerate(group.levels)]
     columns = [
         Column(
-            "Level",
-            min(14, max(5, *(len(name) for name in names))),
-            0,
-            lambda i: Text(names[i], style=level_colour(i)),
-            lambda: Text("total", style=QUIET),
-            "left",
+            "Level", min(14, max(5, *(n.cell_len for n in names))), 0, [*names, Text("total", QUIET)], "left"
         )
     ]
     if group.strides:
-        columns.append(Column("Stride", 6, 92, lambda i: Text(str(group.strides[i]), style=QUIET)))
+        columns.append(Column("Stride", 6, 92, [Text(str(stride), QUIET) for stride in group.strides]))
     for term in group.terms:
-        columns.append(_term_column(record, term))
-    trend = Column(
-        "Trend",
-        TREND_LEAST,
-        50,
-        # The width at the time of drawing: the column takes what room is left.
-        lambda i: Text(
-            _trend((_mean(r, i) for r in group.records), trend.width, look), style=level_colour(i)
-        ),
-        lambda: Text(_trend((_mean_of(r, r.loss) for r in group.records), trend.width, look), style=QUIET),
-    )
-    columns += [
-        Column(
-            "Loss",
-            7,
-            20,
-            lambda i: Text(figure(_mean(record, i)), style=STRONG),
-            lambda: Text(figure(_mean_of(record, record.loss) if record else None), style=STRONG),
-        ),
-        Column("Share", 5, 90, lambda i: _share_text(record, i)),
-        Column("", 10, 95, lambda i: _share_bar(record, i, look), align="left"),
-        Column("Variance", 10, 70, lambda i: _variance(record, i, look)),
-        Column("Reduction", 9, 80, lambda i: _reduction(record, i)),
-        Column("Weight", 6, 1, lambda i: _weight(record, i)),
-        Column("", 8, 96, lambda i: _weight_bar(record, i, look), align="left"),
-        trend,
-    ]
-    return columns
-
-
-def _term_column(record: IntervalRecord | None, term: str) -> Column:
-    row = record.loss_by_term.get(term) if record else None
-    return Column(
-        term,
-        max(7, min(10, len(term))),
-        60,
-        lambda i: Text(figure(_mean_of(record, row[i : i + 1])) if record and row else "-"),
-        lambda: Text(figure(_mean_of(record, row)) if record and row else "-", style=QUIET),
-    )
-
-
-def _mean_of(record: IntervalRecord | None, sums: tuple[float, ...]) -> float | None:
-    return sum(sums) / record.count if record and record.count else None
-
-
-def _mean(record: IntervalRecord | None, i: int) -> float | None:
-    return _mean_of(record, record.loss[i : i + 1]) if record else None
-
-
-def _share(record: IntervalRecord | None, i: int) -> float | None:
+        sums = record.loss_by_term.get(term) if record else None
+        columns.append(Column(term, max(7, min(10, len(term))), 60, _losses(record, sums, len(levels), "")))
     whole = sum(record.loss) if record else 0.0
-    return record.loss[i] / whole if record and whole else None
+    shares = [record.loss[i] / whole if record and whole else None for i in levels]
+    weights = record.weights if record else (1.0,) * len(levels)
+    # 2.5 is the largest weight that RLO gives with the paper's lambda.
+    top = max(2.5, *weights)
+    return [
+        *columns,
+        Column("Loss", 7, 20, _losses(record, record.loss if record else None, len(levels), STRONG)),
+        Column("Share", 5, 90, [Text("-" if s is None else f"{100 * s:.0f} %") for s in shares]),
+        Column("", 10, 95, [bar(share or 0.0, 10, level_colour(i)) for i, share in enumerate(shares)]),
+        Column("Variance", 10, 70, [_variance(record, i) for i in levels]),
+        Column("Reduction", 9, 80, [_reduction(record, i) for i in levels]),
+        Column("Weight", 6, 1, [_weight(weight) for weight in weights]),
+        Column("", 8, 96, [bar(weight / top, 8, RAISED if weight > 1 else "") for weight in weights]),
+        Column("Trend", MIN_TREND, 50, []),
+    ]
 
 
-def _share_text(record: IntervalRecord | None, i: int) -> Text:
-    share = _share(record, i)
-    return Text("-" if share is None else f"{100 * share:.0f} %")
+def _losses(
+    record: IntervalRecord | None, sums: tuple[float, ...] | None, count: int, style: str
+) -> list[Text]:
+    """Return the mean losses of the levels and their total."""
+    if record is None or sums is None:
+        return [Text("-", style=style)] * (count + 1)
+    parts = [*((value,) for value in sums), sums]
+    return [Text(number(mean_loss(record, part)), style=style) for part in parts]
 
 
-def _share_bar(record: IntervalRecord | None, i: int, look: Look) -> Text:
-    return look.bar(_share(record, i) or 0.0, 10, level_colour(i))
-
-
-def _variance(record: IntervalRecord | None, i: int, look: Look) -> Text:
-    if not record:
+def _variance(record: IntervalRecord | None, i: int) -> Text:
+    if record is None:
         return Text("-  ")
-    # The arrow is the variance's own: down, green, where eq 4's reduction is positive.
-    change = -record.variance_reduction[i]
-    return look.change(change, scientific(record.variance[i]), good=change < 0)
+    # The arrow is the variance's own: down, green, if eq 4's reduction is positive.
+    value, change = f"{record.variance[i]:.2e}", record.variance_reduction[i]
+    if change > 0:
+        return Text(f"{value} ▼", style=GOOD)
+    return Text(f"{value} ▲", style=BAD) if change < 0 else Text(f"{value}  ", style=QUIET)
 
 
 def _reduction(record: IntervalRecord | None, i: int) -> Text:
-    if not record:
+    if record is None:
         return Text("-")
     value = record.variance_reduction[i]
-    return Text(signed(value), style="green" if value > 0 else "red" if value < 0 else QUIET)
+    return Text(signed(value), style=GOOD if value > 0 else BAD if value < 0 else QUIET)
 
 
-def _weight(record: IntervalRecord | None, i: int) -> Text:
-    weight = record.weights[i] if record else 1.0
+def _weight(weight: float) -> Text:
     style = RAISED if weight > 1 else "" if weight == 1 else "yellow"
     return Text(f"{weight:.3f}" if weight < 100 else f"{weight:.0f}", style=style)
 
 
-def _weight_bar(record: IntervalRecord | None, i: int, look: Look) -> Text:
-    """From 0 to 2.5, the most that RLO gives with the paper's lambda, or to the largest weight."""
-    weights = record.weights if record else (1.0,) * (i + 1)
-    return look.bar(weights[i] / max(2.5, *weights), 8, RAISED if weights[i] > 1 else QUIET)
-
-
-def _trend(losses: Iterable[float | None], width: int, look: Look) -> str:
-    """All intervals that are kept, in `width` characters: the fall shows, not the last few's noise."""
-    values = [float("nan") if loss is None else loss for loss in losses]
-    return sparkline(condensed(values, width), width, look.spark)
+def _trends(group: GroupState, width: int) -> list[Text]:
+    """Return each level's loss over all intervals that are kept, and the total's: the fall, not the noise."""
+    rows = [[mean_loss(r, (r.loss[i],)) for r in group.records] for i in range(len(group.levels))]
+    rows.append([mean_loss(r) for r in group.records])
+    lines = [
+        sparkline(condensed([float("nan") if x is None else x for x in row], width), width) for row in rows
+    ]
+    styles = [*(level_colour(i) for i in range(len(group.levels))), QUIET]
+    return [Text(text, style=style) for text, style in zip(lines, styles, strict=True)]

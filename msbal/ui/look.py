@@ -1,16 +1,17 @@
-"""Colours and marks: what the levels, the ups and downs and the bars look like on a given terminal."""
+"""Colours, bars, frames and lines: the look that the views of a run and of an ablation share.
+
+Views are drawn in Unicode; `msbal.ui.screen` replaces what a terminal cannot show.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.panel import Panel
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
-
-from msbal.ui.text import SPARKS
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 # The first five are those of the paper's Fig. 1, finest level first: blue, green, red, yellow, pink.
 # Mid-tones, readable on a dark and on a light background; rich maps them to 256 or 16 colours.
@@ -18,134 +19,104 @@ LEVEL_COLOURS = ("#3f8cff", "#2fae60", "#e5484d", "#d9a400", "#ea76b8", "#22b8cf
 
 GOOD, BAD, QUIET, STRONG = "green", "red", "dim", "bold"
 RAISED = "bold cyan"
+HEADER = "bold grey50"
 BORDER = "grey50"
+SEPARATOR = " · "
+MAX_MESSAGES = 6
 
 
 def level_colour(index: int) -> str:
-    """The colour of the level at `index`, finest first."""
+    """Return the colour of the level at `index`, finest first."""
     return LEVEL_COLOURS[index % len(LEVEL_COLOURS)]
 
 
-@dataclass(frozen=True)
-class Look:
-    """The marks of one terminal.
-
-    Attributes:
-        spark: sparkline marks, from low to high.
-        full, half, rest: of a bar; `rest` is blank where no colour could tell it from `full`.
-        up, down: arrows.
-        chosen: before the chosen row.
-        swatch: before a level's name.
-        dot: where a trail has nothing.
-        pending: in a trail, an action whose reward is still to come.
-        same: in a trail, an action with the reward 0.
-        separator: between parts of a line.
-        box: top left, horizontal, top right, vertical, bottom left, bottom right.
-        ascii: nothing but ASCII may be printed, whatever the names are.
-    """
-
-    spark: str = SPARKS
-    full: str = "━"
-    half: str = "╸"
-    rest: str = "━"
-    up: str = "▲"
-    down: str = "▼"
-    chosen: str = "▶"
-    swatch: str = "■"
-    dot: str = "·"
-    pending: str = "●"
-    same: str = "■"
-    separator: str = "·"
-    box: str = "╭─╮│╰╯"
-    ascii: bool = False
-
-    @staticmethod
-    def of(console: Console) -> Look:
-        """What `console` can show: ASCII where its encoding is no Unicode."""
-        rest = " " if console.no_color or console.color_system is None else "━"
-        if console.options.ascii_only or console.legacy_windows:
-            return Look("_.-~+*^#", "=", "-", " ", "^", "v", ">", "*", ".", "o", "=", "|", "+-+|++", True)
-        return Look(rest=rest)
-
-    def bar(self, fraction: float, width: int, style: str) -> Text:
-        """A bar `width` characters wide, filled by `fraction` (cut to 0..1)."""
-        fraction = min(1.0, max(0.0, fraction)) if fraction == fraction else 0.0
-        halves = round(fraction * width * 2)
-        full, half = divmod(halves, 2)
-        text = Text.assemble((self.full * full + self.half * half, style))
-        text.append(self.rest * (width - full - half), style="grey23" if self.rest.strip() else "")
-        return text
-
-    def change(self, value: float, text: str, good: bool) -> Text:
-        """`text` with an arrow that points where `value` went; green where that is `good`."""
-        if value == 0 or value != value:
-            return Text(f"{text}  ", style=QUIET)
-        return Text(f"{text} {self.up if value > 0 else self.down}", style=GOOD if good else BAD)
+def line(*parts: str | Text | tuple[str, str]) -> Text:
+    """Return `parts`, as for `Text.assemble`, as a line that is cut where its room ends."""
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-def boxed(lines: list[Text], width: int, look: Look, title: Text, note: str = "") -> list[Text]:
-    """`lines` in a frame `width` wide, `title` at its top left and, where it fits, `note` at its top right."""
-    corner, flat, right, side, low_left, low_right = tuple(look.box)
-    top = Text.assemble((f"{corner}{flat} ", BORDER))
-    top.append_text(clipped(title, width - 5))
-    end = Text(f" {note} {flat}{right}" if note else right, style=BORDER)
-    if width - top.cell_len - end.cell_len < 3:
-        end = Text(right, style=BORDER)
-    top.append(f" {flat * (width - top.cell_len - end.cell_len - 1)}", style=BORDER)
-    top.append_text(end)
-    body = [top]
-    for line in lines:
-        row = Text.assemble((f"{side} ", BORDER))
-        inside = line.copy()
-        inside.truncate(width - 4, overflow="ellipsis", pad=True)
-        row.append_text(inside)
-        row.append(f" {side}", style=BORDER)
-        body.append(row)
-    body.append(Text(f"{low_left}{flat * (width - 2)}{low_right}", style=BORDER))
-    return body
-
-
-def beside(left: list[Text], right: list[Text], width: int, gap: int = 1) -> list[Text]:
-    """Two blocks side by side; `width` is that of the left one."""
-    rows = []
-    for i in range(max(len(left), len(right))):
-        row = Text.assemble(left[i]) if i < len(left) else Text()
-        row.truncate(width, overflow="ellipsis", pad=True)
-        row.append(" " * gap)
-        if i < len(right):
-            row.append_text(right[i])
-        rows.append(row)
-    return rows
-
-
-def spread(left: Text, right: Text, width: int) -> Text:
-    """`left` and `right` at the two ends of a line; where both do not fit, `left` is cut."""
-    room = width - right.cell_len - 1
-    line = Text.assemble(left)
-    if room < 4:
-        line.truncate(width, overflow="ellipsis", pad=True)
-        return line
-    line.truncate(room, overflow="ellipsis", pad=True)
-    line.append(" ")
-    line.append_text(right)
-    return line
-
-
-def fitted(parts: list[Text], gap: str, width: int) -> Text:
-    """As many of `parts`, from the first on, as fit in `width`, joined by `gap`."""
-    line = Text()
+def fitted(parts: Iterable[Text], gap: str, width: int) -> Text:
+    """Return as many of `parts`, from the first on, as fit in `width`, with `gap` between them."""
+    joined = line()
     for part in parts:
-        need = part.cell_len + (len(gap) if line.plain else 0)
-        if line.cell_len + need > width:
+        if joined.cell_len + bool(joined) * len(gap) + part.cell_len > width:
             break
-        if line.plain:
-            line.append(gap, style=QUIET)
-        line.append_text(part)
-    return line
+        joined.append(gap if joined else "", style=QUIET).append_text(part)
+    return joined
 
 
-def clipped(text: Text, width: int) -> Text:
-    """`text` cut to `width` characters."""
-    line = text.copy()
-    line.truncate(width, overflow="ellipsis")
-    return line
+def bar(share: float, width: int, style: str) -> Text:
+    """Return a bar of `width` characters, filled by `share`; values outside 0..1 are clipped.
+
+    Thick and thin, so that it reads on light and dark terminals and without colours; rich's own bar tells full from
+    empty by the colour alone.
+    """
+    halves = int(2 * width * min(1.0, share)) if share > 0 else 0
+    full, half = divmod(halves, 2)
+    return line(("━" * full + "╾" * half, style), ("─" * (width - full - half), BORDER))
+
+
+def bar_line(share: float, style: str, counts: Text, more: Text, width: int) -> Text:
+    """Return a bar that fills the room beside `counts` and, if there is room for it, `more`."""
+    if width - counts.cell_len - more.cell_len >= 12:
+        counts = line(counts, "  ", more)
+    room = width - counts.cell_len - 2
+    return counts if room < 6 else line(bar(share, room, style), "  ", counts)
+
+
+def panel(content: RenderableType, title: Text, note: str = "", height: int | None = None) -> Panel:
+    """Return `content` in a frame, with `title` at the top left and `note` at the bottom right."""
+    return Panel(
+        content,
+        title=title,
+        title_align="left",
+        subtitle=Text(note, style=BORDER) if note else None,
+        subtitle_align="right",
+        border_style=BORDER,
+        height=height,
+    )
+
+
+class Beside:
+    """Two panels side by side, equally high; `left` is the left one's width."""
+
+    def __init__(self, first: Panel, second: Panel, left: int) -> None:
+        self.panels, self.left = (first, second), left
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = (self.left, options.max_width - self.left - 1)
+        blocks = [
+            console.render_lines(p, options.update(width=w)) for p, w in zip(self.panels, widths, strict=True)
+        ]
+        height = max(map(len, blocks))
+        for i, drawn in enumerate(self.panels):
+            if len(blocks[i]) < height:
+                blocks[i] = console.render_lines(drawn, options.update(width=widths[i], height=height))
+        for first, second in zip(*blocks, strict=True):
+            yield from (*first, Segment(" "), *second, Segment.line())
+
+
+def message_block(messages: Sequence[str], room: int) -> RenderableType | None:
+    """Return the newest messages in at most `room` rows: framed if there is room for a frame."""
+    framed = room >= 4
+    count = min(MAX_MESSAGES, room - 2) if framed else room
+    shown = Text("\n").join(line(("· ", QUIET), text) for text in list(messages)[-count:] if count > 0)
+    if not shown:
+        return None
+    shown.no_wrap, shown.overflow = True, "ellipsis"
+    return panel(shown, line(("messages", STRONG))) if framed else shown
+
+
+Lines = list[list[Segment]]
+
+
+def first_that_fits(
+    console: Console, options: ConsoleOptions, arrangements: Sequence[Callable[[], RenderableType]]
+) -> Lines:
+    """Return the first of `arrangements` that is not too high, or what fits of the last, as rendered lines."""
+    lines: Lines = []
+    for arrange in arrangements:
+        lines = console.render_lines(arrange(), options, style=Style.null(), pad=False)
+        if len(lines) <= options.max_height:
+            break
+    return lines[: max(1, options.max_height)]

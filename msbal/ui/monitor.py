@@ -1,21 +1,21 @@
-"""Which monitors a run gets."""
+"""The monitors of a run, as one, none of which can stop the training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from msbal.ui.fanout import Fanout
-from msbal.ui.live import LiveMonitor
-from msbal.ui.plain import PROGRESS_SECONDS, PlainMonitor
-from msbal.ui.quiet import QuietMonitor
+from msbal.backend import LevelGroup, Monitor
+from msbal.ui.display import PROGRESS_SECONDS, QuietMonitor, RunDisplay
 from msbal.ui.state import Ending, RunHeader
+from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
-    from msbal.backend import Monitor
     from msbal.engine.record import IntervalRecord
 
 Mode = Literal["auto", "live", "plain", "quiet"]
@@ -24,7 +24,7 @@ __all__ = ["Ending", "Fanout", "Mode", "RunHeader", "can_be_live", "make_monitor
 
 
 def can_be_live(console: Console) -> bool:
-    """Whether `console` is a terminal on which a region can be redrawn."""
+    """Whether `console` is a terminal on which a view can be redrawn."""
     return console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
 
 
@@ -38,36 +38,111 @@ def make_monitor(
     history: Iterable[IntervalRecord] = (),
     progress_seconds: float = PROGRESS_SECONDS,
 ) -> Fanout:
-    """The monitors of a run, as one. Close it at the end, or use it in a ``with`` statement.
+    """Return the monitors of a run, as one. Close it at the end, or use it in a ``with`` statement.
 
     Args:
-        mode: ``auto`` is ``live`` on a terminal, else ``plain``; ``live`` too becomes ``plain`` where
-            no terminal is.
-        console: where to.
+        mode: ``auto`` and ``live`` draw on a terminal and print lines elsewhere.
+        console: where to print.
         header: what the run is.
-        log_file: also write plain lines to this file, appending.
+        log_file: also append lines to this file.
         tensorboard: also write TensorBoard's event files into this folder.
         history: the records so far of a run that is resumed, for the trends.
-        progress_seconds: between two progress lines in plain mode.
+        progress_seconds: at least this long between two lines on progress.
 
     Raises:
-        SpecError: where TensorBoard is asked for and missing.
+        SpecError: if TensorBoard is asked for and missing.
         ValueError: for an unknown mode.
     """
     if mode not in ("auto", "live", "plain", "quiet"):
         raise ValueError(f"Mode should be auto, live, plain or quiet. Found {mode!r}.")
-    before = tuple(history)
     monitors: list[Monitor] = []
     if mode == "quiet":
         monitors.append(QuietMonitor(console))
-    elif mode != "plain" and can_be_live(console):
-        monitors.append(LiveMonitor(console, header, before))
     else:
-        monitors.append(PlainMonitor(console, header, progress_seconds, before))
+        live = mode != "plain" and can_be_live(console)
+        monitors.append(
+            RunDisplay(console, header, live=live, progress_seconds=progress_seconds, history=history)
+        )
     if log_file is not None:
-        monitors.append(PlainMonitor.to_file(log_file, header))
+        monitors.append(RunDisplay.to_file(log_file, header))
     if tensorboard is not None:
         from msbal.ui.tensorboard import TensorBoardMonitor
 
         monitors.append(TensorBoardMonitor(tensorboard))
     return Fanout(monitors)
+
+
+class Fanout(Monitor):
+    """Passes every call on to each of `monitors`.
+
+    A monitor that raises is closed and left out from then on; the others are told once, or stderr
+    if none is left. Interrupts and exits pass through.
+
+    Used in a ``with`` statement it closes them all: as ``failed`` if an exception leaves the block,
+    as ``stopped`` for Ctrl-C.
+    """
+
+    def __init__(self, monitors: Sequence[Monitor]) -> None:
+        self._monitors = list(monitors)
+        self._closed = False
+
+    def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
+        self._each("started", iteration, total, groups)
+
+    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        self._each("stepped", iteration, scalars)
+
+    def interval(self, record: IntervalRecord) -> None:
+        self._each("interval", record)
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        self._each("evaluated", iteration, metrics)
+
+    def message(self, text: str) -> None:
+        self._each("message", text)
+
+    def close(self, ending: Ending | None = None) -> None:
+        """Close those monitors that can be closed. Again: no effect."""
+        if not self._closed:
+            self._closed = True
+            self._each("close", ending)
+
+    def __enter__(self) -> Fanout:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.close(Ending("stopped" if issubclass(kind, KeyboardInterrupt) else "failed"))
+
+    def _each(self, call: str, *arguments: object) -> None:
+        for monitor in list(self._monitors):
+            try:
+                _call(monitor, call, *arguments)
+            except Exception as error:
+                self._leave_out(monitor, error)
+
+    def _leave_out(self, monitor: Monitor, error: Exception) -> None:
+        if monitor not in self._monitors:
+            return
+        self._monitors.remove(monitor)
+        try:
+            _call(monitor, "close", None)
+        except Exception as second:
+            error = error or second
+        text = one_line(f"{type(monitor).__name__} failed and is left out: {type(error).__name__}: {error}")
+        if self._monitors:
+            self.message(text)
+        else:
+            print(text, file=sys.stderr)
+
+
+def _call(monitor: Monitor, name: str, *arguments: object) -> None:
+    if name != "close" or hasattr(monitor, name):  # a monitor need not be closed
+        getattr(monitor, name)(*arguments)

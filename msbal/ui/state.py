@@ -1,7 +1,4 @@
-"""What the monitors know of a run. Fed by the training thread, read by the drawing thread.
-
-Training stores, drawing computes: every call from training is O(1) in the length of the run.
-"""
+"""What is known of a run, for whoever shows it: fed by the training thread, read by the drawing thread."""
 
 from __future__ import annotations
 
@@ -12,30 +9,24 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+from msbal.backend import LevelGroup, Monitor
 from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
-    from msbal.backend import LevelGroup
     from msbal.engine.record import IntervalRecord
 
 HISTORY = 240  # intervals kept for the trends: more than the widest trend shows
 PACE_SECONDS = 60.0
-
-How = Literal["finished", "stopped", "failed"]
+AP_KEYS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
 
 
 @dataclass(frozen=True)
 class RunHeader:
-    """What a run is, for the head of its display.
+    """What a run is: its name, its framework and model, and how it is balanced.
 
     Attributes:
-        name: of the run, e.g. its folder's.
-        backend: ``torchvision``, ...
-        model: e.g. ``retinanet_r50``.
-        strategy: ``rlo``, ``avw``, ...
-        interval: alpha, iterations.
-        device: ``cpu``, ``cuda:0``, ...
-        output: the run directory, for the closing lines.
+        interval: alpha, in iterations.
+        output: the run directory.
     """
 
     name: str
@@ -52,29 +43,21 @@ class Ending:
     """How a run ended.
 
     Attributes:
-        how: ``finished``; ``stopped`` by the user, so that it can be resumed; or ``failed``.
+        how: ``stopped`` is by the user, so that the run can be resumed.
         details: what to tell the user, label -> text: where the run lies, what to do next.
     """
 
-    how: How = "finished"
+    how: Literal["finished", "stopped", "failed"] = "finished"
     details: Mapping[str, str] = field(default_factory=dict)
 
 
 class GroupState:
     """One group of levels: its last records, and sums over all of them."""
 
-    def __init__(
-        self,
-        name: str,
-        levels: Sequence[str],
-        strides: Sequence[int] = (),
-        terms: Sequence[str] = (),
-        head: str = "",
-    ) -> None:
-        self.name, self.head = name, head
-        self.levels, self.strides, self.terms = tuple(levels), tuple(strides), tuple(terms)
+    def __init__(self, declared: LevelGroup) -> None:
+        self.name, self.head = declared.name, declared.head
+        self.levels, self.strides, self.terms = declared.levels, declared.strides, declared.terms
         self.records: deque[IntervalRecord] = deque(maxlen=HISTORY)
-        self.version = 0
         self.chosen: Counter[str] = Counter()
         self.nonfinite = 0
         self.intervals = 0
@@ -84,16 +67,16 @@ class GroupState:
     def add(self, record: IntervalRecord) -> None:
         if record.levels != self.levels:
             self.levels, self.strides = tuple(record.levels), ()
-            self._weights = [0.0] * len(self.levels)
+            self.intervals, self._weights = 0, [0.0] * len(self.levels)
         if not set(record.loss_by_term) <= set(self.terms):
             self.terms = tuple(record.loss_by_term)
         self.records.append(record)
-        self.version += 1
         self.intervals += 1
         self.chosen[record.action] += 1
         self.nonfinite += len(record.nonfinite)
-        self._weights = [a + b for a, b in zip(self._weights, record.weights, strict=True)]
-        if self.first_loss is None and record.count:
+        held = record.previous_weights or (1.0,) * len(self.levels)
+        self._weights = [a + b for a, b in zip(self._weights, held, strict=True)]
+        if self.first_loss is None:
             self.first_loss = mean_loss(record)
 
     @property
@@ -102,17 +85,17 @@ class GroupState:
 
     @property
     def mean_weights(self) -> list[float]:
-        """Per level, over all intervals; empty before the first."""
-        return [weight / self.intervals for weight in self._weights] if self.intervals else []
+        """The mean, over all intervals, of the weights that each level was trained with."""
+        return [weight / max(1, self.intervals) for weight in self._weights]
 
 
-def mean_loss(record: IntervalRecord) -> float:
-    """The group's whole loss per iteration, unweighted; NaN where no iteration counted."""
-    return sum(record.loss) / record.count if record.count else float("nan")
+def mean_loss(record: IntervalRecord, sums: Sequence[float] | None = None) -> float | None:
+    """Return the mean per iteration of `sums`, by default of the whole unweighted loss; None if none counted."""
+    return sum(record.loss if sums is None else sums) / record.count if record.count else None
 
 
 def nonfinite_line(record: IntervalRecord, named: bool) -> str:
-    """One line for all the losses that were left out of an interval; `named`: say which group."""
+    """Return one line on the losses that were left out of an interval, with the group's name if `named`."""
     bad = record.nonfinite[0]
     more = len(record.nonfinite) - 1
     return (
@@ -122,26 +105,19 @@ def nonfinite_line(record: IntervalRecord, named: bool) -> str:
     )
 
 
-class Pace:
-    """Iterations per second over the last minute or so."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def add(self, now: float, iteration: int) -> None:
-        self._seen.append((now, iteration))
-        while len(self._seen) > 2 and now - self._seen[1][0] > PACE_SECONDS:
-            self._seen.popleft()
-
-    def rate(self) -> float | None:
-        if len(self._seen) < 2:
-            return None
-        (t0, i0), (t1, i1) = self._seen[0], self._seen[-1]
-        return (i1 - i0) / (t1 - t0) if t1 > t0 and i1 > i0 else None
+def shown_metrics(metrics: Mapping[str, Any], keys: Sequence[str] = AP_KEYS) -> dict[str, float | None]:
+    """Return the metrics to show, in order, None where undefined; VOC's mAP is the last, if it is there."""
+    found: dict[str, float | None] = {key: metrics[key] for key in keys if key in metrics}
+    voc = metrics.get("voc")
+    if isinstance(voc, Mapping) and voc.get("mAP") is not None:
+        found["VOC mAP"] = voc["mAP"]
+    return found
 
 
-class RunState:
-    """Everything that a display of a run needs.
+class RunState(Monitor):
+    """A monitor that keeps what it is told and shows nothing: the base of those that show something.
+
+    Every call from training takes a time that does not grow with the run.
 
     Args:
         header: what the run is.
@@ -160,25 +136,24 @@ class RunState:
         self.lock = Lock()
         self.begun: float | None = None
         self.ended: float | None = None
-        self.first = self.iteration = self.total = 0
+        self.iteration = self.total = 0
         self.scalars: dict[str, float] = {}
         self.groups: dict[str, GroupState] = {}
         self.evaluations: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=HISTORY)
         self.messages: deque[str] = deque(maxlen=50)
         self.ending: Ending | None = None
-        self.pace = Pace()
+        self._pace: deque[tuple[float, int]] = deque()
         self._history = tuple(history)
 
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
         with self.lock:
             self.begun = self.clock()
-            self.first, self.iteration, self.total = iteration, iteration, total
-            for g in groups:
-                self.groups[g.name] = GroupState(g.name, g.levels, g.strides, g.terms, g.head)
+            self.iteration, self.total = iteration, total
+            self.groups = {group.name: GroupState(group) for group in groups}
             for record in self._history:
                 self._add(record)
             self._history = ()
-            self.pace.add(self.begun, iteration)
+            self._pace.append((self.begun, iteration))
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
         # No lock: both stores are atomic, and training never waits for a frame being drawn.
@@ -188,10 +163,11 @@ class RunState:
     def interval(self, record: IntervalRecord) -> None:
         with self.lock:
             self._add(record)
+            if record.nonfinite:
+                self.messages.append(nonfinite_line(record, self.several))
 
     def _add(self, record: IntervalRecord) -> None:
-        group = self.groups.get(record.group)
-        if group is None:
+        if record.group not in self.groups:
             # Under `per_term` the records' groups are not the declared ones: they replace those.
             strides: tuple[int, ...] = ()
             for name, declared in list(self.groups.items()):
@@ -199,11 +175,9 @@ class RunState:
                     strides = declared.strides
                     if not declared.records:
                         del self.groups[name]
-            group = GroupState(record.group, record.levels, strides, tuple(record.loss_by_term))
-            self.groups[record.group] = group
-        group.add(record)
-        if record.nonfinite:
-            self.messages.append(nonfinite_line(record, len(self.groups) > 1))
+            group = LevelGroup(record.group, "", tuple(record.levels), strides, tuple(record.loss_by_term))
+            self.groups[record.group] = GroupState(group)
+        self.groups[record.group].add(record)
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         with self.lock:
@@ -213,11 +187,15 @@ class RunState:
         with self.lock:
             self.messages.append(one_line(text))
 
-    def close(self, ending: Ending | None) -> None:
+    def close(self, ending: Ending | None = None) -> None:
         with self.lock:
-            if self.ending is None:
-                self.ending = ending or Ending()
-                self.ended = self.clock()
+            self.ending = ending or Ending()
+            self.ended = self.clock()
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one group, so that each has to be named."""
+        return len(self.groups) > 1
 
     @property
     def elapsed(self) -> float:
@@ -227,20 +205,12 @@ class RunState:
         return (self.clock() if self.ended is None else self.ended) - self.begun
 
     def remaining(self) -> float | None:
-        """Seconds to the end at the present pace. None while that is unknown."""
-        rate = self.pace.rate()
+        """Return the seconds to the end at the pace of the last minute; None as long as that is unknown."""
         if self.iteration >= self.total > 0:
             return 0.0
-        return (self.total - self.iteration) / rate if rate else None
-
-
-AP_KEYS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L")
-
-
-def shown_metrics(metrics: Mapping[str, Any], keys: Sequence[str] = AP_KEYS) -> dict[str, float | None]:
-    """The figures to show, in order; None where undefined. VOC's mAP is added where it is there."""
-    found: dict[str, float | None] = {key: metrics[key] for key in keys if key in metrics}
-    voc = metrics.get("voc")
-    if isinstance(voc, Mapping) and voc.get("mAP") is not None:
-        found["VOC mAP"] = voc["mAP"]
-    return found
+        seen = self._pace
+        seen.append((self.clock(), self.iteration))
+        while len(seen) > 2 and seen[-1][0] - seen[1][0] > PACE_SECONDS:
+            seen.popleft()
+        seconds, done = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
+        return (self.total - self.iteration) * seconds / done if done > 0 and seconds > 0 else None

@@ -1,24 +1,25 @@
-"""While a live region is on the screen, what the program prints goes above it, line by line.
+"""While a live view is on the screen, what the program prints goes above it, line by line.
 
 rich's own redirection parses what is flushed as markup, so that a framework's ``[/...]`` raises in the
-middle of training; and it misses logging handlers that took hold of a stream earlier. Hence this one.
+middle of training, wraps lines, lets progress bars pile up, and misses logging handlers that took hold of a
+stream earlier. Hence this one.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.ansi import AnsiDecoder
+from rich.file_proxy import FileProxy
 from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-class LineStream(io.TextIOBase):
+class LineStream(FileProxy):
     """A text stream that prints whole lines through a console.
 
     A carriage return starts the line anew, as progress bars expect. An unfinished line is kept until it
@@ -26,18 +27,14 @@ class LineStream(io.TextIOBase):
     """
 
     def __init__(self, console: Console, stream: IO[str]) -> None:
-        self._console, self._stream = console, stream
+        super().__init__(console, stream)
+        self._console = console
         self._rest = ""
         self._decoder = AnsiDecoder()
 
     @property
-    def rich_proxied_file(self) -> IO[str]:
-        """The stream behind this one: rich's consoles write there instead."""
-        return self._stream
-
-    @property
     def encoding(self) -> str:  # type: ignore[override]
-        return getattr(self._stream, "encoding", None) or "utf-8"
+        return getattr(self.rich_proxied_file, "encoding", None) or "utf-8"
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
@@ -49,7 +46,7 @@ class LineStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: half a line cannot stand above the region."""
+        """Do nothing: half a line cannot stand above the view."""
 
     def release(self) -> None:
         """Print what is left of an unfinished line."""
@@ -64,15 +61,6 @@ class LineStream(io.TextIOBase):
     def writable(self) -> bool:
         return True
 
-    def isatty(self) -> bool:
-        return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
 
 class Redirection:
     """stdout, stderr and the logging handlers that write to them, all through `console`."""
@@ -80,7 +68,7 @@ class Redirection:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._streams: dict[str, tuple[IO[str], LineStream]] = {}
-        self._handlers: list[tuple[Any, IO[str]]] = []
+        self._handlers: list[tuple[logging.StreamHandler[Any], IO[str]]] = []
 
     def begin(self) -> None:
         for name in ("stdout", "stderr"):
@@ -96,7 +84,7 @@ class Redirection:
                     handler.setStream(proxy)
 
     def release(self) -> None:
-        """Print unfinished lines, before the region's last frame."""
+        """Print unfinished lines, before the view's last frame."""
         for _, proxy in self._streams.values():
             proxy.release()
 

@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msbal.backend import LevelGroup, Monitor
 from msbal.errors import RunError, SpecError
 
 if TYPE_CHECKING:
-    from msbal.backend import LevelGroup
     from msbal.engine.record import IntervalRecord
     from msbal.ui.state import Ending
 
 STEP_SECONDS = 1.0  # at most one point a second for speed, learning rate and memory
 
 
-class TensorBoardMonitor:
+class TensorBoardMonitor(Monitor):
     """A monitor that writes event files.
 
     Tags: ``loss/P3``, ``loss/P3/cls`` (mean per iteration), ``variance/P3``, ``reduction/P3``,
     ``weight/P3``, ``probability/avw``, ``action`` (index among the actions), ``reward``,
-    ``metrics/AP``, ``train/learning_rate``. Where there are several groups, each tag begins with the
+    ``metrics/AP``, ``train/learning_rate``. If there are several groups, each tag begins with the
     group's name: ``rpn/loss/P3``. On a resume, what an earlier process wrote past the checkpoint is
     hidden by the writer's ``purge_step``.
 
@@ -30,7 +30,7 @@ class TensorBoardMonitor:
         folder: for the event files; created when training starts.
 
     Raises:
-        SpecError: where the package tensorboard is missing.
+        SpecError: if the package tensorboard is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,39 +59,27 @@ class TensorBoardMonitor:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + STEP_SECONDS
-            for name, value in scalars.items():
-                self._add(f"train/{name}", value, iteration)
+            self._add("train", scalars, iteration)
 
     def interval(self, record: IntervalRecord) -> None:
-        at = record.iteration
-        prefix = f"{record.group}/" if self._several or record.group != "all" else ""
-        for i, level in enumerate(record.levels):
-            if record.count:
-                self._add(f"{prefix}loss/{level}", record.loss[i] / record.count, at)
-                for term, row in record.loss_by_term.items():
-                    self._add(f"{prefix}loss/{level}/{term}", row[i] / record.count, at)
-            self._add(f"{prefix}variance/{level}", record.variance[i], at)
-            self._add(f"{prefix}reduction/{level}", record.variance_reduction[i], at)
-            self._add(f"{prefix}weight/{level}", record.weights[i], at)
-        for name, probability in record.probabilities.items():
-            self._add(f"{prefix}probability/{name}", probability, at)
+        found: dict[str, Any] = {"reward": record.reward, "probability": record.probabilities}
+        rows = {"variance": record.variance, "reduction": record.variance_reduction, "weight": record.weights}
+        if record.count:
+            rows["loss"] = tuple(loss / record.count for loss in record.loss)
+            for term, row in record.loss_by_term.items():
+                by_level = zip(record.levels, row, strict=True)
+                found |= {f"loss/{level}/{term}": loss / record.count for level, loss in by_level}
+        found |= {name: dict(zip(record.levels, row, strict=True)) for name, row in rows.items()}
         if record.action in record.probabilities:
-            self._add(f"{prefix}action", list(record.probabilities).index(record.action), at)
-        if record.reward is not None:
-            self._add(f"{prefix}reward", record.reward, at)
+            found["action"] = list(record.probabilities).index(record.action)
+        self._add(record.group if self._several or record.group != "all" else "", found, record.iteration)
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        for name, value in metrics.items():
-            if isinstance(value, Mapping):
-                for key, inner in value.items():
-                    self._add(f"metrics/{name}/{key}", inner, iteration)
-            elif name != "iteration":
-                self._add(f"metrics/{name}", value, iteration)
+        self._add(
+            "metrics", {name: value for name, value in metrics.items() if name != "iteration"}, iteration
+        )
         if self._writer is not None:
             self._writer.flush()
-
-    def message(self, text: str) -> None:
-        pass
 
     def close(self, ending: Ending | None = None) -> None:
         if self._writer is not None:
@@ -99,5 +87,9 @@ class TensorBoardMonitor:
             self._writer = None
 
     def _add(self, tag: str, value: Any, iteration: int) -> None:
-        if self._writer is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
+        """Write a number, or those of a mapping under its keys; anything else is left out."""
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                self._add(f"{tag}/{key}" if tag else key, inner, iteration)
+        elif self._writer is not None and isinstance(value, (int, float)) and not isinstance(value, bool):
             self._writer.add_scalar(tag, float(value), iteration)

@@ -1,4 +1,4 @@
-"""The live view of a run as lines for a given size: the fullest arrangement that fits.
+"""The live view of a run: the fullest arrangement that fits the terminal.
 
 As height runs out, arrangements follow in this order: full; actions and evaluation as single lines
 inside the group's frame; no frames; and for very small terminals a progress line with the weights.
@@ -8,190 +8,144 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.panel import Panel
+from rich.segment import SegmentLines
 from rich.text import Text
 
-from msbal.ui.decisions import decision_line, decision_lines
-from msbal.ui.head import (
-    closing_lines,
-    message_lines,
-    metric_line,
-    metric_lines,
-    pace_line,
-    progress_line,
-    title_line,
+from msbal.ui.decisions import decision_line, decision_rows
+from msbal.ui.head import metric_block, metric_line, pace_line, progress_line, title_line
+from msbal.ui.levels import level_table
+from msbal.ui.look import (
+    QUIET,
+    RAISED,
+    STRONG,
+    Beside,
+    first_that_fits,
+    level_colour,
+    line,
+    message_block,
+    panel,
 )
-from msbal.ui.levels import level_lines
-from msbal.ui.look import QUIET, RAISED, STRONG, Look, beside, boxed, clipped, level_colour
 
 if TYPE_CHECKING:
     from msbal.ui.state import GroupState, RunState
 
 WIDE = 150
 SMALL_WIDTH, SMALL_HEIGHT = 50, 10
-MESSAGES = 6
 
 
-def frame(state: RunState, width: int, height: int, look: Look) -> list[Text]:
-    """The view, at most `width` by `height` characters."""
-    with state.lock:
+class RunView:
+    """The view, in at most the width and height of the options with which it is rendered."""
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        state, width, height = self.state, options.max_width, options.max_height
         if width < SMALL_WIDTH or height < SMALL_HEIGHT:
-            return _small(state, width, look)[: max(1, height)]
-        for arrange in (_full, _compact, _bare):
-            lines = arrange(state, width, look)
-            room = height - len(lines)
-            if room >= 0:
-                shown = arrange is _full and width >= WIDE
-                return lines if shown else lines + _messages(state, width, room, look)
-        return _small(state, width, look)[:height]
+            yield SegmentLines(
+                first_that_fits(console, options, [lambda: _small(state, width)]), new_lines=True
+            )
+            return
+        arrangements = [
+            lambda: _full(state, width),
+            lambda: _compact(state, width),
+            lambda: _bare(state, width),
+            lambda: _small(state, width),
+        ]
+        lines = first_that_fits(console, options, arrangements)
+        yield SegmentLines(lines, new_lines=True)
+        messages = message_block(state.messages, height - len(lines))
+        if messages and width < WIDE:
+            yield messages
 
 
-def final_frame(state: RunState, width: int, look: Look) -> list[Text]:
-    """What stays on the screen after the run: everything, however high, and what came of it."""
-    with state.lock:
-        if width < SMALL_WIDTH:
-            lines = _small(state, width, look)
-        else:
-            lines = _full(state, width, look)
-            if width < WIDE:
-                lines += _messages(state, width, MESSAGES + 2, look)
-        return lines + closing_lines(state, width, look)
-
-
-def _head(state: RunState, width: int, look: Look, framed: bool) -> list[Text]:
-    inner = width - 4 if framed else width
-    lines = [
-        title_line(state, inner, look),
-        progress_line(state, inner, look),
-        pace_line(state, inner, look),
-    ]
-    return boxed(lines, width, look, Text("msbal train", style=STRONG)) if framed else lines
+def _head(state: RunState, width: int) -> Panel:
+    rows = (title_line(state, width - 4), progress_line(state, width - 4), pace_line(state, width - 4))
+    return panel(Group(*rows), line(("msbal train", STRONG)))
 
 
 def _group_title(group: GroupState) -> Text:
-    title = Text.assemble((group.name if group.name != "all" else "levels", STRONG))
-    if group.head:
-        title.append(f" {group.head}", style=QUIET)
-    return title
+    return line((group.name if group.name != "all" else "levels", STRONG), (f" {group.head}".rstrip(), QUIET))
 
 
-def _group_note(state: RunState, group: GroupState) -> str:
+def _levels(state: RunState, group: GroupState, width: int, *more: Text) -> Panel:
+    record, span = group.last, state.header.interval
+    note = f"first decision after iteration {span:,}"
+    if record is not None:
+        note = (
+            f"interval {record.interval}: iterations {record.iteration - span + 1:,} to {record.iteration:,}"
+        )
+    return panel(Group(level_table(group, width - 4, not more), *more), _group_title(group), note)
+
+
+def _actions(state: RunState, group: GroupState, width: int) -> Panel:
     record = group.last
-    if record is None:
-        return f"first decision after iteration {state.header.interval:,}"
-    span = state.header.interval
-    return f"interval {record.interval}: iterations {record.iteration - span + 1:,} to {record.iteration:,}"
-
-
-def _levels(state: RunState, group: GroupState, width: int, look: Look, total: bool) -> list[Text]:
-    lines = level_lines(group, width - 4, look, total)
-    return boxed(lines, width, look, _group_title(group), _group_note(state, group))
-
-
-def _actions(state: RunState, group: GroupState, width: int, look: Look, height: int = 0) -> list[Text]:
-    title = Text.assemble(("action", STRONG))
-    if len(state.groups) > 1:
-        title.append(f" {group.name}", style=QUIET)
-    lines = decision_lines(group, width - 4, look)
-    record = group.last
+    title = line(("action", STRONG), (f" {group.name}" if state.several else "", QUIET))
     note = f"{record.action} from iteration {record.iteration + 1:,}" if record else ""
-    return boxed(_to_height(lines, height - 2), width, look, title, note)
+    return panel(Group(*decision_rows(group, width - 4)), title, note)
 
 
-def _evaluation(state: RunState, width: int, look: Look, height: int = 0) -> list[Text]:
+def _evaluation(state: RunState, width: int) -> Panel:
     note = f"iteration {state.evaluations[-1][0]:,}" if state.evaluations else ""
-    lines = metric_lines(state, width - 4, look)
-    return boxed(_to_height(lines, height - 2), width, look, Text("evaluation", style=STRONG), note)
+    return panel(metric_block(state, width - 4), line(("evaluation", STRONG)), note)
 
 
-def _to_height(lines: list[Text], height: int) -> list[Text]:
-    return lines + [Text()] * (height - len(lines))
-
-
-def _full(state: RunState, width: int, look: Look) -> list[Text]:
-    lines = _head(state, width, look, True)
+def _full(state: RunState, width: int) -> Group:
+    rows: list[RenderableType] = [_head(state, width)]
     groups = list(state.groups.values())
     if width >= WIDE:
         right = min(72, width * 2 // 5)
         left = width - right - 1
         for group in groups:
-            levels = _levels(state, group, left, look, True)
-            lines += beside(levels, _actions(state, group, right, look, len(levels)), left)
-        evaluation = _evaluation(state, right, look)
-        messages = message_lines(state, left - 4, MESSAGES, look)
-        height = max(len(evaluation), min(MESSAGES, len(messages)) + 2)
-        block = boxed(_to_height(messages, height - 2), left, look, Text("messages", style=STRONG))
-        return lines + beside(block, _evaluation(state, right, look, height), left)
-    for group in groups:
-        lines += _levels(state, group, width, look, True)
+            rows.append(Beside(_levels(state, group, left), _actions(state, group, right), left))
+        messages = message_block(state.messages, 100) or panel(Text(), line(("messages", STRONG)))
+        assert isinstance(messages, Panel)
+        return Group(*rows, Beside(messages, _evaluation(state, right), left))
+    rows += [_levels(state, group, width) for group in groups]
     if len(groups) == 1:
         left = width * 3 // 5
-        height = max(
-            len(_actions(state, groups[0], left, look)), len(_evaluation(state, width - left - 1, look))
-        )
-        return lines + beside(
-            _actions(state, groups[0], left, look, height),
-            _evaluation(state, width - left - 1, look, height),
-            left,
-        )
-    half = (width - 1) // 2
+        right = width - left - 1
+        return Group(*rows, Beside(_actions(state, groups[0], left), _evaluation(state, right), left))
+    left = (width - 1) // 2
     for first, *second in (groups[i : i + 2] for i in range(0, len(groups), 2)):
-        if not second:
-            lines += _actions(state, first, width, look)
-            continue
-        rest = width - half - 1
-        height = max(len(_actions(state, first, half, look)), len(_actions(state, second[0], rest, look)))
-        lines += beside(
-            _actions(state, first, half, look, height), _actions(state, second[0], rest, look, height), half
-        )
-    return lines + _evaluation(state, width, look)
+        if second:
+            pair = _actions(state, first, left), _actions(state, second[0], width - left - 1)
+            rows.append(Beside(*pair, left))
+        else:
+            rows.append(_actions(state, first, width))
+    return Group(*rows, _evaluation(state, width))
 
 
-def _compact(state: RunState, width: int, look: Look) -> list[Text]:
-    lines = _head(state, width, look, True)
+def _compact(state: RunState, width: int) -> Group:
+    rows: list[RenderableType] = [_head(state, width)]
     for group in state.groups.values():
-        body = level_lines(group, width - 4, look, False)
-        body.append(decision_line(group, width - 4, look))
-        lines += boxed(body, width, look, _group_title(group), _group_note(state, group))
-    if state.evaluations:
-        lines.append(
-            clipped(Text.assemble(("evaluation ", QUIET), metric_line(state, width - 11, look)), width)
-        )
-    return lines
+        rows.append(_levels(state, group, width, decision_line(group, width - 4)))
+    return Group(*rows, *_last_metrics(state, width))
 
 
-def _bare(state: RunState, width: int, look: Look) -> list[Text]:
-    lines = _head(state, width, look, False)[:2]
+def _bare(state: RunState, width: int) -> Group:
+    rows: list[RenderableType] = [title_line(state, width), progress_line(state, width)]
     for group in state.groups.values():
-        if len(state.groups) > 1:
-            lines.append(clipped(_group_title(group), width))
-        lines += level_lines(group, width, look, False)
-        lines.append(decision_line(group, width, look))
-    if state.evaluations:
-        lines.append(metric_line(state, width, look))
-    return lines
+        rows += [_group_title(group)] if state.several else []
+        rows += [level_table(group, width, False), decision_line(group, width)]
+    return Group(*rows, *_last_metrics(state, width))
 
 
-def _small(state: RunState, width: int, look: Look) -> list[Text]:
-    lines = [progress_line(state, width, look)]
+def _small(state: RunState, width: int) -> Group:
+    rows: list[RenderableType] = [progress_line(state, width)]
     for group in state.groups.values():
         record = group.last
         if record is None:
             continue
-        line = Text(f"{group.name} " if len(state.groups) > 1 else "")
+        weights = line(f"{group.name} " if state.several else "")
         for i, (level, weight) in enumerate(zip(record.levels, record.weights, strict=True)):
-            line.append(f"{level} ", style=level_colour(i))
-            line.append(f"{weight:.2f} ", style=RAISED if weight > 1 else "")
-        lines += [clipped(line, width), decision_line(group, width, look)]
-    if state.evaluations:
-        lines.append(metric_line(state, width, look))
-    return lines
+            weights.append(f"{level} ", style=level_colour(i))
+            weights.append(f"{weight:.2f} ", style=RAISED if weight > 1 else "")
+        rows += [weights, decision_line(group, width)]
+    return Group(*rows, *_last_metrics(state, width))
 
 
-def _messages(state: RunState, width: int, room: int, look: Look) -> list[Text]:
-    """In a frame where there is room for one, else as bare lines."""
-    if not state.messages or room <= 0:
-        return []
-    if room < 4:
-        return message_lines(state, width, room, look)
-    lines = message_lines(state, width - 4, min(MESSAGES, room - 2), look)
-    return boxed(lines, width, look, Text("messages", style=STRONG))
+def _last_metrics(state: RunState, width: int) -> list[Text]:
+    return [metric_line(state, width)] if state.evaluations else []

@@ -1,4 +1,4 @@
-"""What each run of a grid is at."""
+"""What each run of an ablation is at."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
+from msbal.ui.text import one_line
+
 State = Literal["queued", "running", "done", "failed", "kept"]
 
 
 @dataclass
 class Run:
-    """One cell."""
+    """One cell of the grid; the times are those of the monitor's clock, in seconds."""
 
     state: State = "queued"
     ap: float | None = None
@@ -24,8 +26,13 @@ class Run:
     seconds: float | None = None
 
 
-class Grid:
-    """The state of all runs."""
+class GridMonitor:
+    """Watches an ablation: keeps what it is told and shows nothing. The base of those that show something.
+
+    Args:
+        clock: seconds, monotonic.
+        metric: what to call the numbers.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, metric: str = "AP") -> None:
         self.clock, self.metric = clock, metric
@@ -37,6 +44,7 @@ class Grid:
         self.begun = clock()
 
     def planned(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        """Every arm runs with every seed. All runs are queued."""
         with self.lock:
             self.begun = self.clock()
             self.arms, self.seeds = list(arms), list(seeds)
@@ -47,17 +55,21 @@ class Grid:
         arm: str,
         seed: int,
         state: State,
-        ap: float | None,
-        eta: float | None,
-        progress: float | None,
+        *,
+        ap: float | None = None,
+        eta: float | None = None,
+        progress: float | None = None,
     ) -> bool:
-        """Whether the run's state is another one now."""
+        """Note that a run has changed; return whether its state is another one now.
+
+        Args:
+            state: ``kept`` if an earlier call finished it.
+            ap: its last evaluation, 0..1; None leaves it as it was.
+            eta: seconds that it still needs.
+            progress: 0..1 of its iterations.
+        """
         with self.lock:
-            if arm not in self.arms:
-                self.arms.append(arm)
-            if seed not in self.seeds:
-                self.seeds.append(seed)
-            run = self.runs.setdefault((arm, seed), Run())
+            run = self.runs[arm, seed]
             changed = run.state != state
             now = self.clock()
             if state == "running" and changed:
@@ -70,16 +82,31 @@ class Grid:
             run.progress = progress if state == "running" else None
             return changed
 
+    def message(self, text: str) -> None:
+        """Show a person one line."""
+        with self.lock:
+            self.messages.append(one_line(text))
+
+    def close(self) -> None:
+        """The end; the last view stays on the screen."""
+
     def count(self, *states: str) -> int:
         return sum(run.state in states for run in self.runs.values())
 
+    def states(self, arm: str) -> list[State]:
+        """Return the states of an arm's runs, in the order of the seeds."""
+        return [self.runs[arm, seed].state for seed in self.seeds]
+
     def aps(self, arm: str) -> list[float]:
-        """The final AP of an arm's finished runs."""
-        runs = (self.runs[arm, seed] for seed in self.seeds if (arm, seed) in self.runs)
+        """Return the final AP of an arm's finished runs."""
+        runs = (self.runs[arm, seed] for seed in self.seeds)
         return [run.ap for run in runs if run.state in ("done", "kept") and run.ap is not None]
 
+    def elapsed(self) -> float:
+        return self.clock() - self.begun
+
     def remaining(self) -> float | None:
-        """Seconds to the end, if runs go on taking as long as those so far, as many at once."""
+        """Return the seconds to the end, if runs go on taking as long as those so far, as many at once."""
         running = [run for run in self.runs.values() if run.state == "running"]
         took = [run.seconds for run in self.runs.values() if run.state == "done" and run.seconds]
         for run in running:

@@ -299,7 +299,7 @@ def test_an_arm_far_out_does_not_hide_the_others() -> None:
 def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> None:
     from rich.console import Console
 
-    from msbal.ui.whole import print_whole
+    from msbal.ui.printing import print_whole
 
     for table in first.tables.values():
         console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from msbal.backend import LevelGroup
 from msbal.engine.record import IntervalRecord, NonFinite
@@ -83,7 +83,7 @@ def make_record() -> Callable[..., IntervalRecord]:
             else {},
             group=group.name,
             count=100 - bad,
-            previous_weights=(1.0,) * k,
+            previous_weights=(1.0,) * k if t == 1 else (1.6543, *(1.0,) * (k - 2), 1.0412),
             nonfinite=tuple(NonFinite(100 * t - n, "cls", "P3", 0, "nan") for n in range(bad)),
         )
 
@@ -98,6 +98,19 @@ def paper() -> Callable[..., Console]:
         return Console(file=io.StringIO(), width=width, force_terminal=False)
 
     return make
+
+
+@pytest.fixture
+def shown() -> Callable[[RenderableType, int, int], str]:
+    """What a view shows on a terminal of so many columns and rows."""
+
+    def draw(view: RenderableType, width: int, height: int) -> str:
+        console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        options = console.options.update(width=width, height=height).reset_height()
+        lines = console.render_lines(view, options, pad=False)
+        return "\n".join("".join(segment.text for segment in line) for line in lines)
+
+    return draw
 
 
 METRICS = {

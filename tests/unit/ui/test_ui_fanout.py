@@ -8,11 +8,7 @@ import pytest
 from rich.console import Console
 
 from msbal.engine.record import IntervalRecord
-from msbal.ui.fanout import Fanout
-from msbal.ui.live import LiveMonitor
-from msbal.ui.monitor import Ending, RunHeader, make_monitor
-from msbal.ui.plain import PlainMonitor
-from msbal.ui.quiet import QuietMonitor
+from msbal.ui.monitor import Ending, Fanout, RunHeader, make_monitor
 
 
 class Spy:
@@ -119,25 +115,22 @@ def test_monitors_need_no_close() -> None:
     Fanout([Bare()]).close()  # type: ignore[list-item]
 
 
-def terminal(**more: object) -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, **more)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
-    ("mode", "console", "kind"),
+    ("mode", "environment", "seen"),
     [
-        ("auto", terminal(), LiveMonitor),
-        ("live", terminal(), LiveMonitor),
-        ("plain", terminal(), PlainMonitor),
-        ("quiet", terminal(), QuietMonitor),
-        ("auto", Console(file=io.StringIO()), PlainMonitor),
-        ("live", Console(file=io.StringIO()), PlainMonitor),
-        ("auto", terminal(_environ={"TERM": "dumb"}), PlainMonitor),
+        ("auto", {}, "live"), ("live", {}, "live"), ("plain", {}, "plain"), ("quiet", {}, "quiet"),
+        ("auto", None, "plain"), ("live", None, "plain"), ("auto", {"TERM": "dumb"}, "plain"),
     ],
-)
-def test_make_monitor_chooses(mode: str, console: Console, kind: type, header: RunHeader) -> None:
-    fanout = make_monitor(mode, console, header)  # type: ignore[arg-type]
-    assert [type(m) for m in fanout._monitors] == [kind]
+)  # fmt: skip
+def test_make_monitor_chooses(
+    mode: str, environment: dict[str, str] | None, seen: str, header: RunHeader
+) -> None:
+    terminal = environment is not None
+    console = Console(file=io.StringIO(), force_terminal=terminal, _environ=environment or {})
+    with make_monitor(mode, console, header) as fanout:  # type: ignore[arg-type]
+        fanout.started(0, 10, ())
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("\x1b[?25l" in text, "start " in text) == (seen == "live", seen == "plain")
 
 
 def test_make_monitor_adds_a_log(

@@ -4,37 +4,32 @@ import io
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from msbal.ui.grid import LiveGrid, PlainGrid, QuietGrid, make_grid
-from msbal.ui.grid.drawing import grid_lines, mean_text
-from msbal.ui.grid.state import Grid
-from msbal.ui.look import Look
+from msbal.ui.grid import GridDisplay, GridMonitor, QuietGrid, make_grid
+from msbal.ui.grid.view import GridView, mean_text
 
 ARMS, SEEDS = ["equal", "rlo[avw,equal]", "avw"], [0, 1, 2]
 
 
-@pytest.fixture
-def grid(clock: Any) -> Grid:
-    grid = Grid(clock)
-    grid.planned(ARMS, SEEDS)
-    grid.updated("equal", 0, "kept", 0.2, None, None)
-    grid.updated("equal", 1, "running", None, None, 0.0)
+@pytest.fixture(params=[SEEDS])
+def grid(clock: Any, request: Any) -> GridMonitor:
+    grid = GridMonitor(clock)
+    grid.planned(ARMS, request.param)
+    grid.updated("equal", 0, "kept", ap=0.2)
+    grid.updated("equal", 1, "running", progress=0.0)
     clock.now += 100
-    grid.updated("equal", 1, "done", 0.3, None, None)
-    grid.updated("rlo[avw,equal]", 0, "running", 0.123, 60.0, 0.25)
-    grid.updated("avw", 0, "running", None, None, None)
+    grid.updated("equal", 1, "done", ap=0.3)
+    grid.updated("rlo[avw,equal]", 0, "running", ap=0.123, eta=60.0, progress=0.25)
+    grid.updated("avw", 0, "running")
     clock.now += 20
-    grid.updated("avw", 0, "failed", None, None, None)
+    grid.updated("avw", 0, "failed")
     return grid
 
 
-def text_of(grid: Grid, width: int, height: int) -> str:
-    return "\n".join(line.plain for line in grid_lines(grid, width, height, Look(), "spec.yaml"))
-
-
-def test_cells_say_what_runs_are_at(grid: Grid) -> None:
-    text = text_of(grid, 120, 30)
+def test_cells_say_what_runs_are_at(shown: Any, grid: GridMonitor) -> None:
+    text = shown(GridView(grid, "spec.yaml"), 120, 30)
     rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
     assert "■ kept 0.200" in rows["equal"] and "■ done 0.300" in rows["equal"] and "· queued" in rows["equal"]
     assert "0.250 ±0.071 (2)" in rows["equal"]
@@ -44,42 +39,42 @@ def test_cells_say_what_runs_are_at(grid: Grid) -> None:
     assert "3 arms x 3 seeds" in text
 
 
-def test_eta_from_the_runs_so_far(grid: Grid) -> None:
+def test_eta_from_the_runs_so_far(grid: GridMonitor) -> None:
     # One took 100 s, one will have taken 20 + 60 s: 90 s each; 60 s open and 5 queued, one at a time.
     assert grid.remaining() == pytest.approx(60 + 5 * 90)
     for arm in ARMS:
         for seed in SEEDS:
-            grid.updated(arm, seed, "done", 0.1, None, None)
+            grid.updated(arm, seed, "done", ap=0.1)
     assert grid.remaining() == 0.0
-    assert Grid().remaining() == 0.0
+    assert GridMonitor().remaining() == 0.0
 
 
-def test_last_ap_is_kept_until_a_newer_one(grid: Grid) -> None:
-    grid.updated("rlo[avw,equal]", 0, "running", None, 50.0, 0.3)
+def test_last_ap_is_kept_until_a_newer_one(grid: GridMonitor) -> None:
+    grid.updated("rlo[avw,equal]", 0, "running", eta=50.0, progress=0.3)
     assert grid.runs["rlo[avw,equal]", 0].ap == 0.123
     assert grid.aps("rlo[avw,equal]") == [], "not final yet"
 
 
 @pytest.mark.parametrize("arms", [1, 3, 40])
 @pytest.mark.parametrize("seeds", [1, 5, 60])
-def test_fits_every_size(arms: int, seeds: int) -> None:
-    grid = Grid()
+def test_fits_every_size(shown: Any, arms: int, seeds: int) -> None:
+    grid = GridMonitor()
     grid.planned([f"interval={i}, lambda=1.{i}" for i in range(arms)], list(range(seeds)))
-    grid.updated("interval=0, lambda=1.0", 0, "running", 0.1, 5.0, 1.0)
+    grid.updated("interval=0, lambda=1.0", 0, "running", ap=0.1, eta=5.0, progress=1.0)
     grid.messages += ["m" * 300] * 9
     for width in (30, 45, 60, 80, 120, 200):
         for height in (8, 12, 24, 50):
-            lines = grid_lines(grid, width, height, Look())
+            lines = shown(GridView(grid, ""), width, height).split("\n")
             assert len(lines) <= height, (width, height)
-            assert max(line.cell_len for line in lines) <= width, (width, height)
+            assert max(map(cell_len, lines)) <= width, (width, height)
 
 
-def test_arms_at_work_are_kept_when_rows_run_out() -> None:
-    grid = Grid()
+def test_arms_at_work_are_kept_when_rows_run_out(shown: Any) -> None:
+    grid = GridMonitor()
     grid.planned([f"arm{i:02}" for i in range(30)], [0])
-    grid.updated("arm17", 0, "running", None, None, 0.5)
-    grid.updated("arm23", 0, "failed", None, None, None)
-    text = text_of(grid, 80, 12)
+    grid.updated("arm17", 0, "running", progress=0.5)
+    grid.updated("arm23", 0, "failed")
+    text = shown(GridView(grid, "spec.yaml"), 80, 12)
     assert "arm17" in text and "arm23" in text and "more arms" in text
     shown = [line.split()[1] for line in text.splitlines() if "arm1" in line or "arm2" in line]
     assert shown == sorted(shown)
@@ -88,7 +83,7 @@ def test_arms_at_work_are_kept_when_rows_run_out() -> None:
 
 def test_plain_lines_at_each_change(clock: Any, paper: Any) -> None:
     console = paper(40)
-    monitor = PlainGrid(console, "spec.yaml", clock)
+    monitor = GridDisplay(console, "spec.yaml", clock=clock)
     monitor.planned(ARMS, SEEDS)
     for progress in (0.1, 0.2, 0.3):
         monitor.updated("avw", 0, "running", progress=progress, eta=9.0)
@@ -125,7 +120,6 @@ def test_quiet_grid_names_failures(paper: Any) -> None:
 def test_live_grid_leaves_all_arms() -> None:
     console = Console(file=io.StringIO(), width=80, height=10, force_terminal=True, color_system=None)
     monitor = make_grid("auto", console)
-    assert isinstance(monitor, LiveGrid)
     monitor.planned([f"arm{i:02}" for i in range(30)], SEEDS)
     monitor.updated("arm29", 2, "done", ap=0.25)
     monitor.close()
@@ -135,11 +129,13 @@ def test_live_grid_leaves_all_arms() -> None:
     assert console.file.getvalue().endswith("\x1b[?25h")
 
 
-def test_make_grid_chooses(paper: Any) -> None:
-    terminal = Console(file=io.StringIO(), force_terminal=True)
-    assert isinstance(make_grid("live", paper()), PlainGrid)
-    assert isinstance(make_grid("plain", terminal), PlainGrid)
-    assert isinstance(make_grid("quiet", terminal), QuietGrid)
+@pytest.mark.parametrize(("mode", "terminal"), [("live", False), ("plain", True), ("quiet", True)])
+def test_nothing_is_redrawn_unless_asked_for_on_a_terminal(mode: Any, terminal: bool) -> None:
+    console = Console(file=io.StringIO(), force_terminal=terminal, color_system=None)
+    monitor = make_grid(mode, console)
+    monitor.planned(["equal"], [0])
+    monitor.close()
+    assert "\x1b[?25l" not in console.file.getvalue() and "0/1 finished" in console.file.getvalue()
 
 
 def test_means() -> None:
@@ -148,24 +144,24 @@ def test_means() -> None:
     assert mean_text([0.2, 0.3]) == "0.250 ±0.071 (2)"
 
 
-def test_many_seeds_still_show_their_numbers_where_there_is_room(grid: Grid) -> None:
-    grid.seeds = list(range(10))
-    text = text_of(grid, 120, 30)
+@pytest.mark.parametrize("grid", [range(10)], indirect=True)
+def test_many_seeds_still_show_their_numbers_where_there_is_room(shown: Any, grid: GridMonitor) -> None:
+    text = shown(GridView(grid, "spec.yaml"), 120, 30)
     rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
     assert "s0     s1     s2" in rows["arm"]
     assert "0.200  0.300    ·" in rows["equal"]
     assert " 25%     ·  " in rows["rlo[avw,equal]"]
     assert "  x  " in rows["avw"]
-    assert "10 seeds" in text_of(grid, 80, 30)
+    assert "10 seeds" in shown(GridView(grid, "spec.yaml"), 80, 30)
 
 
-def test_the_metric_is_called_by_its_name(clock: Any, paper: Any) -> None:
+def test_the_metric_is_called_by_its_name(shown: Any, clock: Any, paper: Any) -> None:
     console = paper(40)
     monitor = make_grid("plain", console, metric="AP50")
     monitor.planned(["equal"], [0])
     monitor.updated("equal", 0, "done", ap=0.5)
     monitor.close()
     assert "AP50 0.5000" in console.file.getvalue() and "mean AP50 0.500 (1)" in console.file.getvalue()
-    one = Grid(clock, "mAP")
+    one = GridMonitor(clock, "mAP")
     one.planned(["equal"], [0])
-    assert "mean mAP (n)" in "\n".join(line.plain for line in grid_lines(one, 80, 20, Look()))
+    assert "mean mAP (n)" in shown(GridView(one, ""), 80, 20)

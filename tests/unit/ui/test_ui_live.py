@@ -12,9 +12,10 @@ import pytest
 from rich.console import Console
 
 from msbal.engine.record import IntervalRecord
-from msbal.ui import live as live_module
-from msbal.ui.live import LiveMonitor
-from msbal.ui.monitor import Ending, RunHeader
+from msbal.ui.display import RunDisplay
+from msbal.ui.screen import Screen
+from msbal.ui.state import Ending, RunHeader
+from msbal.ui.view import RunView
 
 Make = Callable[..., IntervalRecord]
 
@@ -36,42 +37,44 @@ def test_training_thread_never_draws(
     monkeypatch: pytest.MonkeyPatch, terminal: Console, header: RunHeader, one_group, make_record: Make
 ) -> None:  # type: ignore[no-untyped-def]
     drawers = set()
-    frame = live_module.frame
+    draw = RunView.__rich_console__
 
     def spy(*args):  # type: ignore[no-untyped-def]
         drawers.add(threading.current_thread())
-        return frame(*args)
+        return draw(*args)
 
-    monkeypatch.setattr(live_module, "frame", spy)
-    monitor = LiveMonitor(terminal, header)
+    monkeypatch.setattr(RunView, "__rich_console__", spy)
+    monitor = RunDisplay(terminal, header, live=True)
     monitor.started(0, 1000, one_group)
     for i in range(1, 501):
         monitor.stepped(i, {"learning_rate": 0.1})
     monitor.interval(make_record(5, one_group[0]))
     wait_for(lambda: bool(drawers))
-    monitor.close(Ending())
     assert threading.main_thread() not in drawers
+    monitor.close(Ending())
 
 
-def test_stepping_stores_and_nothing_grows(terminal: Console, header: RunHeader) -> None:
-    monitor = LiveMonitor(terminal, header)
-    monitor._state.started(0, 10**6, ())
+def test_stepping_stores_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, terminal: Console, header: RunHeader
+) -> None:
+    monkeypatch.setattr(Screen, "refresh", lambda self: None)
+    monitor = RunDisplay(terminal, header, live=True)
+    monitor.started(0, 10**6, ())
     written = terminal.file.getvalue()
     for i in range(1, 20_001):
         monitor.stepped(i, {"learning_rate": 1 / i, "images_per_second": 3.0})
-    state = monitor._state
-    assert (state.iteration, state.scalars) == (
+    assert (monitor.iteration, monitor.scalars) == (
         20_000,
         {"learning_rate": 1 / 20_000, "images_per_second": 3.0},
     )
-    assert len(state.pace._seen) == 1, "only drawing samples the pace"
     assert terminal.file.getvalue() == written
+    monitor.close()
 
 
 def test_redraws_are_few(terminal: Console, header: RunHeader, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = []
-    monkeypatch.setattr(live_module, "frame", lambda *a: draws.append(time.monotonic()) or [])
-    monitor = LiveMonitor(terminal, header)
+    monkeypatch.setattr(RunView, "__rich_console__", lambda *a: draws.append(time.monotonic()) or [])
+    monitor = RunDisplay(terminal, header, live=True)
     monitor.started(0, 1000, ())
 
     def step() -> bool:
@@ -79,15 +82,15 @@ def test_redraws_are_few(terminal: Console, header: RunHeader, monkeypatch: pyte
         return len(draws) >= 4
 
     wait_for(step)
-    monitor.close()
     gaps = [b - a for a, b in itertools.pairwise(draws)]
+    monitor.close()
     assert all(gap >= 0.24 for gap in gaps)
 
 
 def test_last_view_and_details_stay(
     terminal: Console, header: RunHeader, one_group, make_record: Make
 ) -> None:  # type: ignore[no-untyped-def]
-    monitor = LiveMonitor(terminal, header)
+    monitor = RunDisplay(terminal, header, live=True)
     monitor.started(0, 1000, one_group)
     monitor.interval(make_record(1, one_group[0]))
     monitor.stepped(1000, {})
@@ -103,7 +106,7 @@ def test_last_view_and_details_stay(
 
 def test_more_levels_than_rows_end_whole(header: RunHeader, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     small = Console(file=io.StringIO(), width=80, height=8, force_terminal=True, color_system=None)
-    monitor = LiveMonitor(small, header)
+    monitor = RunDisplay(small, header, live=True)
     monitor.started(0, 1000, one_group)
     monitor.interval(make_record(1, one_group[0]))
     monitor.close()
@@ -117,10 +120,10 @@ def test_failing_view_becomes_plain_lines(
     def broken(*args: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(live_module, "frame", broken)
-    monitor = LiveMonitor(terminal, header)
+    monkeypatch.setattr(RunView, "__rich_console__", broken)
+    monitor = RunDisplay(terminal, header, live=True)
     monitor.started(0, 1000, one_group)
-    wait_for(lambda: monitor._plain is not None)
+    wait_for(lambda: "oops" in terminal.file.getvalue())
     monitor.interval(make_record(3, one_group[0]))
     monitor.close(Ending("finished"))
     text = terminal.file.getvalue()
@@ -130,6 +133,6 @@ def test_failing_view_becomes_plain_lines(
 
 
 def test_closing_without_a_start_prints_the_details_only(terminal: Console, header: RunHeader) -> None:
-    LiveMonitor(terminal, header).close(Ending("failed", {"log": "runs/shapes/log.txt"}))
+    RunDisplay(terminal, header, live=True).close(Ending("failed", {"log": "runs/shapes/log.txt"}))
     assert "runs/shapes/log.txt" in terminal.file.getvalue()
     assert "msbal train" not in terminal.file.getvalue()

@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from msbal.engine.record import IntervalRecord
-from msbal.ui.monitor import Ending, RunHeader
-from msbal.ui.plain import PlainMonitor
-from msbal.ui.quiet import QuietMonitor
+from msbal.ui.display import QuietMonitor, RunDisplay
+from msbal.ui.state import Ending, RunHeader
 
 Make = Callable[..., IntervalRecord]
 
@@ -31,7 +30,7 @@ def test_interval_lines_parse_back_to_the_record(
     header: RunHeader, one_group, make_record: Make, paper: Callable[..., Console]
 ) -> None:  # type: ignore[no-untyped-def]
     console = paper(40)
-    monitor = PlainMonitor(console, header)
+    monitor = RunDisplay(console, header)
     monitor.started(0, 1000, one_group)
     records = [make_record(t, one_group[0]) for t in range(1, 6)]
     for record in records:
@@ -62,7 +61,7 @@ def test_groups_and_strategies_without_choice(
     header: RunHeader, two_groups, make_record: Make, paper: Callable[..., Console]
 ) -> None:  # type: ignore[no-untyped-def]
     console = paper()
-    monitor = PlainMonitor(console, header)
+    monitor = RunDisplay(console, header)
     monitor.started(0, 1000, two_groups)
     for group in two_groups:
         monitor.interval(make_record(1, group, "avw"))
@@ -74,7 +73,7 @@ def test_groups_and_strategies_without_choice(
 
 def test_progress_lines_come_by_the_clock(header: RunHeader, clock, one_group, paper) -> None:  # type: ignore[no-untyped-def]
     console = paper()
-    monitor = PlainMonitor(console, header, progress_seconds=10, clock=clock)
+    monitor = RunDisplay(console, header, progress_seconds=10, clock=clock)
     monitor.started(100, 1100, one_group)
     for i in range(101, 201):
         clock.now += 0.5
@@ -90,7 +89,7 @@ def test_no_escape_codes_without_a_terminal(
     header: RunHeader, one_group, make_record: Make, metrics, paper
 ) -> None:  # type: ignore[no-untyped-def]
     console = paper()
-    monitor = PlainMonitor(console, header)
+    monitor = RunDisplay(console, header)
     monitor.started(0, 1000, one_group)
     monitor.interval(make_record(1, one_group[0], bad=2))
     monitor.evaluated(500, metrics)
@@ -120,14 +119,14 @@ def test_no_color_is_honoured_on_a_terminal(
         if not expected:
             monkeypatch.setenv("NO_COLOR", "1")
         console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
-        PlainMonitor(console, header).interval(make_record(2, one_group[0]))
+        RunDisplay(console, header).interval(make_record(2, one_group[0]))
         assert bool(colour.search(console.file.getvalue())) == expected
 
 
 def test_log_file_is_appended_to(tmp_path: Path, header: RunHeader, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "log.txt"
     for t in (1, 2):
-        monitor = PlainMonitor.to_file(path, header)
+        monitor = RunDisplay.to_file(path, header)
         monitor.started(100 * (t - 1), 1000, one_group)
         monitor.interval(make_record(t, one_group[0]))
         assert f"interval t   {t}" in path.read_text(), "written at once, not at the end"

@@ -8,19 +8,21 @@ import re
 from collections.abc import Callable, Sequence
 
 import pytest
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 
 from msbal.backend import LevelGroup
 from msbal.engine.record import IntervalRecord
-from msbal.ui.levels import level_lines
-from msbal.ui.look import Look
-from msbal.ui.screen import Lines
+from msbal.ui.display import RunDisplay
+from msbal.ui.head import summary
+from msbal.ui.levels import level_table
+from msbal.ui.look import bar
 from msbal.ui.state import HISTORY, Ending, GroupState, RunHeader, RunState
-from msbal.ui.text import figure, scientific, signed
-from msbal.ui.view import final_frame, frame
+from msbal.ui.text import number, signed
+from msbal.ui.view import RunView
 
 Make = Callable[..., IntervalRecord]
-LOOK = Look()
+Shown = Callable[[RenderableType, int, int], str]
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def state(header: RunHeader, clock, metrics) -> Callable[..., RunState]:  # type
             state.stepped(
                 record.iteration, {"images_per_second": 38.25, "learning_rate": 0.01, "memory_bytes": 2**31}
             )
-            state.pace.add(clock(), state.iteration)
+            state.remaining()
             state.interval(record)
         state.evaluated(400, {**metrics, "AP": 0.2, "AP_S": 0.1})
         state.evaluated(500, metrics)
@@ -43,24 +45,22 @@ def state(header: RunHeader, clock, metrics) -> Callable[..., RunState]:  # type
     return make
 
 
-def text_of(lines) -> str:  # type: ignore[no-untyped-def]
-    return "\n".join(line.plain for line in lines)
-
-
 @pytest.mark.parametrize("width", [80, 100, 120, 160, 200])
-def test_numbers_are_those_of_the_record(width: int, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_are_those_of_the_record(
+    shown: Shown, width: int, state, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
     records = [make_record(t, one_group[0]) for t in range(1, 8)]
-    text = text_of(frame(state(one_group, records), width, 60, LOOK))
+    text = shown(RunView(state(one_group, records)), width, 60)
     last = records[-1]
     rows = {line[2:].split()[1]: line for line in text.splitlines() if re.match(r"│ ■ P\d ", line)}
     assert list(rows) == list(last.levels), "finest first"
     for i, level in enumerate(last.levels):
         cells = rows[level].split()
         for term in last.loss_by_term:
-            assert figure(last.loss_by_term[term][i] / last.count) in cells
-        assert figure(last.loss[i] / last.count) in cells
+            assert number(last.loss_by_term[term][i] / last.count) in cells
+        assert number(last.loss[i] / last.count) in cells
         assert f"{100 * last.loss[i] / sum(last.loss):.0f} %" in rows[level]
-        assert scientific(last.variance[i]) in cells
+        assert f"{last.variance[i]:.2e}" in cells
         assert signed(last.variance_reduction[i]) in cells
         assert f"{last.weights[i]:.3f}" in cells
         assert ("▼" if last.variance_reduction[i] > 0 else "▲") in rows[level]
@@ -77,49 +77,40 @@ def test_numbers_are_those_of_the_record(width: int, state, one_group, make_reco
     assert "checkpoint written" in text or width == 80
 
 
-def test_eta_follows_the_pace(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_eta_follows_the_pace(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     run = state(one_group, [make_record(t, one_group[0]) for t in range(1, 11)])
     assert run.remaining() == pytest.approx(1000 / 10)  # 100 iterations in 10 seconds
-    assert "ETA 0:01:40" in text_of(frame(run, 120, 50, LOOK))
+    assert "ETA 0:01:40" in shown(RunView(run), 120, 50)
 
 
 @pytest.mark.parametrize("groups", ["one_group", "two_groups"])
-@pytest.mark.parametrize("strategy", ["rlo", "avw"])
-@pytest.mark.parametrize("count", [0, 1, 9])
+@pytest.mark.parametrize(("count", "strategy"), [(0, "rlo"), (1, "rlo"), (9, "rlo"), (9, "avw")])
 def test_no_line_is_too_wide_and_no_frame_too_high(
-    groups: str, strategy: str, count: int, state, make_record: Make, request: pytest.FixtureRequest
+    shown: Shown,
+    groups: str,
+    strategy: str,
+    count: int,
+    state,
+    make_record: Make,
+    request: pytest.FixtureRequest,
 ) -> None:  # type: ignore[no-untyped-def]
     declared = request.getfixturevalue(groups)
     records = [make_record(t, g, strategy) for t in range(1, count + 1) for g in declared]
     run = state(declared, records)
-    for width in [*range(1, 60, 4), 79, 80, 81, 100, 119, 120, 149, 150, 200, 300]:
-        for height in (1, 2, 5, 9, 10, 14, 18, 23, 30, 39, 50):
-            lines = frame(run, width, height, LOOK)
+    for width in (1, 2, 5, 9, 17, 29, 41, 49, 50, 58, 79, 80, 120, 149, 150, 300):
+        for height in (1, 9, 10, 17, 23, 40):
+            lines = shown(RunView(run), width, height).split("\n")
             assert len(lines) <= height
-            assert max(line.cell_len for line in lines) <= width, (width, height)
-            assert not any("\n" in line.plain for line in lines)
+            assert max(cell_len(line) for line in lines) <= width, (width, height)
 
 
-def test_what_is_printed_is_not_wrapped(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
-    run = state(one_group, [make_record(1, one_group[0])])
-    for width in (24, 60, 80, 133):
-        console = Console(
-            record=True, width=width, file=io.StringIO(), force_terminal=True, color_system=None
-        )
-        lines = frame(run, width, 23, LOOK)
-        console.print(Lines(lines, LOOK))
-        printed = console.export_text().splitlines()
-        assert len(printed) == len(lines)
-        assert all(len(line) <= width for line in printed)
-
-
-def test_columns_go_in_the_documented_order(one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
-    group = GroupState("all", one_group[0].levels, one_group[0].strides, one_group[0].terms)
+def test_columns_go_in_the_documented_order(shown: Shown, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+    group = GroupState(one_group[0])
     group.add(make_record(1, one_group[0]))
     order = ["Stride", "Share", "Reduction", "Variance", "bbox", "Trend", "Loss"]
     present = []
     for width in range(140, 14, -1):
-        head = level_lines(group, width, LOOK, False)[0].plain.split()
+        head = shown(level_table(group, width, False), width, 20).split("\n")[0].split()
         assert head[0] == "Level" and "Weight" in head
         present.append([name for name in order if name in head])
     assert present[0] == order
@@ -128,35 +119,37 @@ def test_columns_go_in_the_documented_order(one_group, make_record: Make) -> Non
     assert present[-1] == []
 
 
-def test_very_small_terminals_get_progress_and_weights(state, two_groups, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_very_small_terminals_get_progress_and_weights(
+    shown: Shown, state, two_groups, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
     run = state(two_groups, [make_record(1, g) for g in two_groups])
-    text = text_of(frame(run, 45, 6, LOOK))
+    text = shown(RunView(run), 45, 6)
     assert "100/2,000" in text
     assert "rpn P2 1.65 P3 1.00" in text and "roi P2 1.65" in text
 
 
-def test_groups_stack_finest_first(state, two_groups, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_groups_stack_finest_first(shown: Shown, state, two_groups, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     run = state(two_groups, [make_record(1, g) for g in two_groups])
-    text = text_of(frame(run, 120, 60, LOOK))
+    text = shown(RunView(run), 120, 60)
     assert text.index("rpn RPN") < text.index("roi RoIHeads")
     assert "action rpn" in text and "action roi" in text
 
 
-def test_before_the_first_interval(state, one_group) -> None:  # type: ignore[no-untyped-def]
-    text = text_of(frame(state(one_group, []), 120, 40, LOOK))
+def test_before_the_first_interval(shown: Shown, state, one_group) -> None:  # type: ignore[no-untyped-def]
+    text = shown(RunView(state(one_group, [])), 120, 40)
     assert "first decision after iteration 100" in text and "no decision yet" in text
     assert text.count("1.000") == 5
 
 
-def test_a_strategy_without_a_choice(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
-    text = text_of(frame(state(one_group, [make_record(1, one_group[0], "avw")]), 120, 40, LOOK))
+def test_a_strategy_without_a_choice(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+    text = shown(RunView(state(one_group, [make_record(1, one_group[0], "avw")])), 120, 40)
     assert "avw makes no choice" in text
     assert "raised now: P3, P7" in text
 
 
-def test_trail_marks_the_reward_that_followed(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_trail_marks_the_reward_that_followed(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     records = [make_record(t, one_group[0]) for t in range(1, 5)]
-    lines = text_of(frame(state(one_group, records), 120, 40, LOOK)).splitlines()
+    lines = shown(RunView(state(one_group, records)), 120, 40).splitlines()
     trails = {
         r.action: next(x for x in lines if re.search(rf"[ ▶] {r.action} ", x)).split("│")[1] for r in records
     }
@@ -167,9 +160,9 @@ def test_trail_marks_the_reward_that_followed(state, one_group, make_record: Mak
     assert trails["avw"].rstrip().endswith("···●")
 
 
-def test_interval_without_a_finite_iteration(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_interval_without_a_finite_iteration(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     run = state(one_group, [make_record(1, one_group[0]), make_record(2, one_group[0], bad=100)])
-    text = text_of(frame(run, 120, 50, LOOK))
+    text = shown(RunView(run), 120, 50)
     assert "cls loss of P3 was nan in iteration 200 (rank 0), and 99 more in interval 2" in text
     assert "│ ■ P3        8        -        -        -" in text
 
@@ -191,27 +184,28 @@ def test_groups_that_were_not_declared_replace_those_of_the_same_levels(
     assert run.groups["bbox"].strides == one_group[0].strides
 
 
-def test_final_view_has_the_summary(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+def test_final_view_has_the_summary(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     records = [make_record(t, one_group[0]) for t in range(1, 9)]
     run = state(one_group, records)
     run.close(Ending("stopped"))
-    text = text_of(final_frame(run, 100, LOOK))
+    text = shown(RunView(run), 100, 10_000)
+    told = {label: text.plain for label, text in summary(run).items()}
     first, last = (sum(r.loss) / r.count for r in (records[0], records[-1]))
-    assert f"loss {first:.4g} -> {last:.4g}" in text
-    assert "mean weights P3 1.65  P4 1.00" in text
-    assert "chosen avw 2  min_loss 2  max_loss 2  equal 2" in text
+    assert told["loss"] == f"{first:.4g} -> {last:.4g}"
+    assert told["trained with"].startswith("P3 1.57  P4 1.00"), "1.0 in the first interval, then 1.65"
+    assert told["decided"] == "avw 2  min_loss 2  max_loss 2  equal 2"
     assert "stopped after 0:01:20" in text and "ETA" not in text
-    assert "best AP 0.231 at 500" in text
+    assert told["best AP"] == "0.231 at 500"
 
 
 def test_history_continues_the_trends_of_a_resumed_run(
-    header: RunHeader, one_group, make_record: Make
+    shown: Shown, header: RunHeader, one_group, make_record: Make
 ) -> None:  # type: ignore[no-untyped-def]
     before = [make_record(t, one_group[0]) for t in range(1, 6)]
     run = RunState(header, before)
     run.started(500, 2000, one_group)
     assert [r.interval for r in run.groups["all"].records] == [1, 2, 3, 4, 5]
-    assert "■ P3" in text_of(frame(run, 80, 30, LOOK)) and run.iteration == 500
+    assert "■ P3" in shown(RunView(run), 80, 30) and run.iteration == 500
 
 
 def test_what_is_kept_is_bounded(header: RunHeader, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
@@ -225,23 +219,24 @@ def test_what_is_kept_is_bounded(header: RunHeader, one_group, make_record: Make
     assert run.groups["all"].intervals == 2 * HISTORY - 1, "sums run over all"
 
 
-def test_ascii_terminals_get_ascii(state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
-    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    console = Console(file=file, width=100, force_terminal=True, color_system=None)
-    look = Look.of(console)
-    assert look.ascii
-    run = state(one_group, [make_record(t, one_group[0]) for t in range(1, 5)])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_unicode_get_ascii(
+    encoding: str, header: RunHeader, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=file, width=100, height=50, force_terminal=True, color_system=None)
+    run = RunDisplay(console, header, live=True)
+    run.started(0, 1000, one_group)
+    run.interval(make_record(1, one_group[0]))
     run.message("grüße … from the data")
-    console.print(Lines(frame(run, 100, 40, look), look))
+    run.close()
     file.flush()
-    file.buffer.seek(0)  # type: ignore[attr-defined]
-    printed = file.buffer.read().decode("ascii")  # type: ignore[attr-defined]
-    assert "* P3" in printed and "gr??e" in printed
+    printed = file.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "* P3" in printed and "gr??e" in printed and "+- msbal train --" in printed
 
 
-def test_without_colours_bars_can_still_be_read() -> None:
-    plain = Look.of(Console(file=io.StringIO(), color_system=None))
-    assert plain.bar(0.5, 4, "cyan").plain == "━━  "
-    assert plain.bar(0.375, 4, "cyan").plain == "━╸  "
-    assert Look().bar(2.0, 4, "cyan").plain == "━━━━"
-    assert plain.bar(float("nan"), 4, "cyan").plain == "    "
+def test_bars_can_be_read_without_colours() -> None:
+    assert bar(0.5, 4, "cyan").plain == "━━──"
+    assert bar(0.375, 4, "cyan").plain == "━╾──"
+    assert bar(2.0, 4, "cyan").plain == "━━━━"
+    assert bar(float("nan"), 4, "cyan").plain == "────"

@@ -1,0 +1,204 @@
+"""What a person sees of a run: a live view, or a line for each event, or next to nothing.
+
+The first word of a line says which event it is: ``start``, ``train``, ``interval``, ``eval``, ``note``,
+``end``. Nothing but ASCII is added to the names that the user chose, and there are no escape codes unless the
+console is a terminal with colours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from msbal.backend import LevelGroup, Monitor
+from msbal.ui.decisions import reward_text
+from msbal.ui.head import END_STYLES, summary
+from msbal.ui.look import BAD, QUIET, RAISED, STRONG
+from msbal.ui.output import Output
+from msbal.ui.printing import print_line
+from msbal.ui.state import Ending, RunHeader, RunState, mean_loss, nonfinite_line, shown_metrics
+from msbal.ui.text import duration, number, one_line, size_of
+from msbal.ui.view import RunView
+
+if TYPE_CHECKING:
+    from msbal.engine.record import IntervalRecord
+
+PROGRESS_SECONDS = 10.0
+
+
+class RunDisplay(RunState):
+    """A monitor that prints lines or, if `live`, draws a view.
+
+    Args:
+        console: where to print; a terminal if `live`.
+        header: what the run is.
+        live: draw; should that ever fail, the run goes on with lines.
+        progress_seconds: at least this long between two ``train`` lines.
+        history: records from before a resume, for the trends; not printed again.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        header: RunHeader,
+        *,
+        live: bool = False,
+        progress_seconds: float = PROGRESS_SECONDS,
+        history: Iterable[IntervalRecord] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(header, history, clock)
+        self._console = console
+        self._live = live
+        self._out = Output(console, self.lock, RunView(self) if live else None)
+        self._every = progress_seconds
+        self._next = 0.0
+        self._file: IO[str] | None = None
+
+    @classmethod
+    def to_file(cls, path: Path, header: RunHeader) -> RunDisplay:
+        """Return one that appends lines to a log file. `close` closes the file."""
+        file = path.open("a", encoding="utf-8", buffering=1)
+        display = cls(Console(file=file, color_system=None, force_terminal=False), header)
+        display._file = file
+        return display
+
+    def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
+        super().started(iteration, total, groups)
+        self._next = self.clock() + self._every
+        self._out.begin()
+        header = self.header
+        self._out.event(
+            "start",
+            Text(one_line(header.name), style=STRONG),
+            f"{header.backend} {header.model}".strip(),
+            f"{header.strategy} interval {header.interval}",
+            header.device,
+            f"iterations {iteration + 1} to {total}",
+        )
+        for group in groups:
+            strides = zip(group.levels, group.strides, strict=True)
+            levels = " ".join(f"{level}/{stride}" for level, stride in strides)
+            self._out.event(
+                "levels", group.name, group.head, f"level/stride {levels}", f"terms {' '.join(group.terms)}"
+            )
+
+    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
+        super().stepped(iteration, scalars)
+        if self._out.drawing or (now := self.clock()) < self._next:
+            return
+        self._next = now + self._every
+        left, known = self.remaining(), self.scalars
+        parts = [self._position(iteration), f"{100 * iteration / self.total:5.1f}%" if self.total else "-"]
+        if "images_per_second" in known:
+            parts.append(f"{known['images_per_second']:.1f} img/s")
+        if "learning_rate" in known:
+            parts.append(f"lr {known['learning_rate']:.4g}")
+        if "memory_bytes" in known:
+            parts.append(f"memory {size_of(known['memory_bytes'])}")
+        self._out.event("train", *parts, f"elapsed {duration(self.elapsed)}", f"eta {duration(left)}")
+
+    def _position(self, iteration: int) -> str:
+        total = str(self.total)
+        return f"it {iteration:>{len(total)}}/{total}"
+
+    def interval(self, record: IntervalRecord) -> None:
+        super().interval(record)
+        levels = record.levels
+        losses = [
+            f"{k} {number(mean_loss(record, (x,))):<6}" for k, x in zip(levels, record.loss, strict=True)
+        ]
+        weights = Text("weight")
+        for level, weight in zip(levels, record.weights, strict=True):
+            weights.append(f" {level} ").append(f"{weight:.3f}", style=RAISED if weight > 1 else "")
+        action: str | Text = f"action {record.action}" if record.action else ""
+        if record.probabilities:
+            width = max(len(name) for name in record.probabilities)
+            chance = record.probabilities.get(record.action, float("nan"))
+            action = f"action {record.action:<{width}} p {chance:.3f}"
+        reward: str | Text = ""
+        if record.reward is not None:
+            reward = Text.assemble("reward ", "" if record.reward else " ", reward_text(record.reward))
+        self._out.event(
+            "interval",
+            f"t {record.interval:>3}",
+            self._position(record.iteration),
+            f"{record.group:<4}" if self.several or record.group != "all" else "",
+            " ".join((f"loss {number(mean_loss(record)):<6}", *losses)),
+            weights,
+            action,
+            reward,
+        )
+        if record.nonfinite:
+            self._out.event("note", Text(nonfinite_line(record, self.several), style=BAD))
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        super().evaluated(iteration, metrics)
+        shown = shown_metrics(metrics).items()
+        found = (f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in shown)
+        self._out.event("eval", self._position(iteration), *found)
+
+    def message(self, text: str) -> None:
+        super().message(text)
+        self._out.event("note", one_line(text))
+
+    def close(self, ending: Ending | None = None) -> None:
+        """Print how the run ended, under the last view if there is one. Again: no effect."""
+        if self.ending is not None:
+            return
+        super().close(ending)
+        ended = ending or Ending()
+        if self._out.drawing:
+            self._out.end()
+            self._print_details({**summary(self), **ended.details})
+        elif self._live and self.begun is None:
+            self._print_details(ended.details)
+        else:
+            if self.begun is not None:
+                how = Text(ended.how, style=END_STYLES[ended.how])
+                self._out.event("end", how, self._position(self.iteration), duration(self.elapsed))
+            for label, text in ended.details.items():
+                self._out.event("end", f"{label}: {text}")
+        if self._file is not None:
+            self._file.close()
+
+    def _print_details(self, details: Mapping[str, str | Text]) -> None:
+        width = max((len(label) for label in details), default=0)
+        for label, text in details.items():
+            print_line(self._console, (f"{label:<{width}}  ", QUIET), text)
+
+
+class QuietMonitor(Monitor):
+    """A monitor that prints the first non-finite loss of each group, and how the run ended."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._seen: set[str] = set()
+        self._metrics: Mapping[str, Any] = {}
+        self._closed = False
+
+    def interval(self, record: IntervalRecord) -> None:
+        if record.nonfinite and record.group not in self._seen:
+            self._seen.add(record.group)
+            print_line(self._console, f"note: {nonfinite_line(record, record.group != 'all')}")
+
+    def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        self._metrics = dict(metrics)
+
+    def close(self, ending: Ending | None = None) -> None:
+        """Print the end: how it came, the last evaluation, and the ending's details. Again: no effect."""
+        if self._closed:
+            return
+        self._closed = True
+        ended = ending or Ending()
+        shown = shown_metrics(self._metrics, ("AP", "AP50"))
+        found = [f"{name} {value:.4f}" for name, value in shown.items() if value is not None]
+        print_line(self._console, ", ".join([ended.how, *found]))
+        for label, text in ended.details.items():
+            print_line(self._console, one_line(f"{label}: {text}"))
