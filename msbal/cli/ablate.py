@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from msbal.cli.options import PlainOption, QuietOption, mode_of, overrides_of
+from msbal.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from msbal.ablation.cells import Finding
+    from msbal.ablation.collect import Interval, Outcomes
+    from msbal.ablation.executors.executor import Executor
+    from msbal.ablation.grid import Grid
+    from msbal.ablation.runner import Result
+    from msbal.ablation.spec import AblationSpec
+    from msbal.ui.monitor import Mode
 
 
 def command(
@@ -15,7 +31,7 @@ def command(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Override a key, e.g. seeds=5; base.KEY=VALUE sets a key of the run spec in every arm. Repeatable.",
+            help="Override a key, e.g. seeds=5; base.KEY=VALUE sets a key of every arm's run spec. Repeatable.",
         ),
     ] = None,
     jobs: Annotated[
@@ -24,7 +40,7 @@ def command(
             "--jobs",
             "-j",
             min=1,
-            help="Runs at once: by default 1 on this machine, and all that there is room for on others.",
+            help="Runs at once: by default 1 on this machine, and on others as many as fit.",
         ),
     ] = None,
     ray: Annotated[
@@ -40,7 +56,7 @@ def command(
         bool,
         typer.Option(
             "--slurm",
-            help="Run as an array of SLURM jobs, which go on when this command ends; the same command finds them "
+            help="Run as an array of SLURM jobs. They go on when this command ends, and the same command finds them "
             "again. The machines must share the output folder and the data.",
         ),
     ] = False,
@@ -49,7 +65,7 @@ def command(
         typer.Option(
             "--slurm-option",
             metavar="KEY=VALUE",
-            help="An option of sbatch, e.g. partition=gpu or time=12:00:00 (by default 24 hours). Repeatable.",
+            help="An option for sbatch, e.g. partition=gpu or time=12:00:00 (by default 24 hours). Repeatable.",
         ),
     ] = None,
     gpus: Annotated[
@@ -57,8 +73,8 @@ def command(
         typer.Option(
             "--gpus",
             min=0,
-            help="With --ray and --slurm, GPUs of each run; several train it together. By default 1, without any in "
-            "a Ray cluster or under `device: cpu` 0.",
+            help="With --ray or --slurm: GPUs per run; several train it together. By default 1, or 0 under "
+            "`device: cpu` and in a Ray cluster without GPUs.",
         ),
     ] = None,
     cpus: Annotated[
@@ -66,45 +82,87 @@ def command(
         typer.Option(
             "--cpus",
             min=1,
-            help="With --ray and --slurm, CPU cores of each run. By default 1 and one for each process that "
-            "loads images.",
+            help="With --ray or --slurm: CPU cores per run. By default 1, and one for each process that loads "
+            "images.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run anew what was run with another spec.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Repeat runs that were made with another spec.")
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the grid and how long it will take, from one measured step."),
     ] = False,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Run nothing; report on what is finished.")
+        bool, typer.Option("--report-only", help="Run nothing; report on the finished runs.")
     ] = False,
     smoke: Annotated[
         bool,
         typer.Option(
             "--smoke",
-            help="Shrink everything as the spec's `smoke` says, at most two seeds: a trial on a CPU.",
+            help="Try the grid on a CPU: shrunk as the spec's `smoke` says, with at most two seeds.",
         ),
     ] = False,
     resamples: Annotated[
         int,
-        typer.Option("--resamples", min=0, help="Of the bootstrap over seeds and images; 0 leaves it out."),
+        typer.Option(
+            "--resamples", min=0, help="Samples of the bootstrap over seeds and images; 0 leaves it out."
+        ),
     ] = 1000,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The folder of all runs.")] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Plain lines instead of the live table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the report.")] = False,
+    plain: PlainOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Compare strategies, or any other settings, over several seeds; say what may be concluded.
+    """Compare strategies, or any other settings, over several seeds, and say what may be concluded.
 
-    Runs that are finished are kept and broken ones resumed: start the same command again after a stop.
+    Finished runs are kept and broken ones resumed: after a stop, start the same command again.
     """
+    from rich.console import Console
+
+    from msbal.ablation.cells import findings_of, refuse_changed
+    from msbal.ablation.grid import make_grid
+    from msbal.ablation.runner import check_output
     from msbal.ablation.spec import load_ablation
-    from msbal.cli.ablate_run import AblateCall, ablate
-    from msbal.errors import SpecError
+    from msbal.ui.text import one_line
 
     if report_only and (dry_run or force):
-        raise SpecError(
-            "--report-only", f"given together with --{'dry-run' if dry_run else 'force'}", "one of them"
-        )
+        other = "--dry-run" if dry_run else "--force"
+        raise SpecError("--report-only", f"given together with {other}", "one of them")
+    sbatch = _check_place(ray, slurm, slurm_option or [], gpus, cpus)
+    ablation = load_ablation(spec, overrides_of(set_, output))
+    grid = make_grid(ablation, smoke)
+    check_output(grid)
+    if dry_run:
+        _print_plan(ablation, grid, spec.stem, jobs or 1)
+        return
+    console, mode = Console(highlight=False), mode_of(plain, quiet)
+    if report_only:
+        findings = findings_of(grid)
+        refuse_changed(findings)
+        _report(ablation, grid, findings, console, resamples, smoke, mode)
+        return
+    executor = make_executor(ablation, grid, spec.stem, jobs, ray, slurm, sbatch, gpus, cpus)
+    result = _run(ablation, grid, spec.stem, executor, console, mode, force, max(1, int(gpus or 1)))
+    if any(finding.condition == "finished" for finding in result.findings):
+        _report(ablation, grid, result.findings, console, resamples, smoke, mode)
+    if result.stopped:
+        on = "; the SLURM jobs go on" if slurm else ""
+        console.print(f"stopped{on}; the same command continues from here", markup=False)
+        raise typer.Exit(130)
+    if result.failures:
+        reason = one_line(result.failures[0].reason).removeprefix("error: ")
+        first, others = result.failures[0], len(result.failures) - 1
+        more = f" (and {others} more run{'s' * (others > 1)})" if others else ""
+        raise RunError(
+            f"arm {first.cell.arm}, seed {first.cell.seed}", f"{reason}{more}",
+            fix=f"see {os.path.relpath(first.log)}; the same command tries the failed runs again",
+        )  # fmt: skip
+
+
+def _check_place(
+    ray: str | None, slurm: bool, slurm_option: Sequence[str], gpus: float | None, cpus: int | None
+) -> dict[str, str]:
+    """Refuse options for other machines that do not go together; return those for sbatch."""
     if ray is not None and slurm:
         raise SpecError("--ray", "given together with --slurm", "one of them")
     for option, value in (("--gpus", gpus), ("--cpus", cpus)):
@@ -113,36 +171,174 @@ def command(
     if slurm_option and not slurm:
         raise SpecError("--slurm-option", "given without --slurm", "both")
     if gpus is not None and gpus != int(gpus) and (slurm or gpus > 1):
-        raise SpecError("--gpus", f"{gpus:g}", "a whole number; with --ray also a part of one")
-    sbatch = dict(_pair(text) for text in slurm_option or [])
-    overrides = list(set_ or [])
-    if output is not None:
-        overrides.append(f"output={str(output)!r}")
-    call = AblateCall(
-        ablation=load_ablation(spec, overrides),
-        name=spec.stem,
-        jobs=jobs,
-        ray=ray,
-        slurm=slurm,
-        sbatch=sbatch,
-        gpus=gpus,
-        cpus=cpus,
-        force=force,
-        dry_run=dry_run,
-        report_only=report_only,
-        smoke=smoke,
-        resamples=resamples,
-        mode="quiet" if quiet else "plain" if plain else "auto",
+        raise SpecError("--gpus", f"{gpus:g}", "a whole number, or with --ray a fraction below 1")
+    sbatch = {}
+    for text in slurm_option:
+        key, equals, given = text.partition("=")
+        if not equals or not key.strip("- "):
+            raise SpecError("--slurm-option", f"`{text}`", "KEY=VALUE, e.g. partition=gpu")
+        sbatch[key.strip()] = given
+    return sbatch
+
+
+def make_executor(
+    ablation: AblationSpec,
+    grid: Grid,
+    name: str,
+    jobs: int | None = None,
+    ray: str | None = None,
+    slurm: bool = False,
+    sbatch: Mapping[str, str] | None = None,
+    gpus: float | None = None,
+    cpus: int | None = None,
+) -> Executor:
+    """Return what works on the runs: this machine, a Ray cluster or SLURM.
+
+    Raises:
+        BackendError: where the library for it is not installed.
+        RunError: where it cannot be reached.
+    """
+    devices = {cell.spec.device for cell in grid.cells}
+    if gpus is None and devices == {"cpu"}:
+        gpus = 0
+    cpus = cpus or 1 + max(cell.spec.schedule.workers or 0 for cell in grid.cells)
+    if ray is not None:
+        from msbal.ablation.executors.ray import RayExecutor
+
+        return RayExecutor(ray, gpus, cpus, jobs)
+    if slurm:
+        from msbal.ablation.executors.slurm import SlurmExecutor
+        from msbal.ablation.grid import slug
+
+        return SlurmExecutor(
+            grid.output / "cells" / "slurm", f"msbal-{slug(name)}", 1 if gpus is None else int(gpus), cpus, jobs,
+            {**ablation.slurm, **(sbatch or {})},
+        )  # fmt: skip
+    from msbal.ablation.executors.local import LocalExecutor
+
+    return LocalExecutor(jobs or 1, gpus=bool(devices & {"auto", "cuda"}))
+
+
+def _run(
+    ablation: AblationSpec,
+    grid: Grid,
+    name: str,
+    executor: Executor,
+    console: Console,
+    mode: Mode,
+    force: bool,
+    processes: int,
+) -> Result:
+    import yaml
+
+    from msbal.ablation.runner import GridRunner
+    from msbal.records.atomic import write_text
+    from msbal.training.stop import StopRequest
+    from msbal.ui.grid import make_grid as make_monitor
+
+    text = yaml.safe_dump(ablation.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(grid.output / "ablation.yaml", text)
+    monitor = make_monitor(mode, console, name, ablation.metric)
+    with StopRequest() as stop:
+        try:
+            return GridRunner(
+                grid, monitor, executor, ablation.metric, force, lambda: stop.requested, processes=processes
+            ).run()
+        finally:
+            executor.close()
+            monitor.close()
+
+
+def _report(
+    ablation: AblationSpec,
+    grid: Grid,
+    findings: list[Finding],
+    console: Console,
+    resamples: int,
+    smoke: bool,
+    mode: Mode,
+) -> None:
+    from rich.text import Text
+
+    from msbal.ablation.collect import collect
+    from msbal.ablation.report import make_report
+    from msbal.ablation.reporting.costs import arm_costs
+    from msbal.ui.printing import print_line, print_whole
+
+    outcomes = collect(grid.arms, findings)
+    images, notes = _bootstrap(ablation, grid, outcomes, resamples, mode)
+    costs, uncounted = arm_costs(ablation.table, grid)
+    report = make_report(ablation, grid, outcomes, images, (*notes, *uncounted), smoke, costs)
+    folder = grid.output / "report"
+    report.write(folder)
+    for name, table in report.tables.items():
+        if name != "runs":
+            print_whole(console, table.rich())
+    for sentence in report.sentences:
+        console.print(Text(sentence), soft_wrap=not console.is_terminal)
+    page = os.path.relpath(folder / "report.html")
+    print_line(console, f"report: {page}, and beside it Markdown, LaTeX, CSV and JSON")
+
+
+def _bootstrap(
+    ablation: AblationSpec, grid: Grid, outcomes: Outcomes, resamples: int, mode: Mode
+) -> tuple[dict[str, Interval | None] | None, tuple[str, ...]]:
+    from itertools import count
+
+    from msbal.ablation.collect import ImageBootstrap
+    from msbal.cli.console import progress_bar
+
+    paired = [arm for arm in grid.arms if grid.baselines[arm] != arm and len(outcomes.cells[arm]) > 1]
+    if resamples == 0 or not paired:
+        return None, ()
+    done, total = count(1), resamples * sum(len(cells) for cells in outcomes.cells.values())
+    with progress_bar("bootstrap over seeds and images", shown=mode != "quiet") as bar:
+        bootstrap = ImageBootstrap(
+            ablation.metric, resamples, cache=grid.output / "cells", progress=lambda: bar(next(done), total)
+        )
+        images = bootstrap.intervals(outcomes, grid.baselines)
+    return images, tuple(bootstrap.notes)
+
+
+def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> None:
+    """Print every run, its state, and the time that the open ones will take."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from msbal.ablation.cells import findings_of
+    from msbal.ablation.estimate import estimate, total_seconds
+    from msbal.table import Table, columns
+    from msbal.ui.printing import print_whole
+    from msbal.ui.text import duration
+
+    states = {(f.cell.arm, f.cell.seed): f.condition for f in findings_of(grid)}
+    costs = estimate(grid, lambda line: Console(stderr=True).print(Text(line)))
+    strategies = {cell.arm: cell.spec.balance.strategy for cell in grid.cells}
+    rows = tuple(
+        (
+            arm, *(states[arm, seed] for seed in grid.seeds), strategies[arm], f"{costs[arm].iterations:,}",
+            f"{costs[arm].step:.3f}", duration(costs[arm].seconds),
+        )
+        for arm in grid.arms
+    )  # fmt: skip
+    seeds = (f"seed {seed}" for seed in grid.seeds)
+    header = columns("arm", *seeds, "strategy", "iterations", "s/iteration", "a run")
+    still_open = [cell for cell in grid.cells if states[cell.arm, cell.seed] != "finished"]
+    near = os.path.relpath(grid.output)
+    notes = (
+        f"{len(still_open)} of {len(grid)} runs to do: about {duration(total_seconds(still_open, costs, jobs))} with "
+        f"--jobs {jobs}, from one measured step and prediction; runs that share a processor take longer, and one "
+        "that has begun is shorter.",
+        f"{_baseline_text(grid)}, metric {ablation.metric}, output "
+        f"{grid.output if near.startswith('..') else near}",
     )
-    code = ablate(call)
-    if code:
-        raise typer.Exit(code)
+    title = f"{name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
+    print_whole(Console(highlight=False), Table(title, header, rows, notes).rich())
 
 
-def _pair(text: str) -> tuple[str, str]:
-    from msbal.errors import SpecError
-
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip("- "):
-        raise SpecError("--slurm-option", f"`{text}`", "KEY=VALUE, e.g. partition=gpu")
-    return key.strip(), value
+def _baseline_text(grid: Grid) -> str:
+    """Return ``baseline equal``, or which arms are compared to which baseline."""
+    if len(grid.groups) == 1:
+        return f"baseline {grid.baseline}"
+    groups = (f"{baseline} for {', '.join(arms[1:]) or 'none'}" for baseline, arms in grid.groups.items())
+    return f"baselines {'; '.join(groups)}"

@@ -103,12 +103,12 @@ def command(
     call = Call(**locals())  # a field for each parameter
     from rich.console import Console
 
-    from msbal.cli.output import write_to
+    from msbal.cli.console import write_to
     from msbal.evaluation import comparison_tables as tables
     from msbal.records.atomic import json_text
 
     width, height = _check(call)
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr = Console(stderr=True)
     found = _evaluated(call, stderr)
     _tell(found, stderr)
     comparison = _compared(call, found)
@@ -188,7 +188,7 @@ def _check(call: Call) -> tuple[int, int]:
 
 def _tell(found: list[Evaluated], stderr: Console) -> None:
     """Print each remark once: first those about the ground truth, then those about runs, with their names."""
-    from msbal.cli.output import note
+    from msbal.cli.console import note
 
     for line in dict.fromkeys(line for run in found for line in run.data_remarks):
         note(stderr, line)
@@ -228,12 +228,13 @@ def _predicted(
 
     A checkpoint's labels are the classes of its training data, which are looked up by name in other annotations.
     """
-    from msbal.cli.output import write_to
+    from msbal.cli.console import write_to
     from msbal.data import read_coco
     from msbal.evaluation.runs import evaluate_entries, trained_classes, validation_split
     from msbal.records.atomic import json_text
     from msbal.spec import load_spec
     from msbal.training.images import ImageCheck
+    from msbal.ui.printing import print_line
 
     spec = load_spec(spec_file)
     where = "data.val" if call.annotations is None else "--images"
@@ -247,7 +248,7 @@ def _predicted(
     if spec.data.format != "generated" or call.annotations is not None:
         ImageCheck({where: images}, detector, spec.backend).before_training()
     detector.load(checkpoint)
-    stderr.print(f"predicting on {len(images):,} images of {data.name} ...", markup=False)
+    print_line(stderr, f"predicting on {len(images):,} images of {data.name} ...")
     entries = detector.predict(images)
     if call.save_predictions is not None:
         write_to(call.save_predictions, json_text(entries))
@@ -267,7 +268,7 @@ def _compared(call: Call, found: list[Evaluated]) -> Comparison:
     """Compare all to the first, with a bar while the bootstrap takes its time."""
     from itertools import count
 
-    from msbal.cli.output import progress_bar
+    from msbal.cli.console import progress_bar
     from msbal.evaluation.compare import compare
 
     done, total = count(1), call.resamples * len(found)
@@ -317,7 +318,7 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
     from rich.console import Console
 
     from msbal.evaluation import comparison_tables as tables
-    from msbal.ui.whole import needed_width, print_whole
+    from msbal.ui.printing import needed_width, print_whole
 
     console = Console(highlight=False)
     builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
@@ -333,9 +334,10 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
 
 
 def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
-    from msbal.cli.output import note
+    from msbal.cli.console import note
     from msbal.evaluation.pictures import RUNS, draw
     from msbal.evaluation.runs import same_data
+    from msbal.ui.printing import print_line
 
     if any(not same_data(found[0], other) for other in found[1:]):
         raise SpecError("--draw", "the runs were not evaluated on the same images", "runs of one data set")
@@ -349,4 +351,4 @@ def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
     more = [f"and {len(failed) - 5} more"] if len(failed) > 5 else []
     for line in failed[:5] + more:
         note(stderr, line)
-    stderr.print(f"{len(files)} images in {call.pictures}", markup=False)
+    print_line(stderr, f"{len(files)} images in {call.pictures}")

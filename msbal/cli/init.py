@@ -30,7 +30,7 @@ def command(
     from rich.console import Console
 
     from msbal.backend import OffersStarter, load_backend
-    from msbal.cli.output import write_to
+    from msbal.cli.console import write_to
     from msbal.data import load, recognise, remarks, shared_images
     from msbal.errors import SpecError
     from msbal.spec import DataSpec, parse_spec

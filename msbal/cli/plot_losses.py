@@ -62,7 +62,7 @@ def command(
     """Draw the loss of every level, and what the balancer made of it."""
     from rich.console import Console
 
-    from msbal.cli.output import note
+    from msbal.cli.console import note
     from msbal.errors import SpecError
     from msbal.plotting import draw_files, parse_what, read_runs, write_page
     from msbal.plotting.figure import FORMATS

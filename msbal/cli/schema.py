@@ -16,7 +16,7 @@ def command(
     """Print the JSON Schema of a run spec, by which editors complete and check it."""
     import json
 
-    from msbal.cli.output import write_to
+    from msbal.cli.console import write_to
     from msbal.spec import run_schema
 
     write_to(output or "-", json.dumps(run_schema(), indent=1) + "\n")

@@ -63,7 +63,7 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     """Train to the end; return False where the run was stopped before it. Raise `MsbalError` where it fails."""
     from rich.console import Console
 
-    from msbal.cli.output import note, progress_bar
+    from msbal.cli.console import note, progress_bar
     from msbal.records import RunDirectory, read_intervals
     from msbal.training import claim, execute, prepare
     from msbal.training.distributed import process_group, rank, resolve_device
@@ -143,7 +143,7 @@ def _print_plan(spec: RunSpec) -> None:
     import yaml
     from rich.console import Console
 
-    from msbal.cli.output import progress_bar
+    from msbal.cli.console import progress_bar
     from msbal.spec import dump_spec
     from msbal.training import prepare
     from msbal.training.distributed import resolve_device

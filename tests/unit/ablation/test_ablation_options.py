@@ -12,7 +12,7 @@ import yaml
 from ablation_tiny import BASE
 
 from msbal.ablation.executors.local import LocalExecutor
-from msbal.cli.ablate_run import AblateCall, make_executor
+from msbal.cli.ablate import make_executor
 from msbal.cli.app import run
 
 
@@ -88,9 +88,7 @@ def test_what_a_run_asks_slurm_for(
         "msbal.ablation.executors.slurm.SlurmExecutor", lambda *arguments: asked.append(arguments)
     )
     made = grid(**keys)
-    make_executor(
-        AblateCall(ablation(**keys), "my grid", slurm=True, sbatch={"time": "2:00:00"}, **call), made
-    )
+    make_executor(ablation(**keys), made, "my grid", slurm=True, sbatch={"time": "2:00:00"}, **call)
     ((folder, name, *rest),) = asked
     assert folder == made.output / "cells" / "slurm" and name == "msbal-my-grid"
     assert rest == [gpus, cpus, None, {"partition": "gpu", "time": "2:00:00"}]
@@ -98,6 +96,6 @@ def test_what_a_run_asks_slurm_for(
 
 def test_by_default_runs_are_worked_on_here(ablation: Callable[..., Any], grid: Callable[..., Any]) -> None:
     keys = {"arms": {"one": {}}}
-    executor = make_executor(AblateCall(ablation(**keys), "mine"), grid(**keys))
+    executor = make_executor(ablation(**keys), grid(**keys), "mine")
     assert isinstance(executor, LocalExecutor) and executor.jobs == 1
     executor.close()

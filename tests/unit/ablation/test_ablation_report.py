@@ -92,7 +92,7 @@ def test_a_failed_arm_is_one_line_and_the_rest_is_reported(
     monkeypatch.setenv("PRETEND_FAIL", "same")
     assert command("--quiet", "--set", "seeds=2") == 1
     out, error = capsys.readouterr()
-    assert "arm same, seed 0" in error and "it went wrong (and 1 more runs)" in error
+    assert "arm same, seed 0" in error and "it went wrong (and 1 more run)" in error
     assert "2 of 6 runs are not finished" in out
 
 

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msbal.errors import SpecError
 from msbal.records.atomic import write_text
+from msbal.ui.printing import print_line
 from msbal.ui.text import one_line
 
 
 def note(console: Console, text: str) -> None:
     """Print a note, on one line."""
-    console.print(f"[yellow]note:[/] {escape(one_line(text))}", highlight=False, soft_wrap=True)
+    print_line(console, ("note:", "yellow"), " ", one_line(text))
 
 
 @contextmanager
