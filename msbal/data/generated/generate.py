@@ -1,8 +1,7 @@
-"""The generated data set: made on first use from a seed, without downloads.
+"""The generated data set: a folder in COCO layout, made on first use from a seed, without downloads.
 
-A folder in COCO layout: ``train/``, ``val/``, ``annotations/instances_{train,val}.json`` and, written
-last, ``generated.json``, which says what it was made from and that it is whole. PNG, because no two
-versions of a JPEG encoder need agree.
+It holds ``train/``, ``val/``, ``annotations/instances_{train,val}.json`` and ``generated.json``, which says what it
+was made from. PNG, because no two versions of a JPEG encoder need agree.
 """
 
 from __future__ import annotations
@@ -13,57 +12,28 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from PIL import Image
 
 from msbal.data.coco.read_coco import read_coco
 from msbal.data.detection_data import DetectionData
 from msbal.data.files import file_names, named
-from msbal.data.generated.shapes import CLASSES, SMALLEST, draw_picture
+from msbal.data.generated.shapes import CLASSES, draw_image
 from msbal.errors import DataError
 
-VERSION = 1  # raise where the same seed gives other pictures
-SPLITS = ("train", "val")
+VERSION = 2  # raise where the same seed gives other images
 MANIFEST = "generated.json"
 _ABANDONED_AFTER = 3600.0  # seconds without a change
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a generated data set is made from.
-
-    Attributes:
-        seed: not negative. Picture k of a split depends on seed, split, k and size only.
-        train, val: how many pictures.
-        size: their width and height in pixels.
-    """
-
-    seed: int = 0
-    train: int = 256
-    val: int = 64
-    size: int = 160
-
-    def __post_init__(self) -> None:
-        for key, least, most in (
-            ("seed", 0, 2**63 - 1), ("train", 1, 10**6), ("val", 1, 10**6), ("size", 64, 2048)
-        ):  # fmt: skip
-            value = getattr(self, key)
-            if type(value) is not int or not least <= value <= most:
-                raise DataError(f"data.{key}", f"is {value!r}", f"a whole number from {least} to {most}")
-
-    @property
-    def folder(self) -> str:
-        """The name of the folder; no two recipes share one."""
-        counts = f"train{self.train}-val{self.val}"
-        return f"shapes-v{VERSION}-seed{self.seed}-{counts}-size{self.size}"
+_LIMITS = {"seed": (0, 2**63 - 1), "train": (1, 10**6), "val": (1, 10**6), "size": (64, 2048)}
 
 
 def default_root() -> Path:
     """Where generated data sets are kept: ``$MSBAL_CACHE``, or ``msbal`` in the user's cache folder."""
-    named_by_user = os.environ.get("MSBAL_CACHE")
-    if named_by_user:
-        return Path(named_by_user)
+    chosen = os.environ.get("MSBAL_CACHE")
+    if chosen:
+        return Path(chosen)
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "msbal"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "msbal"
@@ -79,26 +49,32 @@ def generate(
 ) -> Path:
     """Make the data set, unless it is there, and return its folder.
 
-    It is made in a folder of another name beside its place and moved there when whole, so that a
-    killed process leaves nothing that looks finished, and several processes may do this at once.
+    It is made in a folder of another name beside its place and moved there when whole, so that a killed process
+    leaves nothing that looks finished, and several processes may do this at once.
 
     Args:
         root: the folder to put it in; `default_root()` if None.
-        seed, train, val, size: see `Recipe`.
-        progress: called with pictures done and to do.
+        seed: not negative. Image k of a split depends on seed, split, k and size only.
+        train, val: how many images.
+        size: their width and height in pixels.
+        progress: called with images done and to do.
 
     Raises:
         DataError: where a number is out of its range, or nothing can be written there.
     """
-    recipe = Recipe(seed, train, val, size)
+    recipe = {"seed": seed, "train": train, "val": val, "size": size}
+    for key, value in recipe.items():
+        low, high = _LIMITS[key]
+        if type(value) is not int or not low <= value <= high:
+            raise DataError(f"data.{key}", f"is {value!r}", f"a whole number from {low} to {high}")
     root = default_root() if root is None else root
-    place = root / recipe.folder
-    if is_whole(place, recipe):
+    place = root / f"shapes-v{VERSION}-seed{seed}-train{train}-val{val}-size{size}"
+    if _is_whole(place, recipe):
         return place
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root, recipe)
-        draft = Path(tempfile.mkdtemp(prefix=f".{recipe.folder}.", suffix=".part", dir=root))
+        _remove_abandoned(root, place.name)
+        draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=root))
         try:
             _fill(draft, recipe, progress)
             draft.chmod(0o755)  # mkdtemp's is for its owner alone
@@ -106,29 +82,12 @@ def generate(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        cause = error.strerror or str(error)
         raise DataError(
             named(root),
-            f"the generated data set cannot be written: {cause}",
+            f"the generated data set cannot be written: {error.strerror or error}",
             fix="set data.root, or MSBAL_CACHE in the environment, to a folder that can be written",
         ) from error
     return place
-
-
-def is_whole(folder: Path, recipe: Recipe) -> bool:
-    """Whether `folder` holds all of the data set that `recipe` makes."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    if manifest != _manifest(recipe):
-        return False
-    counts = {"train": recipe.train, "val": recipe.val}
-    return all(
-        file_names(folder / split) >= {_file_name(k) for k in range(counts[split])}
-        and (folder / "annotations" / f"instances_{split}.json").is_file()
-        for split in SPLITS
-    )
 
 
 def read_generated(folder: Path, split: Literal["train", "val"]) -> DetectionData:
@@ -137,90 +96,88 @@ def read_generated(folder: Path, split: Literal["train", "val"]) -> DetectionDat
     Raises:
         DataError: where it is not there.
     """
-    annotations = folder / "annotations" / f"instances_{split}.json"
-    return read_coco(annotations, folder / split, CLASSES, f"generated {split}")
+    return read_coco(_annotations(folder, split), folder / split, CLASSES, f"generated {split}")
 
 
-def _fill(folder: Path, recipe: Recipe, progress: Callable[[int, int], None] | None) -> None:
-    total, done = recipe.train + recipe.val, 0
-    (folder / "annotations").mkdir()
-    for number, (split, count) in enumerate(zip(SPLITS, (recipe.train, recipe.val), strict=True)):
-        (folder / split).mkdir()
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for k in range(count):
-            _draw(folder / split, recipe, number, k, images, annotations)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        document = {
-            "info": {"description": f"msbal's generated data set, {split}", "version": str(VERSION)},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES, start=1)],
-        }
-        path = folder / "annotations" / f"instances_{split}.json"
-        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
-    (folder / MANIFEST).write_text(json.dumps(_manifest(recipe), indent=2) + "\n", encoding="utf-8")
-
-
-def _draw(
-    folder: Path,
-    recipe: Recipe,
-    split: int,
-    k: int,
-    images: list[dict[str, Any]],
-    annotations: list[dict[str, Any]],
-) -> None:
-    from PIL import Image
-
-    picture = draw_picture((recipe.seed, split, k, recipe.size), recipe.size)
-    Image.fromarray(picture.pixels).save(folder / _file_name(k), compress_level=3)
-    entry = {"id": k + 1, "file_name": _file_name(k), "width": recipe.size, "height": recipe.size}
-    images.append(entry)
-    for thing in picture.objects:
-        x1, y1, x2, y2 = thing.box
-        annotations.append(
-            {
-                "id": len(annotations) + 1,
-                "image_id": k + 1,
-                "category_id": thing.label + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": thing.area,
-                "iscrowd": 0,
-            }
-        )
+def _annotations(folder: Path, split: str) -> Path:
+    return folder / "annotations" / f"instances_{split}.json"
 
 
 def _file_name(k: int) -> str:
     return f"{k + 1:06d}.png"
 
 
-def _manifest(recipe: Recipe) -> dict[str, Any]:
-    return {"version": VERSION, **asdict(recipe), "classes": list(CLASSES), "smallest": SMALLEST}
+def _manifest(recipe: dict[str, int]) -> dict[str, Any]:
+    return {"version": VERSION, **recipe, "classes": list(CLASSES)}
 
 
-def _move(draft: Path, place: Path, recipe: Recipe) -> None:
-    """Put the finished folder in its place; what another process put there meanwhile is as good."""
-    for _ in range(3):
-        try:
-            draft.rename(place)  # fails where `place` is a folder with something in it
+def _is_whole(folder: Path, recipe: dict[str, int]) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return manifest == _manifest(recipe) and all(
+        _annotations(folder, split).is_file()
+        and file_names(folder / split) >= {_file_name(k) for k in range(recipe[split])}
+        for split in ("train", "val")
+    )
+
+
+def _fill(folder: Path, recipe: dict[str, int], progress: Callable[[int, int], None] | None) -> None:
+    done, size = 0, recipe["size"]
+    (folder / "annotations").mkdir()
+    for number, split in enumerate(("train", "val")):
+        (folder / split).mkdir()
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for k in range(recipe[split]):
+            pixels, objects = draw_image((recipe["seed"], number, k, size), size)
+            Image.fromarray(pixels).save(folder / split / _file_name(k), compress_level=3)
+            images.append({"id": k + 1, "file_name": _file_name(k), "width": size, "height": size})
+            for thing in objects:
+                x1, y1, x2, y2 = thing.box
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": k + 1,
+                        "category_id": thing.label + 1,
+                        "bbox": [x1, y1, x2 - x1, y2 - y1],
+                        "area": thing.area,
+                        "iscrowd": 0,
+                    }
+                )
+            done += 1
+            if progress is not None:
+                progress(done, recipe["train"] + recipe["val"])
+        document = {
+            "info": {"description": f"msbal's generated data set, {split}", "version": str(VERSION)},
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES, start=1)],
+        }
+        _annotations(folder, split).write_text(json.dumps(document) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(_manifest(recipe), indent=2) + "\n", encoding="utf-8")
+
+
+def _move(draft: Path, place: Path, recipe: dict[str, int]) -> None:
+    """Put the finished folder in its place, unless another process has put it there meanwhile."""
+    try:
+        draft.rename(place)  # fails where `place` is a folder with something in it
+    except OSError:
+        if _is_whole(place, recipe):
             return
-        except OSError:
-            if is_whole(place, recipe):
-                return
-            if not place.exists():
-                raise
-            # Damaged: aside in one step, so that nobody sees it half gone.
-            aside = Path(tempfile.mkdtemp(prefix=f".{recipe.folder}.", suffix=".part", dir=place.parent))
-            place.rename(aside / "damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-    raise OSError(None, f"{place} cannot be replaced")
+        if not place.exists():
+            raise
+        place.rename(
+            draft / "damaged"
+        )  # in one step, so that nobody sees it half gone; removed with the draft
+        shutil.rmtree(draft / "damaged")
+        draft.rename(place)
 
 
-def _sweep(root: Path, recipe: Recipe) -> None:
+def _remove_abandoned(root: Path, name: str) -> None:
     """Remove the drafts of processes that were killed."""
-    for draft in root.glob(f".{recipe.folder}.*.part"):
+    for draft in root.glob(f".{name}.*.part"):
         try:
             newest = max(path.stat().st_mtime for path in (draft, *draft.iterdir()))
         except OSError:  # its owner has just finished with it
