@@ -17,12 +17,12 @@ from rich.text import Text
 
 from msbal.backend import LevelGroup, Monitor
 from msbal.ui.decisions import reward_text
-from msbal.ui.head import END_STYLES, summary
+from msbal.ui.head import END_STYLES, scalar_parts, summary
 from msbal.ui.look import BAD, QUIET, RAISED, STRONG
 from msbal.ui.output import Output
 from msbal.ui.printing import print_line
 from msbal.ui.state import Ending, RunHeader, RunState, mean_loss, nonfinite_line, shown_metrics
-from msbal.ui.text import duration, number, one_line, size_of
+from msbal.ui.text import duration, number, one_line
 from msbal.ui.view import RunView
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class RunDisplay(RunState):
     ) -> None:
         super().__init__(header, history, clock)
         self._console = console
-        self._live = live
         self._out = Output(console, self.lock, RunView(self) if live else None)
         self._every = progress_seconds
         self._next = 0.0
@@ -94,15 +93,9 @@ class RunDisplay(RunState):
         if self._out.drawing or (now := self.clock()) < self._next:
             return
         self._next = now + self._every
-        left, known = self.remaining(), self.scalars
-        parts = [self._position(iteration), f"{100 * iteration / self.total:5.1f}%" if self.total else "-"]
-        if "images_per_second" in known:
-            parts.append(f"{known['images_per_second']:.1f} img/s")
-        if "learning_rate" in known:
-            parts.append(f"lr {known['learning_rate']:.4g}")
-        if "memory_bytes" in known:
-            parts.append(f"memory {size_of(known['memory_bytes'])}")
-        self._out.event("train", *parts, f"elapsed {duration(self.elapsed)}", f"eta {duration(left)}")
+        share = f"{100 * iteration / self.total:5.1f}%" if self.total else "-"
+        times = f"elapsed {duration(self.elapsed)}", f"eta {duration(self.remaining())}"
+        self._out.event("train", self._position(iteration), share, *scalar_parts(self), *times)
 
     def _position(self, iteration: int) -> str:
         total = str(self.total)
@@ -110,12 +103,10 @@ class RunDisplay(RunState):
 
     def interval(self, record: IntervalRecord) -> None:
         super().interval(record)
-        levels = record.levels
-        losses = [
-            f"{k} {number(mean_loss(record, (x,))):<6}" for k, x in zip(levels, record.loss, strict=True)
-        ]
+        losses = [mean_loss(record), *(mean_loss(record, (loss,)) for loss in record.loss)]
+        named = zip(("loss", *record.levels), losses, strict=True)
         weights = Text("weight")
-        for level, weight in zip(levels, record.weights, strict=True):
+        for level, weight in zip(record.levels, record.weights, strict=True):
             weights.append(f" {level} ").append(f"{weight:.3f}", style=RAISED if weight > 1 else "")
         action: str | Text = f"action {record.action}" if record.action else ""
         if record.probabilities:
@@ -130,7 +121,7 @@ class RunDisplay(RunState):
             f"t {record.interval:>3}",
             self._position(record.iteration),
             f"{record.group:<4}" if self.several or record.group != "all" else "",
-            " ".join((f"loss {number(mean_loss(record)):<6}", *losses)),
+            " ".join(f"{name} {number(loss):<6}" for name, loss in named),
             weights,
             action,
             reward,
@@ -156,9 +147,10 @@ class RunDisplay(RunState):
         ended = ending or Ending()
         if self._out.drawing:
             self._out.end()
-            self._print_details({**summary(self), **ended.details})
-        elif self._live and self.begun is None:
-            self._print_details(ended.details)
+            facts: dict[str, str | Text] = {**summary(self), **ended.details}
+            width = max(map(len, facts), default=0)
+            for label, text in facts.items():
+                print_line(self._console, (f"{label:<{width}}  ", QUIET), text)
         else:
             if self.begun is not None:
                 how = Text(ended.how, style=END_STYLES[ended.how])
@@ -167,11 +159,6 @@ class RunDisplay(RunState):
                 self._out.event("end", f"{label}: {text}")
         if self._file is not None:
             self._file.close()
-
-    def _print_details(self, details: Mapping[str, str | Text]) -> None:
-        width = max((len(label) for label in details), default=0)
-        for label, text in details.items():
-            print_line(self._console, (f"{label:<{width}}  ", QUIET), text)
 
 
 class QuietMonitor(Monitor):

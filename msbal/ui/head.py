@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.columns import Columns
@@ -43,16 +44,19 @@ def progress_line(state: RunState, width: int) -> Text:
     return bar_line(share, style, counts, when, width)
 
 
+def scalar_parts(state: RunState) -> list[Text]:
+    """Return images per second, learning rate and memory, as far as they are known."""
+    forms: dict[str, Callable[[float], Text]] = {
+        "images_per_second": lambda value: line((f"{value:.1f}", STRONG), " img/s"),
+        "learning_rate": lambda value: line(("lr ", QUIET), f"{value:.4g}"),
+        "memory_bytes": lambda value: line(("memory ", QUIET), size_of(value)),
+    }
+    return [form(state.scalars[name]) for name, form in forms.items() if name in state.scalars]
+
+
 def pace_line(state: RunState, width: int) -> Text:
-    """Return images per second, learning rate, memory, elapsed time, and when the next decision falls."""
-    parts = []
-    scalars = state.scalars
-    if "images_per_second" in scalars:
-        parts.append(line((f"{scalars['images_per_second']:.1f}", STRONG), " img/s"))
-    if "learning_rate" in scalars:
-        parts.append(line(("lr ", QUIET), f"{scalars['learning_rate']:.4g}"))
-    if "memory_bytes" in scalars:
-        parts.append(line(("memory ", QUIET), size_of(scalars["memory_bytes"])))
+    """Return how fast the run is, and when the next decision falls."""
+    parts = scalar_parts(state)
     if state.ending is None:
         parts.append(line(("elapsed ", QUIET), duration(state.elapsed)))
         left = state.header.interval - state.iteration % state.header.interval
@@ -69,7 +73,7 @@ def metric_block(state: RunState, width: int) -> RenderableType:
     before = shown_metrics(state.evaluations[-2][1]) if len(state.evaluations) > 1 else {}
     parts = []
     for name, value in metrics.items():
-        part = line((f"{name:<7} ", "" if name != "AP" else STRONG), _metric(name, value))
+        part = line((f"{name:<7} ", STRONG if name == "AP" else ""), _metric(name, value, 5))
         old = before.get(name)
         if value is not None and old is not None and width >= 23:
             change = round(value - old, 3)
@@ -90,8 +94,8 @@ def metric_line(state: RunState, width: int) -> Text:
     return fitted(parts, "  ", width)
 
 
-def _metric(name: str, value: float | None) -> tuple[str, str]:
-    return "    -" if value is None else f"{value:.3f}", STRONG if name == "AP" else ""
+def _metric(name: str, value: float | None, width: int = 0) -> tuple[str, str]:
+    return f"{'-' if value is None else f'{value:.3f}':>{width}}", STRONG if name == "AP" else ""
 
 
 def summary(state: RunState) -> dict[str, Text]:

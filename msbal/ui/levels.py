@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,43 +53,38 @@ def level_table(group: GroupState, width: int, total: bool) -> Table:
         if column.title == "Trend":
             column.width = min(MAX_TREND, column.width + room)
             column.cells = _trends(group, column.width)
-        table.add_column(
-            column.title,
-            justify=column.justify,
-            width=min(column.width, width),
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+        narrow = min(column.width, width)
+        table.add_column(column.title, justify=column.justify, width=narrow, no_wrap=True)
     for i in range(len(group.levels) + total):
         table.add_row(*(c.cells[i] if i < len(c.cells) else "" for c in columns))
     return table
 
 
 def _columns(group: GroupState) -> list[Column]:
-    record, levels = group.last, range(len(group.levels))
+    record, count = group.last, len(group.levels)
     names = [Text(f"■ {name}", style=level_colour(i)) for i, name in enumerate(group.levels)]
-    columns = [
-        Column(
-            "Level", min(14, max(5, *(n.cell_len for n in names))), 0, [*names, Text("total", QUIET)], "left"
-        )
-    ]
+    name_width = min(14, max(5, *(name.cell_len for name in names)))
+    columns = [Column("Level", name_width, 0, [*names, Text("total", QUIET)], "left")]
     if group.strides:
         columns.append(Column("Stride", 6, 92, [Text(str(stride), QUIET) for stride in group.strides]))
     for term in group.terms:
-        sums = record.loss_by_term.get(term) if record else None
-        columns.append(Column(term, max(7, min(10, len(term))), 60, _losses(record, sums, len(levels), "")))
+        row = record.loss_by_term.get(term) if record else None
+        columns.append(Column(term, max(7, min(10, len(term))), 60, _losses(record, row, count, "")))
     whole = sum(record.loss) if record else 0.0
-    shares = [record.loss[i] / whole if record and whole else None for i in levels]
-    weights = record.weights if record else (1.0,) * len(levels)
-    # 2.5 is the largest weight that RLO gives with the paper's lambda.
-    top = max(2.5, *weights)
+    shares = [loss / whole for loss in record.loss] if record and whole else [None] * count
+    weights = record.weights if record else (1.0,) * count
+    top = max(2.5, *weights)  # 2.5 is the largest weight that RLO gives with the paper's lambda
+
+    def each(cell: Callable[[IntervalRecord, int], Text]) -> list[Text]:
+        return [cell(record, i) if record else Text("-") for i in range(count)]
+
     return [
         *columns,
-        Column("Loss", 7, 20, _losses(record, record.loss if record else None, len(levels), STRONG)),
+        Column("Loss", 7, 20, _losses(record, record.loss if record else None, count, STRONG)),
         Column("Share", 5, 90, [Text("-" if s is None else f"{100 * s:.0f} %") for s in shares]),
         Column("", 10, 95, [bar(share or 0.0, 10, level_colour(i)) for i, share in enumerate(shares)]),
-        Column("Variance", 10, 70, [_variance(record, i) for i in levels]),
-        Column("Reduction", 9, 80, [_reduction(record, i) for i in levels]),
+        Column("Variance", 10, 70, each(_variance)),
+        Column("Reduction", 9, 80, each(_reduction)),
         Column("Weight", 6, 1, [_weight(weight) for weight in weights]),
         Column("", 8, 96, [bar(weight / top, 8, RAISED if weight > 1 else "") for weight in weights]),
         Column("Trend", MIN_TREND, 50, []),
@@ -96,28 +92,24 @@ def _columns(group: GroupState) -> list[Column]:
 
 
 def _losses(
-    record: IntervalRecord | None, sums: tuple[float, ...] | None, count: int, style: str
+    record: IntervalRecord | None, sums: Sequence[float] | None, count: int, style: str
 ) -> list[Text]:
     """Return the mean losses of the levels and their total."""
-    if record is None or sums is None:
-        return [Text("-", style=style)] * (count + 1)
-    parts = [*((value,) for value in sums), sums]
-    return [Text(number(mean_loss(record, part)), style=style) for part in parts]
+    means: list[float | None] = [None] * (count + 1)
+    if record and sums is not None:
+        means = [mean_loss(record, part) for part in (*((value,) for value in sums), sums)]
+    return [Text(number(mean), style=style) for mean in means]
 
 
-def _variance(record: IntervalRecord | None, i: int) -> Text:
-    if record is None:
-        return Text("-  ")
-    # The arrow is the variance's own: down, green, if eq 4's reduction is positive.
-    value, change = f"{record.variance[i]:.2e}", record.variance_reduction[i]
-    if change > 0:
+def _variance(record: IntervalRecord, i: int) -> Text:
+    """Return the variance with an arrow of its own: down, green, if eq 4's reduction is positive."""
+    value, reduction = f"{record.variance[i]:.2e}", record.variance_reduction[i]
+    if reduction > 0:
         return Text(f"{value} ▼", style=GOOD)
-    return Text(f"{value} ▲", style=BAD) if change < 0 else Text(f"{value}  ", style=QUIET)
+    return Text(f"{value} ▲", style=BAD) if reduction < 0 else Text(f"{value}  ", style=QUIET)
 
 
-def _reduction(record: IntervalRecord | None, i: int) -> Text:
-    if record is None:
-        return Text("-")
+def _reduction(record: IntervalRecord, i: int) -> Text:
     value = record.variance_reduction[i]
     return Text(signed(value), style=GOOD if value > 0 else BAD if value < 0 else QUIET)
 
@@ -129,10 +121,10 @@ def _weight(weight: float) -> Text:
 
 def _trends(group: GroupState, width: int) -> list[Text]:
     """Return each level's loss over all intervals that are kept, and the total's: the fall, not the noise."""
-    rows = [[mean_loss(r, (r.loss[i],)) for r in group.records] for i in range(len(group.levels))]
-    rows.append([mean_loss(r) for r in group.records])
-    lines = [
-        sparkline(condensed([float("nan") if x is None else x for x in row], width), width) for row in rows
-    ]
-    styles = [*(level_colour(i) for i in range(len(group.levels))), QUIET]
-    return [Text(text, style=style) for text, style in zip(lines, styles, strict=True)]
+    texts = []
+    for i in range(len(group.levels) + 1):
+        means = [mean_loss(r, r.loss[i : i + 1] or r.loss) for r in group.records]
+        values = condensed([float("nan") if mean is None else mean for mean in means], width)
+        style = level_colour(i) if i < len(group.levels) else QUIET
+        texts.append(Text(sparkline(values, width), style=style))
+    return texts

@@ -66,6 +66,7 @@ def bar_line(share: float, style: str, counts: Text, more: Text, width: int) -> 
 
 def panel(content: RenderableType, title: Text, note: str = "", height: int | None = None) -> Panel:
     """Return `content` in a frame, with `title` at the top left and `note` at the bottom right."""
+    title.stylize_before("default")  # else it takes the frame's colour
     return Panel(
         content,
         title=title,

@@ -67,8 +67,7 @@ class Redirection:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._streams: dict[str, tuple[IO[str], LineStream]] = {}
-        self._handlers: list[tuple[logging.StreamHandler[Any], IO[str]]] = []
+        self._replaced: list[tuple[str, LineStream, list[logging.StreamHandler[Any]]]] = []
 
     def begin(self) -> None:
         for name in ("stdout", "stderr"):
@@ -76,29 +75,28 @@ class Redirection:
             if real is None or isinstance(real, LineStream):
                 continue
             proxy = LineStream(self._console, real)
-            self._streams[name] = (real, proxy)
             setattr(sys, name, proxy)
-            for handler in _stream_handlers():
-                if handler.stream is real:
-                    self._handlers.append((handler, real))
-                    handler.setStream(proxy)
+            handlers = [handler for handler in _stream_handlers() if handler.stream is real]
+            for handler in handlers:
+                handler.setStream(proxy)
+            self._replaced.append((name, proxy, handlers))
 
     def release(self) -> None:
         """Print unfinished lines, before the view's last frame."""
-        for _, proxy in self._streams.values():
+        for _, proxy, _ in self._replaced:
             proxy.release()
 
     def end(self) -> None:
         """Put everything back that is still ours."""
-        for handler, real in self._handlers:
-            if isinstance(handler.stream, LineStream):
-                # Not setStream, which flushes under the handler's lock: another thread may hold it in a
-                # forked child.
-                handler.stream = real
-        for name, (real, proxy) in self._streams.items():
+        for name, proxy, handlers in self._replaced:
+            for handler in handlers:
+                if handler.stream is proxy:
+                    # Not setStream, which flushes under the handler's lock: another thread may hold it in a
+                    # forked child.
+                    handler.stream = proxy.rich_proxied_file
             if getattr(sys, name) is proxy:
-                setattr(sys, name, real)
-        self._handlers, self._streams = [], {}
+                setattr(sys, name, proxy.rich_proxied_file)
+        self._replaced = []
 
 
 def _stream_handlers() -> list[logging.StreamHandler[Any]]:

@@ -6,6 +6,7 @@ inside the group's frame; no frames; and for very small terminals a progress lin
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -43,21 +44,13 @@ class RunView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         state, width, height = self.state, options.max_width, options.max_height
+        arrangements = [_full, _compact, _bare, _small]
         if width < SMALL_WIDTH or height < SMALL_HEIGHT:
-            yield SegmentLines(
-                first_that_fits(console, options, [lambda: _small(state, width)]), new_lines=True
-            )
-            return
-        arrangements = [
-            lambda: _full(state, width),
-            lambda: _compact(state, width),
-            lambda: _bare(state, width),
-            lambda: _small(state, width),
-        ]
-        lines = first_that_fits(console, options, arrangements)
+            arrangements = [_small]
+        lines = first_that_fits(console, options, [partial(make, state, width) for make in arrangements])
         yield SegmentLines(lines, new_lines=True)
         messages = message_block(state.messages, height - len(lines))
-        if messages and width < WIDE:
+        if messages and SMALL_WIDTH <= width < WIDE:
             yield messages
 
 
@@ -74,16 +67,16 @@ def _levels(state: RunState, group: GroupState, width: int, *more: Text) -> Pane
     record, span = group.last, state.header.interval
     note = f"first decision after iteration {span:,}"
     if record is not None:
-        note = (
-            f"interval {record.interval}: iterations {record.iteration - span + 1:,} to {record.iteration:,}"
-        )
+        last = record.iteration
+        note = f"interval {record.interval}: iterations {last - span + 1:,} to {last:,}"
     return panel(Group(level_table(group, width - 4, not more), *more), _group_title(group), note)
 
 
 def _actions(state: RunState, group: GroupState, width: int) -> Panel:
     record = group.last
     title = line(("action", STRONG), (f" {group.name}" if state.several else "", QUIET))
-    note = f"{record.action} from iteration {record.iteration + 1:,}" if record else ""
+    used = record is not None and record.iteration < state.total
+    note = f"{record.action} from iteration {record.iteration + 1:,}" if record and used else ""
     return panel(Group(*decision_rows(group, width - 4)), title, note)
 
 
@@ -104,18 +97,11 @@ def _full(state: RunState, width: int) -> Group:
         assert isinstance(messages, Panel)
         return Group(*rows, Beside(messages, _evaluation(state, right), left))
     rows += [_levels(state, group, width) for group in groups]
-    if len(groups) == 1:
-        left = width * 3 // 5
-        right = width - left - 1
-        return Group(*rows, Beside(_actions(state, groups[0], left), _evaluation(state, right), left))
-    left = (width - 1) // 2
-    for first, *second in (groups[i : i + 2] for i in range(0, len(groups), 2)):
-        if second:
-            pair = _actions(state, first, left), _actions(state, second[0], width - left - 1)
-            rows.append(Beside(*pair, left))
-        else:
-            rows.append(_actions(state, first, width))
-    return Group(*rows, _evaluation(state, width))
+    left = (width - 1) // 2 if len(groups) > 1 else width * 3 // 5
+    blocks = [*(partial(_actions, state, group) for group in groups), partial(_evaluation, state)]
+    for first, *second in (blocks[i : i + 2] for i in range(0, len(blocks), 2)):
+        rows += [Beside(first(left), block(width - left - 1), left) for block in second] or [first(width)]
+    return Group(*rows)
 
 
 def _compact(state: RunState, width: int) -> Group:

@@ -58,7 +58,7 @@ class GridDisplay(GridMonitor):
             run = self.runs[arm, seed]
             self._out.event(
                 "run",
-                self._arm(arm),
+                f"arm {self._name(arm)}",
                 f"seed {seed}",
                 Text(f"{state:<7}", style=STYLES[state]),
                 "" if run.progress is None else f"{100 * run.progress:.0f}%",
@@ -84,12 +84,12 @@ class GridDisplay(GridMonitor):
             failed = self.states(arm).count("failed")
             mean = mean_text(self.aps(arm), "+-")
             self._out.event(
-                "arm", self._arm(arm)[4:], f"mean {self.metric} {mean}", f"{failed} failed" if failed else ""
+                "arm", self._name(arm), f"mean {self.metric} {mean}", f"{failed} failed" if failed else ""
             )
         self._out.event("end", self._counts(), f"after {duration(self.elapsed())}")
 
-    def _arm(self, arm: str) -> str:
-        return f"arm {one_line(arm):<{max(len(name) for name in self.arms)}}"
+    def _name(self, arm: str) -> str:
+        return one_line(arm).ljust(max(map(len, self.arms)))
 
     def _counts(self) -> str:
         failed = self.count("failed")

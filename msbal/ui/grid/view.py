@@ -56,11 +56,9 @@ class GridView:
         messages = grid.messages[-MAX_MESSAGES:][: max(0, room - len(grid.arms))]
         arms = _chosen_arms(grid, room - len(messages))
         left = grid.remaining()
-        when = (
-            line(("ETA ", QUIET), duration(left))
-            if left != 0
-            else line(("after ", QUIET), duration(grid.elapsed()))
-        )
+        when = line(("ETA ", QUIET), duration(left))
+        if left == 0:
+            when = line(("after ", QUIET), duration(grid.elapsed()))
         over = grid.count("done", "kept", "failed") + sum(run.progress or 0.0 for run in grid.runs.values())
         share = over / max(1, len(grid.runs))
         rows: list[RenderableType] = [
