@@ -148,7 +148,7 @@ class ImageBootstrap:
 
     def _data(self, cell: Cell) -> tuple[DetectionData, str]:
         """Return the images and boxes that a run is evaluated on, read once, and their fingerprint."""
-        from msbal.evaluation.columns import ground_truth
+        from msbal.evaluation.detections import ground_truth
         from msbal.evaluation.runs import run_data
 
         section = cell.spec.data.model_dump_json()
@@ -163,7 +163,7 @@ class ImageBootstrap:
     def _resampled(self, cell: Cell, file: Path, data: DetectionData, truth: str) -> NDArray[np.float64]:
         """Return every metric on every draw, ``[R, F]``, from the cache if nothing has changed."""
         from msbal.evaluation.bootstrap import ALL_METRICS, resampled
-        from msbal.evaluation.columns import ground_truth
+        from msbal.evaluation.detections import ground_truth
         from msbal.evaluation.predictions import read_predictions
 
         key = f"{DRAWS_VERSION} {self.resamples} {self.seed} {truth} {hashlib.sha256(file.read_bytes()).hexdigest()}"

@@ -335,7 +335,7 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
 
 def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
     from msbal.cli.console import note
-    from msbal.evaluation.pictures import RUNS, draw
+    from msbal.evaluation.compared_images import RUNS, draw
     from msbal.evaluation.runs import same_data
     from msbal.ui.printing import print_line
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from msbal.data import DetectionData
-from msbal.evaluation.coco import accumulate, class_metrics, metrics
-from msbal.evaluation.columns import Detections, ground_truth
+from msbal.evaluation.coco_metrics import accumulate, class_metrics, metrics
+from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.predictions import sift
-from msbal.evaluation.voc import voc_average_precision
+from msbal.evaluation.voc_metrics import voc_average_precision
 
 __all__ = ["evaluate"]
 

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.coco import METRICS
-from msbal.evaluation.columns import Detections, GroundTruth
-from msbal.evaluation.curves import COCO_RECALLS, Curves
+from msbal.evaluation.coco_metrics import METRICS
+from msbal.evaluation.detections import Detections, GroundTruth
 from msbal.evaluation.matching import coco_matches, voc_matches
-from msbal.evaluation.voc import voc_metrics
+from msbal.evaluation.precision_recall import COCO_RECALLS, Curves
+from msbal.evaluation.voc_metrics import voc_metrics
 
 ALL_METRICS = (*METRICS, "mAP", "mAP_11")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference, interval, resampled
-from msbal.evaluation.coco import METRICS
-from msbal.evaluation.columns import ground_truth
+from msbal.evaluation.coco_metrics import METRICS
+from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.runs import Evaluated, same_data
 
 Differences = dict[str, "Difference | None"]

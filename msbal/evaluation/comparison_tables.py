@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference
-from msbal.evaluation.coco import CLASS_METRICS
+from msbal.evaluation.coco_metrics import CLASS_METRICS
 from msbal.evaluation.compare import Comparison, Differences, flat
 from msbal.evaluation.complexity import BalancingCost, Complexity
 from msbal.evaluation.metric_text import full_name, points, signed, span

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from msbal.data import DetectionData
 from msbal.data.files import printable
 from msbal.data.remarks import classes_meant, nearest
-from msbal.evaluation.columns import GroundTruth, ground_truth
+from msbal.evaluation.detections import GroundTruth, ground_truth
 
 
 def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ...], list[str]]:

@@ -1,6 +1,6 @@
 """Which detection finds which box, by COCO's rules and by VOC's, for all images and classes at once.
 
-The metrics themselves come from a library (`msbal.evaluation.coco`); what is matched here is what a library
+The metrics themselves come from a library (`msbal.evaluation.coco_metrics`); what is matched here is what a library
 does not give away cheaply: the outcome of every single detection, from which the bootstrap recomputes the
 metrics for any reweighting of the images. Tests hold it against pycocotools, detection by detection.
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.columns import Detections, GroundTruth
+from msbal.evaluation.detections import Detections, GroundTruth
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = ("all", "small", "medium", "large")

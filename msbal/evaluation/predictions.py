@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from msbal.data import DetectionData
 from msbal.data.coco.coco_entries import id_of
 from msbal.errors import DataError
-from msbal.evaluation.columns import Detections
+from msbal.evaluation.detections import Detections
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 _NEVER = np.iinfo(np.int64).min  # stands for an id that no data set has

@@ -14,9 +14,9 @@ from msbal.data.remarks import classes_meant
 from msbal.errors import DataError, MsbalError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
-from msbal.evaluation.columns import Detections, ground_truth
+from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.foreign import differences, foreign_ids, with_image_ids
-from msbal.evaluation.oddities import oddities
+from msbal.evaluation.prediction_checks import oddities
 from msbal.evaluation.predictions import read_predictions, sift
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from detection_scenes import make_scenes
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
 from msbal.evaluation.bootstrap import Reweighted, resampled
-from msbal.evaluation.coco import EVALUATORS, METRICS, accumulate
-from msbal.evaluation.columns import ground_truth
+from msbal.evaluation.coco_metrics import EVALUATORS, METRICS, accumulate
+from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.predictions import sift
 
 

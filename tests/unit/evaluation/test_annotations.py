@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from detection_scenes import make_scenes
 from PIL import Image
-from test_coco import by_pycocotools
+from test_coco_metrics import by_pycocotools
 
 from msbal.data import read_coco
 from msbal.errors import DataError
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
-from msbal.evaluation.coco import METRICS
+from msbal.evaluation.coco_metrics import METRICS
 from msbal.evaluation.predictions import sift
 
 DATA, PREDICTIONS = make_scenes(31, images=8)

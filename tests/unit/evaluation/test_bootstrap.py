@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msbal.data import DetectionData
 from msbal.evaluation import evaluate
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference, Reweighted, interval, resampled
-from msbal.evaluation.coco import METRICS
-from msbal.evaluation.columns import Detections, ground_truth
+from msbal.evaluation.coco_metrics import METRICS
+from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.predictions import sift
 
 

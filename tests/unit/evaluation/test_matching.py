@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from detection_scenes import make_scenes
-from test_coco import SCENES, by_pycocotools
+from test_coco_metrics import SCENES, by_pycocotools
 
-from msbal.evaluation.columns import ground_truth
+from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.matching import coco_matches, overlaps
 from msbal.evaluation.predictions import sift
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from detection_scenes import make_scenes
 
-from msbal.evaluation import evaluate, voc
+from msbal.evaluation import evaluate, voc_metrics
 
 functional = pytest.importorskip("mmdet.evaluation.functional", reason="mmdet is not installed")
 
@@ -14,7 +14,7 @@ functional = pytest.importorskip("mmdet.evaluation.functional", reason="mmdet is
 @pytest.mark.parametrize("mode", ["area", "11points"])
 def test_agrees_with_mmdet(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Its sort is not stable, so no ties; and with its recalls, 0.30000000000000004 and so on, it agrees.
-    monkeypatch.setattr(voc, "VOC_RECALLS", np.arange(0, 1 + 1e-3, 0.1))
+    monkeypatch.setattr(voc_metrics, "VOC_RECALLS", np.arange(0, 1 + 1e-3, 0.1))
     data, predictions = make_scenes(11, images=30, ties=False, difficult=0.3, crowds=0)
     annotations = [
         {

@@ -11,7 +11,7 @@ from detection_scenes import HEIGHT, WIDTH, make_scenes
 
 from msbal.errors import DataError
 from msbal.evaluation import evaluate
-from msbal.evaluation.oddities import oddities
+from msbal.evaluation.prediction_checks import oddities
 from msbal.evaluation.predictions import read_predictions, sift
 
 DATA, _MADE = make_scenes(seed=12, images=12)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.data import DetectionData
-from msbal.evaluation.columns import Detections
+from msbal.evaluation.detections import Detections
 
 _BEYOND = 1.05  # times the image's side: more than any rounding or a detector that does not clip
 _MANY = 0.1  # of the boxes

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from msbal.data import DetectionData, read_pixels
 from msbal.errors import DataError
-from msbal.evaluation.columns import Detections, GroundTruth, ground_truth
+from msbal.evaluation.detections import Detections, GroundTruth, ground_truth
 from msbal.evaluation.matching import voc_claims
 from msbal.evaluation.runs import Evaluated
 from msbal.records.atomic import replace_with

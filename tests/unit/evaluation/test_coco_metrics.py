@@ -15,8 +15,15 @@ from needed import need_packages
 from msbal.data import DetectionData, subset
 from msbal.errors import BackendError
 from msbal.evaluation import evaluate
-from msbal.evaluation.coco import CLASS_METRICS, EVALUATORS, METRICS, accumulate, class_metrics, metrics
-from msbal.evaluation.columns import ground_truth
+from msbal.evaluation.coco_metrics import (
+    CLASS_METRICS,
+    EVALUATORS,
+    METRICS,
+    accumulate,
+    class_metrics,
+    metrics,
+)
+from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.predictions import sift
 
 pycocotools = pytest.importorskip("pycocotools", reason="pycocotools is the cross-check")

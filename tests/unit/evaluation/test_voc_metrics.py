@@ -9,8 +9,8 @@ from detection_scenes import make_scenes
 
 from msbal.data import DetectionData, ImageRecord
 from msbal.evaluation import evaluate
-from msbal.evaluation.columns import Detections, ground_truth
-from msbal.evaluation.voc import voc_average_precision
+from msbal.evaluation.detections import Detections, ground_truth
+from msbal.evaluation.voc_metrics import voc_average_precision
 
 
 def devkit_average_precision(data: DetectionData, found: Detections, label: int) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from msbal.data import DetectionData
 from msbal.errors import BackendError
-from msbal.evaluation.columns import Detections, GroundTruth
+from msbal.evaluation.detections import Detections, GroundTruth
 
 METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR1", "AR10", "AR100", "AR_S", "AR_M", "AR_L")
 CLASS_METRICS = ("AP", "AP50", "AP75", "AP_S", "AP_M", "AP_L", "AR100")

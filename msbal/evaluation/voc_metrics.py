@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.columns import Detections, GroundTruth
-from msbal.evaluation.curves import VOC_RECALLS, Curves
+from msbal.evaluation.detections import Detections, GroundTruth
 from msbal.evaluation.matching import voc_matches
+from msbal.evaluation.precision_recall import VOC_RECALLS, Curves
 
 
 def voc_average_precision(

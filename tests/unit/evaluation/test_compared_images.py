@@ -11,7 +11,7 @@ from PIL import Image
 
 from msbal.data import DetectionData, ImageRecord
 from msbal.errors import DataError
-from msbal.evaluation.pictures import GAP, PANEL, RUNS, TRUTH, draw
+from msbal.evaluation.compared_images import GAP, PANEL, RUNS, TRUTH, draw
 from msbal.evaluation.runs import Evaluated, evaluate_entries
 
 SIZE = 200  # of the pictures here; drawn at PANEL / SIZE = 4 times
