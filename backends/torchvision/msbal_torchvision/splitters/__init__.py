@@ -1,4 +1,4 @@
-"""Where torchvision's losses become level losses; one file a head."""
+"""Turns torchvision's losses into level losses, one file a head."""
 
 from msbal_torchvision.splitters.find import find
 

@@ -1,7 +1,7 @@
 """FCOS: focal, GIoU and centerness loss per level.
 
-Stands for ``FCOSHead.compute_loss`` of torchvision 0.19 to 0.26, which normalises all three by the
-positives of the whole batch.
+Replaces ``FCOSHead.compute_loss`` of torchvision 0.19 to 0.26, which normalises all three by the positives of the
+whole batch.
 
 Shapes: B images, R points of an image, level-major; n positives of the batch.
 """
@@ -14,36 +14,30 @@ from torch.nn import functional as F
 from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
-from msbal.backend.kit.splitter import Split
-from msbal_torchvision.splitters.numerics import level_sums, spread
-from msbal_torchvision.splitters.splitter import AnchorSplitter
+from msbal.backend.kit.level_sums import spread
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
 
 
 class FCOSSplitter(AnchorSplitter):
-    """Of one FCOS head."""
+    """Splits the loss of one FCOS head."""
 
-    framework, method = FCOSHead, "compute_loss"
+    framework = FCOSHead
     term_names = ("cls", "bbox", "centerness")
     term_keys = ("classification", "bbox_regression", "bbox_ctrness")
 
-    def split_call(
+    def rows(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> Split:
-        """``FCOSHead.compute_loss``, split into levels."""
-        cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
-        images, total = cls_logits.shape[:2]
-
-        matched = torch.stack(matched_idxs)
+    ) -> Rows:
+        cls_logits, matched = head_outputs["cls_logits"], torch.stack(matched_idxs)
         foreground = matched >= 0
         image, point = torch.where(foreground)
-        # Boxes of all images in one list, so that a point finds its own by one index.
+        # Boxes of all images in one list, so that one index finds a point's own.
         counts = torch.tensor([0] + [len(target["labels"]) for target in targets[:-1]])
-        first = counts.cumsum(0).to(matched.device)
-        own = matched[image, point] + first[image]
+        own = matched[image, point] + counts.cumsum(0).to(matched.device)[image]
         boxes = torch.cat([target["boxes"] for target in targets])[own]
         labels = torch.cat([target["labels"] for target in targets])[own]
         anchor = torch.stack(anchors)[image, point]
@@ -52,7 +46,7 @@ class FCOSSplitter(AnchorSplitter):
         one_hot[image, point, labels] = 1.0
         cls = sigmoid_focal_loss(cls_logits, one_hot, reduction="none").sum(dim=2)
 
-        predicted = self.owner.box_coder.decode(bbox_regression[image, point], anchor)
+        predicted = self.owner.box_coder.decode(head_outputs["bbox_regression"][image, point], anchor)
         bbox = generalized_box_iou_loss(predicted, boxes, reduction="none")
 
         distances = self.owner.box_coder.encode(anchor, boxes)
@@ -64,14 +58,6 @@ class FCOSSplitter(AnchorSplitter):
         logits = head_outputs["bbox_ctrness"].squeeze(dim=2)[image, point]
         centerness = F.binary_cross_entropy_with_logits(logits, centerness_target, reduction="none")
 
-        where = image * total + point
-        rows = torch.stack(
-            [
-                cls.to(torch.promote_types(cls.dtype, torch.float32)),
-                spread(bbox, where, images * total).view(images, total),
-                spread(centerness, where, images * total).view(images, total),
-            ]
-        )
-        sizes = self.sizes(total)
-        positives = level_sums(foreground.unsqueeze(0).to(torch.float32), sizes)[0]
-        return Split(self.losses(level_sums(rows, sizes) / max(1, point.numel()), positives), self.named)
+        cls = cls.to(torch.promote_types(cls.dtype, torch.float32))
+        values = [cls, *(spread(loss, (image, point), cls.shape) for loss in (bbox, centerness))]
+        return Rows(torch.stack(values), foreground, max(1, point.numel()))

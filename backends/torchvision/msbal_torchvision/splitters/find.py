@@ -1,12 +1,18 @@
-"""Which losses of a torchvision model can be split into levels."""
+"""Finds the losses of a torchvision model that can be split into levels, and the levels themselves.
+
+torchvision lists feature maps in the order in which the backbone returns them, which is finest first in all of its own
+models. msbal always wants them finest first.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.retinanet import RetinaNet
@@ -16,37 +22,34 @@ from msbal.backend import LevelGroup
 from msbal.backend.kit.splitter import MIN_LEVELS, level_names, require_levels
 from msbal.errors import SpecError
 from msbal_torchvision.splitters.fcos import FCOSSplitter
-from msbal_torchvision.splitters.levels import Levels, find_levels
 from msbal_torchvision.splitters.retinanet import RetinaNetSplitter
 from msbal_torchvision.splitters.roi import RoISplitter, require_levels_of_rois
 from msbal_torchvision.splitters.rpn import RPNSplitter
 from msbal_torchvision.splitters.splitter import LevelSplitter
 from msbal_torchvision.splitters.ssd import SSDSplitter
 
-HEADS = ("rpn", "roi")  # of a two-stage model, in the order in which their losses are computed
+HEADS = ("rpn", "roi")  # of a two-stage model, in the order in which it computes their losses
 DEFAULT_SCOPE = ("rpn",)
+_PROBE_SIZE = 256  # pixels: two cells at stride 128
 
 
 def find(model: nn.Module, scope: Sequence[str] = DEFAULT_SCOPE) -> list[LevelSplitter]:
-    """Find what splits this model's losses; the model stays as it is.
+    """Return the splitters of this model's losses; the model stays as it is.
 
     Args:
-        model: a RetinaNet, FCOS, SSD, or a Faster, Mask or Keypoint R-CNN of torchvision, or of a subclass
-            that keeps torchvision's loss.
+        model: a RetinaNet, FCOS, SSD, or a Faster, Mask or Keypoint R-CNN of torchvision, or of a subclass that keeps
+            torchvision's loss.
         scope: which heads of a two-stage model, of ``rpn`` and ``roi``. One-stage models have one head.
 
     Raises:
-        SpecError: where the model is none of these, has its own loss, a head of it has fewer than two
-            levels, or it has no such head.
+        SpecError: where the model is none of these, has its own loss, lacks a head, or has a head with fewer than two
+            levels.
     """
     detector: Any = model
     if isinstance(model, GeneralizedRCNN):
         if not scope or len(set(scope)) != len(scope) or not set(scope) <= set(HEADS):
-            raise SpecError(
-                "balance.scope",
-                f"[{', '.join(scope)}]",
-                f"one or more of {', '.join(HEADS)}, each at most once",
-            )
+            expected = f"one or more of {', '.join(HEADS)}, each at most once"
+            raise SpecError("balance.scope", f"[{', '.join(scope)}]", expected)
         levels = find_levels(model)
         makers = {"rpn": _rpn, "roi": _roi}
         return [makers[name](detector, levels) for name in HEADS if name in scope]
@@ -66,10 +69,55 @@ def find(model: nn.Module, scope: Sequence[str] = DEFAULT_SCOPE) -> list[LevelSp
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Levels:
+    """The feature maps of a model, in its backbone's order.
+
+    Attributes:
+        keys: the names under which the backbone returns them.
+        strides: pixels per cell.
+    """
+
+    keys: tuple[str, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Indices that sort the levels finest first."""
+        return tuple(sorted(range(len(self.strides)), key=lambda level: self.strides[level]))
+
+
+@torch.no_grad()
+def find_levels(model: Any) -> Levels:
+    """Run the backbone once, in evaluation mode, on an empty image, and read off the strides.
+
+    Args:
+        model: with torchvision's `backbone`, `transform` and anchor generator.
+    """
+    parameter = next(model.parameters())
+    height, width = getattr(model.transform, "fixed_size", None) or (_PROBE_SIZE, _PROBE_SIZE)
+    image = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
+    training = {module: module.training for module in model.backbone.modules()}
+    model.backbone.eval()
+    try:
+        features = model.backbone(image)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    if isinstance(features, Tensor):
+        features = {"0": features}
+    strides = [max(1, round(height / feature.shape[-2])) for feature in features.values()]
+    # SSD has steps of its own, as its grids are no exact fractions of the image.
+    steps = getattr(getattr(model, "anchor_generator", None), "steps", None)
+    if steps is not None and len(steps) == len(strides):
+        strides = [round(step) for step in steps]
+    return Levels(tuple(features), tuple(strides))
+
+
 def _splitter(
     kind: type[LevelSplitter], owner: nn.Module, name: str, head: nn.Module, levels: Levels
 ) -> LevelSplitter:
-    """A splitter of all of the model's levels."""
+    """Make a splitter of all of the model's levels."""
     strides = tuple(levels.strides[level] for level in levels.order)
     require_levels(type(head).__name__, strides)
     return kind(owner, _group(kind, name, head, strides), levels.order)

@@ -1,10 +1,10 @@
 """The box head of Faster, Mask and Keypoint R-CNN: losses by the level that each RoI was pooled from.
 
-Computes anew what ``torchvision.models.detection.roi_heads.fastrcnn_loss`` (0.19 to 0.26) computed: that is
-a function of its module, called by name from ``RoIHeads.forward``, and cannot be replaced on one instance.
-So this stands for ``RoIHeads.forward``: proposals, matching, sampling, the head itself, masks and keypoints are
-computed once, by it; only the cheap last step, a loss of at most a few thousand rows, is computed twice, and the
-framework's copy gets no backward.
+``torchvision.models.detection.roi_heads.fastrcnn_loss`` (0.19 to 0.26) is a function of its module, which
+``RoIHeads.forward`` calls by name, so that it cannot be replaced on one instance. This splitter replaces
+``RoIHeads.forward`` instead. That computes proposals, matching, sampling, the head itself, masks and keypoints once;
+only the cheap last step, a loss of at most a few thousand rows, is computed twice, and the framework's copy gets no
+backward.
 
 Shapes: N sampled RoIs of the batch, C classes, K levels.
 """
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign
 
+from msbal.backend.kit.level_sums import spread, sum_by_level
 from msbal.backend.kit.splitter import Split
 from msbal.errors import SpecError
 from msbal_torchvision.splitters.numerics import row_sums
@@ -28,24 +29,21 @@ from msbal_torchvision.splitters.splitter import LevelSplitter
 
 
 class RoISplitter(LevelSplitter):
-    """Of one RoI head."""
+    """Splits the loss of one RoI head."""
 
     framework, method = RoIHeads, "forward"
     term_names = ("cls", "bbox")
     term_keys = ("loss_classifier", "loss_box_reg")
-    # The framework's own loss is in what its method returned: the first batch is proved without a second pass.
+    # The method's own result has the framework's loss: the first batch needs no second pass for its proof.
     computes = False
 
     def check_parts(self) -> None:
-        """See `LevelSplitter.check_parts`."""
         require_levels_of_rois(self.owner)
 
     def terms(self, result: Any) -> Sequence[Tensor | None]:
-        """See `LossSplitter.terms`."""
         return super().terms(result[1])
 
     def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split | None:
-        """See `LossSplitter.split`."""
         if not self.owner.training:
             return None
         self.check_parts()
@@ -55,26 +53,23 @@ class RoISplitter(LevelSplitter):
         labels, targets = torch.cat(label_lists), torch.cat(target_lists)
         count = labels.numel()
 
-        # By a tensor: cross_entropy's own mean divides truly also where CUDA would take a number's reciprocal.
+        # By a tensor: cross_entropy's own mean divides exactly, where CUDA would multiply by a number's reciprocal.
         divisor = torch.full((), count, dtype=torch.float32, device=labels.device)
         cls = F.cross_entropy(class_logits, labels, reduction="none") / divisor
         positive = torch.where(labels > 0)[0]
         deltas = box_regression.reshape(count, box_regression.size(-1) // 4, 4)[positive, labels[positive]]
         box = row_sums(F.smooth_l1_loss(deltas, targets[positive], beta=1 / 9, reduction="none")) / count
-        rows = torch.stack([cls, box.new_zeros(count).index_put((positive,), box)])
-
-        level = self._levels(proposals)
-        in_level = level == torch.arange(len(self.group.levels), device=level.device).unsqueeze(1)
-        values = torch.where(in_level, rows.unsqueeze(1), 0.0).sum(dim=2)
-        positives = (in_level & (labels > 0)).sum(dim=1).to(torch.float32)
+        rows = torch.stack([cls, spread(box, (positive,), (count,))])
+        level, levels = self._levels(proposals), len(self.group.levels)
+        positives = sum_by_level((labels > 0).to(torch.float32), level, levels)
         return Split(
-            self.losses(values, positives),
+            self.losses(sum_by_level(rows, level, levels), positives),
             lambda weighted: (detections, {**losses, **self.named(weighted)}),
             self.terms((detections, losses)),
         )
 
     def _levels(self, proposals: list[Tensor]) -> Tensor:
-        """``[N]`` the level that each RoI was pooled from, by its index."""
+        """Return ``[N]``, the index of the level that each RoI was pooled from."""
         mapper = self.owner.box_roi_pool.map_levels
         count = mapper.k_max - mapper.k_min + 1
         if count != len(self.group.levels):
@@ -87,9 +82,9 @@ class RoISplitter(LevelSplitter):
 
     @contextmanager
     def _noting(self) -> Iterator[list[Any]]:
-        """Within it, what ``select_training_samples`` and then the box predictor return is put into the list.
+        """Put into a list what ``select_training_samples``, and then the box predictor, return.
 
-        Only for the length of a call: users replace the predictor, and a copy of the model carries nothing of it.
+        For one call only: users replace the predictor, and a copy of the model should carry nothing of it.
         """
         heads, name, seen = self.owner, "select_training_samples", list[Any]()
         select, before = getattr(heads, name), vars(heads).get(name)
@@ -110,7 +105,7 @@ class RoISplitter(LevelSplitter):
 
 
 def require_levels_of_rois(heads: Any) -> None:
-    """Refuse RoI heads that do not tell the level that a RoI is pooled from.
+    """Refuse RoI heads that do not tell which level a RoI is pooled from.
 
     Raises:
         SpecError: naming what pools.

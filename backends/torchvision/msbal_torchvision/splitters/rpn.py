@@ -1,8 +1,7 @@
 """The region proposal network of Faster, Mask and Keypoint R-CNN: losses per level.
 
-Stands for ``RegionProposalNetwork.compute_loss`` of torchvision 0.19 to 0.26. The sampler draws once, in
-torchvision's own way and from the same random state. Both terms are normalised by the anchors sampled in the
-whole batch.
+Replaces ``RegionProposalNetwork.compute_loss`` of torchvision 0.19 to 0.26. The sampler draws once, in torchvision's
+own way and from the same random state. Both terms are normalised by the anchors sampled in the whole batch.
 
 Shapes: B images, R anchors of an image, level-major; S sampled anchors, P of them positive.
 """
@@ -17,32 +16,38 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from msbal.backend.kit.splitter import Split
-from msbal_torchvision.splitters.numerics import divide_gradient, divide_value, level_sums, row_sums, spread
-from msbal_torchvision.splitters.splitter import AnchorSplitter
+from msbal.backend.kit.level_sums import spread
+from msbal_torchvision.splitters.numerics import divide_gradient, divide_value, row_sums
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
 
 
 class RPNSplitter(AnchorSplitter):
-    """Of one region proposal network."""
+    """Splits the loss of one region proposal network."""
 
-    framework, method = RegionProposalNetwork, "compute_loss"
+    framework = RegionProposalNetwork
     term_names = ("cls", "bbox")
     term_keys = ("loss_objectness", "loss_rpn_box_reg")
 
     def terms(self, result: Any) -> Sequence[Tensor | None]:
-        """See `LossSplitter.terms`."""
         return list(result)
 
-    def split_call(
+    def named(self, weighted: Tensor) -> Any:
+        """The method returns a pair."""
+        objectness, boxes = weighted.sum(dim=1).unbind()
+        return objectness, boxes
+
+    def anchors_per_cell(self) -> Sequence[int]:
+        numbers: list[int] = self.owner.anchor_generator.num_anchors_per_location()
+        return numbers
+
+    def rows(
         self,
         objectness: Tensor,
         pred_bbox_deltas: Tensor,
         labels: list[Tensor],
         regression_targets: list[Tensor],
-    ) -> Split:
-        """``RegionProposalNetwork.compute_loss``, split into levels."""
+    ) -> Rows:
         images, total = len(labels), labels[0].numel()
-        sizes = self.sizes(total, self.owner.anchor_generator.num_anchors_per_location())
         positive_masks, negative_masks = self.owner.fg_bg_sampler(labels)
         positive = torch.where(torch.cat(positive_masks))[0]
         negative = torch.where(torch.cat(negative_masks))[0]
@@ -55,18 +60,11 @@ class RPNSplitter(AnchorSplitter):
         logits = divide_gradient(objectness.flatten()[sampled], count)
         cls = F.binary_cross_entropy_with_logits(logits, torch.cat(labels)[sampled], reduction="none")
 
-        everywhere = images * total
-        rows = torch.stack(
+        everywhere = (images * total,)
+        values = torch.stack(
             [
-                divide_value(spread(cls, sampled, everywhere), count),
-                spread(box, positive, everywhere) / count,
+                divide_value(spread(cls, (sampled,), everywhere), count),
+                spread(box, (positive,), everywhere) / count,
             ]
         )
-        values = level_sums(rows.view(2, images, total), sizes)
-        mask = torch.cat(positive_masks).view(1, images, total).to(torch.float32)
-        return Split(self.losses(values, level_sums(mask, sizes)[0]), _pair)
-
-
-def _pair(weighted: Tensor) -> tuple[Tensor, Tensor]:
-    objectness, boxes = weighted.sum(dim=1).unbind()
-    return objectness, boxes
+        return Rows(values.view(2, images, total), torch.cat(positive_masks).view(images, total))

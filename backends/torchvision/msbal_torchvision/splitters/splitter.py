@@ -1,30 +1,30 @@
 """What torchvision's splitters share: the order of the levels, and the sizes of the feature maps.
 
-Shapes: T terms, K levels.
+Shapes: T terms, K levels, B images, R anchors of an image over all levels, level-major.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
-from msbal.backend.kit.splitter import LossSplitter, Split
+from msbal.backend.kit.level_sums import sum_levels
+from msbal.backend.kit.splitter import USE_BALANCER, LossSplitter, Split, require_own_loss
 from msbal.engine import LevelLosses
 from msbal.errors import SpecError
-from msbal_torchvision.splitters.own import FIX, require_own_loss
 
 Grids = list[tuple[int, int]]
 
 
 class LevelSplitter(LossSplitter):
-    """A splitter whose method returns a dictionary of one scalar a term.
+    """A splitter of one of torchvision's heads.
 
     Args:
-        owner: see `LossSplitter`; of the class `framework`, whose method it keeps.
-        group: whose levels they are.
+        owner: see `LossSplitter`; it is a `framework` and keeps that class's method.
         order: sorts the framework's levels finest first.
 
     Raises:
@@ -49,65 +49,78 @@ class LevelSplitter(LossSplitter):
         """
 
     def losses(self, values: Tensor, positives: Tensor) -> LevelLosses:
-        """``[T, K]`` and ``[K]`` in the framework's order of levels, sorted finest first."""
+        """Sort ``[T, K]`` and ``[K]`` from the framework's order of levels to finest first."""
         if self.order != sorted(self.order):
             values, positives = values[:, self.order], positives[self.order]
         return LevelLosses(values, positives)
 
-    def named(self, weighted: Tensor) -> dict[str, Tensor]:
-        """Each term's sum over the levels, under torchvision's name."""
-        return dict(zip(self.keys, weighted.sum(dim=1).unbind(), strict=True))
 
-    def terms(self, result: Any) -> Sequence[Tensor | None]:
-        """See `LossSplitter.terms`."""
-        return [result[key] for key in self.keys]
+class Rows(NamedTuple):
+    """The losses of one call, by anchor.
+
+    Attributes:
+        values: ``[T, B, R]``, before they are divided by `divisor`.
+        positive: ``[B, R]`` mask.
+        divisor: of the sums, after which they add up to the framework's loss.
+    """
+
+    values: Tensor
+    positive: Tensor
+    divisor: int = 1
 
 
 class AnchorSplitter(LevelSplitter):
-    """A splitter whose loss sees the anchors of all levels in one row, so that the levels' sizes have to be noted."""
+    """A splitter whose loss sees the anchors of all levels in one row, so that it has to note the levels' sizes."""
 
-    split_call: Callable[..., Split]
-    """`split`, with the arguments of the method itself."""
+    method = "compute_loss"
     grids: Grids | None = None
+    rows: Callable[..., Rows]
+    """Computes what the method computes, from the same arguments, but for its sums."""
 
     def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
-        """See `LossSplitter.split`."""
         self.check_parts()
-        return self.split_call(*args, **kwargs)
+        rows = self.rows(*args, **kwargs)
+        sizes = self.sizes(rows.values.shape[2])
+        positives = sum_levels(rows.positive.to(torch.float32), sizes)
+        values = sum_levels(rows.values, sizes)
+        if rows.divisor != 1:
+            values = values / rows.divisor
+        return Split(self.losses(values, positives), self.named)
 
     def has_state(self) -> Iterable[nn.Module]:
-        """See `LossSplitter.has_state`: torchvision's losses remember nothing."""
+        """torchvision's losses remember nothing."""
         return []
 
     def watched(self) -> nn.Module:
-        """The module that gets the feature maps of a pass, all of them."""
+        """Return the module that receives all feature maps of a pass."""
         module: nn.Module = self.owner
         return module
 
+    def anchors_per_cell(self) -> Sequence[int] | None:
+        """Return each level's number of anchors in a cell; None where all levels have as many."""
+        return None
+
     def prepare(self) -> None:
-        """See `LossSplitter.prepare`."""
         # A bound method and no closure, so that copies and pickles of the model note for their own splitter.
         self._noted = self.watched()
         self._hook = self._noted.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def release(self) -> None:
-        """See `LossSplitter.release`."""
         self._hook.remove()
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.grids = _grids([*args, *kwargs.values()]) or self.grids
 
-    def sizes(self, total: int, per_cell: Sequence[int] | None = None) -> list[int]:
-        """Anchors of each level, in the framework's order.
+    def sizes(self, total: int) -> list[int]:
+        """Return the number of anchors of each level, in the framework's order.
 
         torchvision's heads recover them in the same way for inference (``RetinaNet.forward``).
 
         Args:
             total: anchors of an image.
-            per_cell: anchors of a cell of each level; by default as many on all.
 
         Raises:
-            SpecError: where the feature maps that were seen have not so many anchors.
+            SpecError: where the feature maps that were seen have another number of anchors.
         """
         if self.watched() is not self._noted:
             kind = type(self._noted).__name__
@@ -116,8 +129,7 @@ class AnchorSplitter(LevelSplitter):
                 "call balance() when the model is complete",
             )  # fmt: skip
         cells = [height * width for height, width in self.grids or ()]
-        if per_cell is None:
-            per_cell = [total // max(1, sum(cells))] * len(cells)
+        per_cell = self.anchors_per_cell() or [total // max(1, sum(cells))] * len(cells)
         sizes = [n * each for n, each in zip(cells, per_cell, strict=False)]
         if sum(sizes) != total or len(sizes) != len(self.group.levels):
             raise SpecError(
@@ -125,19 +137,17 @@ class AnchorSplitter(LevelSplitter):
                 f"{total} anchors an image, where {type(self._noted).__name__} got feature maps of "
                 f"{self.grids or 'no size'} with {list(per_cell)} anchors a cell",
                 f"all anchors of the {len(self.group.levels)} levels",
-                FIX,
+                USE_BALANCER,
             )
         return sizes
 
 
 def _grids(values: Iterable[Any]) -> Grids:
-    """Height and width of each map in the first of `values` that is a list or a dictionary of feature maps."""
+    """Return height and width of each map in the first of `values` that is a list or dictionary of feature maps."""
     for value in values:
         maps = list(value.values()) if isinstance(value, Mapping) else value
-        if (
-            isinstance(maps, list | tuple)
-            and maps
-            and all(isinstance(x, Tensor) and x.dim() == 4 for x in maps)
-        ):
+        if not isinstance(maps, list | tuple) or not maps:
+            continue
+        if all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
             return [(x.shape[-2], x.shape[-1]) for x in maps]
     return []

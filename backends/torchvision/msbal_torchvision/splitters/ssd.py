@@ -1,63 +1,66 @@
 """SSD: cross-entropy and smooth L1 loss per level.
 
-Stands for ``SSD.compute_loss`` of torchvision 0.19 to 0.26. Hard negatives are mined over all levels of
-an image together, first; only then are the losses split. Both terms are normalised by the positives of the
-batch.
+Replaces ``SSD.compute_loss`` of torchvision 0.19 to 0.26. Hard negatives are mined first, over all levels of an image
+together; only then are the losses split. Both terms are normalised by the positives of the batch.
 
 Shapes: B images, R default boxes of an image, level-major.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.ssd import SSD
 
-from msbal.backend.kit.splitter import Split
-from msbal_torchvision.splitters.numerics import level_sums, row_sums, spread
-from msbal_torchvision.splitters.splitter import AnchorSplitter
+from msbal.backend.kit.level_sums import spread
+from msbal_torchvision.splitters.numerics import row_sums
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
 
 
 class SSDSplitter(AnchorSplitter):
-    """Of one SSD."""
+    """Splits the loss of one SSD."""
 
-    framework, method = SSD, "compute_loss"
+    framework = SSD
     term_names = ("cls", "bbox")
     term_keys = ("classification", "bbox_regression")
 
     def watched(self) -> nn.Module:
-        """See `AnchorSplitter.watched`."""
         head: nn.Module = self.owner.head
         return head
 
-    def named(self, weighted: Tensor) -> dict[str, Tensor]:
-        """See `LevelSplitter.named`; SSD names its boxes first."""
+    def anchors_per_cell(self) -> Sequence[int]:
+        numbers: list[int] = self.owner.anchor_generator.num_anchors_per_location()
+        return numbers
+
+    def named(self, weighted: Tensor) -> Any:
+        """SSD names its boxes first."""
         return dict(reversed(super().named(weighted).items()))
 
-    def split_call(
+    def rows(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> Split:
-        """``SSD.compute_loss``, split into levels."""
-        model = self.owner
-        cls_logits, bbox_regression = head_outputs["cls_logits"], head_outputs["bbox_regression"]
+    ) -> Rows:
+        model, cls_logits = self.owner, head_outputs["cls_logits"]
         images, total, classes = cls_logits.shape
 
-        positives_found = 0
+        positives = 0
         bbox_rows, cls_targets = [], []
         for target, deltas, anchor, matched in zip(
-            targets, bbox_regression, anchors, matched_idxs, strict=True
+            targets, head_outputs["bbox_regression"], anchors, matched_idxs, strict=True
         ):
             positive = torch.where(matched >= 0)[0]
             own = matched[positive]
-            positives_found += positive.numel()
+            positives += positive.numel()
             wanted = model.box_coder.encode_single(target["boxes"][own], anchor[positive])
             box = row_sums(F.smooth_l1_loss(deltas[positive], wanted, reduction="none"))
-            bbox_rows.append(spread(box, positive, total))
+            bbox_rows.append(spread(box, (positive,), matched.shape))
             cls_target = torch.zeros(total, dtype=target["labels"].dtype, device=target["labels"].device)
             cls_target[positive] = target["labels"][own]
             cls_targets.append(cls_target)
@@ -68,14 +71,9 @@ class SSDSplitter(AnchorSplitter):
         foreground = cls_target > 0
         wanted_negatives = model.neg_to_pos_ratio * foreground.sum(1, keepdim=True)
         negative_loss = cls.detach().masked_fill(foreground, -float("inf"))
-        rank = negative_loss.argsort(1, descending=True).argsort(1)
-        background = rank < wanted_negatives
+        background = negative_loss.argsort(1, descending=True).argsort(1) < wanted_negatives
         # A positive is counted twice where an image runs out of negatives, as in torchvision.
         cls_rows = torch.where(foreground, cls, 0.0) + torch.where(background, cls, 0.0)
 
-        # A level's default boxes in a cell differ in number from another's.
-        sizes = self.sizes(total, model.anchor_generator.num_anchors_per_location())
-        rows = torch.stack([cls_rows.to(bbox_rows[0].dtype), torch.stack(bbox_rows)])
-        positives = level_sums(foreground.unsqueeze(0).to(torch.float32), sizes)[0]
-        values = level_sums(rows, sizes) / max(1, positives_found)
-        return Split(self.losses(values, positives), self.named)
+        values = torch.stack([cls_rows.to(bbox_rows[0].dtype), torch.stack(bbox_rows)])
+        return Rows(values, foreground, max(1, positives))
