@@ -1,6 +1,6 @@
 """A run: plan it, claim its folder, execute it."""
 
-from msbal.training.execute import Outcome, claim, execute, gather_predictions
+from msbal.training.execute import Outcome, claim, execute
 from msbal.training.plan import Plan, make_balancers, prepare, read_data, ready_backend
 from msbal.training.resume import choose_checkpoint
 
@@ -10,7 +10,6 @@ __all__ = [
     "choose_checkpoint",
     "claim",
     "execute",
-    "gather_predictions",
     "make_balancers",
     "prepare",
     "read_data",

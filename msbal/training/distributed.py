@@ -1,26 +1,32 @@
-"""Several processes of one run, as torchrun starts them."""
+"""The processes of a run, as torchrun or `msbal.training.launch` starts them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from msbal.errors import RunError, SpecError
+from msbal.errors import MsbalError, RunError, SpecError
 from msbal.training.launch import LOST, UNMET
+
+TIMEOUT = "MSBAL_TIMEOUT"
+"""Environment variable: how many seconds a process waits for another, by default 600."""
+
+T = TypeVar("T")
 
 
 def rank() -> int:
-    """This process's number; 0 in a run of one."""
+    """Return this process's number, 0 in a run of one."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Processes of the run."""
+    """Return the number of processes of the run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -30,11 +36,26 @@ def barrier() -> None:
         dist.barrier()
 
 
+def from_first_rank(compute: Callable[[], T]) -> T:
+    """Return on all ranks what `compute` returns on the first, or raise the `MsbalError` that it raises there."""
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = compute()
+        except MsbalError as error:
+            outcome[1] = error
+    if world_size() > 1:
+        dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]  # type: ignore[no-any-return]
+
+
 def resolve_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; under torchrun each process its own GPU.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; each of several processes has its own GPU.
 
     Raises:
-        SpecError: where no machine has that many.
+        SpecError: where no machine has that many GPUs.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,43 +64,34 @@ def resolve_device(name: str) -> torch.device:
     try:
         return torch.device(name)
     except RuntimeError as error:
-        raise SpecError("device", f"`{name}`", "a GPU that there is, cpu or auto") from error
-
-
-TIMEOUT = "MSBAL_TIMEOUT"
-"""Environment variable: seconds that one process waits for another, 600 by default."""
-
-
-def _timeout() -> timedelta:
-    given = os.environ.get(TIMEOUT, "600")
-    try:
-        seconds = float(given)
-        if not 0 < seconds < 1e7:
-            raise ValueError
-    except ValueError as error:
-        raise SpecError(TIMEOUT, repr(given), "a number of seconds above 0") from error
-    return timedelta(seconds=seconds)
+        raise SpecError("device", f"`{name}`", "an existing GPU, cpu or auto") from error
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes where torchrun started several; otherwise do nothing.
+    """Join the other processes where several were started; otherwise a no-op.
 
-    `TIMEOUT` bounds how long the others wait for a process that hangs; one that died they notice at once.
+    `TIMEOUT` limits how long the others wait for a process that hangs; they notice at once when one dies.
 
     Raises:
         SpecError: where the timeout is no number of seconds.
-        RunError: in place of the transport's error where another process has gone.
+        RunError: instead of the transport's error, where another process is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    timeout = _timeout()
+    given = os.environ.get(TIMEOUT, "600")
+    try:
+        timeout = timedelta(seconds=float(given))
+        if not 0 < timeout.total_seconds() < 1e7:
+            raise ValueError
+    except (ValueError, OverflowError) as error:
+        raise SpecError(TIMEOUT, repr(given), "a number of seconds above 0") from error
     try:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-    except (RuntimeError, ValueError) as error:  # DistError and its kind are RuntimeErrors
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         reason = str(error).partition("\n")[0]
         raise RunError(
             f"rank {os.environ.get('RANK')}", f"{UNMET}: {reason}",

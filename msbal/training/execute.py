@@ -1,4 +1,4 @@
-"""One run from its plan to its last file."""
+"""Execute a plan: train, evaluate, write every file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from msbal.backend import Detector, Job, Monitor
 from msbal.backend.kit.determinism import deterministic
 from msbal.data import DetectionData, subset
-from msbal.errors import MsbalError, RunError, raise_of_worker
+from msbal.errors import RunError, raise_of_worker
 from msbal.evaluation import evaluate
 from msbal.records import (
     Recorder,
@@ -28,11 +27,11 @@ from msbal.records import (
 )
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
-from msbal.training.distributed import barrier, rank, world_size
+from msbal.training.distributed import barrier, from_first_rank, rank, world_size
 from msbal.training.images import BesideTraining
 from msbal.training.plan import Plan
 from msbal.training.resume import choose_checkpoint
-from msbal.training.stop import StopRequest
+from msbal.training.stop import StopAgreement, StopRequest
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,21 @@ def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
         RunError: where the disk fails.
     """
     run = RunDirectory(spec.output)
-    problem: list[MsbalError | None] = [None]
-    if rank() == 0:
+
+    def take() -> None:
         try:
             run.prepare(resume=resume, force=force)
             save_spec(spec, run.spec_file)
-        except MsbalError as error:
-            problem = [error]
         except OSError as error:
             run.release()
-            problem = [_disk_error(run, error)]
-    if world_size() > 1:
-        dist.broadcast_object_list(problem)
-    if problem[0] is not None:
-        raise problem[0]
+            raise _disk_error(run, error) from error
+
+    from_first_rank(take)
     return run
 
 
 def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = False) -> Outcome:
-    """Train, evaluate and write everything down.
+    """Train, evaluate and write all files.
 
     Args:
         run: claimed for this run.
@@ -102,7 +97,7 @@ _DISK = (errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EIO, getattr(errno, "EDQU
 
 
 def _is_in(run: RunDirectory, name: object) -> bool:
-    """Whether a file that failed is the run's own: its folder may have been deleted, or be another user's."""
+    """Tell whether a file that failed is the run's own: its folder may be deleted, or another user's."""
     return isinstance(name, str) and Path(name).absolute().is_relative_to(run.path)
 
 
@@ -122,7 +117,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
     if first:
         data = plan.train.summary()
         if resume:
-            read_metrics(run)  # damaged, it is better refused now than at the next evaluation
+            read_metrics(run)  # a damaged file is better refused now than at the next evaluation
             _compare_data(run, data, monitor)
         versions = plan.backend.diagnose().versions
         write_environment(run, versions, spec.device, world_size(), data)
@@ -133,7 +128,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
         return _evaluate(plan, run, monitor, detector, iteration, final=False)
 
     with StopRequest() as stop:
-        agreed = _Agreement(stop)
+        agreed = StopAgreement(stop)
         job = Job(
             spec=spec,
             train=plan.train,
@@ -146,7 +141,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             evaluate=evaluate_now if plan.val is not None else None,
             stop_requested=agreed,
         )
-        # Before the training, every process has looked at the same images; the others are for one to look at.
+        # All processes have checked the same images before; one of them checks the rest.
         with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
             plan.detector.train(job)
         recorder.flush()
@@ -162,32 +157,31 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
                 metrics = _evaluate(plan, run, monitor, plan.detector, last, final=True)
             barrier()
         except KeyboardInterrupt:
-            # All is trained and saved: what is left is done again by --resume.
+            # All is trained and saved; --resume repeats the evaluation.
             return Outcome(run, finished=False, metrics=None)
     return Outcome(run, finished=True, metrics=metrics)
 
 
 def _require_finite(run: RunDirectory) -> None:
-    """Refuse to call a run finished in which nothing can have been learned.
+    """Refuse to call a run finished that cannot have learned anything.
 
     Raises:
         RunError: on all ranks, where no iteration's losses were finite.
     """
-    finite = [True]
-    if rank() == 0:
+
+    def any_finite() -> bool:
         records = read_intervals(run.intervals_file) if run.intervals_file.exists() else []
-        finite = [not records or any(record.count for record in records)]
-    if world_size() > 1:
-        dist.broadcast_object_list(finite)
-    if not finite[0]:
+        return not records or any(record.count for record in records)
+
+    if not from_first_rank(any_finite):
         raise RunError(
-            "training", "no iteration had losses that were all finite, so that nothing was learned",
-            fix="lower schedule.optimizer.lr, or look at the data by balance.on_nonfinite=stop",
+            "training", "nothing was learned: in no iteration were all losses finite",
+            fix="lower schedule.optimizer.lr, or find the first such loss with balance.on_nonfinite=stop",
         )  # fmt: skip
 
 
 def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -> None:
-    """Say where the training data are others than at the last start; they may have been mended on purpose.
+    """Say so where the training data have changed since the last start; that may be on purpose.
 
     Args:
         now: the training data's `DetectionData.summary`.
@@ -198,12 +192,12 @@ def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -
         then = f"{before.get('images')} images with {before.get('boxes')} boxes"
         monitor.message(
             f"the training data have changed since the run was last started: {then} then, {now['images']} with "
-            f"{now['boxes']} now; what follows is not what an unbroken run would have done"
+            f"{now['boxes']} now; from here on it differs from an unbroken run"
         )
 
 
-def gather_predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:
-    """Predictions on all of `data`, each rank its share; every rank gets them all, in image order."""
+def _predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:
+    """Predict on all of `data`, each rank on its share; return all, in image order, on every rank."""
     ranks = world_size()
     if ranks == 1:
         return detector.predict(data)
@@ -218,7 +212,7 @@ def _evaluate(
     plan: Plan, run: RunDirectory, monitor: Monitor, detector: Detector, iteration: int, final: bool
 ) -> Mapping[str, Any]:
     assert plan.val is not None
-    predictions = gather_predictions(detector, plan.val)
+    predictions = _predictions(detector, plan.val)
     metrics: Mapping[str, Any] = {}
     if rank() == 0:
         metrics = evaluate(plan.val, predictions)
@@ -228,33 +222,3 @@ def _evaluate(
         monitor.evaluated(iteration, metrics)
     barrier()
     return metrics
-
-
-class _Agreement:
-    """Whether any rank was asked to stop: one that stopped alone would leave the others waiting.
-
-    Asked once an iteration by all ranks alike; they exchange their answers only now and then, as that
-    waits for the device.
-    """
-
-    EVERY = 20
-
-    def __init__(self, stop: StopRequest) -> None:
-        self._stop, self._calls, self._agreed = stop, 0, False
-
-    @property
-    def stopped(self) -> bool:
-        """What all ranks have agreed on so far."""
-        return self._agreed if world_size() > 1 else self._stop.requested
-
-    def __call__(self) -> bool:
-        if world_size() == 1:
-            return self._stop.requested
-        self._calls += 1
-        if not self._agreed and self._calls % self.EVERY == 0:
-            flag = torch.tensor([int(self._stop.requested)])
-            if dist.get_backend() == "nccl":
-                flag = flag.cuda()
-            dist.all_reduce(flag, dist.ReduceOp.MAX)
-            self._agreed = bool(flag)
-        return self._agreed

@@ -1,8 +1,10 @@
 """Several processes of one run on this machine, for `msbal train --nproc N`.
 
-They find each other as under torchrun, whose environment variables they are given. Different from torchrun:
-the exit code is that of the process that failed, its one line of error is not buried under tracebacks, and
-one Ctrl-C asks all processes alike for a checkpoint.
+They find each other by torchrun's environment variables. Ours, since torch's launcher (`elastic_launch`)
+
+- kills all processes 30 s after a Ctrl-C or after one has failed, even while they write a checkpoint;
+- prints a report of a dozen lines instead of the one error line of the process that failed;
+- leaves the processes running when it is killed itself.
 """
 
 from __future__ import annotations
@@ -14,33 +16,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 LAUNCHED = "MSBAL_LAUNCHED"
 LOST = "lost its connection to the other processes"
 UNMET = "found no connection to the other processes"
 GRACE = 20.0
-"""Seconds that the others have to notice a process's failure, and again to end, before they are killed."""
+"""Seconds that the others have to notice a failure, and again to end when asked to, before they are killed."""
 
 
 def launch(count: int, command: Sequence[str]) -> int:
-    """Run `command` as `count` processes, wait for all, and give one exit code for them.
+    """Run `command` as `count` processes, wait for all, and return one exit code for them.
 
     Args:
         count: at least 2.
         command: what each process runs; it calls `watch_launcher` and joins by `process_group`.
 
     Returns:
-        0 where all succeeded; 130 where they stopped when asked; else the code of the process whose failure
-        was not that of having lost another, 1 where it gave none of the command line's own.
+        0 where all succeeded; 130 where they stopped when asked to; otherwise the code of the process that failed for
+        a reason of its own rather than by losing another, 1 where that is none of the command line's codes.
     """
     import torch.distributed as dist
 
-    # The store lives here, so that no process can take its port in between.
-    store = dist.TCPStore(  # type: ignore[attr-defined]
-        "127.0.0.1", 0, is_master=True, wait_for_workers=False
-    )
+    # This process keeps the store, so that no other can take its port in between.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
@@ -53,7 +53,7 @@ def launch(count: int, command: Sequence[str]) -> int:
     }
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     processes = [_Rank(rank, command, environment) for rank in range(count)]
-    with _Forwarding(processes):
+    with _forward_signals(processes):
         _wait(processes)
     for process in processes:
         process.close()
@@ -61,20 +61,20 @@ def launch(count: int, command: Sequence[str]) -> int:
 
 
 def watch_launcher() -> None:
-    """In a launched process: stop as if asked to when the launcher dies, so that none trains on unseen."""
+    """Stop a launched process as if asked to when its launcher dies, so that none trains on unnoticed."""
     if os.environ.get(LAUNCHED):
         threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
 
 
 def _stop_at_end_of_input() -> None:
-    # Not through `sys.stdin`, whose lock the interpreter would wait for at its end.
+    # Not through `sys.stdin`: the interpreter would wait for its lock at exit.
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Rank:
-    """One process and what it says on stderr; the first one's is passed on as it comes."""
+    """One process and its stderr, which is passed on as it comes for the first process."""
 
     def __init__(self, rank: int, command: Sequence[str], environment: dict[str, str]) -> None:
         self.rank, self.lines = rank, list[str]()
@@ -111,7 +111,7 @@ class _Rank:
             self.process.send_signal(number)
 
     def close(self) -> None:
-        """After its end: read the rest of what it said."""
+        """Read the rest of its stderr, after its end."""
         self._reader.join(timeout=5)
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -119,10 +119,10 @@ class _Rank:
 
     @property
     def error(self) -> str:
-        """Its own words, or how it ended where it said none."""
-        said = [line for line in self.lines if line.startswith("error: ")]
-        if said:
-            return said[-1].removeprefix("error: ")
+        """Its own error line, or how it ended where it printed none."""
+        printed = [line for line in self.lines if line.startswith("error: ")]
+        if printed:
+            return printed[-1].removeprefix("error: ")
         if self.gave_up:
             return f"process {self.rank} did not end when the others did, and was killed"
         if self.code is not None and self.code < 0:
@@ -131,28 +131,25 @@ class _Rank:
 
     @property
     def lost_another(self) -> bool:
-        """Whether it failed only because another had."""
+        """Whether it failed only because another process had."""
         return LOST in self.error or UNMET in self.error
 
 
-class _Forwarding:
-    """Passes this process's SIGINT, SIGTERM and SIGHUP on, while it is entered."""
+@contextlib.contextmanager
+def _forward_signals(processes: Sequence[_Rank]) -> Iterator[None]:
+    """Pass this process's SIGINT, SIGTERM and SIGHUP on to all."""
 
-    def __init__(self, processes: Sequence[_Rank]) -> None:
-        self.processes = processes
-        hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []
-        self._numbers = [signal.SIGINT, signal.SIGTERM, *hangup]
-
-    def __enter__(self) -> None:
-        self._previous = [signal.signal(number, self._pass_on) for number in self._numbers]
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in zip(self._numbers, self._previous, strict=True):
-            signal.signal(number, handler)
-
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        for process in self.processes:
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
             process.send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait(processes: Sequence[_Rank]) -> None:
@@ -175,10 +172,9 @@ def _verdict(processes: Sequence[_Rank]) -> int:
     if not failed:
         return 130 if any(process.code for process in processes) else 0
     causes = [process for process in failed if not process.lost_another] or failed
-    said = {line.removeprefix("error: ") for line in processes[0].lines}
-    for process in causes:
-        if process.error not in said:
-            said.add(process.error)
-            sys.stderr.write(f"error: {process.error}\n")
+    printed = {line.removeprefix("error: ") for line in processes[0].lines}
+    for error in dict.fromkeys(process.error for process in causes):
+        if error not in printed:
+            sys.stderr.write(f"error: {error}\n")
     code = causes[0].code
     return code if code in (2, 3) else 1

@@ -1,17 +1,15 @@
-"""Whether a spec may continue a run that another spec began, and from where."""
+"""Whether a spec may continue a run that is there, and from which checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import torch.distributed as dist
-
 from msbal.errors import SpecError
 from msbal.records import Recorder, RunDirectory, read_starts
 from msbal.spec import RunSpec, differences, dump_spec, read_mapping
 from msbal.training.checkpoints import find, iteration_of
-from msbal.training.distributed import rank, world_size
+from msbal.training.distributed import from_first_rank, world_size
 
 _FREE = (
     "output",
@@ -23,7 +21,7 @@ _FREE = (
     "schedule.checkpoint_every",
     "schedule.workers",
 )
-"""What may differ: where and how long it runs and what it writes, not what it computes."""
+"""Keys that may differ: where and how long a run runs and what it writes, but not what it computes."""
 
 
 def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
@@ -37,8 +35,8 @@ def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
     if isinstance(processes, int) and processes != world_size():
         raise SpecError(
             "--resume",
-            f"{_processes(world_size())}, but the run in {run.path} is one of {_processes(processes)}, which "
-            "share its batches",
+            f"{_processes(world_size())}, but the run in {run.path} has {_processes(processes)}, which share its "
+            "batches",
             _processes(processes),
             f"add --nproc {processes}" if processes > 1 else "leave out --nproc",
         )
@@ -52,21 +50,16 @@ def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
 
 
 def choose_checkpoint(run: RunDirectory, recorder: Recorder, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint, by name, whose records are all there; on all ranks what the first one finds.
+    """Return the newest checkpoint, by name, that has all its records; all ranks take the first one's choice.
 
-    The backend falls back on an older one where it is damaged. Where none has all its records, the newest:
-    what was learned is worth more than what was written down.
+    The backend falls back on an older one where this is damaged. Where no checkpoint has all its records, the newest
+    is taken, since what was learned is worth more than what was written down.
 
     Args:
-        recorder: of the run's balancers, which it has not rewound yet.
-        say: told of each checkpoint that is passed over, and of records that are lost.
+        recorder: of the run's balancers, not yet rewound.
+        say: called with a line for each checkpoint that is skipped, and for records that are lost.
     """
-    chosen: list[Path | None] = [None]
-    if rank() == 0:
-        chosen = [_newest_recorded(run, recorder, say)]
-    if world_size() > 1:
-        dist.broadcast_object_list(chosen)
-    return chosen[0]
+    return from_first_rank(lambda: _newest_recorded(run, recorder, say))
 
 
 def _newest_recorded(run: RunDirectory, recorder: Recorder, say: Callable[[str], None]) -> Path | None:
@@ -81,7 +74,7 @@ def _newest_recorded(run: RunDirectory, recorder: Recorder, say: Callable[[str],
         )
     if not found:
         return None
-    say(f"no checkpoint is as old as that: continuing from {found[0].name} without the records in between")
+    say(f"no checkpoint is that old: continuing from {found[0].name} without the records in between")
     return found[0]
 
 

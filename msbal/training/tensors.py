@@ -1,10 +1,16 @@
-"""Reading what torch saved, never code: by ``torch.load(weights_only=True)``, or with `msbal.training.inert`."""
+"""Read what torch saved without ever running code from the file.
+
+Our own checkpoints are read with ``weights_only=True``. Those of other programs (mmengine's keep a history of logged
+values beside the tensors) are read by an unpickler that builds tensors and puts an `Inert` object in place of anything
+else, whatever the file asks to be called.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import pickle
 import struct
+import types
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,14 +20,18 @@ from typing import Any
 import torch
 
 from msbal.errors import SpecError
-from msbal.training.inert import inert_pickle
+
+_BUILT = {
+    ("collections", "OrderedDict"), ("torch", "Size"), ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+}  # fmt: skip
 
 
 def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
-    """A file that torch saved, on the CPU.
+    """Read a file that torch saved, onto the CPU.
 
     Args:
-        foreign: another program's, of which what is neither tensor nor plain value becomes `inert.Inert`.
+        foreign: another program wrote it: what is neither a tensor nor a plain value becomes `Inert`.
 
     Raises:
         SpecError: where it is missing, damaged, or holds more than tensors and plain values.
@@ -29,7 +39,7 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
     where = str(path)
     with contextlib.suppress(OSError, ValueError):  # torch says what is wrong
         if path.exists() and not path.is_file():
-            # A pipe could be waited for without end.
+            # Reading a pipe could wait for ever.
             raise SpecError(where, "is no regular file", "a .pth file")
     if _swells(path):
         raise SpecError(
@@ -37,9 +47,9 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
         )
     try:
         with warnings.catch_warnings():
-            # That the pickle it refuses is of an unusual version.
+            # torch warns of the version of a pickle that it then refuses.
             warnings.simplefilter("ignore", UserWarning)
-            how: dict[str, Any] = {"pickle_module": inert_pickle} if foreign else {}
+            how: dict[str, Any] = {"pickle_module": _INERT_PICKLE} if foreign else {}
             content = torch.load(path, map_location="cpu", weights_only=not foreign, **how)
     except FileNotFoundError as error:
         raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
@@ -49,7 +59,7 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
             "save a `state_dict()` instead of a whole module",
         ) from error  # fmt: skip
     except Exception as error:
-        # Bytes that were damaged take torch's reader anywhere: struct.error, IndexError, TypeError, ...
+        # Damaged bytes make torch's reader raise anything: struct.error, IndexError, TypeError, ...
         reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise SpecError(where, f"cannot be read: {reason}", "a .pth file, whole") from error
     if not isinstance(content, Mapping):
@@ -58,7 +68,7 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
 
 
 def _swells(path: Path) -> bool:
-    """Whether a zip file holds more than its own bytes: torch stores, it never compresses."""
+    """Tell whether a zip file holds more than its own bytes; torch never compresses."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -68,3 +78,38 @@ def _swells(path: Path) -> bool:
         )
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error, NotImplementedError):
         return False  # no zip file, or a damaged one: torch says what is wrong
+
+
+class Inert:
+    """Stands in for any object and ignores what is done to it."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None: ...
+
+    def __call__(self, *arguments: Any, **named: Any) -> Inert:
+        return self
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None:
+        """Ignore an item, as the unpickler adds them to a list."""
+
+    extend = append
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class(module, name) if (module, name) in _BUILT else Inert
+
+
+def _load(file: Any, **options: Any) -> Any:
+    return _Unpickler(file, **options).load()
+
+
+_INERT_PICKLE: Any = types.ModuleType("inert_pickle")
+"""For ``torch.load(pickle_module=...)``; torch itself finds the storages."""
+_INERT_PICKLE.Unpickler, _INERT_PICKLE.load = _Unpickler, _load
