@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from msbal.ui.look import BAD, BORDER, GOOD, QUIET, RAISED, STRONG, bar, fitted, line
-from msbal.ui.text import one_line
 
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord
@@ -72,10 +71,14 @@ def trail(group: GroupState, action: str, width: int) -> Text:
     return marks
 
 
+def _no_choice(record: IntervalRecord) -> Text:
+    return line((record.action or "fixed rule", STRONG), (" makes no choice", QUIET))
+
+
 def _rule_rows(record: IntervalRecord) -> list[RenderableType]:
     raised = [level for level, weight in zip(record.levels, record.weights, strict=True) if weight > 1]
     return [
-        line((record.action or "fixed rule", STRONG), (" makes no choice", QUIET)),
+        _no_choice(record),
         line(("raised now: ", QUIET), (", ".join(raised), RAISED))
         if raised
         else line(("no level is raised now", QUIET)),
@@ -97,7 +100,7 @@ def decision_line(group: GroupState, width: int) -> Text:
     if record is None:
         return line((NO_DECISION, QUIET))
     if not record.probabilities:
-        return line((one_line(record.action), STRONG), (" makes no choice", QUIET))
+        return _no_choice(record)
     parts = [] if record.reward is None else [line(("reward ", QUIET), reward_text(record.reward))]
     for name, probability in record.probabilities.items():
         taken = name == record.action

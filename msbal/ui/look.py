@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.segment import Segment
-from rich.style import Style
 from rich.text import Text
 
 # The first five are those of the paper's Fig. 1, finest level first: blue, green, red, yellow, pink.
@@ -64,7 +63,7 @@ def bar_line(share: float, style: str, counts: Text, more: Text, width: int) -> 
     return counts if room < 6 else line(bar(share, room, style), "  ", counts)
 
 
-def panel(content: RenderableType, title: Text, note: str = "", height: int | None = None) -> Panel:
+def panel(content: RenderableType, title: Text, note: str = "") -> Panel:
     """Return `content` in a frame, with `title` at the top left and `note` at the bottom right."""
     title.stylize_before("default")  # else it takes the frame's colour
     return Panel(
@@ -74,7 +73,6 @@ def panel(content: RenderableType, title: Text, note: str = "", height: int | No
         subtitle=Text(note, style=BORDER) if note else None,
         subtitle_align="right",
         border_style=BORDER,
-        height=height,
     )
 
 
@@ -108,16 +106,13 @@ def message_block(messages: Sequence[str], room: int) -> RenderableType | None:
     return panel(shown, line(("messages", STRONG))) if framed else shown
 
 
-Lines = list[list[Segment]]
-
-
 def first_that_fits(
     console: Console, options: ConsoleOptions, arrangements: Sequence[Callable[[], RenderableType]]
-) -> Lines:
+) -> list[list[Segment]]:
     """Return the first of `arrangements` that is not too high, or what fits of the last, as rendered lines."""
-    lines: Lines = []
+    lines: list[list[Segment]] = []
     for arrange in arrangements:
-        lines = console.render_lines(arrange(), options, style=Style.null(), pad=False)
+        lines = console.render_lines(arrange(), options, pad=False)
         if len(lines) <= options.max_height:
             break
     return lines[: max(1, options.max_height)]
