@@ -1,7 +1,7 @@
-"""Images are opened before a run needs them: what is broken, or read wrongly by the framework, is found at the start.
+"""Check a run's images at its start: whether they can be read, and whether the framework reads them as they are.
 
-What a data set of usual size has is decoded before the training; of a larger one a spread sample, and the rest beside
-the training, which ends where one is bad.
+All images of a data set of usual size are decoded before the training. Of a larger one a sample spread over it is, and
+the rest during the training, which then stops at a bad one.
 """
 
 from __future__ import annotations
@@ -27,19 +27,17 @@ from msbal.errors import DataError, MsbalError
 Progress = Callable[[int, int], None]
 
 PROVEN_BY = 3  # images of one kind
-MAX_DIFFERENCE = (
-    16.0  # of 255, on average: decoders round, and convert colours for print, a little differently
-)
+MAX_DIFFERENCE = 16.0  # of 255, on average: decoders differ a little in rounding and in colours for print
 ODD_ASPECT = 16.0
 
 
 class ImageCheck:
-    """Looks into the image files of a run, each once.
+    """Checks the image files of a run, each once.
 
     Args:
         splits: by the spec's key, ``data.train`` and ``data.val``.
-        detector: where its framework reads files itself, that is compared to how they are to be read, for a few images
-            of every kind of file.
+        detector: where its framework reads files itself, its readings of a few images of every kind of file are
+            compared to ours.
         backend: its name, for messages.
     """
 
@@ -49,7 +47,7 @@ class ImageCheck:
         self._proven: Counter[tuple[object, ...]] = Counter()
 
     def before_training(self, progress: Progress | None = None) -> None:
-        """Look into a spread sample of each split; into all of a small one.
+        """Check a sample spread over each split, or all of a small one.
 
         Raises:
             DataError: naming the first bad image, with how many there are.
@@ -71,13 +69,13 @@ class ImageCheck:
             self._odd_shapes(key, data)
 
     def rest(self) -> Iterator[ImageRecord]:
-        """What `before_training` did not look into; what is evaluated on first."""
+        """Yield the images that `before_training` did not check, those for evaluation first."""
         for data in reversed(self._splits.values()):
             seen = set(spread(len(data)))
             yield from (image for i, image in enumerate(data.images) if i not in seen)
 
     def problem(self, image: ImageRecord) -> tuple[str, str] | None:
-        """What is wrong with an image, and what to do; None where nothing is."""
+        """Return what is wrong with an image, and what to do about it; None where nothing is."""
         try:
             header = read_header(image.path)
             wrong = misfit(header, image.width, image.height)
@@ -96,7 +94,7 @@ class ImageCheck:
             except Exception as error:
                 reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 return f"cannot be read by {self._backend}: {reason}", "save it as a JPEG or PNG"
-            # One that looks the same when turned, as a blank page does, proves nothing.
+            # An image that looks the same when turned, such as a blank page, proves nothing.
             if header.orientation == 1 or _difference(pixels, turn(pixels, header.orientation)):
                 self._proven[kind] += 1
             return next(
@@ -106,7 +104,7 @@ class ImageCheck:
             return error.found, error.fix
 
     def _odd_shapes(self, key: str, data: DetectionData) -> None:
-        """Make a batch of the longest and of the highest image, where they are very long or high."""
+        """Make a batch of the widest and of the tallest image, where they are extreme."""
         aspects = np.array([image.width / image.height for image in data.images])
         for index in sorted({int(aspects.argmin()), int(aspects.argmax())}):
             image = data.images[index]
@@ -148,24 +146,24 @@ class ImageCheck:
 
 
 _BACK = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
-"""The orientation that undoes another."""
+"""For each EXIF orientation, the one that undoes it."""
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Mean absolute difference, of 255; infinite where the shapes differ."""
+    """Return the mean absolute difference, of 255; infinity where the shapes differ."""
     if one.shape != other.shape:
         return float("inf")
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 class BesideTraining:
-    """Looks into the images that are left while a run trains.
+    """Checks the remaining images while a run trains.
 
     Args:
-        found: called once, from the thread, where one is bad.
+        found: called once, from the thread, at a bad one.
 
     Attributes:
-        error: what was found, or None.
+        error: the bad image, or None.
     """
 
     def __init__(self, check: ImageCheck, found: Callable[[], None]) -> None:
@@ -192,6 +190,6 @@ class BesideTraining:
                 return
             problem = self._check.problem(image)
             if problem is not None:
-                self.error = DataError(str(image.path), problem[0], fix=problem[1] or "mend or remove it")
+                self.error = DataError(str(image.path), problem[0], fix=problem[1] or "repair or remove it")
                 self._found()
                 return

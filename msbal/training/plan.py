@@ -1,8 +1,9 @@
-"""What a run will be, before it writes a byte: data read, model built, everything checked."""
+"""Plan a run before it writes a byte: read the data, build the model, check everything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ class Plan:
     Attributes:
         iterations: the whole run's length.
         intervals: decisions in it.
-        images: the image files, of which a large data set's are looked into beside the training.
+        images: the check of the image files, which goes on during the training where the data set is large.
         warnings: what a person should know before it starts.
     """
 
@@ -42,7 +43,7 @@ class Plan:
 
 
 def read_data(spec: RunSpec) -> tuple[DetectionData, DetectionData | None]:
-    """The training split, and the validation split unless nothing is evaluated.
+    """Read the training split, and the validation split unless nothing is evaluated.
 
     Raises:
         DataError: where either cannot be used, or their classes differ.
@@ -61,10 +62,10 @@ def read_data(spec: RunSpec) -> tuple[DetectionData, DetectionData | None]:
 
 
 def ready_backend(name: str) -> Backend:
-    """A backend whose installation is complete.
+    """Load a backend and check that its installation is complete.
 
     Raises:
-        BackendError: with the first problem and the command that mends it.
+        BackendError: naming the first problem and the command that fixes it.
     """
     backend = load_backend(name)
     diagnosis = backend.diagnose()
@@ -78,7 +79,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     """Read the data, build the model and check that the spec fits both.
 
     Args:
-        progress: called with the images looked into and to look into.
+        progress: called with how many images are checked, of how many.
 
     Raises:
         SpecError: where something does not fit.
@@ -97,12 +98,12 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     check_interval(spec.balance.interval, iterations)
     intervals = iterations // spec.balance.interval
     splits = {"data.train": train, **({} if val is None else {"data.val": val})}
-    # What is generated is drawn as it is described.
+    # Generated images are as described.
     images = ImageCheck({} if spec.data.format == "generated" else splits, detector, spec.backend)
     images.before_training(progress)
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals, images,
-        [*_warnings(spec, iterations, intervals, train, val, balancers), *of_framework],
+        [*_warnings(spec, iterations, train, val), *of_framework],
     )  # fmt: skip
 
 
@@ -114,26 +115,25 @@ def refuse_what_is_not_honoured(spec: RunSpec, backend: Backend, balancers: Bala
     """
     honours = backend.honours if isinstance(backend, Honours) else HONOURED
     schedule, balance = spec.schedule, spec.balance
-    asked = {
-        "amp": ("schedule.amp", schedule.amp, schedule.amp != "none"),
-        "ema": ("schedule.ema", schedule.ema, schedule.ema is not None),
-        "clip_norm": ("schedule.clip_norm", schedule.clip_norm, schedule.clip_norm is not None),
-        "accumulate": ("schedule.accumulate", schedule.accumulate, schedule.accumulate != 1),
-        "learned": (
-            "balance.strategy", f"{balance.strategy}, which learns", next(balancers.parameters(), None) is not None
-        ),
-        "on_nonfinite": ("balance.on_nonfinite", balance.on_nonfinite, balance.on_nonfinite != "stop"),
-    }  # fmt: skip
-    for what, (key, value, is_asked) in asked.items():
-        if is_asked and what not in honours:
+    asked: dict[str, tuple[str, Any, Any]] = {
+        "amp": ("schedule.amp", schedule.amp, "none"),
+        "ema": ("schedule.ema", schedule.ema, None),
+        "clip_norm": ("schedule.clip_norm", schedule.clip_norm, None),
+        "accumulate": ("schedule.accumulate", schedule.accumulate, 1),
+        "on_nonfinite": ("balance.on_nonfinite", balance.on_nonfinite, "stop"),
+    }
+    if next(balancers.parameters(), None) is not None:
+        asked["learned"] = ("balance.strategy", f"{balance.strategy}, which learns", None)
+    for what, (key, value, default) in asked.items():
+        if value != default and what not in honours:
             raise SpecError(
                 key, f"{value}, which the backend `{spec.backend}` does not honour",
-                fix="leave it out, or take another backend",
+                fix="leave it out, or use another backend",
             )  # fmt: skip
 
 
 def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
-    """The balancers of a spec for a model's levels.
+    """Make the balancers of a spec for a model's levels.
 
     Raises:
         SpecError: where the number of levels does not fit the strategy.
@@ -145,27 +145,20 @@ def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
         raise SpecError("balance", f"{error} The model has {levels}") from error
 
 
-def _warnings(
-    spec: RunSpec,
-    iterations: int,
-    intervals: int,
-    train: DetectionData,
-    val: DetectionData | None,
-    balancers: BalancerSet,
-) -> list[str]:
-    found = []
-    decides = spec.balance.strategy not in ("equal", "fixed")
-    if decides and intervals < FEW_INTERVALS:
+def _warnings(spec: RunSpec, iterations: int, train: DetectionData, val: DetectionData | None) -> list[str]:
+    found, interval = [], spec.balance.interval
+    intervals, unfinished = divmod(iterations, interval)
+    if spec.balance.strategy not in ("equal", "fixed") and intervals < FEW_INTERVALS:
+        plural = "s" * (intervals != 1)
         few = (
-            f"only {intervals} interval{'s' * (intervals != 1)} of {spec.balance.interval} iterations: the strategy "
-            f"decides {intervals} time{'s' * (intervals != 1)}"
+            f"only {intervals} interval{plural} of {interval} iterations: the strategy decides {intervals} "
+            f"time{plural}"
         )
         fitting = max(2, iterations // FEW_INTERVALS)
-        if fitting < spec.balance.interval:
+        if fitting < interval:
             few += f"; balance.interval={fitting} would give {iterations // fitting}"
         found.append(few)
-    unfinished = iterations % spec.balance.interval
-    if decides and unfinished and intervals < FEW_INTERVALS:
-        found.append(f"iterations left over after the last whole interval decide nothing: {unfinished}")
+        if unfinished:
+            found.append(f"iterations after the last whole interval, which decide nothing: {unfinished}")
     of_val = remarks(val) if val is not None else []
     return [*found, *remarks(train), *of_val, *shared_images(train, val)]
