@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import reprlib
 import stat
 from collections.abc import Iterable
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from msbal.errors import DataError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"})
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
@@ -80,13 +77,21 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise DataError(named(path), f"cannot be read: {_cause(error)}", what) from error
 
 
-def decoded(raw: bytes) -> str:
-    """A text in UTF-8, or in UTF-16 where its first bytes say so: PowerShell's ``>`` writes lists in that.
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a file in UTF-8, or UTF-16 where its first bytes say so: PowerShell's ``>`` writes that.
+
+    Args:
+        what: as for `read_bytes`.
 
     Raises:
-        UnicodeDecodeError: where it is neither.
+        DataError: as `read_bytes` does, and where it is no text.
     """
-    return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    raw = read_bytes(path, what)
+    try:
+        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"is not UTF-8: {error.reason} at byte {error.start}"
+        raise DataError(named(path), found, what, "save it as UTF-8") from error
 
 
 def require_folder(path: Path, what: str) -> None:
@@ -105,26 +110,6 @@ def nearest_folder(path: Path) -> Path:
         if parent.is_dir():
             return parent
     return Path(path.anchor or ".")
-
-
-def file_names(folder: Path | str) -> frozenset[str]:
-    """Names of the regular files in `folder` (links followed); empty where it cannot be listed.
-
-    One directory scan instead of one `stat` a file: 118,000 images are checked in a fraction of a
-    second, also over a network.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if _is_file(entry))
-    except (OSError, ValueError):
-        return frozenset()
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a loop of links
-        return False
 
 
 def _cause(error: Exception) -> str:

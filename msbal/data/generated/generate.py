@@ -19,7 +19,8 @@ from PIL import Image
 
 from msbal.data.coco.read_coco import read_coco
 from msbal.data.detection_data import DetectionData
-from msbal.data.files import file_names, named
+from msbal.data.files import named
+from msbal.data.folders import file_names
 from msbal.data.generated.shapes import CLASSES, draw_image
 from msbal.errors import DataError
 

@@ -12,8 +12,8 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from msbal.data.files import IMAGE_SUFFIXES, file_names, named, printable
-from msbal.data.recognition.proposal import folders_below
+from msbal.data.files import named, printable
+from msbal.data.folders import IMAGE_SUFFIXES, file_names, folders_below
 
 _ELSEWHERE = re.compile(
     r"[A-Za-z]:[\\/]|[\\/]|\.\.[\\/]|\w[\w+.-]*://"

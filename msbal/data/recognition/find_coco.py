@@ -15,9 +15,10 @@ from typing import Any
 from msbal.data.coco.coco_columns import parse_coco
 from msbal.data.coco.coco_entries import WHAT
 from msbal.data.coco.coco_json import read_json
-from msbal.data.files import file_names, kind_of, listed, named, printable
+from msbal.data.files import kind_of, listed, named, printable
+from msbal.data.folders import entries_of, file_names, folders_below, role_of
 from msbal.data.images.finding import locate
-from msbal.data.recognition.proposal import Layout, entries_of, folders_below, role_of
+from msbal.data.recognition.proposal import Layout
 from msbal.errors import DataError
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')

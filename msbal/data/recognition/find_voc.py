@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msbal.data.files import listed, named
-from msbal.data.recognition.proposal import Layout, role_of
+from msbal.data.folders import role_of
+from msbal.data.recognition.proposal import Layout
 from msbal.data.voc.image_sets import EVERYTHING, ZERO, SetList, read_set, set_files
 from msbal.data.voc.voc_folder import VocFolder, is_voc, xml_folders
 from msbal.errors import DataError

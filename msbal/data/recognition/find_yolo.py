@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msbal.data.files import file_names, kind_of, listed, named, printable
-from msbal.data.recognition.proposal import Layout, entries_of, folders_below, is_folder, role_of
-from msbal.data.voc.voc_folder import is_image
+from msbal.data.files import kind_of, listed, named, printable
+from msbal.data.folders import entries_of, file_names, folders_below, is_folder, is_image, role_of
+from msbal.data.recognition.proposal import Layout
 from msbal.data.yolo.label_files import candidates, has_images, label_files
 from msbal.data.yolo.read_yolo import read_config, read_names
 from msbal.errors import DataError

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from msbal.data.recognition.proposal import entries_of, folders_below, is_folder
+from msbal.data.folders import entries_of, folders_below, is_folder
 
 _HEAD = 2**20  # bytes of a file to know it by
 _MOST_FILES = 200

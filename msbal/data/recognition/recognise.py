@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from msbal.data.files import listed, named, require_folder
+from msbal.data.folders import entries_of, is_folder
 from msbal.data.recognition.find_coco import find_coco
 from msbal.data.recognition.find_voc import find_voc
 from msbal.data.recognition.find_yolo import find_yolo
 from msbal.data.recognition.other_formats import known_by_sight
-from msbal.data.recognition.proposal import Layout, entries_of, is_folder
+from msbal.data.recognition.proposal import Layout
 from msbal.errors import DataError
 
 HOLDOUT = 0.2  # of the images, where there is one split only

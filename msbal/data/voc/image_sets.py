@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from msbal.data.files import decoded, file_names, listed, named, printable, read_bytes
-from msbal.data.recognition.proposal import folders_below, role_of
+from msbal.data.files import listed, named, printable, read_text
+from msbal.data.folders import file_names, folders_below, role_of
 from msbal.data.voc.voc_folder import VocFolder
 from msbal.errors import DataError
 
@@ -97,11 +97,7 @@ def read_set(path: Path, find: Callable[[str], str | None] = lambda name: None) 
     Raises:
         DataError: where it is missing, not text, or lists nothing, or something twice.
     """
-    raw = read_bytes(path, "a VOC set file (a text file of image names)")
-    try:
-        lines = decoded(raw).splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(named(path), f"is not text: {error.reason} at byte {error.start}") from error
+    lines = read_text(path, "a VOC set file (a text file of image names)").splitlines()
     rows = [_row(line.strip(), find) for line in lines if line.strip()]
     names = [name for name, column in rows if column != "-1"]
     if not rows:

@@ -14,8 +14,15 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msbal.data.files import IMAGE_SUFFIXES, file_names, listed, named, printable, require_folder
-from msbal.data.recognition.proposal import entries_of, folders_below
+from msbal.data.files import listed, named, printable, require_folder
+from msbal.data.folders import (
+    entries_of,
+    file_names,
+    folders_below,
+    is_image,
+    is_xml,
+    plain_stem,
+)
 from msbal.errors import DataError
 
 _IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "img", "imgs", "data"})
@@ -180,23 +187,6 @@ def _by_stem(base: Path, tree: _Tree) -> dict[str, list[Path]]:
             for name in names:
                 found.setdefault(prefix + _stem(name), []).append(folder / name)
     return found
-
-
-def plain_stem(name: str) -> str:
-    """A name without the suffix of an image or of XML."""
-    stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path a name costs a second over 118,000
-    return stem if suffix.lower() in IMAGE_SUFFIXES | {".xml"} else name
-
-
-def is_xml(name: str) -> bool:
-    """Whether a file is XML by its name."""
-    # macOS leaves "._name.jpg" beside "name.jpg" on foreign disks.
-    return not name.startswith(".") and name.lower().endswith(".xml")
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
 
 
 def _end(stem: str) -> str:

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from msbal.data.files import decoded, file_names, kind_of, listed, named, nearest_folder, read_bytes
-from msbal.data.recognition.proposal import entries_of, is_folder, role_of
-from msbal.data.voc.voc_folder import is_image
+from msbal.data.files import kind_of, listed, named, nearest_folder, read_text
+from msbal.data.folders import entries_of, file_names, is_folder, is_image, role_of
 from msbal.errors import DataError
 
 _LISTS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt"})
@@ -103,11 +102,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _listed_images(path: Path, root: Path) -> list[Path]:
-    raw = read_bytes(path, "a text file that lists images")
-    try:
-        lines = decoded(raw).splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(named(path), f"is not text: {error.reason} at byte {error.start}") from error
+    lines = read_text(path, "a text file that lists images").splitlines()
     places: dict[str, list[tuple[Path, frozenset[str]]]] = {}
     found, missing = [], []
     for line in filter(None, map(str.strip, lines)):

@@ -17,7 +17,7 @@ import yaml
 
 from msbal.data.assembly import Boxes, assemble, choose_classes
 from msbal.data.detection_data import DetectionData
-from msbal.data.files import decoded, listed, named, printable, read_bytes, require_folder, shown
+from msbal.data.files import listed, named, printable, read_bytes, read_text, require_folder, shown
 from msbal.data.images.image_files import image_size, without_warnings
 from msbal.data.yolo.label_files import label_files, labels_without_image, split_images
 from msbal.errors import DataError
@@ -105,11 +105,7 @@ def read_names(path: Path) -> YoloNames:
         names = _of_config(config, path)
         is_pose = "kpt_shape" in config
     else:
-        try:
-            text = decoded(read_bytes(path, WHAT))
-        except UnicodeDecodeError as error:
-            found = f"is not UTF-8: {error.reason} at byte {error.start}"
-            raise DataError(named(path), found, WHAT, "save it as UTF-8") from error
+        text = read_text(path, WHAT)
         names, is_pose = dict(enumerate(line.strip() for line in text.rstrip().splitlines())), False
     names = {number: " ".join(name.split()) for number, name in sorted(names.items())}
     if not names:
