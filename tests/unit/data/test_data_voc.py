@@ -120,7 +120,7 @@ def test_set_files(tmp_path: Path) -> None:
         (b"", "zero images"),
         (b"\n \n", "zero images"),
         (b"a\nb\na\n", "`a` more than once"),
-        (b"\xff\xff", "not text"),
+        (b"\xff\xff", "is not UTF-8"),
     ]:
         path.write_bytes(content)
         with pytest.raises(DataError, match=message):
