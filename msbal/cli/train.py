@@ -84,32 +84,28 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
         with progress_bar("checking the images", shown=first and mode != "quiet") as progress:
             plan = prepare(spec, progress)
         run = claim(spec, resume, force)
-        console = Console() if first else Console(file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        console = Console(quiet=not first)
         if mode != "quiet":
             for warning in plan.warnings:
                 note(console, warning)
-        monitor = make_monitor(
+        header = RunHeader(
+            name=run.path.name,
+            backend=spec.backend,
+            model=model_name(spec),
+            strategy=spec.balance.strategy,
+            interval=spec.balance.interval,
+            device=str(device),
+        )
+        with make_monitor(
             mode if first else "quiet",
             console,
-            RunHeader(
-                name=run.path.name,
-                backend=spec.backend,
-                model=model_name(spec),
-                strategy=spec.balance.strategy,
-                interval=spec.balance.interval,
-                device=str(device),
-                output=str(run.path),
-            ),
+            header,
             log_file=run.log_file if first else None,
             tensorboard=run.tensorboard if first and spec.log.tensorboard else None,
             history=read_intervals(run.intervals_file) if resume and run.intervals_file.exists() else (),
-        )
-        try:
+        ) as monitor:
             outcome = execute(plan, run, monitor, resume)
-        except BaseException:
-            monitor.close(Ending("failed"))
-            raise
-        monitor.close(Ending("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
+            monitor.close(Ending("finished" if outcome.finished else "stopped", _next_steps(outcome, spec)))
     return outcome.finished
 
 

@@ -28,7 +28,7 @@ from msbal.ui.view import RunView
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord
 
-PROGRESS_SECONDS = 10.0
+PROGRESS_SECONDS = 10.0  # at least, between two ``train`` lines
 
 
 class RunDisplay(RunState):
@@ -38,7 +38,6 @@ class RunDisplay(RunState):
         console: where to print; a terminal if `live`.
         header: what the run is.
         live: draw; should that ever fail, the run goes on with lines.
-        progress_seconds: at least this long between two ``train`` lines.
         history: records from before a resume, for the trends; not printed again.
         clock: seconds, monotonic.
     """
@@ -49,14 +48,12 @@ class RunDisplay(RunState):
         header: RunHeader,
         *,
         live: bool = False,
-        progress_seconds: float = PROGRESS_SECONDS,
         history: Iterable[IntervalRecord] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(header, history, clock)
         self._console = console
         self._out = Output(console, self.lock, RunView(self) if live else None)
-        self._every = progress_seconds
         self._next = 0.0
         self._file: IO[str] | None = None
 
@@ -70,7 +67,7 @@ class RunDisplay(RunState):
 
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
         super().started(iteration, total, groups)
-        self._next = self.clock() + self._every
+        self._next = self.clock() + PROGRESS_SECONDS
         self._out.begin()
         header = self.header
         self._out.event(
@@ -92,7 +89,7 @@ class RunDisplay(RunState):
         super().stepped(iteration, scalars)
         if self._out.drawing or (now := self.clock()) < self._next:
             return
-        self._next = now + self._every
+        self._next = now + PROGRESS_SECONDS
         share = f"{100 * iteration / self.total:5.1f}%" if self.total else "-"
         times = f"elapsed {duration(self.elapsed)}", f"eta {duration(self.remaining())}"
         self._out.event("train", self._position(iteration), share, *scalar_parts(self), *times)

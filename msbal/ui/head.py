@@ -11,7 +11,7 @@ from rich.text import Text
 
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, SEPARATOR, STRONG, bar_line, fitted, line
 from msbal.ui.state import mean_loss, shown_metrics
-from msbal.ui.text import duration, one_line, size_of
+from msbal.ui.text import duration, number, one_line, size_of
 
 if TYPE_CHECKING:
     from msbal.ui.state import RunState
@@ -108,7 +108,7 @@ def summary(state: RunState) -> dict[str, Text]:
         now = mean_loss(record)
         if group.first_loss is not None and now is not None:
             style = GOOD if now < group.first_loss else BAD
-            found[f"loss{of}"] = line(f"{group.first_loss:.4g} -> ", (f"{now:.4g}", style))
+            found[f"loss{of}"] = line(f"{number(group.first_loss)} -> ", (number(now), style))
         weights = zip(group.levels, group.mean_weights, strict=True)
         found[f"trained with{of}"] = line(
             "  ".join(f"{level} {weight:.2f}" for level, weight in weights), ("  (mean weights)", QUIET)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 
 from msbal.backend import LevelGroup, Monitor
-from msbal.ui.display import PROGRESS_SECONDS, QuietMonitor, RunDisplay
+from msbal.ui.display import QuietMonitor, RunDisplay
 from msbal.ui.state import Ending, RunHeader
 from msbal.ui.text import one_line
 
@@ -36,7 +36,6 @@ def make_monitor(
     log_file: Path | None = None,
     tensorboard: Path | None = None,
     history: Iterable[IntervalRecord] = (),
-    progress_seconds: float = PROGRESS_SECONDS,
 ) -> Fanout:
     """Return the monitors of a run, as one. Close it at the end, or use it in a ``with`` statement.
 
@@ -47,7 +46,6 @@ def make_monitor(
         log_file: also append lines to this file.
         tensorboard: also write TensorBoard's event files into this folder.
         history: the records so far of a run that is resumed, for the trends.
-        progress_seconds: at least this long between two lines on progress.
 
     Raises:
         SpecError: if TensorBoard is asked for and missing.
@@ -60,9 +58,7 @@ def make_monitor(
         monitors.append(QuietMonitor(console))
     else:
         live = mode != "plain" and can_be_live(console)
-        monitors.append(
-            RunDisplay(console, header, live=live, progress_seconds=progress_seconds, history=history)
-        )
+        monitors.append(RunDisplay(console, header, live=live, history=history))
     if log_file is not None:
         monitors.append(RunDisplay.to_file(log_file, header))
     if tensorboard is not None:

@@ -26,7 +26,6 @@ class RunHeader:
 
     Attributes:
         interval: alpha, in iterations.
-        output: the run directory.
     """
 
     name: str
@@ -35,7 +34,6 @@ class RunHeader:
     strategy: str
     interval: int
     device: str
-    output: str = ""
 
 
 @dataclass(frozen=True)

@@ -187,5 +187,5 @@ def test_a_run_ends_where_an_image_that_is_left_is_bad(
     plan.val, plan.images = val, ImageCheck({"data.val": val}, plan.detector, "torchvision")
     run = claim(spec, resume=False, force=False)
     with pytest.raises(DataError, match=r"broken.jpg.*truncated"):
-        execute(plan, run, make_monitor("quiet", Console(), RunHeader("", "", "", "", 1, "", "")))
+        execute(plan, run, make_monitor("quiet", Console(), RunHeader("", "", "", "", 1, "")))
     assert list(run.checkpoints.iterdir()), "what was trained is kept"

@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def header() -> RunHeader:
-    return RunHeader("shapes", "torchvision", "retinanet_r18", "rlo", 100, "cpu", "runs/shapes")
+    return RunHeader("shapes", "torchvision", "retinanet_r18", "rlo", 100, "cpu")
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ def test_groups_and_strategies_without_choice(
 
 def test_progress_lines_come_by_the_clock(header: RunHeader, clock, one_group, paper) -> None:  # type: ignore[no-untyped-def]
     console = paper()
-    monitor = RunDisplay(console, header, progress_seconds=10, clock=clock)
+    monitor = RunDisplay(console, header, clock=clock)
     monitor.started(100, 1100, one_group)
     for i in range(101, 201):
         clock.now += 0.5

@@ -191,7 +191,7 @@ def test_final_view_has_the_summary(shown: Shown, state, one_group, make_record:
     text = shown(RunView(run), 100, 10_000)
     told = {label: text.plain for label, text in summary(run).items()}
     first, last = (sum(r.loss) / r.count for r in (records[0], records[-1]))
-    assert told["loss"] == f"{first:.4g} -> {last:.4g}"
+    assert told["loss"] == f"{number(first)} -> {number(last)}"
     assert told["trained with"].startswith("P3 1.57  P4 1.00"), "1.0 in the first interval, then 1.65"
     assert told["decided"] == "avw 2  min_loss 2  max_loss 2  equal 2"
     assert "stopped after 0:01:20" in text and "ETA" not in text
