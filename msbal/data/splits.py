@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from msbal.data.coco.read_coco import read_categories, read_coco
@@ -13,7 +12,7 @@ from msbal.data.detection_data import DetectionData, subset
 from msbal.data.files import printable
 from msbal.data.generated.generate import generate, read_generated
 from msbal.data.images.image_check import look_at_images
-from msbal.data.voc.read_voc import found_classes, read_voc
+from msbal.data.voc.read_voc import read_voc
 from msbal.data.yolo.read_yolo import read_yolo
 from msbal.errors import DataError
 
@@ -52,10 +51,9 @@ def load(
     Args:
         spec: the ``data:`` section.
         split: ``train`` or ``val``.
-        classes: of the training split, for ``val`` where the spec has none. It saves finding out how
-            the training split numbers its labels; a training split that this process has read is
-            remembered anyhow.
-        progress: called with pictures done and to do where the data set is generated now.
+        classes: of the training split, for ``val`` where the spec has none; found out from the training split's
+            annotations if None, which takes as long as reading them.
+        progress: called with images done and to do where the data set is generated now.
 
     Returns:
         The split; None for a ``val`` that the spec does not have.
@@ -88,48 +86,20 @@ def _read_train(spec: CocoData | VocData | YoloData) -> DetectionData:
         return read_voc(spec.root, spec.train.pairs, spec.classes)
     if spec.format == "yolo":
         return read_yolo(spec.root, spec.names, spec.train.images, spec.classes)
-    annotations = spec.root / spec.train.annotations
-    data = read_coco(annotations, spec.root / spec.train.images, spec.classes)
-    if spec.classes is None:
-        _remember(annotations, data.classes)
-    return data
+    return read_coco(spec.root / spec.train.annotations, spec.root / spec.train.images, spec.classes)
 
 
 def _read_val(spec: CocoData | VocData | YoloData, classes: Sequence[str] | None) -> DetectionData:
     """The labels are those of the training split; not all of its classes need occur here."""
     assert spec.val is not None
     if spec.format == "voc":
-        classes = classes or found_classes(spec.root, spec.train.pairs)
+        classes = classes or _read_train(spec).classes
         return read_voc(spec.root, spec.val.pairs, classes, partial=True)
     if spec.format == "yolo":
         return read_yolo(spec.root, spec.names, spec.val.images, spec.classes or classes)
-    classes = classes or _classes_of(spec.root / spec.train.annotations)
+    classes = classes or read_categories(spec.root / spec.train.annotations)
     annotations = spec.root / spec.val.annotations
     return read_coco(annotations, spec.root / spec.val.images, classes, partial=True)
-
-
-# Reading train2017 takes seconds, and most processes that ask for its classes have just read it.
-_classes_by_file: dict[tuple[Path, int, int], tuple[str, ...]] = {}
-
-
-def _stamp(path: Path) -> tuple[Path, int, int] | None:
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return path, status.st_mtime_ns, status.st_size
-
-
-def _remember(annotations: Path, classes: tuple[str, ...]) -> None:
-    stamp = _stamp(annotations)
-    if stamp is not None:
-        _classes_by_file[stamp] = classes
-
-
-def _classes_of(annotations: Path) -> tuple[str, ...]:
-    stamp = _stamp(annotations)
-    known = _classes_by_file.get(stamp) if stamp is not None else None
-    return known if known is not None else read_categories(annotations)
 
 
 def _read_generated(

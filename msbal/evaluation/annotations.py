@@ -16,10 +16,8 @@ import numpy as np
 from msbal.data import DetectionData
 from msbal.data.assembly import make_records
 from msbal.data.box_checks import are_fractions, odd_boxes
-from msbal.data.coco.coco_columns import CocoFile, parse_coco
-from msbal.data.coco.coco_entries import WHAT
-from msbal.data.coco.coco_json import read_json
-from msbal.data.files import named, printable, shown
+from msbal.data.coco.coco_columns import CocoFile, read_coco_file
+from msbal.data.files import printable, shown
 from msbal.data.images.finding import locate
 from msbal.errors import DataError
 
@@ -37,7 +35,7 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
     Raises:
         DataError: where the file cannot be used; one line that names the entry at fault.
     """
-    file = parse_coco(read_json(path, WHAT), named(path), needs_names=False)
+    file = read_coco_file(path, needs_names=False)
     corners, limits = file.corners, file.sizes[file.rows]
     bad = np.flatnonzero(~(np.abs(corners) < _LARGEST).all(axis=1))
     if len(bad):

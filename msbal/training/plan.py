@@ -49,7 +49,7 @@ def read_data(spec: RunSpec) -> tuple[DetectionData, DetectionData | None]:
         DataError: where either cannot be used, or their classes differ.
     """
     train = load(spec.data, "train")
-    val = load(spec.data, "val") if spec.evaluate.enabled else None
+    val = load(spec.data, "val", train.classes) if spec.evaluate.enabled else None
     if not train.box_count:
         raise SpecError("data.train", f"no boxes in {len(train)} images", "at least one box to learn from")
     if val is not None and val.classes != train.classes:

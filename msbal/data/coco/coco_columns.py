@@ -17,14 +17,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from msbal.data.assembly import class_name
-from msbal.data.coco.coco_entries import LARGEST_SIDE, Entries, Ids
-from msbal.data.files import listed, printable, shown
+from msbal.data.coco.coco_entries import LARGEST_SIDE, WHAT, Entries, Ids
+from msbal.data.coco.coco_json import read_json
+from msbal.data.files import listed, named, printable, shown
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,21 @@ class CocoFile:
             return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
 
 
-def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFile:
-    """Read what `msbal.data.coco.coco_json.read_json` gives.
+def read_coco_file(path: Path, *, needs_names: bool = True) -> CocoFile:
+    """Read an annotation file, without the masks and keypoints in it.
 
     Args:
-        where: the file, for messages.
+        path: the JSON file.
         needs_names: refuse images without ``file_name`` and ``coco_url``.
 
     Raises:
         DataError: one line that names the entry at fault and what should stand there.
     """
+    return parse_coco(read_json(path, WHAT), named(path), needs_names=needs_names)
+
+
+def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFile:
+    """Read a file's content, which `where` names; otherwise as `read_coco_file`."""
     images, categories, annotations = (
         Entries(document, key, where) for key in ("images", "categories", "annotations")
     )

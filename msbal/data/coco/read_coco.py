@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from msbal.data.assembly import Boxes, assemble, choose_classes
 from msbal.data.box_checks import are_fractions
-from msbal.data.coco.coco_columns import CocoFile, parse_coco
-from msbal.data.coco.coco_entries import WHAT
-from msbal.data.coco.coco_json import read_json
+from msbal.data.coco.coco_columns import CocoFile, read_coco_file
 from msbal.data.detection_data import DetectionData
 from msbal.data.files import listed, named, printable, require_folder
 from msbal.data.images.finding import elsewhere, find_images
@@ -53,7 +51,7 @@ def read_coco(
     Raises:
         DataError: one line that names the file, the entry at fault and what should stand there.
     """
-    file = parse_coco(read_json(annotations, WHAT), named(annotations))
+    file = read_coco_file(annotations)
     id_of = _ids_by_name(file)
     chosen = choose_classes(list(id_of), classes, file.where, "category", partial=partial)
     paths, of_files = _files(file, images, annotations)
@@ -94,7 +92,7 @@ def read_categories(annotations: Path) -> tuple[str, ...]:
     Raises:
         DataError: as `read_coco` does.
     """
-    return tuple(_ids_by_name(parse_coco(read_json(annotations, WHAT), named(annotations))))
+    return tuple(_ids_by_name(read_coco_file(annotations)))
 
 
 def _ids_by_name(file: CocoFile) -> dict[str, int]:

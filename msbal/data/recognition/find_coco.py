@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from msbal.data.coco.coco_columns import parse_coco
+from msbal.data.coco.coco_columns import read_coco_file
 from msbal.data.coco.coco_entries import WHAT
 from msbal.data.coco.coco_json import read_json
 from msbal.data.files import kind_of, listed, named, printable
@@ -61,7 +61,7 @@ def find_coco(root: Path) -> Layout | None:
     for file in unlike:
         if val is None and file.role == "val" and file.family == train.family:
             # It is the split, and not to be replaced by a hold-out: its reader says what is wrong with it.
-            parse_coco(read_json(file.path, WHAT), named(file.path))
+            read_coco_file(file.path)
     section: dict[str, Any] = {"format": "coco", "root": str(root), "train": _split(root, train)}
     if val is not None:
         section["val"] = _split(root, val)
@@ -176,7 +176,7 @@ def _split(root: Path, file: _File) -> dict[str, str]:
 def _images(root: Path, file: _File) -> Path:
     """The folder that most of a file's images are in; of several, the one named most like its split."""
     if not file.samples:
-        parse_coco(read_json(file.path, WHAT), named(file.path))
+        read_coco_file(file.path)
         raise DataError(named(file.path), "lists zero images", WHAT)
 
     # Images of addresses lie in the folder of their split as on COCO's server, or without it.

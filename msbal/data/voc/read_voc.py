@@ -83,15 +83,6 @@ def read_voc(
     return assemble(title, chosen, paths, sizes, boxes, notes)
 
 
-def found_classes(root: Path, sets: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The class names that `read_voc` takes by default.
-
-    Raises:
-        DataError: as `read_voc` does.
-    """
-    return read_voc(root, sets).classes
-
-
 @dataclass(frozen=True)
 class _Entry:
     """One image of a set."""
