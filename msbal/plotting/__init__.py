@@ -1,14 +1,14 @@
 """Figures of what a run recorded. Reads records, never live objects, and imports no torch.
 
-`read_runs` and `choose_panels` need nothing but NumPy; `draw_figure`, `draw_files` need matplotlib and
-`write_page` plotly (both in the extra ``plots``).
+`read_runs` and `describe_panels` need nothing but NumPy; `draw_figure` and `draw_files` need matplotlib, `write_page`
+plotly (both in the extra ``plots``).
 """
 
 from __future__ import annotations
 
 from msbal.plotting.figure import draw_figure, draw_files, save_figure
 from msbal.plotting.html import write_page
-from msbal.plotting.panels import WHAT, choose_panels, parse_what
+from msbal.plotting.kinds import WHAT, describe_panels, parse_what
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, RunSeries
 
@@ -16,7 +16,7 @@ __all__ = [
     "WHAT",
     "GroupSeries",
     "RunSeries",
-    "choose_panels",
+    "describe_panels",
     "draw_figure",
     "draw_files",
     "parse_what",

@@ -1,18 +1,19 @@
-"""Panels put together to one figure, and the figure written to a file."""
+"""The panels as files: drawn by matplotlib, written as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from msbal.errors import SpecError
-from msbal.plotting.extra import need
-from msbal.plotting.panels import Curves, Look, Panel, choose_panels
-from msbal.plotting.series import RunSeries, merge_names
-from msbal.plotting.style import RUN_DASHES, Style, action_colors, level_colors, style_named
+from msbal.plotting.kinds import Look, describe_panels, make_look
+from msbal.plotting.panel import Curve, Marks, Panel
+from msbal.plotting.series import Bools, Floats, RunSeries, moving_average
+from msbal.plotting.style import DASHES, Style, need, style_named
 from msbal.records.atomic import replace_with
 
 if TYPE_CHECKING:
@@ -21,215 +22,33 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 
+FEW_POINTS = 25
+"""Up to so many intervals each is marked: a line alone hides that it has three points."""
 
-@dataclass(frozen=True)
-class Cell:
-    """One pair of axes: a panel, and the runs (places in the list of runs) drawn in it, if they can fill it."""
-
-    panel: Panel
-    runs: tuple[int, ...]
-    title: str
-    header: str = ""
-
-
-def make_look(runs: Sequence[RunSeries], style: Style, palette: str, smooth: int) -> Look:
-    """The colours of all runs' levels and actions: the same in every panel and file."""
-    groups = [group for run in runs for group in run.groups]
-    return Look(
-        style=style,
-        level_color=level_colors(merge_names(group.levels for group in groups), palette),
-        action_color=action_colors(merge_names(group.actions for group in groups)),
-        smooth=smooth,
-    )
+Rows = Sequence[Sequence[Panel | None]]
 
 
 def draw_figure(
     runs: Sequence[RunSeries],
-    panels: Sequence[Panel],
+    what: Sequence[str],
     *,
     style: str = "screen",
     palette: str = "paper",
     smooth: int = 1,
     overlay: bool = False,
 ) -> Figure:
-    """All ``panels`` of all ``runs`` in one figure.
+    """Draw all panels of all runs as one figure.
 
-    One run: the panels fill the style's columns. Several, side by side: a row a panel, a column a run,
-    each row with one scale. Several, overlaid: line styles tell the runs apart; the panels that cannot be
-    overlaid (stacked areas, actions) stand once for each run.
-
-    `save_figure` writes it with the style's settings in force, which ticks ask for as late as that.
+    One run: the panels fill the style's columns. Several, side by side: a row a panel, a column a run, each row
+    with one scale. Several, overlaid: line styles tell the runs apart; panels that cannot be overlaid (stacked
+    areas, actions) stand once for each run. `save_figure` must write it with the same style.
 
     Raises:
-        SpecError: an unknown style or palette.
-        ValueError: no run can fill a panel; `choose_panels` chooses those that one can.
+        SpecError: an unknown style or palette, or nothing to draw.
         BackendError: matplotlib is missing.
     """
-    need("matplotlib")
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    chosen = style_named(style)
-    look = make_look(runs, chosen, palette, smooth)
-    rows = _rows(runs, panels, overlay=overlay, columns=chosen.columns)
-    if not rows:
-        raise ValueError("`panels` should have one that a run can fill. Found none.")
-    across = max(len(row) for row in rows)
-    heights = [max(cell.panel.height for cell in row) for row in rows]
-    width = chosen.column if across == 1 else max(chosen.full, chosen.least * across)
-    with mpl.rc_context(chosen.settings()):
-        legend = 0.28 if chosen.name == "paper" else 0.6
-        figure = Figure(figsize=(width, chosen.row * sum(heights) + legend), layout="constrained")
-        grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
-        letters = iter(_letters(sum(bool(cell.runs) for row in rows for cell in row)))
-        for r, row in enumerate(rows):
-            axes = []
-            for c, cell in enumerate(row):
-                ax = figure.add_subplot(grid[r, c])
-                if not cell.runs:
-                    _leave_empty(ax, cell)
-                    continue
-                _fill(ax, cell, runs, look, next(letters))
-                below = r + 1 < len(rows) and c < len(rows[r + 1])
-                ax.set_xlabel("" if below and rows[r + 1][c].runs else "Iteration")
-                axes.append((cell, ax))
-            _share_scale(axes)
-        cells = [cell for row in rows for cell in row]
-        if any(cell.panel.legend for cell in cells):
-            _legend_of_levels(figure, look)
-        if any(len(cell.runs) > 1 for cell in cells):
-            _legend_of_runs(figure, runs, look)
-    return figure
-
-
-def _rows(
-    runs: Sequence[RunSeries], panels: Sequence[Panel], *, overlay: bool, columns: int
-) -> list[list[Cell]]:
-    several_groups = len({panel.group for panel in panels}) > 1
-
-    def title(panel: Panel, run: str = "") -> str:
-        parts = [panel.group if several_groups else "", panel.title, run]
-        return " · ".join(part for part in parts if part)
-
-    def shows(place: int, panel: Panel) -> bool:
-        group = runs[place].group(panel.group)
-        return group is not None and panel.has_data(group)
-
-    everyone = range(len(runs))
-    if len(runs) > 1 and not overlay:
-        table = [
-            [Cell(panel, (place,) if shows(place, panel) else (), title(panel)) for place in everyone]
-            for panel in panels
-        ]
-        table = [row for row in table if any(cell.runs for cell in row)]
-        if table:
-            table[0] = [replace(cell, header=run.name) for cell, run in zip(table[0], runs, strict=True)]
-        return table
-    cells: list[Cell] = []
-    for panel in panels:
-        drawn = tuple(place for place in everyone if shows(place, panel))
-        if drawn and (panel.overlays or len(runs) == 1):
-            cells.append(Cell(panel, drawn, title(panel)))
-        else:
-            cells += [Cell(panel, (place,), title(panel, runs[place].name)) for place in drawn]
-    across = columns if len(cells) > 2 else 1
-    return [list(cells[start : start + across]) for start in range(0, len(cells), across)]
-
-
-def _fill(ax: Axes, cell: Cell, runs: Sequence[RunSeries], look: Look, letter: str) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    peers = tuple(group for run in runs if (group := run.group(cell.panel.group)) is not None)
-    curves = []
-    for place in cell.runs:
-        group = runs[place].group(cell.panel.group)
-        assert group is not None  # _rows asked shows()
-        dash = RUN_DASHES[place % len(RUN_DASHES)] if len(cell.runs) > 1 else "solid"
-        curves.append(Curves(group, peers, dash))
-    cell.panel.draw(ax, curves, look)
-    ax.set_title(_under(cell.header, f"({letter}) {cell.title}" if letter else cell.title), loc="left")
-    ax.set_ylabel(cell.panel.ylabel)
-    start = min(run.group.start for run in curves)
-    end = max(int(run.group.iteration[-1]) for run in curves)
-    ax.set_xlim(start, end + 0.012 * (end - start))  # the last mark stands clear of the edge
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
-
-
-def _leave_empty(ax: Axes, cell: Cell) -> None:
-    """In a table of runs, the place of a panel that this run cannot fill."""
-    ax.set_axis_off()
-    ax.set_title(_under(cell.header, ""), loc="left")
-    ax.text(0.5, 0.5, "nothing recorded", ha="center", va="center", color="#8a8a8a", transform=ax.transAxes)
-
-
-def _under(header: str, title: str) -> str:
-    return f"{header}\n{title}" if header else title
-
-
-def _thousands(value: float, _: Any = None) -> str:
-    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
-
-
-def _letters(number: int) -> list[str]:
-    """a, b, c.. for the figures of a paper; none for a single panel or more than the alphabet has."""
-    if not 1 < number <= 26:
-        return [""] * number
-    return [chr(ord("a") + place) for place in range(number)]
-
-
-def _share_scale(axes: Sequence[tuple[Cell, Axes]]) -> None:
-    """One y scale for the runs of a row: side by side is for comparing."""
-    alike = [ax for cell, ax in axes if cell.panel.key == axes[0][0].panel.key]
-    if len(alike) < 2 or len(alike) < len(axes):
-        return
-    limits = [ax.get_ylim() for ax in alike]
-    for ax in alike:
-        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    for ax in alike[1:]:
-        ax.set_ylabel("")
-
-
-def _legend_of_levels(figure: Figure, look: Look) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=color, linewidth=look.style.line * 2, label=level)
-        for level, color in look.level_color.items()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 10))
-
-
-def _legend_of_runs(figure: Figure, runs: Sequence[RunSeries], look: Look) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color="#333333", linewidth=look.style.line * 1.4, label=run.name, linestyle=dash)
-        for run, dash in zip(runs, cycle(RUN_DASHES), strict=False)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), handlelength=3)
-
-
-def save_figure(figure: Figure, path: Path, style: str) -> Path:
-    """Writes ``figure`` in the format that ``path`` ends with, at once: no reader sees half a file.
-
-    Raises:
-        SpecError: the ending is none of :data:`FORMATS`.
-    """
-    import matplotlib as mpl
-
-    form = path.suffix.lstrip(".").lower()
-    if form not in FORMATS:
-        raise SpecError(str(path), f"found the ending `{path.suffix}`", f"one of {', '.join(FORMATS)}")
-    # No date and no version inside: the same records give the same file.
-    timeless: dict[str, dict[str, Any]] = {
-        "png": {"Software": None},
-        "svg": {"Date": None, "Creator": "msbal"},
-        "pdf": {"CreationDate": None, "Creator": "msbal", "Producer": None},
-    }
-    with mpl.rc_context(style_named(style).settings()):
-        replace_with(path, lambda temporary: figure.savefig(temporary, format=form, metadata=timeless[form]))
-    return path
+    rows = describe_panels(runs, what, palette=palette, overlay=overlay)
+    return _draw(runs, rows, style_named(style), make_look(runs, palette), smooth, overlay)
 
 
 def draw_files(
@@ -243,21 +62,231 @@ def draw_files(
     smooth: int = 1,
     overlay: bool = False,
 ) -> list[Path]:
-    """One file with everything where ``out`` ends with a picture's ending, else one a panel in that folder."""
-    panels = choose_panels(runs, what)
-    options: dict[str, Any] = {"style": style, "palette": palette, "smooth": smooth, "overlay": overlay}
-    is_file = out.suffix.lstrip(".").lower() in FORMATS and not out.is_dir()
-    if is_file:
-        return [save_figure(draw_figure(runs, panels, **options), out, style)]
-    several_groups = len({panel.group for panel in panels}) > 1
+    """Write one file with everything where `out` ends in one of `FORMATS`, else a file a panel in that folder."""
+    if out.suffix.lstrip(".").lower() in FORMATS and not out.is_dir():
+        figure = draw_figure(runs, what, style=style, palette=palette, smooth=smooth, overlay=overlay)
+        return [save_figure(figure, out, style)]
+    rows = describe_panels(runs, what, palette=palette, overlay=overlay)
+    several_groups = len({panel.group for row in rows for panel in row if panel}) > 1
     written = []
-    for panel in panels:
+    for row in rows:
+        panel = next(panel for panel in row if panel)
         stem = f"{panel.group}-{panel.key}" if several_groups else panel.key
-        file = out / f"{_safe(stem)}.{form}"
-        written.append(save_figure(draw_figure(runs, [panel], **options), file, style))
+        # What a group or term may be called (``stage0/cls``) must not lead out of the folder.
+        safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
+        figure = _draw(runs, [row], style_named(style), make_look(runs, palette), smooth, overlay)
+        written.append(save_figure(figure, out / f"{safe}.{form}", style))
     return written
 
 
-def _safe(stem: str) -> str:
-    """A file name of what a group or term may be called (``stage0/cls``)."""
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
+def save_figure(figure: Figure, path: Path, style: str) -> Path:
+    """Write `figure` in the format that `path` ends with, at once: no reader sees half a file.
+
+    Raises:
+        SpecError: the ending is none of `FORMATS`.
+    """
+    import matplotlib as mpl
+
+    form = path.suffix.lstrip(".").lower()
+    if form not in FORMATS:
+        raise SpecError(str(path), f"found the ending `{path.suffix}`", f"one of {', '.join(FORMATS)}")
+    # No date and no version inside: the same records give the same file.
+    timeless: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": "msbal"},
+        "pdf": {"CreationDate": None, "Creator": "msbal", "Producer": None},
+    }
+    with mpl.rc_context(style_named(style).settings()):  # ticks ask for it as late as this
+        replace_with(path, lambda temporary: figure.savefig(temporary, format=form, metadata=timeless[form]))
+    return path
+
+
+def _draw(
+    runs: Sequence[RunSeries], rows: Rows, style: Style, look: Look, smooth: int, overlay: bool
+) -> Figure:
+    need("matplotlib")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    side_by_side = len(runs) > 1 and not overlay
+    panels = [panel for row in rows for panel in row if panel]
+    if not side_by_side:
+        across = style.columns if len(panels) > 2 else 1
+        rows = [panels[start : start + across] for start in range(0, len(panels), across)]
+    across = max(len(row) for row in rows)
+    heights = [max(panel.tall for panel in row if panel) for row in rows]
+    width = style.column if across == 1 else max(style.full, style.least * across)
+    several_groups = len({panel.group for panel in panels}) > 1
+    # a, b, c.. for the figures of a paper; none for a single panel or more than the alphabet has.
+    letters = iter("abcdefghijklmnopqrstuvwxyz" if 1 < len(panels) <= 26 else "")
+    with mpl.rc_context(style.settings()):
+        legend = 0.28 if style.name == "paper" else 0.6
+        figure = Figure(figsize=(width, style.row * sum(heights) + legend), layout="constrained")
+        grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
+        for r, row in enumerate(rows):
+            drawn = []
+            for c, panel in enumerate(row):
+                ax = figure.add_subplot(grid[r, c])
+                header = f"{runs[c].name}\n" if side_by_side and r == 0 else ""
+                if panel is None:
+                    ax.set_axis_off()
+                    ax.set_title(header, loc="left")
+                    ax.text(
+                        0.5, 0.5, "nothing recorded", ha="center", va="center", color="#8a8a8a",
+                        transform=ax.transAxes,
+                    )  # fmt: skip
+                    continue
+                _draw_panel(ax, panel, style, smooth)
+                alone = overlay and len(runs) > 1 and len(panel.runs) == 1
+                parts = [
+                    panel.group if several_groups else "", panel.title, runs[panel.runs[0]].name if alone else "",
+                ]  # fmt: skip
+                letter = next(letters, "")
+                title = " · ".join(part for part in parts if part)
+                ax.set_title(f"{header}({letter}) {title}" if letter else header + title, loc="left")
+                if not (r + 1 < len(rows) and c < len(rows[r + 1]) and rows[r + 1][c]):
+                    ax.set_xlabel("Iteration")
+                drawn.append(ax)
+            if side_by_side:
+                _share_scale(drawn)
+        if any(panel.legend for panel in panels):
+            levels = [(name, color, 2 * style.line, "solid") for name, color in look.levels.items()]
+            _legend(figure, levels, "outside upper center", 10)
+        if any(len(panel.runs) > 1 for panel in panels):
+            styles = itertools.cycle(DASHES.values())
+            lines = [(run.name, "black", style.line, dash) for run, dash in zip(runs, styles, strict=False)]
+            _legend(figure, lines, "outside lower center", 3)
+    return figure
+
+
+def _share_scale(axes: Sequence[Axes]) -> None:
+    """One y scale for the runs of a row: side by side is for comparing."""
+    limits = [ax.get_ylim() for ax in axes]
+    for place, ax in enumerate(axes):
+        ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        if place:
+            ax.set_ylabel("")
+
+
+def _legend(figure: Figure, lines: Sequence[tuple[str, str, float, Any]], where: Any, columns: int) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], label=name, color=color, lw=width, ls=dash) for name, color, width, dash in lines
+    ]
+    length = 3.0 if columns == 3 else 1.6  # line styles need length to be told apart
+    figure.legend(handles=handles, loc=where, ncols=min(len(handles), columns), handlelength=length)
+
+
+def _draw_panel(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if panel.log:
+        ax.set_yscale("log")
+    top: Floats | float = 0.0  # of the stack so far
+    for place, curve in enumerate(panel.curves):
+        if smooth > 1 or not curve.if_smoothed:
+            top = _draw_curve(ax, curve, style, smooth, top, place / 10_000)
+    for marks in panel.marks:
+        _draw_marks(ax, marks, panel, style)
+    for height in panel.rules:
+        ax.axhline(height, color="#9a9a9a", linewidth=0.5, zorder=1)
+    ax.set_ylabel(panel.ylabel)
+    ax.set_xlim(panel.x)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if panel.range:
+        ax.set_ylim(panel.range)
+    elif not panel.log and all(np.nanmin(curve.y, initial=0.0) >= 0 for curve in panel.curves):
+        ax.set_ylim(bottom=0)
+    _label_heights(ax, panel)
+    if panel.note:
+        spans = sorted({smooth if smooth > 1 else curve.span for curve in panel.curves if curve.span})
+        if spans != [1]:
+            ax.annotate(
+                panel.note.format(span="/".join(map(str, spans))), (1, panel.note_at), (0, 1),
+                xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
+                color="#555555", fontsize="x-small", zorder=6,
+            )  # fmt: skip
+
+
+def _draw_curve(
+    ax: Axes, curve: Curve, style: Style, smooth: int, top: Floats | float, behind: float
+) -> Floats | float:
+    """Draw one curve, thicker ones and those with a smaller `behind` on top; return the top of the stack so far."""
+    from matplotlib.colors import to_rgb
+
+    x, y, color = curve.x, curve.y, curve.color
+    span = smooth if smooth > 1 and curve.span else curve.span
+    if span > 1:
+        y = moving_average(y, span)
+    marked = (
+        not curve.hold and span in (0, 1) and np.isfinite(y).sum() <= FEW_POINTS and not curve.if_smoothed
+    )
+    if curve.stack:
+        y = top + y
+        # Each area reaches down to 0 behind those before it: areas side by side would have light seams. The colour is
+        # mixed with white, since these cannot be transparent.
+        mixed = 1 - curve.alpha * (1 - np.array(to_rgb(color)))
+        ax.fill_between(*_corners(x, y, curve.hold), color=tuple(mixed), linewidth=0, zorder=1 - behind)
+        return y
+    if curve.hold:
+        x, y = _corners(x, y, curve.hold)
+    if curve.base is not None:
+        ax.fill_between(x, curve.base, y, color=color, linewidth=0, alpha=min(curve.alpha, 0.85) * 0.3)
+    ax.plot(
+        x, y, color=color, linestyle=DASHES[curve.dash], linewidth=style.line * curve.width,
+        marker="o" if marked else "", markersize=style.marker, alpha=curve.alpha, solid_joinstyle="round",
+        zorder=2 + curve.width / 10 - behind,
+    )  # fmt: skip
+    if not marked and not curve.hold and (alone := isolated(y)).any():
+        ax.plot(x[alone], y[alone], color=color, linestyle="", marker="o", markersize=style.marker)
+    return top
+
+
+def _corners(x: Floats, y: Floats, hold: str) -> tuple[Floats, Floats]:
+    """The corners of steps: a fill by matplotlib's own `step` would lose the one beside a gap."""
+    steps = np.repeat(x, 2), np.repeat(y, 2)
+    return (steps[0][1:], steps[1][:-1]) if hold == "after" else (steps[0][:-1], steps[1][1:])
+
+
+def isolated(y: Floats) -> Bools:
+    """``[N] -> [N]``, the values without a neighbour, which no line would show."""
+    known = np.concatenate([[False], np.isfinite(y), [False]])
+    return np.asarray(known[1:-1] & ~known[:-2] & ~known[2:], dtype=np.bool_)
+
+
+def _draw_marks(ax: Axes, marks: Marks, panel: Panel, style: Style) -> None:
+    if marks.y is None:
+        ax.scatter(
+            marks.x, [1.0] * len(marks.x), color=marks.color, marker="x", s=(style.marker * 2) ** 2,
+            linewidths=style.line, transform=ax.get_xaxis_transform(), clip_on=False, zorder=5,
+        )  # fmt: skip
+        return
+    number = max([1, *(len(curve.x) for curve in panel.curves)])
+    ax.vlines(
+        marks.x, marks.y - marks.height / 2, marks.y + marks.height / 2, color=marks.color, alpha=marks.alpha,
+        linewidth=float(np.clip(style.line * 300 / number, 0.2, style.line * 1.6)),
+    )  # fmt: skip
+
+
+def _label_heights(ax: Axes, panel: Panel) -> None:
+    if panel.ticks is not None:
+        ax.set_yticks(list(panel.ticks), list(panel.ticks.values()))
+        for label, line in zip(ax.get_yticklabels(), ax.yaxis.get_gridlines(), strict=True):
+            if label.get_text() in panel.tick_color:
+                label.set_color(panel.tick_color[label.get_text()])
+                line.set_visible(False)
+    if any(curve.stack for curve in panel.curves):
+        ax.set_axisbelow(False)
+        ax.grid(True, color="white", alpha=0.4)
+    if panel.right:
+        ax.tick_params(axis="y", length=0)
+        right = ax.secondary_yaxis("right")
+        right.set_yticks(list(panel.right), list(panel.right.values()), fontsize="x-small")
+        right.tick_params(axis="y", length=0, pad=2)  # a tick before "1" reads as a minus
+        right.spines["right"].set_visible(False)
+
+
+def _thousands(value: float, _: Any = None) -> str:
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"

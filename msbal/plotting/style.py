@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from msbal.errors import SpecError, suggest
+from msbal.errors import BackendError, SpecError, suggest
 
 PALETTES: Mapping[str, tuple[str, ...]] = {
     # The paper's Fig. 1 from large to small feature maps (blue, green, red, yellow, pink), then five more.
@@ -35,8 +36,16 @@ ACTION_COLORS: Mapping[str, str] = {
 
 _MORE_ACTION_COLORS = ("#3b528b", "#a6761d", "#66a61e", "#e7298a", "#1f78b4", "#b15928")
 
-RUN_DASHES: tuple[Any, ...] = ("solid", (0, (4, 1.4)), (0, (1.2, 1.2)), (0, (6, 1.4, 1.2, 1.4)), (0, (9, 2)))
-"""Line styles of overlaid runs, as matplotlib spells them."""
+INK, GOOD, BAD = "#333333", "#2c7fb8", "#d95f0e"
+
+DASHES: Mapping[str, Any] = {
+    "solid": "solid",
+    "dash": (0, (4, 1.4)),
+    "dot": (0, (1.2, 1.2)),
+    "dashdot": (0, (6, 1.4, 1.2, 1.4)),
+    "longdash": (0, (9, 2)),
+}
+"""Line styles that tell overlaid runs apart, by plotly's names, as matplotlib spells them."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,6 @@ class Style:
         row: the height of a panel.
         least: the least width of one of several panels in a row; the figure grows to hold them.
         columns: panels a row where there is one run.
-        raw_alpha: how much of the raw curve shows behind a smoothed one.
     """
 
     name: str
@@ -60,7 +68,6 @@ class Style:
     columns: int
     line: float
     marker: float
-    raw_alpha: float
     rc: Mapping[str, Any] = field(repr=False)
 
     def settings(self) -> Any:
@@ -88,7 +95,7 @@ _COMMON: Mapping[str, Any] = {
 
 STYLES: Mapping[str, Style] = {
     "paper": Style(
-        name="paper", column=3.3, full=7.0, least=0.0, row=1.55, columns=2, line=0.8, marker=2.2, raw_alpha=0.22,
+        name="paper", column=3.3, full=7.0, least=0.0, row=1.55, columns=2, line=0.8, marker=2.2,
         rc={
             **_COMMON,
             # Times-like, and it comes with matplotlib: the same on every machine.
@@ -115,7 +122,7 @@ STYLES: Mapping[str, Style] = {
         },
     ),
     "screen": Style(
-        name="screen", column=8.0, full=15.0, least=4.6, row=2.9, columns=3, line=1.3, marker=3.6, raw_alpha=0.2,
+        name="screen", column=8.0, full=15.0, least=4.6, row=2.9, columns=3, line=1.3, marker=3.6,
         rc={
             **_COMMON,
             "font.family": "DejaVu Sans",
@@ -159,3 +166,13 @@ def action_colors(actions: Sequence[str]) -> dict[str, str]:
     others = [action for action in actions if action not in ACTION_COLORS]
     more = {action: _MORE_ACTION_COLORS[n % len(_MORE_ACTION_COLORS)] for n, action in enumerate(others)}
     return {action: ACTION_COLORS.get(action) or more[action] for action in actions}
+
+
+def need(library: str) -> None:
+    """Say what to install where `library`, of the extra ``plots``, is missing.
+
+    Raises:
+        BackendError: it cannot be found.
+    """
+    if importlib.util.find_spec(library) is None:
+        raise BackendError(library, "not installed", "the extra `plots`", "pip install 'msbal[plots]'")

@@ -64,7 +64,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def plots(browser: Any, panel: str = "") -> list[Any]:
     chosen = f".plot[data-panel*='{panel}']" if panel else ".plot"
-    return browser.find_elements(By.CSS_SELECTOR, chosen)  # type: ignore[no-any-return]
+    return [plot for plot in browser.find_elements(By.CSS_SELECTOR, chosen) if plot.is_displayed()]
 
 
 def drawn(browser: Any, plot: Any) -> Any:
@@ -72,8 +72,8 @@ def drawn(browser: Any, plot: Any) -> Any:
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
     wait(browser, lambda: plot.get_attribute("data-drawn") and plot.find_elements(By.CSS_SELECTOR, "svg"))
     return browser.execute_script(
-        "return arguments[0].data.map(t => ({name: t.name, x: Array.from(t.x), y: Array.from(t.y), line: t.line, "
-        "skip: t.hoverinfo === 'skip'}))", plot,
+        "return arguments[0]._fullData.filter(t => t.visible === true && t.hoverinfo !== 'skip').map(t => "
+        "({name: t.name, x: arguments[0].calcdata[t.index].map(p => p.x), y: Array.from(t.y), line: t.line}))", plot,
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def test_the_check_sees_what_goes_wrong(browser: Any, pages: dict[str, Path], tm
     """A page with an error, and one that reaches for the network, do not pass for good."""
     text = pages["one"].read_text(encoding="utf-8")
     broken = tmp_path / "broken.html"
-    broken.write_text(text.replace('"levels":', '"lost":', 1), encoding="utf-8")
+    broken.write_text(text.replace('"figures":', '"lost":', 1), encoding="utf-8")
     open_page(browser, broken)
     wait(browser, lambda: any("SEVERE" in said for said in complaints(browser)))
     curious = tmp_path / "curious.html"
@@ -185,7 +185,7 @@ def test_levels_runs_and_layout_can_be_chosen(browser: Any, pages: dict[str, Pat
 
     Select(browser.find_element(By.ID, "layout")).select_by_value("overlay")
     wait(browser, lambda: len(plots(browser, "loss")) == 1)
-    curves = [curve for curve in drawn(browser, plots(browser, "loss")[0]) if not curve["skip"]]
+    curves = drawn(browser, plots(browser, "loss")[0])
     assert len(curves) == 4 * 2
     assert {curve["line"]["dash"] for curve in curves} == {"solid", "dash"}
     assert complaints(browser) == []
@@ -220,7 +220,7 @@ def test_dark_and_light(browser: Any, pages: dict[str, Path]) -> None:
         drawn(browser, plot)
         return (
             browser.find_element(By.TAG_NAME, "body").value_of_css_property("background-color"),
-            browser.execute_script("return arguments[0]._fullLayout.font.color", plot),
+            plot.find_element(By.CSS_SELECTOR, ".gridlayer path").value_of_css_property("stroke"),
             plot.find_element(By.CSS_SELECTOR, ".xtick text").value_of_css_property("fill"),
         )
 

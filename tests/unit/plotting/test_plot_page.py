@@ -1,4 +1,4 @@
-"""The page's content; what a browser makes of it is in tests/e2e."""
+"""What stands in the page's file; what a browser makes of it is in tests/e2e."""
 
 from __future__ import annotations
 
@@ -14,79 +14,101 @@ import pytest
 from simulated_runs import lines, simulate
 
 from msbal.errors import SpecError
-from msbal.plotting import WHAT, choose_panels, read_runs, write_page
-from msbal.plotting.html import payload, to_script
+from msbal.plotting import WHAT, read_runs, write_page
+from msbal.plotting.html import to_script
+
+pytest.importorskip("plotly", reason="the page needs the extra `plots`")
 
 Write = Callable[..., Path]
 
 
-def content_of(runs: list[Any], *what: str) -> dict[str, Any]:
-    panels = choose_panels(runs, what or WHAT)
-    content = payload(runs, panels, palette="paper", smooth=1, overlay=False)
-    return json.loads(to_script(content))  # type: ignore[no-any-return]
+@pytest.fixture
+def page_of(tmp_path: Path) -> Callable[..., str]:
+    """``page_of(folder, .., what=.., ..)``: the page's text."""
+
+    def text(*runs: Path, what: tuple[str, ...] = WHAT, **options: Any) -> str:
+        path = write_page(read_runs(runs), tmp_path / "page.html", what=what, **options)
+        return path.read_text(encoding="utf-8")
+
+    return text
 
 
-def test_the_page_carries_the_records_values(write_run: Write) -> None:
-    runs = read_runs([write_run(intervals=15)])
-    content = content_of(runs)
-    group, written = runs[0].groups[0], content["runs"][0]["groups"][0]
-    for key, values in {
-        "loss": group.loss, "variance": group.variance, "varianceReduction": group.variance_reduction,
-        "weights": group.weights, "previousWeights": group.previous_weights,
-        "probabilities": group.probabilities,
-    }.items():  # fmt: skip
-        assert np.allclose(np.array(written[key]).T, values, rtol=1e-5), key
-    assert np.allclose(np.array(written["lossByTerm"]["bbox"]).T, group.loss_by_term["bbox"], rtol=1e-5)
-    assert written["reward"] == group.reward.tolist()
-    assert written["action"] == list(group.action)
-    assert written["iteration"] == group.iteration.tolist()
-    assert written["outcome"][:-1] == group.reward[1:].tolist()
-    assert written["outcome"][-1] is None
+def figures_of(page: str) -> dict[str, Any]:
+    (content,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
+    return {figure["layout"]["meta"]["panel"]: figure for figure in json.loads(content)["figures"]}
 
 
-def test_the_summary_counts_what_was_taken_and_what_it_earned(write_run: Write) -> None:
+def curve(figure: dict[str, Any], name: str) -> np.ndarray:
+    """What the hover label tells along a curve."""
+    (trace,) = [one for one in figure["data"] if one.get("name") == name and one.get("hoverinfo") != "skip"]
+    return np.array(trace.get("customdata") or trace["y"], dtype=np.float64)
+
+
+def test_the_page_carries_the_records_values(write_run: Write, page_of: Callable[..., str]) -> None:
+    folder = write_run(intervals=15)
+    group, figures = read_runs([folder])[0].groups[0], figures_of(page_of(folder))
+    for place, level in enumerate(group.levels):
+        for key, values in {
+            "loss-bbox": group.mean_loss("bbox")[:, place],
+            "variance": group.variance[:, place],
+            "variance-reduction": group.variance_reduction[[0, *range(15)], place],
+            "weights": [group.previous_weights[0, place], *group.weights[:, place]],
+            "share-weighted": group.share(weighted=True)[[0, *range(15)], place],
+        }.items():
+            assert np.allclose(curve(figures[f"all/{key}"], level), values, rtol=1e-5), key
+    for place, action in enumerate(group.actions):
+        assert np.allclose(
+            curve(figures["all/probabilities"], action), group.probabilities[:, place], rtol=1e-5
+        )
+    assert figures["all/probabilities"]["layout"]["yaxis"]["ticktext"][-4:] == list(group.actions)
+
+
+def test_the_summary_counts_what_was_taken_and_what_it_earned(
+    write_run: Write, page_of: Callable[..., str]
+) -> None:
     made = simulate(intervals=20)
-    summary = content_of(read_runs([write_run(text=lines(made))]))["runs"][0]["groups"][0]["summary"]
-    assert (summary["intervals"], summary["iterations"], summary["length"]) == (20, 200, 10)
-    assert summary["last"] == pytest.approx(sum(made[-1].loss) / 10, rel=1e-5)
-    assert summary["weights"] == pytest.approx(made[-1].weights, rel=1e-5)
-    for action in summary["actions"]:
-        taken = [t for t, record in enumerate(made) if record.action == action["name"]]
-        judged = [made[t + 1].reward for t in taken if t + 1 < 20]
-        assert action["taken"] == len(taken)
-        assert action["judged"] == len(judged)
-        assert action["rewarded"] == judged.count(1)
+    page = page_of(write_run(text=lines(made)))
+    table = re.sub(r"<.*?>", "", page[page.index("<table") : page.index("</table>")])
+    assert "200 20 × 10" in table
+    assert f"→ {sum(made[-1].loss) / 10:.4g}" in table
+    for level, weight in zip(made[-1].levels, made[-1].weights, strict=True):
+        assert f"{level} {weight:.3g}" in table
+    for action in made[-1].probabilities:
+        taken = [t for t, record in enumerate(made) if record.action == action]
+        judged = [made[t + 1].reward == 1 for t in taken if t + 1 < 20]
+        assert f"{action} {len(taken)} ({np.mean(judged):.0%})" in table
 
 
-def test_missing_values_are_null_and_the_rest_is_json(write_run: Write) -> None:
+def test_missing_values_are_null_and_the_rest_is_json(write_run: Write, page_of: Callable[..., str]) -> None:
     made = [record for record in simulate() if record.interval not in (4, 5)]
-    content = content_of(read_runs([write_run(text=lines(made))]))
-    group = content["runs"][0]["groups"][0]
-    assert [i for i, value in enumerate(group["loss"][0]) if value is None] == [3, 4]
-    assert content["runs"][0]["notes"]
-    assert "NaN" not in to_script({"x": [None]})
+    page = page_of(write_run(text=lines(made)))
+    assert np.flatnonzero(np.isnan(curve(figures_of(page)["all/loss-cls"], "P3"))).tolist() == [3, 4]
+    assert "2 intervals are missing" in page
     with pytest.raises(ValueError, match="Out of range"):
         to_script({"x": math.nan})
 
 
-def test_only_what_was_asked_for(write_run: Write) -> None:
-    content = content_of(read_runs([write_run(strategy="avw")]), "losses", "rewards", "weights")
-    assert [panel["kind"] for panel in content["panels"]] == ["loss", "loss", "weights"]
-    assert "$" not in "".join(panel["title"] for panel in content["panels"])
+def test_only_what_was_asked_for(write_run: Write, page_of: Callable[..., str]) -> None:
+    page = page_of(write_run(strategy="avw"), what=("losses", "rewards", "weights"))
+    assert list(figures_of(page)) == ["all/loss-cls", "all/loss-bbox", "all/weights"]
+    titles = re.findall("<h3>(.*?)</h3>", page)
+    assert titles == ["Classification loss", "Regression loss", "Level weights"]
 
 
-def test_nothing_in_the_data_can_end_its_script(write_run: Write) -> None:
-    text = to_script(content_of(read_runs([write_run("</script><script>alert(1)")])))
-    assert "<" not in text
-    assert json.loads(text)["runs"][0]["name"] == "script><script>alert(1)"
+def test_nothing_in_the_data_can_end_its_script_or_become_html(
+    write_run: Write, page_of: Callable[..., str]
+) -> None:
+    hostile = "<img src=x onerror=alert(1)>"
+    made = simulate(levels=(f"</script>{hostile}", f'"{hostile}'), terms=(hostile,), group=hostile)
+    page = page_of(write_run(hostile.replace("/", ""), text=lines([*made, *simulate()])))
+    assert "<img" not in page
+    assert len(figures_of(page)) > 10
 
 
-def test_the_page_is_one_file_that_asks_for_nothing(write_run: Write, tmp_path: Path) -> None:
-    pytest.importorskip("plotly", reason="the page needs the extra `plots`")
+def test_the_page_is_one_file_that_asks_for_nothing(write_run: Write, page_of: Callable[..., str]) -> None:
     from plotly.offline import get_plotlyjs
 
-    runs = read_runs([write_run("<b>me & co", intervals=500)])
-    page = write_page(runs, tmp_path / "page.html", what=WHAT).read_text(encoding="utf-8")
+    page = page_of(write_run("<b>me & co", intervals=500))
     library = get_plotlyjs()
     assert page.count(library) == 1
     own = page.replace(library, "")
@@ -100,7 +122,6 @@ def test_the_page_is_one_file_that_asks_for_nothing(write_run: Write, tmp_path: 
     assert len(page) < len(library) + 500_000
 
 
-def test_an_unknown_palette_is_refused(write_run: Write, tmp_path: Path) -> None:
-    runs = read_runs([write_run()])
+def test_an_unknown_palette_is_refused(write_run: Write, page_of: Callable[..., str]) -> None:
     with pytest.raises(SpecError, match="palette"):
-        payload(runs, choose_panels(runs, WHAT), palette="x", smooth=1, overlay=False)
+        page_of(write_run(), palette="x")

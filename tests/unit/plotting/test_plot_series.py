@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import simulate
 
-from msbal.plotting.panels.panel import isolated
-from msbal.plotting.panels.weights import steps
+from msbal.plotting.figure import isolated
+from msbal.plotting.kinds import steps_of_weights
 from msbal.plotting.series import GroupSeries, merge_names, moving_average, to_groups
 from msbal.records import IntervalRecord, NonFinite
 
@@ -171,7 +171,7 @@ def test_a_reward_judges_the_action_of_the_interval_before(records: Make) -> Non
 
 def test_weights_hold_from_the_next_iteration_on(records: Make) -> None:
     group = one_group(records(intervals=3))
-    x, y = steps(group)
+    x, y = steps_of_weights(group)
     assert x.tolist() == [0, 10, 20, 30]
     assert np.array_equal(y[0], group.previous_weights[0])
     assert np.array_equal(y[1:], group.weights)
