@@ -1,4 +1,4 @@
-"""Writes that a kill at any moment leaves either undone or whole."""
+"""Atomic, durable writes: a kill at any moment leaves the old file or the new one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 
 def replace_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, make it durable and put it in `path`'s place."""
+    """Let `write` fill a temporary file beside `path`, fsync it and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         write(temporary)
-        # mkstemp makes files for the owner alone; others may read what a plain open() would let them.
+        # mkstemp makes files for the owner alone; give them the mode of a plain open().
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
@@ -30,25 +30,25 @@ def replace_with(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file that is whole its name in the same folder: durable first, visible then, in one step."""
-    _sync(temporary)
+    """Rename a complete file within its folder, after an fsync."""
+    _fsync(temporary)
     temporary.replace(path)
-    _settle_folder(path.parent)
+    _fsync_folder(path.parent)
 
 
-def settle(path: Path) -> None:
-    """Return when the file, and its place in its folder, would survive a loss of power."""
-    _sync(path)
-    _settle_folder(path.parent)
+def fsync(path: Path) -> None:
+    """Fsync a file and its folder, so that both survive a loss of power."""
+    _fsync(path)
+    _fsync_folder(path.parent)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:  # not read-only: Windows syncs no such file
+def _fsync(path: Path) -> None:
+    with path.open("rb+") as file:  # writable, since Windows cannot fsync a read-only one
         os.fsync(file.fileno())
 
 
-def _settle_folder(folder: Path) -> None:
-    # Windows cannot open folders, and some network file systems cannot sync them.
+def _fsync_folder(folder: Path) -> None:
+    # Windows cannot open folders, and some network file systems cannot fsync them.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -73,7 +73,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None in place of every NaN and infinite float, tuples as lists."""
+    """Return `value` with None for every NaN and infinite float, and lists for tuples."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""environment.json: what a run ran on."""
+"""environment.json: command, versions and machine of every start of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("msbal", "torch", "numpy", "pydantic")
 
 
 def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
-    """What environment.json says of each start of the run; nothing where it is missing or damaged."""
+    """Return environment.json's entry for each start of the run; none where it is missing or damaged."""
     try:
         starts = json.loads(run.environment_file.read_bytes())["starts"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -28,7 +28,7 @@ def read_starts(run: RunDirectory) -> list[dict[str, Any]]:
 def write_environment(
     run: RunDirectory, versions: Mapping[str, str], device: str, processes: int, data: Mapping[str, Any]
 ) -> None:
-    """Add this start of the run to environment.json: time, command, versions, machine, training data."""
+    """Add this start of the run: time, command, versions, machine, training data."""
     starts = read_starts(run)
     starts.append(
         {

@@ -1,7 +1,7 @@
 """losses.csv: the unweighted loss of every term and level, one row an iteration.
 
-Columns: ``iteration``, then ``P3/cls`` (with several groups ``rpn:P3/cls``). A CSV of recorded losses
-from elsewhere has the level names alone.
+The columns are ``iteration``, then ``P3/cls``, or ``rpn:P3/cls`` with several groups. A CSV from elsewhere may have
+level names alone.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Column:
     group: str = "all"
 
     def header(self, several_groups: bool) -> str:
-        """Its name in the file's first line."""
+        """Return its name in the file's first line."""
         return f"{self.group}:{self.level}/{self.term}" if several_groups else f"{self.level}/{self.term}"
 
 
 def parse_header(name: str) -> Column:
-    """The inverse of `Column.header`; a name without a slash is a level."""
+    """Invert `Column.header`; a name without a slash is a level."""
     group, colon, rest = name.rpartition(":")
     level, slash, term = rest.partition("/")
     return Column(level.strip(), term.strip() if slash else "loss", group.strip() if colon else "all")
@@ -40,11 +40,12 @@ def parse_header(name: str) -> Column:
 
 @dataclass(frozen=True)
 class RecordedLosses:
-    """A stream of recorded losses of one group.
+    """The recorded losses of one group.
 
     Attributes:
-        levels: in the file's order, which is taken to be finest first.
-        terms: ``("loss",)`` where the file has the level names alone.
+        levels: in the file's order, assumed to be finest first.
+        terms: ``("loss",)`` where the file has level names alone.
+        columns: ``[T][K]``, the column of each term and level.
     """
 
     path: Path
@@ -54,9 +55,7 @@ class RecordedLosses:
     columns: tuple[tuple[int, ...], ...]
 
     def rows(self) -> Iterator[list[list[float]]]:
-        """Each iteration's losses as ``[T][K]``; the file is read as it goes.
-
-        An unfinished last line is passed over.
+        """Yield each iteration's losses, ``[T][K]``, while reading; skip an unfinished last line.
 
         Raises:
             DataError: naming the line, where one cannot be read.
@@ -76,7 +75,7 @@ class RecordedLosses:
                             raise ValueError(f"{len(row)} values in {width} columns")
                         yield [[float(row[column]) for column in term] for term in self.columns]
                     except ValueError as error:
-                        # Only wrong if a line follows: the last may be cut short.
+                        # An error only if a line follows: the last may be cut short.
                         broken = DataError(
                             f"{self.path}:{reader.line_num}", str(error), "a number in each column"
                         )
@@ -87,7 +86,7 @@ class RecordedLosses:
 
 
 def open_losses(path: Path) -> list[RecordedLosses]:
-    """The groups in a CSV of losses.
+    """Open a CSV of losses; return its groups.
 
     Raises:
         DataError: where the file or its header cannot be used.
@@ -129,13 +128,13 @@ def open_losses(path: Path) -> list[RecordedLosses]:
 
 
 def header_line(columns: Sequence[Column]) -> str:
-    """The first line of a run's losses.csv."""
+    """Return the first line of a run's losses.csv."""
     several = len({column.group for column in columns}) > 1
     return ",".join([ITERATION, *(column.header(several) for column in columns)]) + "\n"
 
 
 def row_line(iteration: int, values: Iterable[float]) -> str:
-    """One iteration's line; floats in full."""
+    """Return one iteration's line, with floats in full precision."""
     return f"{iteration}," + ",".join("nan" if math.isnan(v) else repr(v) for v in values) + "\n"
 
 
@@ -147,7 +146,7 @@ def rewind(path: Path, iteration: int) -> None:
 
 
 def whole_up_to(path: Path) -> int | None:
-    """The last iteration up to which no row after the first is missing or damaged; None without a file."""
+    """Return the last iteration up to which no row after the first is missing or damaged; None without a file."""
     if not path.exists():
         return None
     last = 0
@@ -159,10 +158,10 @@ def whole_up_to(path: Path) -> int | None:
 
 
 def _whole_rows(path: Path) -> tuple[str, list[tuple[int, str]]]:
-    """The header, and each whole row with its iteration.
+    """Return the header and each whole row with its iteration.
 
-    What follows the last newline was cut short, the header itself perhaps: then it is empty, and is written
-    again.
+    What follows the last newline was cut short. Where that is the header, an empty one is returned, and a new one will
+    be written.
     """
     text = path.read_bytes().decode("utf-8-sig", errors="replace")
     lines = [line.removesuffix("\r") + "\n" for line in text.split("\n")[:-1]]

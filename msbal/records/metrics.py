@@ -1,4 +1,4 @@
-"""metrics.json: what every evaluation found."""
+"""metrics.json: the metrics of every evaluation of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msbal.records.run_directory import RunDirectory
 
 
 def read_metrics(run: RunDirectory) -> dict[str, Any]:
-    """The content of metrics.json; without evaluations where there is none yet.
+    """Read metrics.json; return no evaluations where there is no such file yet.
 
     Raises:
         DataError: where the file is damaged.

@@ -1,4 +1,4 @@
-"""From the balancers to the run's files, while it trains."""
+"""Write the balancers' records and losses to the run's files while it trains."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msbal.engine.record import IntervalRecord
 from msbal.records import intervals, losses_log
-from msbal.records.atomic import settle
+from msbal.records.atomic import fsync
 from msbal.records.losses_log import Column
 from msbal.records.run_directory import RunDirectory
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Recorder:
     """Writes every interval's records and losses as they arrive.
 
-    An append is no atomic write: a kill may cut the last line, which readers pass over and `rewind`
-    removes. Records that belong to one interval are written in one go, in the balancers' order.
+    An append is not atomic: a kill may cut the last line, which readers skip and `rewind` removes. The records of one
+    interval are written at once, in the balancers' order.
 
     Args:
         run: None for a process that writes nothing (every rank but the first).
@@ -37,7 +37,7 @@ class Recorder:
         self.run, self.on_record, self.per_iteration = run, on_record, per_iteration
         self._balancers: BalancerSet | None = None
         self._waiting: dict[int, dict[str, IntervalReport]] = {}
-        self._unsettled = False
+        self._unsynced = False
         self._iteration: int | None = None
 
     def attach(self, balancers: BalancerSet) -> None:
@@ -50,29 +50,29 @@ class Recorder:
         return next(iter(self._attached.balancers.values())).interval
 
     def step(self, iteration: int | None, renumber: bool = False) -> None:
-        """Write what has ended by the end of `iteration`.
+        """Write the intervals that have ended by the end of `iteration`.
 
         Args:
-            renumber: the records' iteration is this one: a run whose iterations have several passes, or began without
-                balancing, counts otherwise than the balancers.
+            renumber: put this iteration into the records, for a run that counts otherwise than its balancers: its
+                iterations have several passes, or it began without balancing.
         """
         self._iteration = iteration if renumber else None
         self._take()
 
     def flush(self) -> None:
-        """Write everything and make it durable. Call before a checkpoint, and at the end.
+        """Write everything and fsync it. Call before a checkpoint, and at the end.
 
-        A checkpoint that survives a loss of power then never knows of an interval that the records lack.
+        After a loss of power no checkpoint then knows of an interval that the records lack.
         """
         self._take()
-        if self.run is not None and self._unsettled:
+        if self.run is not None and self._unsynced:
             for path in (self.run.losses_file, self.run.intervals_file):
                 if path.exists():
-                    settle(path)
-            self._unsettled = False
+                    fsync(path)
+            self._unsynced = False
 
     def rewind(self, iteration: int) -> None:
-        """Remove what a run resumed from `iteration` will write again."""
+        """Remove the records that a run resumed from `iteration` will write again."""
         self._waiting.clear()
         if self.run is not None:
             whole = iteration // self.interval * self.interval
@@ -80,14 +80,14 @@ class Recorder:
             losses_log.rewind(self.run.losses_file, whole)
 
     def rewind_to_interval(self, interval: int) -> None:
-        """Remove the records of later intervals, which balancers that go on from there will write again."""
+        """Remove the records of later intervals, which balancers that continue from here will write again."""
         self._waiting.clear()
         if self.run is not None:
             intervals.rewind(self.run.intervals_file, lambda record: record.interval <= interval)
             losses_log.rewind(self.run.losses_file, interval * self.interval)
 
     def whole_up_to(self) -> int:
-        """The last iteration, of an interval's end, that the run's files have all records of."""
+        """Return the last iteration that ends an interval and up to which the files have all records."""
         assert self.run is not None
         whole = intervals.whole_up_to(self.run.intervals_file, self._attached.balancers)
         losses = losses_log.whole_up_to(self.run.losses_file) if self.per_iteration else None
@@ -115,7 +115,7 @@ class Recorder:
         if self._iteration is not None:
             records = [replace(record, iteration=self._iteration) for record in records]
         if self.run is not None:
-            self._unsettled = True
+            self._unsynced = True
             if self.per_iteration:
                 # First, so that every interval in intervals.jsonl has its losses.
                 self._append_losses(reports)

@@ -1,6 +1,6 @@
-"""A strategy over recorded losses: what alpha, lambda or gamma would have done, without training.
+"""Run a strategy over recorded losses: what another alpha, lambda or gamma would have done, without training.
 
-The recorded losses are taken as they are: in a real run other weights would have led to other losses.
+The losses are taken as recorded; in a real run other weights would have led to other losses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def replay(
     epsilon: float = EPSILON,
     rescale: bool = False,
 ) -> Iterator[IntervalReport]:
-    """The reports that a run with these losses would have written, one an interval.
+    """Yield the reports that a run with these losses would have made, one an interval.
 
     An unfinished last interval decides nothing.
 

@@ -1,76 +1,56 @@
-"""The folder of one run: where everything lies."""
+"""The folder of one run, and what is in it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from msbal.errors import SpecError
 from msbal.records import lock
 
 
-@dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run. Nothing is created by making one of these."""
+    """The files of one run. Making one of these creates nothing.
 
-    path: Path
+    Attributes:
+        path: the folder.
+        spec_file: the complete spec, reloadable.
+        environment_file: versions, machine and command of every start.
+        intervals_file: one line for each interval and group.
+        losses_file: one row an iteration, the unweighted loss of every term and level.
+        metrics_file: all evaluations, and the final one.
+        predictions_file: the final detections on the validation split, in COCO results format.
+        log_file: what was printed, in plain lines.
+        checkpoints: the folder of checkpoints.
+        tensorboard: the folder of TensorBoard's event files.
+    """
 
-    @property
-    def spec_file(self) -> Path:
-        """The complete spec, reloadable."""
-        return self.path / "spec.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, machine and command of every start."""
-        return self.path / "environment.json"
-
-    @property
-    def intervals_file(self) -> Path:
-        """One line an interval and group."""
-        return self.path / "intervals.jsonl"
-
-    @property
-    def losses_file(self) -> Path:
-        """One row an iteration: every term of every level, unweighted."""
-        return self.path / "losses.csv"
-
-    @property
-    def metrics_file(self) -> Path:
-        """All evaluations, and the final one."""
-        return self.path / "metrics.json"
-
-    @property
-    def predictions_file(self) -> Path:
-        """The final detections on the validation split, in COCO results format."""
-        return self.path / "predictions.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def log_file(self) -> Path:
-        """What was printed in plain words."""
-        return self.path / "log.txt"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's event files, where asked for."""
-        return self.path / "tensorboard"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spec_file = path / "spec.yaml"
+        self.environment_file = path / "environment.json"
+        self.intervals_file = path / "intervals.jsonl"
+        self.losses_file = path / "losses.csv"
+        self.metrics_file = path / "metrics.json"
+        self.predictions_file = path / "predictions.json"
+        self.log_file = path / "log.txt"
+        self.checkpoints = path / "checkpoints"
+        self.tensorboard = path / "tensorboard"
+        self._files = (
+            self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
+            self.environment_file, self.spec_file,
+        )  # fmt: skip
 
     def exists(self) -> bool:
-        """Whether a run has been started here."""
+        """Tell whether a run has been started here."""
         return self.spec_file.exists()
 
     def check(self, resume: bool = False, force: bool = False) -> None:
-        """Find out whether a run can start here, or be resumed, and none goes on here; writes nothing.
+        """Check that a run can start or be resumed here, and that none is going on; write nothing.
 
         Args:
-            force: an existing run is to be deleted. A folder that holds something else never is.
+            force: an existing run will be deleted; a folder that holds anything else never is.
 
         Raises:
             SpecError: where the folder cannot be used.
@@ -115,7 +95,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(self.path)
-            # Between the check and the lock another run may have begun here.
+            # Another run may have begun here between the check and the lock.
             self.check(resume, force)
             if force and self.exists():
                 self._clear()
@@ -130,29 +110,24 @@ class RunDirectory:
             raise SpecError("output", f"{self.path}: {error.strerror}", "a writable folder") from error
 
     def release(self) -> None:
-        """Let others write here, once this process is done."""
+        """Let other processes write here."""
         lock.release(self.path)
 
     def _abandoned(self) -> list[Path]:
-        """The temporary files of atomic writes that a kill cut short; a checkpoint's may be large."""
-        names = ("spec.yaml", "environment.json", "intervals.jsonl", "losses.csv", "metrics.json")
-        found = [file for name in (*names, "predictions.json") for file in self.path.glob(f".{name}.*.tmp")]
+        """Find the temporary files of atomic writes that were killed; a checkpoint's may be large."""
+        found = [file for one in self._files for file in self.path.glob(f".{one.name}.*.tmp")]
         return found + [p for name in (".iteration_*.tmp", ".partial_*") for p in self.checkpoints.glob(name)]
 
     def _barely_begun(self) -> bool:
-        """Whether the folder is empty, or as a run leaves it that was killed before it wrote its spec."""
-        abandoned = {*self._abandoned(), self.path / lock.NAME}
-        empty = (
-            self.checkpoints if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()) else None
-        )
-        return all(entry in abandoned or entry == empty for entry in self.path.iterdir())
+        """Tell whether the folder is empty, or as a run leaves it that is killed before it writes its spec."""
+        expected = {*self._abandoned(), self.path / lock.NAME}
+        if self.checkpoints.is_dir() and not any(self.checkpoints.iterdir()):
+            expected.add(self.checkpoints)
+        return all(entry in expected for entry in self.path.iterdir())
 
     def _clear(self) -> None:
-        """Delete what a run leaves, and nothing else."""
+        """Delete what a run leaves, and nothing else; the spec last, since it says that there is a run."""
         for folder in (self.checkpoints, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (
-            self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
-            self.environment_file, self.spec_file,
-        ):  # fmt: skip
+        for file in self._files:
             file.unlink(missing_ok=True)
