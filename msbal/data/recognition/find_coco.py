@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from msbal.data.coco.coco_columns import read_coco_file
 from msbal.data.coco.coco_entries import WHAT
@@ -18,7 +17,7 @@ from msbal.data.coco.coco_json import read_json
 from msbal.data.files import kind_of, listed, named, printable
 from msbal.data.folders import entries_of, file_names, folders_below, role_of
 from msbal.data.images.finding import locate
-from msbal.data.recognition.proposal import Layout
+from msbal.data.recognition.proposal import Proposal, not_used, propose
 from msbal.errors import DataError
 
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
@@ -45,7 +44,7 @@ class _File:
     samples: tuple[str, ...]
 
 
-def find_coco(root: Path) -> Layout | None:
+def find_coco(root: Path) -> Proposal | None:
     """The ``data:`` section for the COCO files below `root`.
 
     Returns:
@@ -62,24 +61,19 @@ def find_coco(root: Path) -> Layout | None:
         if val is None and file.role == "val" and file.family == train.family:
             # It is the split, and not to be replaced by a hold-out: its reader says what is wrong with it.
             read_coco_file(file.path)
-    section: dict[str, Any] = {"format": "coco", "root": str(root), "train": _split(root, train)}
+    splits = {"train": _split(root, train)}
     if val is not None:
-        section["val"] = _split(root, val)
-    notes = []
+        splits["val"] = _split(root, val)
+    notes, more = [], {}
     without = _without_unused_first(train.path)
     if without is not None:
-        first, section["classes"] = without
+        first, more["classes"] = without
         notes.append(f"`{printable(first)}` is no class: it is the name of the project or of the background")
-    taken = [section[key]["annotations"] for key in ("train", "val") if key in section]
-    others = [
-        name for file in (*files, *unlike) if (name := file.path.relative_to(root).as_posix()) not in taken
-    ]
-    if others:
-        notes.append(f"there, and not used: {listed(others, len(others))}")
-    notes += _alike(root, train, root / section["train"]["images"])
-    words = [f"{key}: {section[key]['annotations']} with images in {section[key]['images']}/"
-             for key in ("train", "val") if key in section]  # fmt: skip
-    return Layout(section, "COCO annotations, " + ", ".join(words), tuple(notes))
+    taken = [section["annotations"] for section, _ in splits.values()]
+    names = [file.path.relative_to(root).as_posix() for file in (*files, *unlike)]
+    notes += not_used([name for name in names if name not in taken])
+    notes += _alike(root, train, root / splits["train"][0]["images"])
+    return propose(root, "coco", "COCO annotations", splits, notes, **more)
 
 
 def _files(root: Path) -> tuple[list[_File], list[_File]]:
@@ -165,12 +159,10 @@ def _choose(root: Path, files: list[_File]) -> tuple[_File, _File | None]:
     return files[0], None
 
 
-def _split(root: Path, file: _File) -> dict[str, str]:
-    images = _images(root, file)
-    return {
-        "annotations": file.path.relative_to(root).as_posix(),
-        "images": images.relative_to(root).as_posix(),
-    }
+def _split(root: Path, file: _File) -> tuple[dict[str, str], str]:
+    """Return the section of a split, and a description of it."""
+    annotations, images = (path.relative_to(root).as_posix() for path in (file.path, _images(root, file)))
+    return {"annotations": annotations, "images": images}, f"{annotations} with images in {images}/"
 
 
 def _images(root: Path, file: _File) -> Path:

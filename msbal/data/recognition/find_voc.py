@@ -6,9 +6,9 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msbal.data.files import listed, named
+from msbal.data.files import named
 from msbal.data.folders import role_of
-from msbal.data.recognition.proposal import Layout
+from msbal.data.recognition.proposal import Proposal, not_used, propose
 from msbal.data.voc.image_sets import EVERYTHING, ZERO, SetList, read_set, set_files
 from msbal.data.voc.voc_folder import VocFolder, is_voc, xml_folders
 from msbal.errors import DataError
@@ -16,7 +16,7 @@ from msbal.errors import DataError
 _PAIRS = (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval", "val"))
 
 
-def find_voc(root: Path) -> Layout | None:
+def find_voc(root: Path) -> Proposal | None:
     """The ``data:`` section for the VOC folders below `root`.
 
     Returns:
@@ -32,14 +32,10 @@ def find_voc(root: Path) -> Layout | None:
         folders = _by_images(folders[0], root)
     sets = {folder.path: _sets(folder) for folder in folders}
     train, val = _choose(root, sets)
-    section = {"format": "voc", "root": str(root), "train": {"sets": train}}
-    words = f"Pascal VOC folders, train: {', '.join(train)}"
-    if val:
-        section["val"] = {"sets": val}
-        words += f", val: {', '.join(val)}"
-    unused = _unused(root, folders, sets, {*train, *val})
-    notes = (f"there, and not used: {listed(unused, len(unused))}",) if unused else ()
-    return Layout(section, words, notes)
+    chosen = {"train": train, "val": val} if val else {"train": train}
+    splits = {key: ({"sets": names}, ", ".join(names)) for key, names in chosen.items()}
+    notes = not_used(_unused(root, folders, sets, {*train, *val}))
+    return propose(root, "voc", "Pascal VOC folders", splits, notes)
 
 
 def _unused(

@@ -9,7 +9,7 @@ from typing import Any
 
 from msbal.data.files import kind_of, listed, named, printable
 from msbal.data.folders import entries_of, file_names, folders_below, is_folder, is_image, role_of
-from msbal.data.recognition.proposal import Layout
+from msbal.data.recognition.proposal import Proposal, not_used, propose
 from msbal.data.yolo.label_files import candidates, has_images, label_files
 from msbal.data.yolo.read_yolo import read_config, read_names
 from msbal.errors import DataError
@@ -17,7 +17,7 @@ from msbal.errors import DataError
 _LISTS_OF_NAMES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")
 
 
-def find_yolo(root: Path) -> Layout | None:
+def find_yolo(root: Path) -> Proposal | None:
     """The ``data:`` section for a YOLO data set in `root`.
 
     A ``data.yaml`` says what is what, or darknet's ``obj.data``; without one the folders do, or lists of images.
@@ -31,7 +31,7 @@ def find_yolo(root: Path) -> Layout | None:
     configs = _configs(root)
     if configs:
         path, config = configs[0]
-        others = [f"there, and not used: {other.relative_to(root).as_posix()}" for other, _ in configs[1:]]
+        others = [note for other, _ in configs[1:] for note in not_used([other.relative_to(root).as_posix()])]
         return _from_config(root, path, config, others)
     return _from_folders(root)
 
@@ -69,7 +69,7 @@ def _darknet_config(path: Path) -> dict[str, Any]:
     return {key.strip(): value.strip() for key, equals, value in pairs if equals}
 
 
-def _from_config(root: Path, path: Path, config: dict[str, Any], notes: list[str]) -> Layout:
+def _from_config(root: Path, path: Path, config: dict[str, Any], notes: list[str]) -> Proposal:
     bases = [path.parent, root]
     if isinstance(config.get("path"), str):
         bases = [place for place in candidates(config["path"], bases) if place.is_dir()][:1] + bases
@@ -94,7 +94,7 @@ def _from_config(root: Path, path: Path, config: dict[str, Any], notes: list[str
             )
     if "train" not in splits:
         raise DataError(named(path), "names no images to train on", "`train: images/train` or the like")
-    return _layout(root, config["names"], splits, notes)
+    return _proposal(root, config["names"], splits, notes)
 
 
 def _existing(entry: str, bases: Sequence[Path]) -> Path | None:
@@ -105,7 +105,7 @@ def _existing(entry: str, bases: Sequence[Path]) -> Path | None:
     return None
 
 
-def _from_folders(root: Path) -> Layout | None:
+def _from_folders(root: Path) -> Proposal | None:
     """Without a file that says what is where."""
     labelled: list[Path] = []
     for folder in folders_below(root, 3):
@@ -134,7 +134,7 @@ def _from_folders(root: Path) -> Layout | None:
             splits.setdefault(roles[0] if roles else "", []).append(folder)
     if "train" not in splits:
         splits = {"train": labelled}
-    return _layout(root, _agreed(names), splits, [])
+    return _proposal(root, _agreed(names), splits, [])
 
 
 def _agreed(lists: Sequence[Path]) -> Path:
@@ -179,25 +179,17 @@ def _are_labels(files: Sequence[Path]) -> bool:
         return False
 
 
-def _layout(root: Path, names: Path, splits: dict[str, list[Path]], notes: list[str]) -> Layout:
-    train, val = splits["train"], splits.get("val") or splits.get("test")
-
+def _proposal(root: Path, names: Path, roles: dict[str, list[Path]], notes: list[str]) -> Proposal:
     def written(paths: Sequence[Path]) -> list[str]:
         return [
             path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths
         ]
 
-    section = {
-        "format": "yolo",
-        "root": str(root),
-        "names": written([names])[0],
-        "train": {"images": written(train)},
+    chosen = {"train": roles["train"], "val": roles.get("val") or roles.get("test") or []}
+    splits = {
+        key: ({"images": written(paths)}, ", ".join(written(paths))) for key, paths in chosen.items() if paths
     }
-    words = f"YOLO labels, classes from {section['names']}, train: {', '.join(written(train))}"
-    if val:
-        section["val"] = {"images": written(val)}
-        words += f", val: {', '.join(written(val))}"
-    unused = written([path for paths in splits.values() if paths not in (train, val) for path in paths])
-    if unused:
-        notes = [*notes, f"there, and not used: {listed(unused, len(unused))}"]
-    return Layout(section, words, tuple(notes))
+    unused = [path for paths in roles.values() if paths not in chosen.values() for path in paths]
+    (classes,) = written([names])
+    notes = [*notes, *not_used(written(unused))]
+    return propose(root, "yolo", f"YOLO labels, classes from {classes}", splits, notes, names=classes)

@@ -12,13 +12,13 @@ from msbal.data.recognition.find_coco import find_coco
 from msbal.data.recognition.find_voc import find_voc
 from msbal.data.recognition.find_yolo import find_yolo
 from msbal.data.recognition.other_formats import known_by_sight
-from msbal.data.recognition.proposal import Layout
+from msbal.data.recognition.proposal import Proposal
 from msbal.errors import DataError
 
 HOLDOUT = 0.2  # of the images, where there is one split only
 
 
-def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None) -> Layout:
+def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None) -> Proposal:
     """Find the data set in a folder.
 
     Known are COCO annotation files (``annotations/*.json`` with split names in their own or their
@@ -37,7 +37,7 @@ def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None
     require_folder(folder, "a folder with a data set")
     root = folder.absolute()
     finders = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
-    found: list[Layout] = []
+    found: list[Proposal] = []
     problems: list[DataError] = []
     for name in sorted(finders, key=lambda name: name != prefer):
         try:
@@ -57,7 +57,7 @@ def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None
         if "val" in best.data:
             return replace(best, notes=notes)
         summary = f"{best.summary}; {HOLDOUT:.0%} of the images to be held out"
-        return Layout({**best.data, "holdout": HOLDOUT}, summary, notes)
+        return Proposal({**best.data, "holdout": HOLDOUT}, summary, notes)
     if problems:
         raise problems[0]
     what, remedy = known_by_sight(root) or ("", "name the folder above the images and the annotations")
