@@ -1,8 +1,8 @@
-"""Where detectron2's own losses become `LevelLosses`: one file per head.
+"""Turns detectron2's own losses into `LevelLosses`, one file a head.
 
-A splitter stands for one head's ``losses`` method. Matching, sampling and targets stay detectron2's and are
-computed once; the splitter computes the same element losses with the same normalisers and weights, but adds them
-up level by level. `find` says which splitters a model has, or why it has none.
+A splitter replaces one head's ``losses`` method. Matching, sampling and targets stay detectron2's and are computed
+once; the splitter computes the same element losses with the same normalisers and weights, but adds them up level by
+level. `find` returns a model's splitters, or says why it has none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which loss splitters a model has."""
+"""Finds the loss splitters of a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCOPES = ("rpn", "roi")
 
 
 def find(model: Any, scope: Collection[str] = ("rpn",)) -> list[DictSplitter]:
-    """The splitters of a detectron2 model, by the classes of its parts; none is in place yet.
+    """Return the splitters of a detectron2 model, by the classes of its parts; the model stays as it is.
 
     Args:
         model: not wrapped in DDP.

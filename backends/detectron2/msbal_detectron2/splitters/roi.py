@@ -19,20 +19,21 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.roi_heads import StandardROIHeads
 from torch import Tensor
 
+from msbal.backend.kit.level_sums import sum_by_level
+from msbal.backend.kit.splitter import require_own_loss
 from msbal.engine.losses import LevelLosses
-from msbal_detectron2.splitters.base import DictSplitter, check_own, level_group
-from msbal_detectron2.splitters.boxes import box_losses
+from msbal_detectron2.splitters.base import DictSplitter, box_losses, level_group
 
 # Later versions add losses of their own beside cross entropy; older ones lack the methods.
-_LOSS_METHODS = tuple(
-    getattr(FastRCNNOutputLayers, name)
+_LOSS_METHODS = [
+    name
     for name in ("losses", "box_reg_loss", "sigmoid_cross_entropy_loss")
     if hasattr(FastRCNNOutputLayers, name)
-)
+]
 
 
 class RoISplitter(DictSplitter):
-    """Stands for ``FastRCNNOutputLayers.losses``, of the one box head or of one cascade stage.
+    """Replaces ``FastRCNNOutputLayers.losses``, of the one box head or of one cascade stage.
 
     Args:
         stage: of a cascade, from 0; None in other models.
@@ -45,12 +46,12 @@ class RoISplitter(DictSplitter):
         strides = [2**level for level in range(self.pooler.min_level, self.pooler.max_level + 1)]
         suffix = "" if stage is None else f"_stage{stage}"
         group = level_group("roi" + suffix, heads, strides, ("cls", "bbox"))
-        check_own(predictor, *_LOSS_METHODS)
+        require_own_loss(predictor, FastRCNNOutputLayers, *_LOSS_METHODS)
         names = ("loss_cls", "loss_box_reg")
         super().__init__(predictor, group, [name + suffix for name in names], names)
 
     def level_losses(self, predictions: tuple[Tensor, Tensor], proposals: Sequence[Any]) -> LevelLosses:
-        """``[2, K]``; arguments as those of ``FastRCNNOutputLayers.losses``.
+        """Compute ``[2, K]`` losses from the arguments of ``FastRCNNOutputLayers.losses``.
 
         Args:
             predictions: scores ``[P, C + 1]`` and deltas ``[P, B]`` or ``[P, C * B]``.
@@ -66,49 +67,37 @@ class RoISplitter(DictSplitter):
         classes = cat([p.gt_classes for p in proposals], dim=0)
         fast_rcnn._log_classification_stats(scores, classes)
         boxes = cat([p.proposal_boxes.tensor for p in proposals], dim=0)
-        # Without ground truth all RoIs are background, and the target is never read.
+        # Without ground truth all RoIs are background, and their targets are never read.
         targets = cat(
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals], dim=0
         )
         level = roi_levels(self.pooler, [p.proposal_boxes for p in proposals])
         count = classes.numel()
         foreground = nonzero_tuple((classes >= 0) & (classes < module.num_classes))[0]
-        chosen = deltas
-        if deltas.shape[1] != boxes.shape[1]:
-            chosen = deltas.view(-1, module.num_classes, boxes.shape[1])
-            chosen = chosen[foreground, classes[foreground]]
+        if deltas.shape[1] == boxes.shape[1]:
+            chosen = deltas[foreground]
         else:
-            chosen = chosen[foreground]
-        bbox = box_losses(
-            module.box2box_transform,
-            boxes[foreground],
-            chosen,
-            targets[foreground],
-            module.box_reg_loss_type,
-            module.smooth_l1_beta,
-        )
-        weight = module.loss_weight
-        values = torch.stack(
-            [
-                _sum_by_level(_class_losses(module, scores, classes), level, levels)
-                / count
-                * weight.get("loss_cls", 1.0),
-                _sum_by_level(bbox, level[foreground], levels) / count * weight.get("loss_box_reg", 1.0),
-            ]
-        )
-        ones = torch.ones_like(foreground, dtype=values.dtype)
-        return LevelLosses(values, _sum_by_level(ones, level[foreground], levels))
+            by_class = deltas.view(-1, module.num_classes, boxes.shape[1])
+            chosen = by_class[foreground, classes[foreground]]
+        bbox = box_losses(module, boxes[foreground], chosen, targets[foreground])
+        cls = _class_losses(module, scores, classes)
+        values = [
+            sum_by_level(losses, of, levels) / count * module.loss_weight.get(name, 1.0)
+            for name, losses, of in zip(self.names, (cls, bbox), (level, level[foreground]), strict=True)
+        ]
+        ones = torch.ones_like(foreground, dtype=values[0].dtype)
+        return LevelLosses(torch.stack(values), sum_by_level(ones, level[foreground], levels))
 
 
 def roi_splitters(heads: StandardROIHeads) -> list[RoISplitter]:
-    """One, or one for each stage of a cascade."""
+    """Return one splitter, or one for each stage of a cascade."""
     if isinstance(heads.box_predictor, torch.nn.ModuleList):
         return [RoISplitter(heads, predictor, stage) for stage, predictor in enumerate(heads.box_predictor)]
     return [RoISplitter(heads, heads.box_predictor, None)]
 
 
 def roi_levels(pooler: ROIPooler, boxes: Sequence[Any]) -> Tensor:
-    """``[P]`` level of each box of all images, 0 the finest: the pooler's own rule."""
+    """Return ``[P]``, the level of each box of all images by the pooler's own rule; 0 is the finest."""
     level: Tensor = assign_boxes_to_levels(
         list(boxes), pooler.min_level, pooler.max_level, pooler.canonical_box_size, pooler.canonical_level
     )
@@ -116,7 +105,7 @@ def roi_levels(pooler: ROIPooler, boxes: Sequence[Any]) -> Tensor:
 
 
 def _class_losses(module: FastRCNNOutputLayers, scores: Tensor, classes: Tensor) -> Tensor:
-    """``[P]``: cross entropy, or the sigmoid losses of later versions (federated for LVIS)."""
+    """Return ``[P]`` losses: cross entropy, or the sigmoid losses of later versions (federated for LVIS)."""
     if not getattr(module, "use_sigmoid_ce", False):
         loss: Tensor = cross_entropy(scores, classes, reduction="none")
         return loss
@@ -137,9 +126,3 @@ def _class_losses(module: FastRCNNOutputLayers, scores: Tensor, classes: Tensor)
         mask[kept] = 1
         losses = losses * mask[:num_classes].to(losses.dtype)
     return losses.sum(dim=1)
-
-
-def _sum_by_level(rows: Tensor, level: Tensor, levels: int) -> Tensor:
-    """``[P]`` rows of mixed levels to ``[K]`` sums, without atomic additions (deterministic on CUDA)."""
-    own = level.unsqueeze(0) == torch.arange(levels, device=level.device).unsqueeze(1)
-    return torch.where(own, rows.unsqueeze(0), 0.0).sum(dim=1)
