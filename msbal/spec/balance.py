@@ -1,7 +1,7 @@
-"""The spec's ``balance:`` section, one model for each strategy, made from the strategy itself.
+"""The spec's ``balance:`` section: one model for each strategy, made from the strategy itself.
 
-A strategy is a frozen dataclass; its fields are the section's keys. A third party's strategy so has a
-validated section, and a place in the JSON Schema, without a line of its own.
+A strategy is a frozen dataclass whose fields are the section's keys. So a third party's strategy, too, has a validated
+section and a place in the JSON Schema.
 """
 
 from __future__ import annotations
@@ -19,27 +19,30 @@ from msbal.spec.base import SpecModel
 
 
 class BalanceSpec(SpecModel):
-    """What every strategy's section has."""
+    """The keys of every strategy's section."""
 
     strategy_class: ClassVar[type[Strategy]]
 
-    strategy: str = Field(description="How the levels are weighed.")
-    interval: int = Field(100, ge=2, description="alpha: iterations between two decisions.")
+    strategy: str = Field(description="How to weight the levels.")
+    interval: int = Field(100, ge=2, description="Iterations between two decisions (alpha).")
     epsilon: float = Field(
-        1e-5, gt=0, allow_inf_nan=False, description="Of eq 4. Lower it where losses vary by less than 0.01."
+        1e-5,
+        gt=0,
+        allow_inf_nan=False,
+        description="The epsilon of eq 4. Lower it where losses vary by less than 0.01.",
     )
     rescale: bool = Field(
         False,
-        description="Multiply the strategy's weights so that they sum to the number of levels: balancing without a "
-        "larger learning rate.",
+        description="Scale the strategy's weights so that they sum to the number of levels: balancing without a larger "
+        "learning rate.",
     )
     per_term: bool = Field(False, description="Balance each term (cls, bbox, ...) on its own.")
     scope: tuple[str, ...] | None = Field(
         None,
-        description="Which heads of a two-stage detector are balanced: [rpn], [roi] or both; "
-        "by default the RPN, as in the paper.",
+        description="The heads of a two-stage detector to balance: [rpn], [roi] or both; by default the RPN, as in the "
+        "paper.",
     )
-    seed: int | None = Field(None, description="Of the strategy's random draws; by default the run's seed.")
+    seed: int | None = Field(None, description="Seed of the strategy's draws; by default the run's seed.")
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
         description="What to do when a level's loss is NaN or infinite: stop the run, or skip the step.",
@@ -52,12 +55,12 @@ class BalanceSpec(SpecModel):
         return self
 
     def make_strategy(self) -> Strategy:
-        """The engine's strategy with this section's hyperparameters."""
+        """Make the engine's strategy with this section's hyperparameters."""
         names = [field.name for field in dataclasses.fields(self.strategy_class)]
         return self.strategy_class(**{name: getattr(self, name) for name in names})
 
     def make_balancers(self, groups: dict[str, GroupNames], run_seed: int) -> BalancerSet:
-        """The balancers of a model.
+        """Make the balancers of a model.
 
         Raises:
             ValueError: where the levels do not fit the strategy.
@@ -75,7 +78,7 @@ class BalanceSpec(SpecModel):
 
 @cache
 def balance_models() -> dict[str, type[BalanceSpec]]:
-    """The section's model for each strategy that is installed."""
+    """Return the section's model for each installed strategy."""
     return {name: _model_of(strategy) for name, strategy in sorted(available().items())}
 
 
@@ -98,7 +101,7 @@ def _model_of(strategy: type[Strategy]) -> type[BalanceSpec]:
 
 
 def _attribute_texts(strategy: type[Strategy]) -> dict[str, str]:
-    """The texts of the docstrings' ``Attributes:`` sections, by attribute."""
+    """Return the text of each attribute in the docstrings' ``Attributes:`` sections."""
     texts: dict[str, str] = {}
     for cls in reversed(strategy.__mro__):
         _, _, section = (inspect.cleandoc(cls.__doc__ or "")).partition("Attributes:\n")

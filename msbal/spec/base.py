@@ -1,4 +1,4 @@
-"""What all parts of a spec have in common."""
+"""What all sections of a spec have in common."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 
 class SpecModel(BaseModel):
-    """Frozen, and closed to keys that it does not know."""
+    """A section: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
 
 def expand(path: Path) -> Path:
-    """`path` with ``~`` expanded; what cannot be a path is refused."""
+    """Return `path` with ``~`` expanded; refuse what cannot be a path."""
     if "\0" in str(path):
-        raise ValueError(f"{str(path)!r} holds a null character")
+        raise ValueError(f"{str(path)!r} has a null character")
     try:
         return path.expanduser()
     except RuntimeError as error:
@@ -24,7 +24,6 @@ def expand(path: Path) -> Path:
 
 
 def resolve(path: Path, info: ValidationInfo) -> Path:
-    """`path` seen from the spec's folder (the validation context's ``base``), ``~`` expanded."""
+    """Return `path` relative to the spec's folder (``base`` in the validation context), ``~`` expanded."""
     base = (info.context or {}).get("base")
-    path = expand(path)
-    return (Path(base) / path).absolute() if base is not None else path.absolute()
+    return (Path(base or "") / expand(path)).absolute()

@@ -1,6 +1,6 @@
 """The spec's ``data:`` section: where the images and boxes are.
 
-A relative ``root`` is taken from the spec file's folder, which the validation context names:
+A ``root`` is relative to the spec file's folder, which the validation context names:
 ``TypeAdapter(DataSpec).validate_python(section, context={"base": folder})``.
 """
 
@@ -9,23 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from msbal.spec.base import SpecModel, resolve
 
-
-def _from_spec(path: Path | None, info: ValidationInfo) -> Path | None:
-    return None if path is None else resolve(path, info)
-
-
-_Root = Annotated[Path, AfterValidator(_from_spec)]
+_Root = Annotated[Path, AfterValidator(resolve)]
 _Classes = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-_CLASSES_HELP = "Names of the classes to train on, in the order of their labels; all of them if left out."
-_HOLDOUT_HELP = (
-    "Without a `val` of its own: the share of the training images, chosen by a hash of their names, that "
-    "is held out for evaluation."
-)
-_ROOT_HELP = "The folder that the other paths are relative to; itself relative to the spec file's folder."
+_TRAIN = Field(description="What to train on.")
+_VAL = Field(default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`.")
 
 
 class CocoSplit(SpecModel):
@@ -50,7 +41,7 @@ class VocSplit(SpecModel):
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """``(folder, set)`` of each, as `msbal.data.read_voc` takes them."""
+        """Return ``(folder, set)`` of each, as `msbal.data.read_voc` takes them."""
         split = [entry.rpartition("/") for entry in self.sets]
         return [(folder or ".", set_) for folder, _, set_ in split]
 
@@ -66,9 +57,20 @@ class YoloSplit(SpecModel):
 
 
 class _WithSplits(SpecModel):
-    root: _Root = Field(default=Path(), description=_ROOT_HELP)
-    holdout: float | None = Field(default=None, gt=0, lt=1, description=_HOLDOUT_HELP)
-    classes: _Classes | None = Field(default=None, description=_CLASSES_HELP)
+    root: _Root = Field(
+        default=Path(),
+        description="The folder that the other paths are relative to; itself relative to the spec file's folder.",
+    )
+    holdout: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Without a `val`: the share of the training images, chosen by a hash of their names, to hold out "
+        "for evaluation.",
+    )
+    classes: _Classes | None = Field(
+        default=None, description="The classes to train on, in the order of their labels; by default all."
+    )
 
     @model_validator(mode="after")
     def _one_source_of_val(self) -> _WithSplits:
@@ -93,20 +95,16 @@ class CocoData(_WithSplits):
     """Images with COCO annotation files."""
 
     format: Literal["coco"] = Field(description="COCO annotation files (JSON).")
-    train: CocoSplit = Field(description="What to train on.")
-    val: CocoSplit | None = Field(
-        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
-    )
+    train: CocoSplit = _TRAIN
+    val: CocoSplit | None = _VAL
 
 
 class VocData(_WithSplits):
     """Images in Pascal VOC folders."""
 
     format: Literal["voc"] = Field(description="Pascal VOC folders (XML annotations).")
-    train: VocSplit = Field(description="What to train on.")
-    val: VocSplit | None = Field(
-        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
-    )
+    train: VocSplit = _TRAIN
+    val: VocSplit | None = _VAL
 
 
 class YoloData(_WithSplits):
@@ -116,27 +114,25 @@ class YoloData(_WithSplits):
         description="YOLO text files (`class cx cy w h` in fractions of the image)."
     )
     names: Path = Field(
-        description="The file that names the classes, relative to `root`: data.yaml (of which nothing else is "
-        "read), or one name a line (classes.txt, obj.names)."
+        description="The file that names the classes, relative to `root`: data.yaml, of which nothing else is read, "
+        "or a file with one name a line (classes.txt, obj.names)."
     )
-    train: YoloSplit = Field(description="What to train on.")
-    val: YoloSplit | None = Field(
-        default=None, description="What to evaluate on; nothing is evaluated without it or `holdout`."
-    )
+    train: YoloSplit = _TRAIN
+    val: YoloSplit | None = _VAL
 
 
 class GeneratedData(SpecModel):
-    """Pictures of shapes, drawn on first use from a seed."""
+    """Images of shapes, drawn from a seed on first use."""
 
     format: Literal["generated"] = Field(description="A data set of shapes, made on first use.")
-    root: Annotated[Path | None, AfterValidator(_from_spec)] = Field(
+    root: _Root | None = Field(
         default=None,
-        description="The folder to keep it in; the user's cache folder (or $MSBAL_CACHE) if left out.",
+        description="The folder to keep it in; by default $MSBAL_CACHE or the user's cache folder.",
     )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same pictures.")
-    train_images: int = Field(default=256, ge=1, le=10**6, description="Pictures to train on.")
-    val_images: int = Field(default=64, ge=1, le=10**6, description="Pictures to evaluate on.")
-    size: int = Field(default=160, ge=64, le=2048, description="Width and height of a picture, in pixels.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="The same seed draws the same images.")
+    train_images: int = Field(default=256, ge=1, le=10**6, description="Images to train on.")
+    val_images: int = Field(default=64, ge=1, le=10**6, description="Images to evaluate on.")
+    size: int = Field(default=160, ge=64, le=2048, description="Width and height of an image, in pixels.")
 
     @property
     def has_val(self) -> bool:
@@ -145,7 +141,7 @@ class GeneratedData(SpecModel):
 
     @property
     def classes(self) -> None:
-        """None: all of its classes, as in the other formats without a list."""
+        """None, for all of its classes, as in the other formats."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""From a YAML or TOML file, and overrides, to a `RunSpec`."""
+"""Load a `RunSpec` from a YAML or TOML file and overrides, and save it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
 
 
 def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "spec") -> RunSpec:
-    """Validate a spec that has been read already.
+    """Validate a spec that has been read.
 
     Args:
-        base: what relative paths to data start from; by default the working folder.
-        source: what to call it in errors.
+        base: the folder that paths to data are relative to; by default the working folder.
+        source: its name in errors.
     """
     backend = raw.get("backend")
     known = installed_backends()
@@ -72,7 +72,7 @@ OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
 
 
 def dump_spec(spec: RunSpec) -> dict[str, Any]:
-    """The complete spec as plain values; `parse_spec` gives the same spec back."""
+    """Return the complete spec as plain values, of which `parse_spec` makes the same spec."""
     return spec.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""The run spec: everything that a training run depends on."""
+"""The run spec: everything that a run depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class EvaluateSpec(SpecModel):
     """The spec's ``evaluate:`` section."""
 
     every: int | None = Field(
-        None, gt=0, description="Iterations between evaluations; the end is always evaluated."
+        None, gt=0, description="Iterations between evaluations; there is always one at the end."
     )
     enabled: bool = Field(True, description="Whether to evaluate at all.")
 
@@ -30,14 +30,14 @@ class LogSpec(SpecModel):
 
     tensorboard: bool = Field(False, description="Also write TensorBoard scalars.")
     per_iteration: bool = Field(
-        True, description="Also write losses.csv, each level's loss at every iteration."
+        True, description="Also write losses.csv: each level's loss at every iteration."
     )
 
 
 class RunSpec(SpecModel):
-    """One run. Paths to data are seen from the spec's folder, `output` from the working folder.
+    """One run. Paths to data are relative to the spec's folder, `output` to the working folder.
 
-    `run_spec_model` gives the class for a backend and a strategy, whose sections it makes precise.
+    `run_spec_model` makes the class for a backend and a strategy, with the sections of these.
     """
 
     backend: str = Field(description="The framework that trains: `msbal backends` lists them.")
@@ -47,20 +47,22 @@ class RunSpec(SpecModel):
     balance: SerializeAsAny[BalanceSpec] = Field(description="How to balance the levels.")
     evaluate: EvaluateSpec = Field(default_factory=EvaluateSpec, description="When to evaluate.")
     log: LogSpec = Field(default_factory=LogSpec, description="What to log.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of initial weights, data order and augmentation.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the initial weights, the data order and augmentation."
+    )
     deterministic: bool = Field(
         False,
-        description="On a GPU: algorithms that give the same bits every time, in whole float32. Slower.",
+        description="On a GPU: algorithms that give the same bits every time, in full float32. Slower.",
     )
     device: str = Field("auto", description="cpu, cuda, cuda:N, or auto: the first GPU if there is one.")
-    output: Path = Field(description="The run's folder; by default runs/ and the spec's name.")
+    output: Path = Field(description="The run's folder; by default runs/NAME, with the name of the spec.")
 
     @field_validator("device")
     @classmethod
     def _device_form(cls, value: str) -> str:
         kind, _, index = value.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-            raise ValueError("should be auto, cpu, cuda or cuda:N")
+            raise ValueError(f"`{value}` should be auto, cpu, cuda or cuda:N")
         return value
 
     @field_validator("output")
@@ -78,10 +80,10 @@ class RunSpec(SpecModel):
 
 @cache
 def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
-    """`RunSpec` with the ``model:`` of a backend and the ``balance:`` of a strategy.
+    """Make `RunSpec` with the ``model:`` of a backend and the ``balance:`` of a strategy.
 
     Raises:
-        BackendError: where the backend is not installed or broken.
+        BackendError: where the backend is missing or broken.
         SpecError: where the strategy is unknown.
     """
     balances = balance_models()
@@ -97,31 +99,23 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
         own = {k: v for k, v in defaults.items() if not (k in lengths and lengths & set(value))}
         return {**own, **value}
 
-    validators: dict[str, Any] = {
-        "backends_schedule": field_validator("schedule", mode="before")(classmethod(backends_schedule))
-    }
+    def described(section: str, annotation: Any, **default: Any) -> tuple[Any, Any]:
+        return annotation, Field(description=RunSpec.model_fields[section].description, **default)
+
     fields: dict[str, Any] = {
-        "backend": (Literal[backend], Field(description=RunSpec.model_fields["backend"].description)),
-        "model": (found.model_spec, Field(description=RunSpec.model_fields["model"].description)),
-        "schedule": (
-            ScheduleSpec,
-            Field(default_factory=dict, description=RunSpec.model_fields["schedule"].description),
-        ),
-        "balance": (
-            balances[strategy],
-            Field(default_factory=dict, description=RunSpec.model_fields["balance"].description),
-        ),
+        "backend": described("backend", Literal[backend]),
+        "model": described("model", found.model_spec),
+        "schedule": described("schedule", ScheduleSpec, default_factory=dict),
+        "balance": described("balance", balances[strategy], default_factory=dict),
     }
+    validator: Any = field_validator("schedule", mode="before")(classmethod(backends_schedule))
     return create_model(
-        "RunSpec",
-        __base__=RunSpec,
-        __validators__=validators,
-        **fields,
+        "RunSpec", __base__=RunSpec, __validators__={"backends_schedule": validator}, **fields
     )
 
 
 def check_interval(interval: int, iterations: int) -> None:
-    """Refuse an interval that no decision would come of.
+    """Refuse an interval in which no decision would be made.
 
     Raises:
         SpecError: where the interval is longer than the run.

@@ -51,11 +51,11 @@ class ScheduleSpec(SpecModel):
     )
     amp: Literal["none", "fp16", "bf16"] = Field("none", description="Automatic mixed precision.")
     ema: float | None = Field(
-        None, gt=0, lt=1, description="Decay of an average of the weights, used to predict."
+        None, gt=0, lt=1, description="Decay of a moving average of the weights, which then predicts."
     )
     flip: float | None = Field(None, ge=0, le=1, description="Probability of mirroring a training image.")
     checkpoint_every: int | None = Field(
-        None, gt=0, description="Iterations between checkpoints; one is always saved at the end."
+        None, gt=0, description="Iterations between checkpoints; there is always one at the end."
     )
     workers: int | None = Field(
         None, ge=0, description="Processes that load images; 0 loads in the main one."
@@ -70,7 +70,7 @@ class ScheduleSpec(SpecModel):
         return self
 
     def total_iterations(self, images: int, processes: int = 1) -> int | None:
-        """Iterations of the whole run over `images` training images; None where the framework decides."""
+        """Return the iterations of a run over `images` training images; None where the framework decides."""
         if self.iterations is not None:
             return self.iterations
         if self.epochs is None or self.batch_size is None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a run spec, so that editors complete and check it."""
+"""The JSON Schema of a run spec, by which editors complete and check it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from msbal.spec.run import run_spec_model
 
 
 def run_schema() -> dict[str, Any]:
-    """Draft 2020-12; ``model`` depends on ``backend``, ``balance`` on ``strategy``.
+    """Return the schema (draft 2020-12), in which ``model`` depends on ``backend`` and ``balance`` on ``strategy``.
 
-    Backends that are installed but broken are left out.
+    Broken backends are left out.
     """
     definitions: dict[str, Any] = {}
     models: dict[str, Any] = {}
