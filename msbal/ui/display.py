@@ -17,9 +17,9 @@ from rich.text import Text
 
 from msbal.backend import LevelGroup, Monitor
 from msbal.ui.decisions import reward_text
-from msbal.ui.head import END_STYLES, scalar_parts, summary
 from msbal.ui.look import BAD, QUIET, RAISED, STRONG
 from msbal.ui.output import Output
+from msbal.ui.overview import END_STYLES, scalar_parts, summary
 from msbal.ui.printing import print_line
 from msbal.ui.state import Ending, RunHeader, RunState, mean_loss, nonfinite_line, shown_metrics
 from msbal.ui.text import duration, number, one_line

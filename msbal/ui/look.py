@@ -98,7 +98,7 @@ class Beside:
 def message_block(messages: Sequence[str], room: int) -> RenderableType | None:
     """Return the newest messages in at most `room` rows: framed if there is room for a frame."""
     framed = room >= 4
-    count = min(MAX_MESSAGES, room - 2) if framed else room
+    count = min(MAX_MESSAGES, room - 2 if framed else room)
     shown = Text("\n").join(line(("· ", QUIET), text) for text in list(messages)[-count:] if count > 0)
     if not shown:
         return None

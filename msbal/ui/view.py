@@ -15,7 +15,6 @@ from rich.segment import SegmentLines
 from rich.text import Text
 
 from msbal.ui.decisions import decision_line, decision_rows
-from msbal.ui.head import metric_block, metric_line, pace_line, progress_line, title_line
 from msbal.ui.levels import level_table
 from msbal.ui.look import (
     QUIET,
@@ -28,6 +27,7 @@ from msbal.ui.look import (
     message_block,
     panel,
 )
+from msbal.ui.overview import metric_block, metric_line, pace_line, progress_line, title_line
 
 if TYPE_CHECKING:
     from msbal.ui.state import GroupState, RunState

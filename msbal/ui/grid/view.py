@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from msbal.ui.look import BAD, GOOD, HEADER, QUIET, STRONG, bar, bar_line, fitted, line, panel
+from msbal.ui.look import BAD, GOOD, HEADER, QUIET, STRONG, bar, bar_line, fitted, line, message_block, panel
 from msbal.ui.text import duration, one_line
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STYLES: dict[str, str] = {"queued": QUIET, "running": "cyan", "done": GOOD, "failed": BAD, "kept": "blue"}
 MARKS = {"queued": "·", "running": "▶", "done": "■", "failed": "x", "kept": "■"}
-MAX_MESSAGES = 4
 WIDEST = 19  # characters of a cell with everything in it
 NUMBER = 5  # of one with a number only
 MEAN = 18
@@ -53,8 +52,7 @@ class GridView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         grid, width = self.grid, options.max_width - 4
         room = max(1, options.max_height - 5)  # the frame, the counts, the bar and the table's head
-        messages = grid.messages[-MAX_MESSAGES:][: max(0, room - len(grid.arms))]
-        arms = _chosen_arms(grid, room - len(messages))
+        arms = _chosen_arms(grid, room)
         left = grid.remaining()
         when = line(("ETA ", QUIET), duration(left))
         if left == 0:
@@ -68,9 +66,11 @@ class GridView:
         ]
         if len(arms) < len(grid.arms):
             rows.append(line((f"and {len(grid.arms) - len(arms)} more arms", QUIET)))
-        rows += [line(("· ", QUIET), text) for text in messages]
         title = line(("msbal ablate", STRONG), (f" {one_line(self.title)}" if self.title else "", QUIET))
         yield panel(Group(*rows), title, f"{len(grid.arms)} arms x {len(grid.seeds)} seeds")
+        messages = message_block(grid.messages, room - len(arms))
+        if messages and len(arms) == len(grid.arms):
+            yield messages
 
 
 def _table(grid: GridMonitor, arms: list[str], width: int, sign: str) -> Table:

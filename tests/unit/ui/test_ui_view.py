@@ -14,9 +14,9 @@ from rich.console import Console, RenderableType
 from msbal.backend import LevelGroup
 from msbal.engine.record import IntervalRecord
 from msbal.ui.display import RunDisplay
-from msbal.ui.head import summary
 from msbal.ui.levels import level_table
 from msbal.ui.look import bar
+from msbal.ui.overview import summary
 from msbal.ui.state import HISTORY, Ending, GroupState, RunHeader, RunState
 from msbal.ui.text import number, signed
 from msbal.ui.view import RunView

@@ -1,4 +1,4 @@
-"""The head of the live view: what runs, how far it is, how fast, and the last evaluation."""
+"""What runs, how far and how fast it is, the last evaluation, and what came of the whole run."""
 
 from __future__ import annotations
 
