@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,16 +68,22 @@ def accumulate(
         {"id": id_, "name": name} for id_, name in zip(category_ids.tolist(), data.classes, strict=True)
     ]
     for name in (evaluator,) if evaluator else EVALUATORS:
+        prepare = _hotcoco if name == "hotcoco" else _by_dictionaries
         try:
-            run = _RUNNERS[name]()
+            # The libraries that stand in for pycocotools print as it does.
+            with contextlib.redirect_stdout(io.StringIO()):
+                evaluation = prepare(name, images, categories, category_ids, truth, detections)
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
         except ImportError as error:
             if evaluator:
                 raise _missing(name) from error
             continue
-        # The libraries that stand in for pycocotools print as it does.
-        with contextlib.redirect_stdout(io.StringIO()):
-            result = run(images, categories, category_ids, truth, detections)
-        precision, recall, stats = (np.asarray(part, dtype=np.float64) for part in result)
+        precision, recall, stats = (
+            np.asarray(part, dtype=np.float64)
+            for part in (evaluation.eval["precision"], evaluation.eval["recall"], evaluation.stats)
+        )
         return Accumulated(precision, recall, stats[: len(METRICS)], name)
     raise _missing("hotcoco")
 
@@ -124,114 +129,46 @@ def _missing(name: str) -> BackendError:
     )
 
 
-Runner = Callable[
-    [Sequence[dict[str, Any]], Sequence[dict[str, Any]], NDArray[np.int64], GroundTruth, Detections], Any
-]
-
-
-def _hotcoco() -> Runner:
+def _hotcoco(
+    _: str, images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
+) -> Any:
     from hotcoco import COCO, COCOeval
 
-    def run(
-        images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
-    ) -> Any:
-        gt = COCO.from_arrays(
-            images,
-            categories,
-            truth.image_id[truth.image],
-            ids[truth.label],
-            truth.box,
-            area=truth.area,
-            iscrowd=truth.crowd.astype(np.int64),
-        )
-        table = np.column_stack([truth.image_id[found.image], found.box, found.score, ids[found.label]])
-        return _drive(COCOeval(gt, gt.load_res(table), "bbox"))
-
-    return run
+    gt = COCO.from_arrays(
+        images, categories, truth.image_id[truth.image], ids[truth.label], truth.box, area=truth.area,
+        iscrowd=truth.crowd.astype(np.int64),
+    )  # fmt: skip
+    table = np.column_stack([truth.image_id[found.image], found.box, found.score, ids[found.label]])
+    return COCOeval(gt, gt.load_res(table), "bbox")
 
 
-def _faster_coco_eval() -> Runner:
-    from faster_coco_eval import COCO, COCOeval_faster
+def _by_dictionaries(
+    name: str, images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
+) -> Any:
+    """Prepare what takes annotations as pycocotools does (whose ``loadRes`` refuses an empty list of results)."""
+    if name == "pycocotools":
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    else:
+        from faster_coco_eval import COCO
+        from faster_coco_eval import COCOeval_faster as COCOeval
 
-    def run(
-        images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
-    ) -> Any:
-        gt = COCO(_dataset(images, categories, ids, truth), print_function=_silent)
-        dt = COCO(_results(images, categories, ids, truth, found), print_function=_silent)
-        return _drive(COCOeval_faster(gt, dt, "bbox", print_function=_silent))
+    def filled(**columns: NDArray[Any]) -> Any:
+        rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+        annotations = [
+            {"id": n, **dict(zip(columns, row, strict=True))} for n, row in enumerate(rows, start=1)
+        ]
+        coco = COCO()
+        coco.dataset = {"info": {}, "images": images, "categories": categories, "annotations": annotations}
+        coco.createIndex()
+        return coco
 
-    return run
-
-
-def _pycocotools() -> Runner:
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    def run(
-        images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
-    ) -> Any:
-        gt, dt = COCO(), COCO()
-        gt.dataset = _dataset(images, categories, ids, truth)
-        dt.dataset = _results(images, categories, ids, truth, found)
-        gt.createIndex()
-        dt.createIndex()
-        return _drive(COCOeval(gt, dt, "bbox"))
-
-    return run
-
-
-_RUNNERS: dict[str, Callable[[], Runner]] = {
-    "hotcoco": _hotcoco,
-    "faster_coco_eval": _faster_coco_eval,
-    "pycocotools": _pycocotools,
-}
-
-
-def _drive(evaluation: Any) -> Any:
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.eval["precision"], evaluation.eval["recall"], evaluation.stats
-
-
-def _silent(*_: object) -> None: ...
-
-
-def _dataset(images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth) -> dict[str, Any]:
-    columns = (truth.image_id[truth.image], ids[truth.label], truth.box, truth.area, truth.crowd)
-    annotations = [
-        {
-            "id": n,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(crowd),
-        }
-        for n, (image, category, box, area, crowd) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        )
-    ]
-    return {"info": {}, "images": images, "categories": categories, "annotations": annotations}
-
-
-def _results(
-    images: Any, categories: Any, ids: NDArray[np.int64], truth: GroundTruth, found: Detections
-) -> dict[str, Any]:
-    """What ``COCO.loadRes`` would make of the detections; it refuses an empty list, so it is not used."""
-    columns = (truth.image_id[found.image], ids[found.label], found.box, found.score)
-    annotations = [
-        {
-            "id": n,
-            "image_id": image,
-            "category_id": category,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "score": score,
-            "iscrowd": 0,
-        }
-        for n, (image, category, box, score) in enumerate(
-            zip(*(column.tolist() for column in columns), strict=True), start=1
-        )
-    ]
-    return {"info": {}, "images": images, "categories": categories, "annotations": annotations}
+    gt = filled(
+        image_id=truth.image_id[truth.image], category_id=ids[truth.label], bbox=truth.box, area=truth.area,
+        iscrowd=truth.crowd.astype(np.int64),
+    )  # fmt: skip
+    dt = filled(
+        image_id=truth.image_id[found.image], category_id=ids[found.label], bbox=found.box,
+        area=found.box[:, 2] * found.box[:, 3], score=found.score, iscrowd=np.zeros(len(found), np.int64),
+    )  # fmt: skip
+    return COCOeval(gt, dt, "bbox")
