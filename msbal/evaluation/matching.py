@@ -36,9 +36,8 @@ class Matches:
         ignored: ``[D, A, T]`` bool, it is neither right nor wrong: it found a box that does not count,
             or found none and its own area is outside the range.
         in_range: ``[D, A]`` bool, its own area is inside the range.
-        truth_image, truth_label: ``[G]`` int64, as in `GroundTruth`.
+        truth: what was to be found.
         truth_counts: ``[G, A]`` bool, the box has to be found.
-        class_count, image_count: how many there are.
     """
 
     image: NDArray[np.int64]
@@ -47,11 +46,8 @@ class Matches:
     hit: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
     in_range: NDArray[np.bool_]
-    truth_image: NDArray[np.int64]
-    truth_label: NDArray[np.int64]
+    truth: GroundTruth
     truth_counts: NDArray[np.bool_]
-    class_count: int
-    image_count: int
 
 
 def coco_matches(truth: GroundTruth, found: Detections) -> Matches:
@@ -90,10 +86,7 @@ def coco_matches(truth: GroundTruth, found: Detections) -> Matches:
         _, a, t = np.nonzero(matched)
         taken[chosen[matched], a, t] = True
 
-    return Matches(
-        image, label, rank, hit, ignored, in_range,
-        truth.image, truth.label, counts, truth.class_count, len(truth.image_id),
-    )  # fmt: skip
+    return Matches(image, label, rank, hit, ignored, in_range, truth, counts)
 
 
 def voc_matches(truth: GroundTruth, found: Detections) -> Matches:
@@ -110,8 +103,7 @@ def voc_matches(truth: GroundTruth, found: Detections) -> Matches:
     counts = ~(truth.difficult | truth.crowd)
     return Matches(
         found.image[kept], found.label[kept], _ranks(truth, found, kept),
-        (claimed >= 0)[:, None, None], ignored[:, None, None], in_range,
-        truth.image, truth.label, counts[:, None], truth.class_count, len(truth.image_id),
+        (claimed >= 0)[:, None, None], ignored[:, None, None], in_range, truth, counts[:, None],
     )  # fmt: skip
 
 

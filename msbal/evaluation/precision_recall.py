@@ -67,7 +67,7 @@ class Curves:
     def __init__(self, matches: Matches) -> None:
         self.matches = matches
         self.areas, self.thresholds = matches.hit.shape[1:]
-        self.classes = matches.class_count
+        self.classes = matches.truth.class_count
         lanes = self.areas * self.thresholds
         detections = len(matches.label)
         # Axis order (lane, detection): the hits of a segment stand together, in ranking order.
@@ -87,8 +87,8 @@ class Curves:
         self._ranked = self._tally(matches, lane, place)
 
         area, box = np.nonzero(matches.truth_counts.T)
-        self._truth_image = matches.truth_image[box]
-        self._truth_slot = area * self.classes + matches.truth_label[box]
+        self._truth_image = matches.truth.image[box]
+        self._truth_slot = area * self.classes + matches.truth.label[box]
         # [S] the slot (area and class) of each segment, for the number of boxes to be found.
         self._slot = (self.segment // self.classes) // self.thresholds * self.classes + (
             self.segment % self.classes
