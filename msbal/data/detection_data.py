@@ -1,4 +1,4 @@
-"""A data set as every other room sees it: images, boxes, classes; no pixels, no framework.
+"""A data set as the rest of msbal sees it: images, boxes, classes; no pixels, no framework.
 
 Shapes: N boxes of one image. Boxes are ``(x1, y1, x2, y2)`` in absolute pixels, the right and bottom
 edges exclusive (COCO's ``x + w``); VOC's one-based inclusive corners are converted on reading.
@@ -44,7 +44,7 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DroppedBox:
-    """A box that is not used, and why; `row` is the place of its image in the split as it was read."""
+    """A box that is not used, and why; `row` is the index of its image in the split as it was read."""
 
     image: str
     annotation: str
@@ -57,14 +57,14 @@ class DetectionData:
     """One split of a data set.
 
     Attributes:
-        name: what to call it, e.g. ``train2017``.
+        name: for people, e.g. ``train2017``.
         classes: names; index is the label.
         category_ids: COCO category id of each class.
         images: in the annotation file's order.
-        dropped: boxes of these classes left out on reading, and why.
-        other_classes: how many boxes belong to each class that was not asked for, by its name.
-        notes: what else a person should know of the split, each a sentence without its name.
-        image_numbers: the number that stands for each image id that is a text; empty where ids are numbers.
+        dropped: boxes of these classes that were left out, and why.
+        other_classes: number of boxes of each class that was not asked for.
+        notes: what else to tell a user about the split, each a sentence without the split's name.
+        image_numbers: the number that replaces each image id that is a text; empty where ids are numbers.
         category_numbers: the same for category ids.
     """
 
@@ -83,16 +83,16 @@ class DetectionData:
 
     @property
     def box_count(self) -> int:
-        """Boxes over all images, crowds included."""
+        """Number of boxes in all images, crowds included."""
         return sum(len(image.boxes) for image in self.images)
 
     @property
     def skipped(self) -> int:
-        """How many boxes belong to classes that were not asked for."""
+        """Number of boxes of classes that were not asked for."""
         return sum(self.other_classes.values())
 
     def summary(self) -> dict[str, Any]:
-        """``images``, ``boxes`` and a ``digest`` of what is learned from the annotations, wherever they lie."""
+        """Return ``images``, ``boxes`` and a ``digest`` of the annotations, which does not depend on where they lie."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
         for image in self.images:
             digest.update(f"{image.path.name} {image.width} {image.height}\n".encode("utf-8", "replace"))
@@ -101,14 +101,13 @@ class DetectionData:
         return {"images": len(self), "boxes": self.box_count, "digest": digest.hexdigest()}
 
     def to_coco(self, difficult_as_crowd: bool = False) -> dict[str, Any]:
-        """The split as a COCO annotation dictionary; ``file_name`` is the absolute path.
+        """Return the split as a COCO annotation dictionary; ``file_name`` is the absolute path.
 
-        ``difficult`` is written beside ``iscrowd`` (COCO evaluators ignore it, msbal's VOC figures
-        read it).
+        ``difficult`` is written beside ``iscrowd``: COCO evaluators ignore it, msbal's VOC metrics read it.
 
         Args:
-            difficult_as_crowd: mark difficult boxes as crowds too, for a framework that neither learns them
-                nor holds a detection there against the model.
+            difficult_as_crowd: mark difficult boxes as crowds too, for a framework that neither trains on crowds
+                nor counts detections there as false.
         """
         annotations: list[dict[str, Any]] = []
         for image in self.images:
@@ -146,5 +145,5 @@ class DetectionData:
 
 
 def subset(data: DetectionData, indices: Sequence[int]) -> DetectionData:
-    """The images at `indices`, in that order."""
+    """Return the split with the images at `indices` only, in that order."""
     return replace(data, images=tuple(data.images[i] for i in indices))

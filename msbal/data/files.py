@@ -1,4 +1,4 @@
-"""Looking at files before they are read: what is there, what is missing, and how to name it in one line."""
+"""Files read so that any of them can be refused in one line: what is there, what is missing, how to name it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
 def printable(text: str) -> str:
-    """`text` with what no terminal can show escaped (lone surrogates, control characters)."""
+    """Escape what no terminal can show: lone surrogates, control characters."""
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
 def shown(value: Any) -> str:
-    """A foreign value in a few characters: its own notation, cut where it is long or deep."""
+    """Write a value from a file in a few characters, cut where it is long or deep."""
     return printable(_short.repr(value))
 
 
 def named(path: Path | str) -> str:
-    """A path as an error message shows it."""
+    """Write a path as error messages show it."""
     return printable(str(path))
 
 
 def listed(names: Iterable[str], total: int, limit: int = 3) -> str:
-    """'a, b, c and 7 more'."""
+    """Write names as 'a, b, c and 7 more'."""
     first = [printable(name) for _, name in zip(range(limit), names, strict=False)]
     rest = total - len(first)
     return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
 def kind_of(path: Path) -> str:
-    """``file``, ``folder``, ``nothing`` or ``other`` (a device or pipe, which reading could hang on).
+    """Return ``file``, ``folder``, ``nothing``, or ``other``: a device or pipe, which reading could hang on.
 
     Raises:
         DataError: where the system refuses to say (permissions, a loop of links, a name too long).
@@ -55,7 +55,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """The content of a regular file.
+    """Return the content of a regular file.
 
     Args:
         path: the file.
@@ -105,7 +105,7 @@ def require_folder(path: Path, what: str) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The last part of `path` that exists."""
+    """Return the nearest folder above `path` that exists."""
     for parent in path.absolute().parents:
         if parent.is_dir():
             return parent

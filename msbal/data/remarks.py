@@ -1,4 +1,4 @@
-"""What a person should know of a data set before it is used: what is left out of it, and what looks odd."""
+"""What to tell a user about a data set before it is used: what is left out, and what looks odd."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from msbal.data.files import listed, printable
 
 
 def remarks(data: DetectionData, elsewhere: str = "") -> list[str]:
-    """Sentences about one split, each with its name; empty where there is nothing to say.
+    """Return sentences about one split, each with its name.
 
     Args:
-        elsewhere: what else becomes of boxes that are left out, the end of the sentences about them.
+        elsewhere: how a sentence about boxes that are left out ends, where more happens to them.
     """
     found = [_dropped(data) + elsewhere] if data.dropped else []
     found += [_other_classes(data) + elsewhere] if data.other_classes else []
@@ -39,9 +39,9 @@ def _other_classes(data: DetectionData) -> str:
 
 
 def shared_images(train: DetectionData, val: DetectionData | None) -> list[str]:
-    """What is to be said where images are evaluated on that are trained on; empty where none is.
+    """Return a sentence where images are both trained and evaluated on; else nothing.
 
-    Images are the same where their file is, or its name, its size and all that is annotated in it.
+    Two images are the same if their file is, or its name, its size and all of its annotations.
     """
     if val is None:
         return []
@@ -60,7 +60,7 @@ def shared_images(train: DetectionData, val: DetectionData | None) -> list[str]:
 
 
 def _places(data: DetectionData) -> list[tuple[str, str]]:
-    """Folder and name of each image; of folders, links are followed."""
+    """Return folder and name of each image, links to folders resolved."""
     real: dict[str, str] = {}
     split = [os.path.split(str(image.path)) for image in data.images]
     return [(real.get(head) or real.setdefault(head, os.path.realpath(head)), tail) for head, tail in split]
@@ -78,7 +78,7 @@ def _same(image: ImageRecord, other: ImageRecord | None) -> bool:
 
 
 def classes_meant(counts: Mapping[str, int], classes: Sequence[str]) -> str:
-    """'`Lamp` (6, is it `lamp`?), `stool` (4)': boxes of foreign classes, each with the class that may be meant."""
+    """Write counts of boxes by foreign class, each with the class that may be meant: '`Lamp` (6, is it `lamp`?)'."""
     by_count = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     names = [f"`{name}` ({count}{_meant(name, classes)})" for name, count in by_count[:5]]
     return listed(names, len(by_count), 5)
@@ -91,14 +91,14 @@ def _meant(name: str, classes: Sequence[str]) -> str:
 
 
 def nearest(name: str, classes: Sequence[str]) -> str | None:
-    """The class whose name is most like this one, if any is much like it."""
+    """Return the class whose name is most like this one, if one is much like it."""
     plain = {" ".join(known.split()).casefold(): known for known in reversed(classes)}
     near = difflib.get_close_matches(" ".join(name.split()).casefold(), plain, n=1, cutoff=0.6)
     return plain[near[0]] if near else None
 
 
 def spellings(classes: Sequence[str]) -> list[str]:
-    """What is to be said of classes whose names differ in upper and lower case alone."""
+    """Return a sentence for each set of classes whose names differ only in upper and lower case."""
     by_name: dict[str, list[str]] = {}
     for name in classes:
         by_name.setdefault(name.casefold(), []).append(f"`{printable(name)}`")

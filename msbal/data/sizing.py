@@ -1,4 +1,4 @@
-"""How large and how long a first training on a data set should be."""
+"""How large the images and how long the training of a starter spec should be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msbal.data.detection_data import DetectionData
 
 
 class Sizing(NamedTuple):
-    """What a starter spec depends on.
+    """The numbers of a starter spec.
 
     Attributes:
         side, longest: pixels that images' shorter and longer sides are resized to; `side` a multiple of 32.
@@ -28,13 +28,13 @@ class Sizing(NamedTuple):
 def size_up(
     data: DetectionData, *, sides: tuple[int, int] = (128, 800), batch: int = 4, iterations: int = 1500
 ) -> Sizing:
-    """Images keep about their own size; a small data set gets more epochs than the usual 12.
+    """Choose them: images keep about their own size; a small data set gets more epochs than the usual 12.
 
     Args:
         data: at least one image.
         sides: bounds of the shorter side, multiples of 32.
-        batch: images in a batch, where there are so many.
-        iterations: at least about so many.
+        batch: images in a batch, fewer where the data set is smaller.
+        iterations: about the least.
     """
     shorter = statistics.median(min(image.width, image.height) for image in data.images)
     side = int(min(sides[1], max(sides[0], 32 * round(shorter / 32))))

@@ -1,9 +1,9 @@
-"""From a spec's ``data:`` section to its splits, checked."""
+"""The splits of a spec's ``data:`` section, read and checked."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -17,34 +17,21 @@ from msbal.data.yolo.read_yolo import read_yolo
 from msbal.errors import DataError
 
 if TYPE_CHECKING:
-    from msbal.spec.data import CocoData, DataSpec, GeneratedData, VocData, YoloData
+    from msbal.spec.data import CocoData, DataSpec, VocData, YoloData
 
-Progress = Callable[[int, int], None]
+
+@overload
+def load(spec: DataSpec, split: Literal["train"], classes: Sequence[str] | None = None) -> DetectionData: ...
 
 
 @overload
 def load(
-    spec: DataSpec,
-    split: Literal["train"],
-    classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
-) -> DetectionData: ...
-
-
-@overload
-def load(
-    spec: DataSpec,
-    split: Literal["val"],
-    classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    spec: DataSpec, split: Literal["val"], classes: Sequence[str] | None = None
 ) -> DetectionData | None: ...
 
 
 def load(
-    spec: DataSpec,
-    split: Literal["train", "val"],
-    classes: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None = None
 ) -> DetectionData | None:
     """Read and check one split.
 
@@ -53,7 +40,6 @@ def load(
         split: ``train`` or ``val``.
         classes: of the training split, for ``val`` where the spec has none; found out from the training split's
             annotations if None, which takes as long as reading them.
-        progress: called with images done and to do where the data set is generated now.
 
     Returns:
         The split; None for a ``val`` that the spec does not have.
@@ -63,18 +49,17 @@ def load(
     """
     if split == "val" and not spec.has_val:
         return None
-    data = _read(spec, split, spec.classes or classes, progress)
+    data = _read(spec, split, spec.classes or classes)
     _require_boxes(data, f"data.{split}")
     if spec.format == "generated":
         return data
     return replace(data, notes=(*data.notes, *look_at_images(data, f"data.{split}")))
 
 
-def _read(
-    spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None, progress: Progress | None
-) -> DetectionData:
+def _read(spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None) -> DetectionData:
     if spec.format == "generated":
-        return _read_generated(spec, split, progress)
+        folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size)
+        return read_generated(folder, split)
     if split == "train" or spec.holdout is not None:
         whole = _read_train(spec)
         return whole if spec.holdout is None else hold_out(whole, spec.holdout)[split == "val"]
@@ -90,7 +75,7 @@ def _read_train(spec: CocoData | VocData | YoloData) -> DetectionData:
 
 
 def _read_val(spec: CocoData | VocData | YoloData, classes: Sequence[str] | None) -> DetectionData:
-    """The labels are those of the training split; not all of its classes need occur here."""
+    """Read it with the labels of the training split, whose classes need not all occur here."""
     assert spec.val is not None
     if spec.format == "voc":
         classes = classes or _read_train(spec).classes
@@ -100,13 +85,6 @@ def _read_val(spec: CocoData | VocData | YoloData, classes: Sequence[str] | None
     classes = classes or read_categories(spec.root / spec.train.annotations)
     annotations = spec.root / spec.val.annotations
     return read_coco(annotations, spec.root / spec.val.images, classes, partial=True)
-
-
-def _read_generated(
-    spec: GeneratedData, split: Literal["train", "val"], progress: Progress | None
-) -> DetectionData:
-    folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size, progress)
-    return read_generated(folder, split)
 
 
 def _require_boxes(data: DetectionData, where: str) -> None:
@@ -120,14 +98,14 @@ def _require_boxes(data: DetectionData, where: str) -> None:
 
 
 def hold_out(data: DetectionData, share: float) -> tuple[DetectionData, DetectionData]:
-    """Split `data` into what to train on and what is held out; both keep its order.
+    """Split `data` into images to train on and images held out; both keep its order.
 
-    The images whose names have the smallest SHA-256 are held out, so that the same ones are in every
-    run and on every machine, and adding images moves few of the others.
+    The images whose names have the smallest SHA-256 are held out: the same ones in every run and on every machine, and
+    adding images moves few of the others.
 
     Args:
         data: at least two images.
-        share: of the images to hold out, above 0 and below 1; at least one is, and one is not.
+        share: of the images to hold out, between 0 and 1; at least one image is, and one is not.
 
     Raises:
         DataError: where there are fewer than two images.
@@ -139,7 +117,7 @@ def hold_out(data: DetectionData, share: float) -> tuple[DetectionData, Detectio
     by_hash = sorted(range(count), key=lambda i: (_hash(data.images[i].path.name), i))
     val = sorted(by_hash[:held])
     train = sorted(by_hash[held:])
-    # What is to be said of the whole is said once.
+    # Notes are about the whole, and so belong to one of the two.
     return _part(data, train, "train"), replace(_part(data, val, "held out"), notes=(), other_classes={})
 
 

@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +40,7 @@ def default_root() -> Path:
 
 
 def generate(
-    root: Path | None = None,
-    seed: int = 0,
-    train: int = 256,
-    val: int = 64,
-    size: int = 160,
-    progress: Callable[[int, int], None] | None = None,
+    root: Path | None = None, seed: int = 0, train: int = 256, val: int = 64, size: int = 160
 ) -> Path:
     """Make the data set, unless it is there, and return its folder.
 
@@ -58,7 +52,6 @@ def generate(
         seed: not negative. Image k of a split depends on seed, split, k and size only.
         train, val: how many images.
         size: their width and height in pixels.
-        progress: called with images done and to do.
 
     Raises:
         DataError: where a number is out of its range, or nothing can be written there.
@@ -77,7 +70,7 @@ def generate(
         _remove_abandoned(root, place.name)
         draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=root))
         try:
-            _fill(draft, recipe, progress)
+            _fill(draft, recipe)
             draft.chmod(0o755)  # mkdtemp's is for its owner alone
             _move(draft, place, recipe)
         finally:
@@ -124,8 +117,8 @@ def _is_whole(folder: Path, recipe: dict[str, int]) -> bool:
     )
 
 
-def _fill(folder: Path, recipe: dict[str, int], progress: Callable[[int, int], None] | None) -> None:
-    done, size = 0, recipe["size"]
+def _fill(folder: Path, recipe: dict[str, int]) -> None:
+    size = recipe["size"]
     (folder / "annotations").mkdir()
     for number, split in enumerate(("train", "val")):
         (folder / split).mkdir()
@@ -147,9 +140,6 @@ def _fill(folder: Path, recipe: dict[str, int], progress: Callable[[int, int], N
                         "iscrowd": 0,
                     }
                 )
-            done += 1
-            if progress is not None:
-                progress(done, recipe["train"] + recipe["val"])
         document = {
             "info": {"description": f"msbal's generated data set, {split}", "version": str(VERSION)},
             "images": images,
