@@ -167,9 +167,9 @@ def _check_place(
         raise SpecError("--ray", "given together with --slurm", "one of them")
     for option, value in (("--gpus", gpus), ("--cpus", cpus)):
         if value is not None and ray is None and not slurm:
-            raise SpecError(option, "given without --ray or --slurm", "it together with one of them")
+            raise SpecError(option, "given without --ray or --slurm", "one of them beside it")
     if slurm_option and not slurm:
-        raise SpecError("--slurm-option", "given without --slurm", "both")
+        raise SpecError("--slurm-option", "given without --slurm", "--slurm beside it")
     if gpus is not None and gpus != int(gpus) and (slurm or gpus > 1):
         raise SpecError("--gpus", f"{gpus:g}", "a whole number, or with --ray a fraction below 1")
     sbatch = {}

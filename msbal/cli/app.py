@@ -1,4 +1,4 @@
-"""All commands under one name, and what becomes of their errors.
+"""All commands under one name, and how their errors end.
 
 Exit codes: 0 done; 1 the run failed; 2 the spec or the call is wrong; 3 the backend is missing or broken.
 """
@@ -19,7 +19,7 @@ from msbal.ui.printing import error_line
 
 DEBUG = "MSBAL_DEBUG"
 
-# Newer versions of typer carry a click of their own: the installed one's classes would not match.
+# Newer versions of typer bring a click of their own, whose classes are not those of the installed one.
 _ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
@@ -60,11 +60,15 @@ def _options(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and give its exit code; nothing but a bug escapes as an exception."""
+    """Run one command line and return its exit code; nothing but a bug in here escapes as an exception."""
     try:
-        result = app(list(arguments), standalone_mode=False)
+        result = app(list(arguments), standalone_mode=False, prog_name="msbal")
+        return result if isinstance(result, int) else 0
     except MsbalError as error:
-        return _failed(error, error.exit_code)
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        error_line(error)
+        return error.exit_code
     except _ClickException as error:
         # One line, as for every other mistake; click's own form takes three.
         error_line(SpecError("call", _usage(error)))
@@ -73,28 +77,19 @@ def run(arguments: Sequence[str]) -> int:
         error_line(RuntimeError("interrupted"))
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing is left to say, not even at exit.
+        # The reader of our output is gone (`| head`): leave nothing to be flushed at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
         else:
-            error_line(
-                RuntimeError(f"{type(error).__name__}: {error} (a traceback with `msbal --debug ...`)")
-            )
+            hint = "a traceback with `msbal --debug ...`"
+            error_line(RuntimeError(f"{type(error).__name__}: {error} ({hint})"))
         return 1
-    return result if isinstance(result, int) else 0
 
 
 def _usage(error: Exception) -> str:
     context: Any = getattr(error, "ctx", None)
-    message: str = getattr(error, "format_message", error.__str__)()
-    return f"{message} (see `{context.command_path} --help`)" if context else message
-
-
-def _failed(error: MsbalError, code: int) -> int:
-    if os.environ.get(DEBUG):
-        traceback.print_exc()
-    error_line(error)
-    return code
+    message: str = getattr(error, "format_message", error.__str__)().rstrip(".")
+    return f"{message}; see `{context.command_path} --help`" if context else message

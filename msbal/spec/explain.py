@@ -20,6 +20,10 @@ _EXPECTED = {
     "string_type": "a text",
     "path_type": "a path",
     "finite_number": "a finite number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
 }
 
 
@@ -46,7 +50,7 @@ def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecE
         return SpecError(where, f"missing{more}", _as_clause(field))
     if kind == "value_error":
         return SpecError(where, f"{context.get('error')}{more}")
-    expected = _EXPECTED.get(kind) or first["msg"].removeprefix("Input should be ")
+    expected = _EXPECTED.get(kind, "").format(**context) or first["msg"].removeprefix("Input should be ")
     if kind == "string_pattern_mismatch":
         expected = _as_clause(field)
     return SpecError(where, f"{_short(first.get('input'))}{more}", expected)
