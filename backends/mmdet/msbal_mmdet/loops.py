@@ -12,7 +12,7 @@ samplers draw from these, so no generator of another family can be handed to the
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -163,7 +163,8 @@ class _Exact:
     _iter: int
     _epoch: int
 
-    def _prepare(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.dataloader = seeded_loader(self.dataloader, int(self.runner.seed or 0))
         self._progress = ProgressHook(self.runner.model)
         self.runner.register_hook(self._progress)
@@ -184,17 +185,15 @@ class _Exact:
         batches = self._batches
         batches.passes, batches.skip, batches.first = number, self._iter - since, self._iter
 
-    def _seed_iteration(self) -> None:
+    def run_iter(self, *batch: Any) -> None:
+        """Train on a batch, after its number in an epoch-based loop."""
         seed_iteration(int(self.runner.seed or 0), self._iter + 1, get_rank())
+        super().run_iter(*batch)  # type: ignore[misc]
 
 
 @LOOPS.register_module()
 class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
     """`EpochBasedTrainLoop` that can resume within an epoch."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
 
     def run_epoch(self) -> None:
         """Run an epoch, or what is left of it."""
@@ -214,18 +213,10 @@ class ExactEpochTrainLoop(_Exact, EpochBasedTrainLoop):
             return self._epoch * len(self.dataloader)
         return told.since if told.passes == self._epoch else self._iter
 
-    def run_iter(self, idx: int, data_batch: Sequence[dict[str, Any]]) -> None:
-        self._seed_iteration()
-        super().run_iter(idx, data_batch)
-
 
 @LOOPS.register_module()
 class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
     """`IterBasedTrainLoop` that resumes without loading what it skips."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._prepare()
 
     def run(self) -> Any:
         """Run all iterations, or those that are left."""
@@ -235,14 +226,13 @@ class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             # An infinite sampler gives one pass; a finite one starts over.
             self._begin_pass(number, since)
-            if number:
-                self._tell_sampler(number)
+            if number and hasattr(self._batches.sampler, "set_epoch"):
+                self._batches.sampler.set_epoch(number)
             before = self._iter
             self._run_pass()
-            left = self._batches.skip
             if before == self._iter == since and not self.stop_training:
                 raise RunError("train_dataloader", "gave no batch", "at least one image to train on")
-            number, since = number + 1, self._iter - left
+            number, since = number + 1, self._iter - self._batches.skip
         self.runner.call_hook("after_train_epoch")
         self.runner.call_hook("after_train")
         return self.runner.model
@@ -261,12 +251,3 @@ class ExactIterTrainLoop(_Exact, IterBasedTrainLoop):
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
             self.runner.val_loop.run()
-
-    def _tell_sampler(self, number: int) -> None:
-        sampler = self._batches.sampler
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(number)
-
-    def run_iter(self, data_batch: Sequence[dict[str, Any]]) -> None:
-        self._seed_iteration()
-        super().run_iter(data_batch)

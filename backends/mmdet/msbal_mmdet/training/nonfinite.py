@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,7 +50,8 @@ class NonFiniteWatch:
             RunError: where the policy is to stop.
         """
         losses = outputs if isinstance(outputs, Mapping) else {}
-        if not math.isfinite(float(losses.get("loss", 0.0))):
+        total = losses.get("loss", 0.0)
+        if not math.isfinite(total.detach() if isinstance(total, Tensor) else total):
             self._seen.append(Sighting(iteration, get_rank(), self._names(losses)))
         left_out = [steps.left_out_a_step() for steps in self._steps]
         if any(left_out):
@@ -90,7 +92,9 @@ class FiniteSteps:
         self._left_out = False
         self._scale, self._step = wrapper.scale_loss, wrapper.step
         self._before = {name: vars(wrapper).get(name) for name in ("scale_loss", "step")}
-        vars(wrapper).update(scale_loss=self.scale_loss, step=self.step)
+        # With the attributes of the own step, by which mmengine's schedulers know that it counts.
+        step = functools.wraps(self._step)(lambda **kwargs: self.step(**kwargs))
+        vars(wrapper).update(scale_loss=self.scale_loss, step=step)
 
     @property
     def scales(self) -> bool:

@@ -197,6 +197,9 @@ def test_strategies_that_learn_or_draw_every_step(
     ],
     ids=["cosine", "steps", "none"],
 )
+@pytest.mark.filterwarnings(
+    "error:Seems like"
+)  # as a scheduler says of an optimizer step that it cannot count
 def test_what_is_learned_follows_the_schedule(
     schedule: Any, retinanet: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
