@@ -64,7 +64,7 @@ class Column:
 
 
 def columns(first: str, *others: str) -> tuple[Column, ...]:
-    """The columns of most tables: one of text, then numbers."""
+    """Return the columns of most tables: one of text, then numbers."""
     return (Column(first, text=True), *map(Column, others))
 
 
@@ -98,12 +98,12 @@ class Table:
         return [(above, list(below)) for above, below in grouped]
 
     def transposed(self) -> Table:
-        """The same with a row for each column."""
+        """Return the same with a row for each column."""
         first, *rows = zip(self.header, *self.rows, strict=True)
         return Table(self.title, columns(*first), tuple(rows), self.notes)
 
     def markdown(self) -> str:
-        """The table in Markdown."""
+        """Return the table in Markdown."""
         lines = [f"**{_markdown(self.title)}**", "", _markdown_row(self.header)]
         lines.append("|" + "|".join(" --- " if column.text else " ---: " for column in self.columns) + "|")
         lines += [_markdown_row(row) for row in self.rows]
@@ -111,13 +111,13 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """RFC 4180, but with plain newlines; a cell that a spreadsheet would take for a formula stays text."""
+        """Return RFC 4180 with plain newlines; a cell that a spreadsheet would take for a formula stays text."""
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(map(_no_formula, (self.header, *self.rows)))
         return out.getvalue()
 
     def latex(self) -> str:
-        """A ``table``, or a ``table*`` that shrinks to the page where it is wide.
+        """Return a ``table``, or a ``table*`` that shrinks to the page where it is wide.
 
         It needs the packages booktabs and fontenc (T1), graphicx where it is wide, and amssymb for ticks.
         """
@@ -161,7 +161,7 @@ class Table:
         ]
 
     def rich(self) -> RichTable:
-        """The table for a terminal: where it is too wide, a cell breaks at a space, never within a number."""
+        """Return the terminal's table: where it is too wide, a cell breaks at a space, never within a number."""
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -185,14 +185,14 @@ class Table:
 
 
 def latex_text(text: str) -> str:
-    """`text` for LaTeX; a minus before a digit becomes a true one, and ``AP_S`` has a subscript."""
+    """Return `text` for LaTeX; a minus before a digit becomes a true one, and ``AP_S`` has a subscript."""
     safe = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
     safe = re.sub(r"\b(A[PR])\\_([SML])\b", r"\1$_{\2}$", safe)
     return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", safe)
 
 
 def latex_row(cells: Iterable[str]) -> str:
-    """One line of a tabular."""
+    """Return one line of a tabular."""
     return " & ".join(map(latex_text, cells)) + r" \\"
 
 
@@ -201,7 +201,7 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    """`text` with pipes, backslashes, tags and line breaks escaped."""
+    """Return `text` with pipes, backslashes, tags and line breaks escaped."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 

@@ -18,7 +18,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detections) -> dict[str, Any]:
-    """COCO's and VOC's metrics of predictions on a split.
+    """Return COCO's and VOC's metrics of predictions on a split.
 
     Args:
         data: the ground truth.

@@ -70,7 +70,7 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
 
 
 def _classes(file: CocoFile) -> tuple[str, ...]:
-    """Two classes of one name stay two classes, as they do in pycocotools; one without boxes leaves it the name."""
+    """Return a name for each class; classes of one name stay apart, as in pycocotools, by their ids."""
     used = set(np.unique(file.category).tolist())
     names = [name for _, name in file.categories]
     count, in_use = Counter(names), Counter(names[index] for index in used)

@@ -63,7 +63,7 @@ class Reweighted:
         self._first_one, self._first_ten = self._coco.found_within(1), self._coco.found_within(10)
 
     def metrics(self, weight: NDArray[np.int64]) -> NDArray[np.float64]:
-        """``[F + K]`` `ALL_METRICS` and the AP of each class, NaN where there is nothing to find.
+        """Return `ALL_METRICS` and the AP of each class, ``[F + K]``, NaN where there is nothing to find.
 
         Args:
             weight: ``[I]`` int64, how often each image counts.
@@ -98,7 +98,7 @@ def resampled(
     seed: int = 0,
     progress: Callable[[], None] | None = None,
 ) -> NDArray[np.float64]:
-    """The metrics on `resamples` draws of the images, ``[R, F + K]``.
+    """Return the metrics on `resamples` draws of the images, ``[R, F + K]``.
 
     Two calls with the same images and seed see the same draws: that pairs the runs.
 
@@ -129,7 +129,7 @@ def interval(
     second: NDArray[np.float64],
     confidence: float = 0.95,
 ) -> Difference | None:
-    """How far two runs are apart in one metric.
+    """Return how far two runs are apart in one metric.
 
     Args:
         value: the difference on the images as they are; None where it is undefined.

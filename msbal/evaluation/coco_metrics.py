@@ -89,12 +89,12 @@ def accumulate(
 
 
 def metrics(result: Accumulated) -> dict[str, float | None]:
-    """The twelve metrics by name; None where COCO says -1."""
+    """Return the twelve metrics by name; None where COCO says -1."""
     return {name: _defined(value) for name, value in zip(METRICS, result.stats.tolist(), strict=True)}
 
 
 def class_metrics(result: Accumulated, data: DetectionData) -> dict[str, dict[str, float | None]]:
-    """`CLASS_METRICS` of each class, by its name."""
+    """Return `CLASS_METRICS` of each class, by its name."""
     position = {id_: k for k, id_ in enumerate(sorted(data.category_ids))}
     found = {}
     for name, id_ in zip(data.classes, data.category_ids, strict=True):

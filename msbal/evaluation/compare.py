@@ -35,7 +35,7 @@ class Comparison:
     notes: tuple[str, ...] = field(default=())
 
     def only(self, index: int) -> Comparison:
-        """The first run and the one at `index` (from 1)."""
+        """Return the comparison of the run at `index` (from 1) with the first."""
         return replace(
             self,
             runs=(self.runs[0], self.runs[index]),
@@ -96,7 +96,7 @@ def compare(
 
 
 def flat(run: Evaluated) -> dict[str, float | None]:
-    """The metrics by the names in `ALL_METRICS`."""
+    """Return the metrics by the names in `ALL_METRICS`."""
     voc = run.metrics.get("voc") or {}
     found = {name: run.metrics.get(name) for name in METRICS}
     return {**found, **{name: voc.get(name) for name in ("mAP", "mAP_11")}}

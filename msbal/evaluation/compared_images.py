@@ -42,11 +42,11 @@ class _Shown:
     ignored: NDArray[np.bool_]
 
     def of(self, image: int) -> NDArray[np.int64]:
-        """Their indices in one image."""
+        """Return the indices of those in one image."""
         return np.flatnonzero(self.detections.image == image)
 
     def wrong(self) -> NDArray[np.bool_]:
-        """``[D]`` whether it finds nothing."""
+        """Return whether each finds nothing, ``[D]``."""
         return (self.claimed < 0) & ~self.ignored
 
 
@@ -90,9 +90,9 @@ def draw(
             if len(failed) == 1000 and not written:
                 break
             continue
-        picture = _picture(photograph, index, data, truth, [run.name for run in runs], shown)
+        sheet = _sheet(photograph, index, data, truth, [run.name for run in runs], shown)
         path = folder / f"{len(written) + 1:03d}_{record.path.stem}.png"
-        replace_with(path, lambda temporary, picture=picture: picture.save(temporary, format="PNG"))  # type: ignore[misc]
+        replace_with(path, lambda temporary, sheet=sheet: sheet.save(temporary, format="PNG"))  # type: ignore[misc]
         written.append(path)
     if not written and failed:
         raise DataError(
@@ -103,7 +103,7 @@ def draw(
 
 
 def most_different(truth: GroundTruth, shown: Sequence[_Shown]) -> NDArray[np.int64]:
-    """The images, those first in which the first two of `shown` differ most.
+    """Return the images, first those in which the first two of `shown` differ most.
 
     They differ by each box that one finds and the other does not, and by each wrong detection that one has
     more of. Equal images keep their order; with a single run, those with most mistakes come first.
@@ -128,7 +128,7 @@ def _above(detections: Detections, truth: GroundTruth, threshold: float) -> _Sho
     return _Shown(kept, *voc_claims(truth, kept))
 
 
-def _picture(
+def _sheet(
     photograph: Image,
     index: int,
     data: DetectionData,
@@ -136,106 +136,101 @@ def _picture(
     names: Sequence[str],
     shown: Sequence[_Shown],
 ) -> Image:
+    """Draw the ground truth of one image and what each run found, side by side."""
     from PIL import Image as PillowImage
-    from PIL import ImageDraw
 
     boxes = np.flatnonzero(truth.image == index)
-    wanted = boxes[~(truth.crowd | truth.difficult)[boxes]]
-    found_by = [set(run.claimed[run.of(index)].tolist()) for run in shown]
-    found_at_all: set[int] = set().union(*found_by)
+    wanted = int((~(truth.crowd | truth.difficult)[boxes]).sum())
+    found_at_all = {box for run in shown for box in run.claimed[run.of(index)].tolist()}
     scale = PANEL / max(photograph.size)
-    resized = photograph.resize(
-        (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale))),
-        PillowImage.Resampling.LANCZOS,
-    )
+    size = (max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale)))
+    resized = photograph.resize(size, PillowImage.Resampling.LANCZOS)
 
-    panels: list[tuple[str, str, Image]] = []
-    panel = resized.copy()
-    drawing = _Panel(ImageDraw.Draw(panel), panel.size, TRUTH)
+    panels = [_Panel(resized, f"ground truth: {wanted}", TRUTH)]
     for g in boxes[np.argsort(-truth.area[boxes], kind="stable")].tolist():
-        dashed = g not in found_at_all
         label = data.classes[truth.label[g]]
         label += " (crowd)" if truth.crowd[g] else " (difficult)" if truth.difficult[g] else ""
-        drawing.add(truth.box[g] * scale, label, dashed)
-    drawing.finish()
-    panels.append((f"ground truth: {len(wanted)}", TRUTH, panel))
+        panels[0].add(truth.box[g] * scale, label, g not in found_at_all)
     for name, run, colour in zip(names, shown, RUNS, strict=False):
-        panel = resized.copy()
-        drawing = _Panel(ImageDraw.Draw(panel), panel.size, colour)
         wrong, mine = run.wrong(), run.of(index)
+        right = int((run.claimed[mine] >= 0).sum())
+        caption = f"{name}: {right} of {wanted} found, {int(wrong[mine].sum())} wrong"
+        panels.append(_Panel(resized, caption, colour))
         for d in mine[np.argsort(-run.detections.score[mine], kind="stable")].tolist():
             label = f"{data.classes[run.detections.label[d]]} {run.detections.score[d]:.2f}"
-            drawing.add(run.detections.box[d] * scale, label, bool(wrong[d]))
-        drawing.finish()
-        right = int((run.claimed[mine] >= 0).sum())
-        panels.append(
-            (f"{name}: {right} of {len(wanted)} found, {int(wrong[mine].sum())} wrong", colour, panel)
-        )
+            panels[-1].add(run.detections.box[d] * scale, label, bool(wrong[d]))
     return _side_by_side(panels)
 
 
-def _side_by_side(panels: Sequence[tuple[str, str, Image]]) -> Image:
+def _side_by_side(panels: Sequence[_Panel]) -> Image:
     from PIL import Image as PillowImage
     from PIL import ImageDraw
 
-    width, height = panels[0][2].size
-    # A narrow picture still needs room for its caption.
+    width, height = panels[0].image.size
+    # A narrow image still needs room for its caption.
     column = max(width, 320)
     head = 30
     sheet = PillowImage.new("RGB", (len(panels) * (column + GAP) + GAP, height + head + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (caption, colour, panel) in enumerate(panels):
+    for number, panel in enumerate(panels):
         left = GAP + number * (column + GAP)
-        pen.rectangle((left, 8, left + 13, 21), fill=colour)
-        pen.text(
-            (left + 20, 15), _fit(pen, caption, column - 24, 16), fill="black", font=_font(16), anchor="lm"
-        )
-        sheet.paste(panel, (left + (column - width) // 2, head))
+        pen.rectangle((left, 8, left + 13, 21), fill=panel.colour)
+        caption = _fit(pen, panel.caption, column - 24, 16)
+        pen.text((left + 20, 15), caption, fill="black", font=_font(16), anchor="lm")
+        sheet.paste(panel.finished(), (left + (column - width) // 2, head))
     return sheet
 
 
 class _Panel:
-    """Boxes and labels of one panel. Labels give way to each other: those added first are placed first, and
-    one that finds no free place is left out; its box stays."""
+    """Boxes and labels on a copy of an image.
 
-    def __init__(self, pen: ImageDraw, size: tuple[int, int], colour: str) -> None:
-        self._pen, self._size, self._colour = pen, size, colour
+    Labels give way to each other: those added first are placed first, and one that finds no free place is
+    left out; its box stays.
+    """
+
+    def __init__(self, image: Image, caption: str, colour: str) -> None:
+        from PIL import ImageDraw
+
+        self.image, self.caption, self.colour = image.copy(), caption, colour
+        self._pen = ImageDraw.Draw(self.image)
         self._labels: list[tuple[tuple[float, float, float, float], tuple[float, float], str]] = []
 
     def add(self, box: NDArray[np.float64], label: str, dashed: bool) -> None:
-        """`box` is x, y, width, height in the panel's pixels, and may reach over its edge."""
-        x1, y1 = (float(np.clip(box[i], 0, self._size[i] - 1)) for i in (0, 1))
-        x2, y2 = (float(np.clip(box[i] + box[i + 2], 0, self._size[i] - 1)) for i in (0, 1))
+        """Draw a box and find a place for its label.
+
+        Args:
+            box: x, y, width, height in the panel's pixels; it may reach over the edge.
+        """
+        edge = np.array(self.image.size) - 1
+        x1, y1 = np.clip(box[:2], 0, edge).tolist()
+        x2, y2 = np.clip(box[:2] + box[2:], 0, edge).tolist()
         self._outline(x1, y1, x2, y2, dashed)
         left, top, right, bottom = self._pen.textbbox((0, 0), label, font=_font(13))
         width, height = right - left + 6, bottom - top + 6
-        x = max(0.0, min(x1, self._size[0] - width))
+        x = max(0.0, min(x1, self.image.width - width))
         for y in (y1 - height, y2 + 1, y1 + 2, y2 - height):
             place = (x, y, x + width, y + height)
-            if (
-                y >= 0
-                and place[3] <= self._size[1]
-                and not any(_meet(place, other[0]) for other in self._labels)
-            ):
+            inside = y >= 0 and place[3] <= self.image.height
+            if inside and not any(_meet(place, other) for other, _, _ in self._labels):
                 self._labels.append((place, (x + 3 - left, y + 3 - top), label))
                 return
 
-    def finish(self) -> None:
-        """Write the labels, over all boxes."""
+    def finished(self) -> Image:
+        """Write the labels over all boxes and return the image."""
         for place, corner, label in self._labels:
-            self._pen.rectangle(place, fill=self._colour)
+            self._pen.rectangle(place, fill=self.colour)
             self._pen.text(corner, label, fill="white", font=_font(13))
+        return self.image
 
     def _outline(self, x1: float, y1: float, x2: float, y2: float, dashed: bool) -> None:
         if not dashed:
-            self._pen.rectangle((x1, y1, x2, y2), outline=self._colour, width=3)
+            self._pen.rectangle((x1, y1, x2, y2), outline=self.colour, width=3)
             return
-        for at in np.arange(x1, x2, 12.0).tolist():
-            for y in (y1, y2):
-                self._pen.line((at, y, min(at + 7, x2), y), fill=self._colour, width=3)
-        for at in np.arange(y1, y2, 12.0).tolist():
-            for x in (x1, x2):
-                self._pen.line((x, at, x, min(at + 7, y2)), fill=self._colour, width=3)
+        # Pillow draws no dashes.
+        lines = [(at, y, min(at + 7, x2), y) for at in np.arange(x1, x2, 12.0).tolist() for y in (y1, y2)]
+        lines += [(x, at, x, min(at + 7, y2)) for at in np.arange(y1, y2, 12.0).tolist() for x in (x1, x2)]
+        for line in lines:
+            self._pen.line(line, fill=self.colour, width=3)
 
 
 def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -243,7 +238,7 @@ def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 
 def _fit(pen: ImageDraw, text: str, width: int, size: int) -> str:
-    """`text`, its middle left out where it is too long."""
+    """Return `text`, its middle left out where it is too long."""
     if pen.textlength(text, font=_font(size)) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ class Complexity:
         return self.multiply_adds + self.other
 
     def to_json(self) -> dict[str, Any]:
-        """All metrics by name."""
+        """Return all metrics by name."""
         return {
             "input": list(self.input),
             "parameters": self.parameters,
@@ -88,7 +88,7 @@ class BalancingCost:
     parameters: int
 
     def to_json(self) -> dict[str, int]:
-        """All metrics by name."""
+        """Return all metrics by name."""
         return {
             "training_multiply_adds": self.plain,
             "training_multiply_adds_balanced": self.split,
@@ -105,8 +105,13 @@ def count(model: nn.Module, forward: Callable[[], object]) -> Complexity:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    with _extras(model) as extras, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
+    extras = _Extras()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if not any(True for _ in module.children()):
+                hooks.enter_context(module.register_forward_hook(extras.add))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            forward()
     parameters = list(model.parameters())
     return Complexity(
         input=tuple(extras.input),
@@ -157,7 +162,7 @@ def balancing_cost(
 
 @contextmanager
 def grey_image(classes: DetectionData, width: int, height: int) -> Iterator[DetectionData]:
-    """A split of one grey image without boxes, for as long as the context lasts."""
+    """Make a split of one grey image without boxes, for as long as the context lasts."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory(prefix="msbal-") as folder:
@@ -171,34 +176,22 @@ def grey_image(classes: DetectionData, width: int, height: int) -> Iterator[Dete
         yield DetectionData("grey", classes.classes, classes.category_ids, (record,))
 
 
+@dataclass
 class _Extras:
-    def __init__(self) -> None:
-        self.operations = 0
-        self.input: tuple[int, ...] = ()
+    """What MMDetection's tool counts beside convolutions and matrix products, and the first convolution's input."""
 
+    operations: int = 0
+    input: tuple[int, ...] = ()
 
-@contextmanager
-def _extras(model: nn.Module) -> Iterator[_Extras]:
-    """Count what MMDetection's tool counts beside convolutions and matrix products."""
-    extras = _Extras()
-
-    def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def add(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Count a module's forward pass; a forward hook."""
         name = type(module).__name__
         if name.startswith("Conv"):
-            if not extras.input:
-                extras.input = tuple(inputs[0].shape)
-            bias = getattr(module, "bias", None)
-            extras.operations += 0 if bias is None else output.numel()
+            self.input = self.input or tuple(inputs[0].shape)
+            self.operations += output.numel() if getattr(module, "bias", None) is not None else 0
         elif _NORMALISATION.search(name):
-            extras.operations += 2 * output.numel()
+            self.operations += 2 * output.numel()
         elif _ACTIVATION.match(name):
-            extras.operations += output.numel()
+            self.operations += output.numel()
         elif _POOLING.match(name):
-            extras.operations += inputs[0].numel()
-
-    handles = [m.register_forward_hook(hook) for m in model.modules() if not any(True for _ in m.children())]
-    try:
-        yield extras
-    finally:
-        for handle in handles:
-            handle.remove()
+            self.operations += inputs[0].numel()

@@ -62,7 +62,7 @@ class GroundTruth:
 
 
 def ground_truth(data: DetectionData) -> GroundTruth:
-    """The boxes of a split as columns, in the order of ``data.to_coco()``."""
+    """Return the boxes of a split as columns, in the order of ``data.to_coco()``."""
     counts = [len(image.boxes) for image in data.images]
     # An empty first entry keeps the shapes and types where there is no image at all.
     corners = np.concatenate([np.zeros((0, 4)), *(image.boxes.reshape(-1, 4) for image in data.images)])

@@ -15,7 +15,7 @@ from msbal.evaluation.detections import GroundTruth, ground_truth
 
 
 def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ...], list[str]]:
-    """The category id that each class of `other` has in the predictions of a run.
+    """Return the category id that each class of `other` has in the predictions of a run.
 
     Classes are the same where their names are. One whose name `other` lacks is still found by its id where the
     name there is much like it (`lamp`, `Lamp`).
@@ -54,7 +54,7 @@ def foreign_ids(own: DetectionData, other: DetectionData) -> tuple[tuple[int, ..
 
 
 def with_image_ids(own: DetectionData, other: DetectionData) -> DetectionData:
-    """`other` with the image ids of a run, where they are texts that each file numbers in its own order."""
+    """Return `other` with a run's image ids, where ids are texts that each file numbers in its own order."""
     if own.image_numbers == other.image_numbers:
         return other
     text_of = {number: text for text, number in other.image_numbers.items()}
@@ -67,7 +67,7 @@ def with_image_ids(own: DetectionData, other: DetectionData) -> DetectionData:
 
 
 def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) -> list[str]:
-    """Sentences about how the split of a run and the ground truth that replaces it differ.
+    """Return sentences on how a run's own split and the ground truth in its place differ.
 
     Args:
         ids: as `foreign_ids` gives them.
@@ -107,7 +107,7 @@ def differences(own: DetectionData, other: DetectionData, ids: tuple[int, ...]) 
 
 
 def _same_boxes(one: GroundTruth, other: GroundTruth) -> bool:
-    """Whether all but the classes is the same, in any order."""
+    """Return whether all but the classes is the same, in any order."""
     a, b = _rows(one), _rows(other)
     return np.array_equal(a, b) or np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
 

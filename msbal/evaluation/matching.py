@@ -110,7 +110,7 @@ def voc_matches(truth: GroundTruth, found: Detections) -> Matches:
 def voc_claims(
     truth: GroundTruth, found: Detections, order: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Which box each detection claims by VOC's rules.
+    """Return which box each detection claims by VOC's rules.
 
     Args:
         order: the detections to look at, by class and descending score; all by default.
@@ -147,7 +147,7 @@ def voc_claims(
 def overlaps(
     box: NDArray[np.float64], other: NDArray[np.float64], crowd: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """IoU of boxes one to one, ``[N, 4]`` each, in pycocotools' order of operations.
+    """Return the IoU of boxes one to one, ``[N, 4]`` each, in pycocotools' order of operations.
 
     Where the other box is a crowd, the share of the first box that lies in it.
     """
@@ -161,7 +161,7 @@ def overlaps(
 
 
 def _ranked(truth: GroundTruth, found: Detections, limit: int | None) -> NDArray[np.int64]:
-    """Indices of the detections by class and descending score, at most `limit` per image and class."""
+    """Return the indices of the detections by class and descending score, at most `limit` per image and class."""
     order: NDArray[np.int64] = np.lexsort((truth.image_id[found.image], -found.score, found.label))
     if limit is None or not len(order):
         return order
@@ -170,7 +170,7 @@ def _ranked(truth: GroundTruth, found: Detections, limit: int | None) -> NDArray
 
 
 def _ranks(truth: GroundTruth, found: Detections, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each detection among those of its image and class, where `order` has them by score."""
+    """Return the place of each detection among those of its image and class, where `order` has them by score."""
     group = _group(truth, found.image[order], found.label[order])
     by_group = np.argsort(group, kind="stable")
     starts = np.searchsorted(group[by_group], group[by_group], side="left")
@@ -180,7 +180,7 @@ def _ranks(truth: GroundTruth, found: Detections, order: NDArray[np.int64]) -> N
 
 
 def _group(truth: GroundTruth, image: NDArray[np.int64], label: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One number per image and class."""
+    """Return one number per image and class."""
     return image * max(truth.class_count, 1) + label
 
 
@@ -192,7 +192,7 @@ def _candidate_pairs(
     threshold: float,
     crowds_as_regions: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """All pairs of a detection and a box of its image and class that overlap enough.
+    """Return all pairs of a detection and a box of its image and class that overlap enough.
 
     Returns:
         ``[P]`` index of the detection, ascending; ``[P]`` index of the box, ascending within a detection;
@@ -228,7 +228,7 @@ def _rounds(
     rank: NDArray[np.int64],
     pairs: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """Detections that can be matched at the same time: one of each image and class a round, best first.
+    """Yield the detections that can be matched at once: one of each image and class a round, best first.
 
     Yields:
         ``[N]`` detections; ``[N, C]`` the boxes near each, -1 where there are fewer than C; ``[N, C]`` IoU.

@@ -34,7 +34,7 @@ class _Ranked:
     stop: NDArray[np.int64]
 
     def counts(self, weight: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The weight between the start of its segment and each hit, ``[H]``."""
+        """Return the weight between the start of its segment and each hit, ``[H]``."""
         sums = np.zeros(len(self.image) + 1, dtype=np.int64)
         gained = weight[self.image] if self.sign is None else weight[self.image] * self.sign
         np.cumsum(gained, out=sums[1:])
@@ -95,7 +95,7 @@ class Curves:
         )
 
     def _tally(self, matches: Matches, lane: NDArray[np.int64], place: NDArray[np.int64]) -> list[_Ranked]:
-        """What counts at a hit: the detections in range, and the few whose match says otherwise."""
+        """Return what counts at a hit: the detections in range, and the few whose match says otherwise."""
         ignored = matches.ignored.reshape(len(matches.label), self.areas * self.thresholds).T
         first = np.searchsorted(matches.label, np.arange(self.classes))
         area = lane // self.thresholds
@@ -118,13 +118,13 @@ class Curves:
         return [base, _Ranked(matches.image[odd_place], sign, start, stop)]
 
     def totals(self, weight: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Boxes to be found, ``[A, K]``."""
+        """Return the number of boxes to be found, ``[A, K]``."""
         slots = self.areas * self.classes
         counted = np.bincount(self._truth_slot, weights=weight[self._truth_image], minlength=slots)
         return counted.astype(np.int64).reshape(self.areas, self.classes)
 
     def points(self, weight: NDArray[np.int64], totals: NDArray[np.int64]) -> Points:
-        """The curves at the hits, where image i counts ``weight[i]`` times (``[I]`` int64, not negative)."""
+        """Return the curves at the hits, where image i counts ``weight[i]`` times (``[I]`` int64, not negative)."""
         found = np.cumsum(weight[self.image])
         if len(found):
             found -= (found[self._opens] - weight[self.image[self._opens]])[self._segment_of_hit]
@@ -136,7 +136,7 @@ class Curves:
         return Points(found, best, totals.reshape(-1)[self._slot][self._segment_of_hit])
 
     def interpolated(self, points: Points, recalls: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mean precision at `recalls` (which are 0, 1/n, ..., 1), ``[A, T, K]``; 0 where nothing is hit."""
+        """Return the mean precision at `recalls` (0, 1/n, ..., 1), ``[A, T, K]``; 0 where nothing is hit."""
         steps = len(recalls) - 1
         recall = points.found / np.maximum(points.total, 1)
         # Whole steps below this recall. The 1e-9 undoes the rounding of the product, no more: two recalls
@@ -149,17 +149,17 @@ class Curves:
         return self._gathered(self._gain(reached) * points.precision) / len(recalls)
 
     def under(self, points: Points) -> NDArray[np.float64]:
-        """Area under the curve of best precisions, ``[A, T, K]``; 0 where nothing is hit."""
+        """Return the area under the curve of best precisions, ``[A, T, K]``; 0 where nothing is hit."""
         gained = self._gain(points.found) * points.precision / np.maximum(points.total, 1)
         return self._gathered(gained)
 
     def found(self, points: Points) -> NDArray[np.float64]:
-        """True positives in all, ``[A, T, K]``."""
+        """Return the number of true positives, ``[A, T, K]``."""
         return self._spread(points.found[self._closes].astype(np.float64))
 
     def found_within(self, limit: int) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-        """Counts the true positives, ``[T, K]``, of the area "all", among the first `limit` detections of
-        each image and class; a function of the weights."""
+        """Return a function of the weights: the true positives, ``[T, K]``, of the area "all" among the first
+        `limit` detections of each image and class."""
         within = (self._rank < limit) & (self._lane < self.thresholds)
         image = self.image[within]
         slot = self.segment[self._segment_of_hit[within]]
@@ -172,17 +172,17 @@ class Curves:
         return count
 
     def _gain(self, level: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How much a quantity that grows along each segment grows at each hit; it starts from 0."""
+        """Return by how much a quantity that grows along each segment grows at each hit; it starts from 0."""
         gain = np.diff(level, prepend=0)
         gain[self._opens] = level[self._opens]
         return gain
 
     def _gathered(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sums over the hits of each segment, ``[A, T, K]``."""
+        """Return the sums over the hits of each segment, ``[A, T, K]``."""
         return self._spread(np.add.reduceat(value, self._opens) if len(self._opens) else value)
 
     def _spread(self, value: NDArray[np.float64]) -> NDArray[np.float64]:
-        """A value per segment, ``[S]``, at its place in ``[A, T, K]``; 0 elsewhere."""
+        """Put a value per segment, ``[S]``, at its place in ``[A, T, K]``, with 0 elsewhere."""
         spread = np.zeros(self.areas * self.thresholds * self.classes)
         spread[self.segment] = value
         return spread.reshape(self.areas, self.thresholds, self.classes)

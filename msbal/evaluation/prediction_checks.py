@@ -16,7 +16,7 @@ _MANY = 0.1  # of the boxes
 
 
 def oddities(data: DetectionData, found: Detections) -> list[str]:
-    """Sentences about a set of detections of `data`; empty where nothing looks odd."""
+    """Return sentences on what looks odd about detections of `data`."""
     silent = len(data) - len(np.unique(found.image))
     lines = [f"{silent:,} of {len(data):,} images have no prediction"] if silent > len(data) / 2 else []
     if not len(found):
@@ -37,7 +37,7 @@ def oddities(data: DetectionData, found: Detections) -> list[str]:
 
 
 def _places(box: NDArray[np.float64], size: NDArray[np.float64]) -> list[str]:
-    """Whether the boxes seem to be written in another way; `size` is that of each one's image, 0 if unknown."""
+    """Return a question where boxes seem to be written in another way; a `size` of 0 is unknown."""
     if 0 < box.max() <= 1 < size.max():
         return ["all coordinates are at most 1: are they shares of the image instead of pixels?"]
     known = (size > 0).all(axis=1)
@@ -53,7 +53,7 @@ def _places(box: NDArray[np.float64], size: NDArray[np.float64]) -> list[str]:
 
 
 def _copies(found: Detections) -> int:
-    """How many detections are exact copies of an earlier one."""
+    """Return how many detections are exact copies of an earlier one."""
     order = np.lexsort((found.score, found.label, found.image))
     columns = (found.score, found.label, found.image, *found.box.T)
     near = np.ones(len(order) - 1, dtype=np.bool_)

@@ -46,7 +46,7 @@ class Remarks:
     damage: str = ""
 
     def lines(self) -> list[str]:
-        """One sentence per kind of oddity; empty if there is none."""
+        """Return one sentence per kind of oddity."""
         found = [self.damage] if self.damage else []
         found += [
             f"{count:,} of {self.total:,} predictions left out: {reason}"
@@ -129,7 +129,7 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
 
 
 def _other_numbers(category_id: NDArray[np.int64], data: DetectionData) -> tuple[str, ...]:
-    """A question where numbers of classes seem to stand in place of category ids."""
+    """Return a question where numbers of classes seem to stand in place of category ids."""
     known = sorted(data.category_ids)
     if not len(category_id) or not known:
         return ()
@@ -146,7 +146,7 @@ Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArr
 
 
 def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
-    """The four columns where every entry is of the right form, else None."""
+    """Return the four columns where every entry is of the right form, else None."""
     try:
         image_id = np.array([entry["image_id"] for entry in entries])
         category_id = np.array([entry["category_id"] for entry in entries])
@@ -176,7 +176,7 @@ def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
 def _columns_one_by_one(
     entries: Sequence[Any], data: DetectionData, dropped: dict[str, int]
 ) -> tuple[NDArray[np.int64], Columns]:
-    """The columns of the entries that have the right form, and where they stand; counts the others."""
+    """Return the columns of the entries of the right form, and where they stand; count the others."""
     index: list[int] = []
     rows: list[tuple[int, int, list[float], float]] = []
     for position, entry in enumerate(entries):
@@ -196,7 +196,7 @@ def _columns_one_by_one(
 
 
 def _row(entry: Any, data: DetectionData) -> tuple[int, int, list[float], float] | str:
-    """One entry, or what is wrong with it."""
+    """Return one entry, or what is wrong with it."""
     if not isinstance(entry, dict):
         return "the entry is not an object"
     for key in KEYS:
@@ -230,7 +230,7 @@ def _number(value: Any) -> float | None:
 
 
 def _identity(value: Any, by_text: Mapping[str, int]) -> int | str:
-    """A whole number that fits in 64 bits, or what is wrong with it; one that does not fit is no image's id."""
+    """Return a whole number, or what is wrong with it; one beyond 64 bits becomes an id that nothing has."""
     if isinstance(value, str):
         id_ = id_of(value)
         if by_text:
@@ -249,7 +249,7 @@ def _identity(value: Any, by_text: Mapping[str, int]) -> int | str:
 
 
 def _lookup(values: NDArray[np.int64], known: Sequence[int]) -> NDArray[np.int64]:
-    """The index in `known` of each value, or -1."""
+    """Return the index in `known` of each value, or -1."""
     if len(known) == 0:
         return np.full(len(values), -1, dtype=np.int64)
     names = np.asarray(known, dtype=np.int64)
@@ -260,7 +260,7 @@ def _lookup(values: NDArray[np.int64], known: Sequence[int]) -> NDArray[np.int64
 
 
 def _parse(text: str, path: Path) -> tuple[list[Any], str]:
-    """The entries of a results file, and what is wrong with it as a whole."""
+    """Return the entries of a results file, and what is wrong with it as a whole."""
     expected = "a JSON list of {image_id, category_id, bbox, score}"
     try:
         whole = json.loads(text)
@@ -280,7 +280,7 @@ def _parse(text: str, path: Path) -> tuple[list[Any], str]:
 
 
 def _salvage(text: str) -> tuple[list[Any], str]:
-    """The whole objects at the start of a broken list, or of one object a line, and what is left over."""
+    """Return the whole objects at the start of a broken list, or of one object a line, and what is left over."""
     decoder = json.JSONDecoder()
     listed = text.lstrip().startswith("[")
     position = text.find("[") + 1 if listed else 0

@@ -46,7 +46,7 @@ class Evaluated:
 
 
 def ground_truth_file(path: Path, images: Path | None = None) -> DetectionData:
-    """A COCO annotation file as ground truth; see `read_annotations`."""
+    """Read a COCO annotation file as ground truth; see `read_annotations`."""
     data = read_annotations(path, images)
     truth = ground_truth(data)
     empty = int((truth.box[:, 2:] <= 0).any(axis=1).sum())
@@ -73,7 +73,7 @@ def evaluate_entries(name: str, entries: Sequence[dict[str, Any]], data: Detecti
 
 
 def _silent_classes(found: Evaluated) -> Evaluated:
-    """With a remark on classes that have boxes and no prediction."""
+    """Add a remark on classes that have boxes and no prediction."""
     missed = {
         class_: entry["boxes"]
         for class_, entry in found.metrics["per_class"].items()
@@ -123,7 +123,7 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
 
 
 def _own(name: str, run: RunDirectory) -> Evaluated:
-    """A run's predictions on its own validation split."""
+    """Evaluate a run's predictions on its own validation split."""
     section = _data_section(run)
     data = _split_of(run, section)
     _, detections, odd = read_predictions(run.predictions_file, data)
@@ -136,7 +136,7 @@ def _own(name: str, run: RunDirectory) -> Evaluated:
 
 
 def _on_other_data(name: str, run: RunDirectory, data: DetectionData) -> Evaluated:
-    """A run's predictions on ground truth from elsewhere."""
+    """Evaluate a run's predictions on ground truth from elsewhere."""
     try:
         own = run_data(run)
     except MsbalError as error:
@@ -152,7 +152,7 @@ def _on_other_data(name: str, run: RunDirectory, data: DetectionData) -> Evaluat
 
 
 def run_data(run: RunDirectory) -> DetectionData:
-    """The validation split of a run, read without the backend that trained it.
+    """Read the validation split of a run, without the backend that trained it.
 
     Raises:
         SpecError: where the run's spec.yaml or the data cannot be used.
@@ -187,7 +187,7 @@ def _data_section(run: RunDirectory) -> DataSpec:
 
 
 def validation_split(spec: DataSpec, where: str, classes: Sequence[str] = ()) -> DetectionData:
-    """The validation split of a spec's ``data:`` section.
+    """Read the validation split of a spec's ``data:`` section.
 
     Args:
         where: the file that the section stands in.
@@ -206,7 +206,7 @@ def validation_split(spec: DataSpec, where: str, classes: Sequence[str] = ()) ->
 
 
 def trained_classes(spec: DataSpec) -> tuple[str, ...]:
-    """The class of each label of a model trained on a spec's ``data:`` section.
+    """Return the class of each label of a model trained on a spec's ``data:`` section.
 
     Raises:
         DataError: where the training split cannot be read.
@@ -217,7 +217,7 @@ def trained_classes(spec: DataSpec) -> tuple[str, ...]:
 
 
 def same_data(first: Evaluated, second: Evaluated) -> bool:
-    """Whether two were evaluated on the same images and boxes, so that they can be paired."""
+    """Return whether two were evaluated on the same images and boxes, so that they can be paired."""
     if first.data is None or second.data is None:
         return False
     if first.data is second.data:

@@ -19,12 +19,12 @@ from msbal.evaluation.precision_recall import VOC_RECALLS, Curves
 def voc_average_precision(
     truth: GroundTruth, found: Detections
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """AP of each class by area and by eleven points, ``[K]`` each; NaN for a class without a box to find."""
+    """Return the AP of each class by area and by eleven points, ``[K]`` each; NaN without a box to find."""
     return voc_metrics(Curves(voc_matches(truth, found)), np.ones(len(truth.image_id), dtype=np.int64))
 
 
 def voc_metrics(curves: Curves, weight: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same where image i counts ``weight[i]`` times."""
+    """Return the same where image i counts ``weight[i]`` times."""
     totals = curves.totals(weight)
     points = curves.points(weight, totals)
     absent = totals[0] == 0

@@ -19,7 +19,7 @@ FILE = "complexity.json"
 
 
 def arm_costs(layout: TableLayout | None, grid: Grid) -> tuple[dict[str, Complexity], tuple[str, ...]]:
-    """By arm, the cost of one prediction at 1333 x 800, and why an arm has none.
+    """Return by arm the cost of one prediction at 1333 x 800, and why an arm has none.
 
     Nothing is measured where the layout has no column for it.
 
@@ -81,7 +81,7 @@ def _key(spec: RunSpec) -> str:
 
 
 def _read(file: Path) -> dict[str, Complexity]:
-    """What an earlier report measured; nothing where the file is missing or damaged."""
+    """Return what an earlier report measured; nothing where the file is missing or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {

@@ -73,7 +73,7 @@ def check_arms(layout: TableLayout | None, arms: Collection[str]) -> None:
 
 
 def layout_of_published(published: dict[str, dict[str, float]], arms: Collection[str]) -> TableLayout:
-    """The plain table of an ablation that gives published metrics by arm and no layout."""
+    """Return the plain table of an ablation that gives published metrics by arm and no layout."""
     columns = tuple(dict.fromkeys(name for row in published.values() for name in row))
     rows = [
         TableRow(

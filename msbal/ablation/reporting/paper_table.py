@@ -113,7 +113,7 @@ def _differences(
 
 
 def _begins_block(rows: tuple[TableRow, ...], number: int, grid: Grid) -> bool:
-    """Whether a row stands apart from the one before: it is compared to something else, or only cited."""
+    """Return whether a row is compared to something else than the one before, or only one of them is cited."""
     if len(grid.groups) == 1:
         return (rows[number].arm is None) != (rows[number - 1].arm is None)
     mine, before = (grid.baselines.get(rows[n].arm or "") for n in (number, number - 1))
