@@ -6,9 +6,9 @@ plotly (both in the extra ``plots``).
 
 from __future__ import annotations
 
+from msbal.plotting.describe import WHAT, describe_panels, parse_what
 from msbal.plotting.figure import draw_figure, draw_files, save_figure
 from msbal.plotting.html import write_page
-from msbal.plotting.kinds import WHAT, describe_panels, parse_what
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, RunSeries
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msbal.errors import SpecError
-from msbal.plotting.kinds import Look, describe_panels, make_look
+from msbal.plotting.describe import describe_panels
 from msbal.plotting.panel import Curve, Marks, Panel
 from msbal.plotting.series import Bools, Floats, RunSeries, moving_average
 from msbal.plotting.style import DASHES, Style, need, style_named
@@ -48,7 +48,7 @@ def draw_figure(
         BackendError: matplotlib is missing.
     """
     rows = describe_panels(runs, what, palette=palette, overlay=overlay)
-    return _draw(runs, rows, style_named(style), make_look(runs, palette), smooth, overlay)
+    return _draw(runs, rows, style_named(style), smooth, overlay)
 
 
 def draw_files(
@@ -74,7 +74,7 @@ def draw_files(
         stem = f"{panel.group}-{panel.key}" if several_groups else panel.key
         # What a group or term may be called (``stage0/cls``) must not lead out of the folder.
         safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
-        figure = _draw(runs, [row], style_named(style), make_look(runs, palette), smooth, overlay)
+        figure = _draw(runs, [row], style_named(style), smooth, overlay)
         written.append(save_figure(figure, out / f"{safe}.{form}", style))
     return written
 
@@ -101,9 +101,7 @@ def save_figure(figure: Figure, path: Path, style: str) -> Path:
     return path
 
 
-def _draw(
-    runs: Sequence[RunSeries], rows: Rows, style: Style, look: Look, smooth: int, overlay: bool
-) -> Figure:
+def _draw(runs: Sequence[RunSeries], rows: Rows, style: Style, smooth: int, overlay: bool) -> Figure:
     need("matplotlib")
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -149,8 +147,8 @@ def _draw(
                 drawn.append(ax)
             if side_by_side:
                 _share_scale(drawn)
-        if any(panel.legend for panel in panels):
-            levels = [(name, color, 2 * style.line, "solid") for name, color in look.levels.items()]
+        if named := next((panel.legend for panel in panels if panel.legend), None):
+            levels = [(level, color, 2 * style.line, "solid") for level, color in named.items()]
             _legend(figure, levels, "outside upper center", 10)
         if any(len(panel.runs) > 1 for panel in panels):
             styles = itertools.cycle(DASHES.values())

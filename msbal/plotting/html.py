@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from msbal.plotting.kinds import Look, describe_panels, make_look
+from msbal.plotting.describe import describe_panels, make_look
+from msbal.plotting.kinds import Look
 from msbal.plotting.panel import Curve, Marks, Panel
 from msbal.plotting.series import Floats, GroupSeries, RunSeries
 from msbal.plotting.style import DASHES, PALETTES, level_colors, need

@@ -95,19 +95,19 @@ class Panel:
         hover: how to write a value, as in d3-format.
         note: a few words on how to read it, on the right in the figure, which stand on the height `note_at`; ``{span}``
             is the number of intervals in the moving averages.
-        legend: whether the curves need the legend of the levels' colours.
+        legend: the levels' colours, where the curves need a legend of them.
         tall: its height in rows of the figure.
     """
 
     key: str
-    group: str
     title: str
     says: str
-    ylabel: str
-    runs: tuple[int, ...]
-    x: tuple[float, float]
-    curves: Sequence[Curve]
+    ylabel: str = ""
+    curves: Sequence[Curve] = ()
     marks: Sequence[Marks] = ()
+    group: str = ""
+    runs: tuple[int, ...] = ()
+    x: tuple[float, float] = (0.0, 1.0)
     log: bool = False
     range: tuple[float, float] | None = None
     ticks: Mapping[float, str] | None = None
@@ -117,5 +117,5 @@ class Panel:
     hover: str = ".4~g"
     note: str = ""
     note_at: float = 0.0
-    legend: bool = False
+    legend: Mapping[str, str] = field(default_factory=dict)
     tall: float = 1.0

@@ -1,4 +1,4 @@
-"""Interval records as arrays: the only form in which the figures know a run. Pure: no file, no figure.
+"""Interval records as arrays, the only form in which the figures know a run. Pure: no file, no figure.
 
 Shape legend: I rows (one an interval, and one for each gap), K levels (finest first), A actions.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,8 @@ Bools = NDArray[np.bool_]
 class GroupSeries:
     """The intervals of one group of levels, in order.
 
-    Where records are missing (a damaged line was skipped) rows of NaN stand for the first and the last
-    missing interval, so that a curve breaks there and does not bridge what nobody saw; ``missing`` marks
-    these rows.
+    Where records are missing, rows of NaN stand for the first and the last missing interval, so that a curve breaks
+    there; `missing` marks these rows.
 
     Attributes:
         name: the group, ``all`` where the run has only one.
@@ -132,10 +131,10 @@ class RunSeries:
 
 
 def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...], tuple[str, ...]]:
-    """The groups of a run's records, and notes on the records that had to be left out.
+    """Return the groups of a run's records, and notes on the records that had to be left out.
 
-    Records may come in any order; of two with the same group and interval the later one counts (a run
-    that went on from a checkpoint writes some of its intervals anew).
+    Records may come in any order; of two with the same group and interval the later one counts (a run that went on
+    from a checkpoint writes some of its intervals anew).
     """
     by_group: dict[str, list[IntervalRecord]] = {}
     for record in records:
@@ -143,87 +142,104 @@ def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...
     notes: list[str] = []
     groups = []
     for name, members in by_group.items():
-        group, group_notes = _to_group(name, members)
-        notes += group_notes
-        if group is not None:
-            groups.append(group)
+        where = "" if name == "all" else f"{name}: "
+        chosen, group_notes = _choose(members)
+        notes += [where + note for note in group_notes]
+        if chosen:
+            groups.append(_to_group(name, chosen))
     return tuple(groups), tuple(notes)
 
 
-def _to_group(name: str, records: Sequence[IntervalRecord]) -> tuple[GroupSeries | None, list[str]]:
+def _choose(records: Sequence[IntervalRecord]) -> tuple[list[IntervalRecord], list[str]]:
+    """Return one record an interval, in order, all of the same levels, and notes on the others."""
     whole = [record for record in records if _is_whole(record)]
-    where = "" if name == "all" else f"{name}: "
     if not whole:
-        return None, [f"{where}none of its {len(records)} records is whole"]
+        return [], [f"none of its {len(records)} records is whole"]
     levels = Counter(record.levels for record in whole).most_common(1)[0][0]
     fitting = [record for record in whole if record.levels == levels]
     latest = {record.interval: record for record in fitting}
-    notes = []
-    if len(whole) < len(records):
-        notes.append(f"{where}{len(records) - len(whole)} records skipped, lists of unequal length")
-    if len(fitting) < len(whole):
-        notes.append(f"{where}{len(whole) - len(fitting)} records skipped, not of {', '.join(levels)}")
-    if len(latest) < len(fitting):
-        notes.append(f"{where}{len(fitting) - len(latest)} intervals are there twice, the later counts")
-    ordered = [latest[interval] for interval in sorted(latest)]
-    terms = tuple(dict.fromkeys(term for record in ordered for term in record.loss_by_term))
-    actions = tuple(dict.fromkeys(action for record in ordered for action in record.probabilities))
-    held: list[tuple[float, ...]] = [(1.0,) * len(levels), *(record.weights for record in ordered[:-1])]
-
-    interval = np.array([record.interval for record in ordered], dtype=np.int64)
-    iteration = np.array([record.iteration for record in ordered], dtype=np.int64)
-    breaks = np.flatnonzero(np.diff(interval) > 1) + 1
-    wide = np.flatnonzero(np.diff(interval) > 2) + 1
-    after = np.concatenate([breaks, wide])
-    length = _length(ordered[0])
-    missing_intervals = int(np.sum(np.diff(interval) - 1))
-    if missing_intervals:
-        notes.append(f"{where}{missing_intervals} intervals are missing, the curves break there")
-
-    def column(rows: Sequence[Sequence[float]]) -> Floats:
-        values = np.array(rows, dtype=np.float64)
-        values[~np.isfinite(values)] = np.nan
-        return np.insert(values, after, np.nan, axis=0)
-
-    names = np.insert(np.array([record.action for record in ordered], dtype=object), after, "")
-    return GroupSeries(
-        name=name,
-        levels=levels,
-        terms=terms,
-        actions=actions,
-        # np.insert keeps the order of values for the same place: the first missing row, then the last.
-        interval=np.insert(interval, after, np.concatenate([interval[breaks - 1] + 1, interval[wide] - 1])),
-        iteration=np.insert(
-            iteration, after, np.concatenate([iteration[breaks - 1] + length, iteration[wide] - length])
-        ),
-        count=np.insert(np.array([_count(record) for record in ordered], dtype=np.int64), after, 0),
-        loss=column([record.loss for record in ordered]),
-        loss_by_term={
-            term: column([record.loss_by_term.get(term, (np.nan,) * len(levels)) for record in ordered])
-            for term in terms
-        },
-        variance=column([record.variance for record in ordered]),
-        variance_reduction=column([record.variance_reduction for record in ordered]),
-        weights=column([record.weights for record in ordered]),
-        previous_weights=column(
-            [r.previous_weights or before for r, before in zip(ordered, held, strict=True)]
-        ),
-        reward=column([[np.nan if record.reward is None else record.reward] for record in ordered])[:, 0],
-        action=tuple(str(name) for name in names),
-        probabilities=column([[record.probabilities.get(a, np.nan) for a in actions] for record in ordered]),
-        missing=np.insert(np.zeros(len(ordered), dtype=np.bool_), after, True),
-        nonfinite=tuple(loss for record in ordered for loss in record.nonfinite),
-    ), notes
+    missing = max(latest) - min(latest) + 1 - len(latest)
+    notes = {
+        f"{len(records) - len(whole)} records skipped, lists of unequal length": len(records) - len(whole),
+        f"{len(whole) - len(fitting)} records skipped, not of {', '.join(levels)}": len(whole) - len(fitting),
+        f"{len(fitting) - len(latest)} intervals are there twice, the later counts": len(fitting)
+        - len(latest),
+        f"{missing} intervals are missing, the curves break there": missing,
+    }
+    return [latest[t] for t in sorted(latest)], [note for note, number in notes.items() if number]
 
 
 def _is_whole(record: IntervalRecord) -> bool:
-    """Whether the record's lists all have one value a level, and its counters can be true."""
+    """Return whether the record's lists all have one value a level, and its counters can be true."""
     k = len(record.levels)
-    rows = [record.loss, record.variance, record.variance_reduction, record.weights]
-    rows += list(record.loss_by_term.values())
+    rows = [
+        record.loss,
+        record.variance,
+        record.variance_reduction,
+        record.weights,
+        *record.loss_by_term.values(),
+    ]
     rows += [record.previous_weights] if record.previous_weights else []
     counters = 1 <= record.interval <= record.iteration < 2**53 and 0 <= record.count < 2**53
     return k > 0 and counters and all(len(row) == k for row in rows)
+
+
+def _to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
+    rows = _with_gaps(records)
+    known = {record.interval for record in records}
+    terms = tuple(dict.fromkeys(term for record in records for term in record.loss_by_term))
+    actions = tuple(dict.fromkeys(action for record in records for action in record.probabilities))
+    unknown = (np.nan,) * len(records[0].levels)
+
+    def column(values: Sequence[Any]) -> Floats:
+        array = np.array(values, dtype=np.float64)
+        return np.where(np.isfinite(array), array, np.nan)
+
+    return GroupSeries(
+        name=name,
+        levels=records[0].levels,
+        terms=terms,
+        actions=actions,
+        interval=np.array([row.interval for row in rows], dtype=np.int64),
+        iteration=np.array([row.iteration for row in rows], dtype=np.int64),
+        count=np.array([_count(row) if row.interval in known else 0 for row in rows], dtype=np.int64),
+        loss=column([row.loss for row in rows]),
+        loss_by_term={term: column([row.loss_by_term.get(term, unknown) for row in rows]) for term in terms},
+        variance=column([row.variance for row in rows]),
+        variance_reduction=column([row.variance_reduction for row in rows]),
+        weights=column([row.weights for row in rows]),
+        previous_weights=column([row.previous_weights for row in rows]),
+        reward=column([np.nan if row.reward is None else row.reward for row in rows]),
+        action=tuple(row.action for row in rows),
+        probabilities=column([[row.probabilities.get(action, np.nan) for action in actions] for row in rows]),
+        missing=np.array([row.interval not in known for row in rows], dtype=np.bool_),
+        nonfinite=tuple(loss for record in records for loss in record.nonfinite),
+    )
+
+
+def _with_gaps(records: Sequence[IntervalRecord]) -> list[IntervalRecord]:
+    """Return `records` with the weights that held, and one of NaN for the first and last interval of each gap."""
+    length = _length(records[0])
+    unknown = (np.nan,) * len(records[0].levels)
+
+    def blank(interval: int, iteration: int) -> IntervalRecord:
+        return replace(
+            records[0], interval=interval, iteration=iteration, loss=unknown, loss_by_term={}, variance=unknown,
+            variance_reduction=unknown, weights=unknown, previous_weights=unknown, reward=None, action="",
+            probabilities={},
+        )  # fmt: skip
+
+    rows: list[IntervalRecord] = []
+    before, held = None, (1.0,) * len(unknown)
+    for record in records:
+        gap = record.interval - before.interval if before else 1
+        if before and gap > 1:
+            rows.append(blank(before.interval + 1, before.iteration + length))
+        if gap > 2:
+            rows.append(blank(record.interval - 1, record.iteration - length))
+        rows.append(replace(record, previous_weights=record.previous_weights or held))
+        before, held = record, record.weights
+    return rows
 
 
 def _length(record: IntervalRecord) -> int:
@@ -231,32 +247,29 @@ def _length(record: IntervalRecord) -> int:
 
 
 def _count(record: IntervalRecord) -> int:
-    """The record's count; alpha where a foreign writer left it out (0, yet nothing was non-finite)."""
+    """Return the record's count; alpha where a foreign writer left it out (0, yet nothing was non-finite)."""
     return record.count if record.count > 0 or record.nonfinite else _length(record)
 
 
 def moving_average(values: Floats, window: int) -> Floats:
-    """[I, ...] -> the same shape: the mean over ``window`` rows around each, fewer at the ends.
+    """Return the mean over `window` rows around each, fewer at the ends, in the shape of `values` (``[I, ..]``).
 
     NaN rows stay NaN and count for nothing in their neighbours.
 
     Raises:
-        ValueError: if ``window`` is below 1.
+        ValueError: `window` is below 1.
     """
+    from scipy.ndimage import uniform_filter1d
+
     if window < 1:
         raise ValueError(f"`window` should be at least 1. Found {window}.")
     known = np.isfinite(values)
-    before, behind = (window - 1) // 2, window // 2
-    rows = np.arange(len(values))
-    low, high = np.maximum(rows - before, 0), np.minimum(rows + behind + 1, len(values))
-
-    def windowed(array: Floats) -> Floats:
-        sums = np.concatenate([np.zeros((1, *array.shape[1:])), np.cumsum(array, axis=0)])
-        return np.asarray(sums[high] - sums[low], dtype=np.float64)
-
-    total, number = windowed(np.where(known, values, 0.0)), windowed(known.astype(np.float64))
-    mean = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
-    return np.where(known, mean, np.nan)
+    options: Any = {"size": window, "axis": 0, "mode": "constant", "origin": -1 if window % 2 == 0 else 0}
+    total = uniform_filter1d(np.where(known, values, 0.0), **options)
+    number = uniform_filter1d(known.astype(np.float64), **options)
+    return np.asarray(
+        np.divide(total, number, out=np.full_like(total, np.nan), where=known), dtype=np.float64
+    )
 
 
 def merge_names(orders: Iterable[Sequence[str]]) -> tuple[str, ...]:

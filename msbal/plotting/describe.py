@@ -1,0 +1,89 @@
+"""The choice among the panels, and their descriptions in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msbal.errors import SpecError, suggest
+from msbal.plotting.kinds import Look, Shown, kinds
+from msbal.plotting.panel import Panel
+from msbal.plotting.series import RunSeries, merge_names
+from msbal.plotting.style import action_colors, level_colors
+
+WHAT = ("losses", "weights", "probabilities", "rewards", "variance", "share")
+
+
+def parse_what(text: str) -> tuple[str, ...]:
+    """Return the names in ``losses,weights`` or ``all``, in the order of `WHAT`.
+
+    Raises:
+        SpecError: there are none, or an unknown one.
+    """
+    asked = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = sorted(asked - {"all", *WHAT})
+    if unknown or not asked:
+        found = f"found `{unknown[0]}`" if unknown else "found nothing"
+        known = suggest(unknown[0] if unknown else "", [*WHAT, "all"])
+        raise SpecError("--what", found, "all or a list of panels", known)
+    return tuple(name for name in WHAT if "all" in asked or name in asked)
+
+
+def make_look(runs: Sequence[RunSeries], palette: str) -> Look:
+    """Return the colours of everything in `runs`.
+
+    Raises:
+        SpecError: an unknown palette.
+    """
+    groups = [group for run in runs for group in run.groups]
+    return Look(
+        level_colors(merge_names(group.levels for group in groups), palette),
+        action_colors(merge_names(group.actions for group in groups)),
+    )
+
+
+def describe_panels(
+    runs: Sequence[RunSeries], what: Sequence[str], *, palette: str = "paper", overlay: bool = False
+) -> list[list[Panel | None]]:
+    """Describe the panels that at least one run can fill: a row for each kind, group by group.
+
+    A row has a panel for each run, None where the run has nothing to show; with `overlay`, one panel of all runs
+    where the kind allows it, else those of the runs that have something.
+
+    Raises:
+        SpecError: no run can fill any, or an unknown palette.
+    """
+    look = make_look(runs, palette)
+    rows: list[list[Panel | None]] = []
+    for name in dict.fromkeys(group.name for run in runs for group in run.groups):
+        shown = [Shown(place, group) for place, run in enumerate(runs) if (group := run.group(name))]
+        peers = [one.group for one in shown]
+        for kind in kinds(peers):
+            if kind.what not in what:
+                continue
+            alone = {one.run: _placed(kind.describe([one], peers, look), [one]) for one in shown}
+            some = [one for one in shown if alone[one.run]]
+            if overlay and kind.overlays and len(some) > 1:
+                labelled = [replace(one, label=runs[one.run].name) for one in some]
+                row = [_placed(kind.describe(labelled, peers, look), labelled)]
+            else:
+                places = [one.run for one in some] if overlay else range(len(runs))
+                row = [alone.get(place) for place in places]
+            if any(row):
+                rows.append(row)
+    if not rows:
+        raise SpecError(
+            "--what", f"found nothing of {', '.join(what)} in these runs", "panels that a run can fill",
+            "probabilities and rewards come from strategies that choose, such as rlo",
+        )  # fmt: skip
+    return rows
+
+
+def _placed(panel: Panel | None, shown: Sequence[Shown]) -> Panel | None:
+    """Return `panel` with what follows from the runs in it."""
+    if panel is None:
+        return None
+    start = min(one.group.start for one in shown)
+    end = max(int(one.group.iteration[-1]) for one in shown)
+    x = (start, end + 0.012 * (end - start))  # the last mark stands clear of the edge
+    return replace(panel, group=shown[0].group.name, runs=tuple(one.run for one in shown), x=x)
