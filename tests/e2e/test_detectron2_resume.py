@@ -30,7 +30,8 @@ from killed_runs import (
 from msbal_process import finish
 from states import assert_same_state
 
-from msbal_detectron2 import checkpoints
+from msbal.training import checkpoints
+from msbal_detectron2.trainer import CHECKPOINTS
 
 msbal_process.PRELOAD += ["msbal_detectron2.splitters", "msbal_detectron2.detector"]
 ROUNDS = int(os.environ.get("MSBAL_KILLS", "1"))
@@ -61,7 +62,7 @@ def unbroken(folder: Path) -> Path:
 
 def assert_same(run: Path, unbroken: Path) -> None:
     assert_same_records(run, unbroken)
-    mine, other = (checkpoints.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
+    mine, other = (CHECKPOINTS.load(checkpoints.path_of(r / "checkpoints", LAST)) for r in (run, unbroken))
     assert (
         mine["balancing"]["loss_state"]
         == other["balancing"]["loss_state"]

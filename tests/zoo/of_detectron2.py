@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,26 +28,6 @@ class Zoo:
         if loaded is None:
             return Outcome("", NO_MODEL, "it has no complete model")
         return _prove(loaded[0])
-
-
-class Subject:
-    """A model and its loss splitters, as `msbal.backend.proof.prove` wants them."""
-
-    def __init__(self, model: Any, scope: Sequence[str]) -> None:
-        from msbal_detectron2 import splitters
-
-        self.model, self._splitters = model, splitters.find(model, scope)
-        self.groups = tuple(splitter.group for splitter in self._splitters)
-
-    def framework_losses(self, batch: Any) -> Any:
-        from msbal_detectron2 import probing
-
-        return probing.framework_losses(self.model, self._splitters, batch)
-
-    def split_losses(self, batch: Any) -> Any:
-        from msbal_detectron2 import probing
-
-        return probing.split_losses(self.model, self._splitters, batch)
 
 
 def _load_small(name: str) -> tuple[Any, str] | None:
@@ -78,6 +57,8 @@ def _prove(config: Any) -> Outcome:
     from detectron2.modeling import build_model
 
     from msbal.errors import SpecError
+    from msbal_detectron2.detector import SplitDetectron2
+    from msbal_detectron2.splitters import find
     from zoo import small_detectron2 as small
 
     torch.manual_seed(0)
@@ -95,7 +76,7 @@ def _prove(config: Any) -> Outcome:
     subject, refusals = None, []
     for scope in (("rpn", "roi"), ("rpn",), ("roi",)):
         try:
-            subject = Subject(model, scope)
+            subject = SplitDetectron2(model, find(model, scope))
             break
         except SpecError as error:
             refusals.append(error.found)

@@ -1,4 +1,4 @@
-"""msbal's data sets as detectron2's: dataset dicts, registration, the training stream."""
+"""msbal's data sets as detectron2's: dataset dicts, outlines of objects, registration, the training stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,11 +17,39 @@ from torch.utils.data import Dataset
 
 from msbal.backend.kit.seeding import mix
 from msbal.data import DetectionData, ImageRecord, read_pixels
+from msbal.data.coco import outlines
 from msbal.errors import DataError
 from msbal.training.stream import image_at
-from msbal_detectron2.masks import Outlines
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+_CORNERS = 3
+
+
+class Outlines(outlines.Outlines):
+    """See `msbal.data.coco.outlines`."""
+
+    instead: ClassVar[str] = (
+        "override MODEL.MASK_ON=False (in a LazyConfig model.roi_heads.mask_in_features=null)"
+    )
+
+    def of(self, record: ImageRecord) -> list[Any]:
+        """The same; an outline of less than three corners is an empty list: detectron2 leaves such objects out."""
+        return [_checked(outline) for outline in super().of(record)]
+
+
+def _checked(outline: Any) -> Any:
+    """As ``detectron2.data.datasets.load_coco_json`` does."""
+    if outline is None:
+        return None
+    if isinstance(outline, dict):
+        if isinstance(outline["counts"], list):
+            from pycocotools import mask
+
+            outline = mask.frPyObjects(outline, *outline["size"])
+        return outline
+    return [polygon for polygon in outline if len(polygon) % 2 == 0 and len(polygon) >= 2 * _CORNERS]
 
 
 def dataset_dict(record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:

@@ -1,49 +1,56 @@
-"""detectron2's SimpleTrainer with what the spec asks for beyond it: accumulation, clipping, any precision.
+"""detectron2's SimpleTrainer with what the spec asks for beyond it: accumulation, clipping, precision, checkpoints.
 
-One iteration is one forward pass. What chance does in it (the sampling of anchors and RoIs) follows from the
-seed, the process and the iteration alone, so that a resumed run, and one with another strategy, samples alike.
+One iteration is one forward pass. Its chance (the sampling of anchors and RoIs) follows from the seed, the process and
+the iteration alone, so that a resumed run, and one with another strategy, samples alike.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.utils.events import EventStorage
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from msbal.backend import Job
 from msbal.backend.kit.balanced import Balanced
-from msbal.backend.kit.nonfinite import (
-    UNEXPLAINED,
-    OnNonFinite,
-    Sighting,
-    name_losses,
-    of_all_ranks,
-    poisoned,
-)
+from msbal.backend.kit.cadence import Cadence, Pace
+from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.seeding import seed_iteration
 from msbal.backend.kit.steps import Stepper
-from msbal.engine.processes import rank
+from msbal.engine.processes import rank, ranks
+from msbal.engine.record import IntervalRecord
 from msbal.spec import ScheduleSpec
+from msbal.training.checkpoints import Checkpoints, resuming
+from msbal_detectron2.hook import put_scalars
+from msbal_detectron2.weights import plain
+
+CHECKPOINTS = Checkpoints("detectron2", ("model", "trainer", "balancing"))
+"""``trainer`` has the optimizer, scaler and hooks, ``balancing`` the balancers and each process's loss normalizer.
+
+Beside them: ``iteration``, and ``average`` where weights are averaged. ``DetectionCheckpointer`` can load the model.
+"""
 
 
 class Trainer(SimpleTrainer):  # type: ignore[misc]
     """Trains a balanced model by the spec's schedule.
 
-    A step of which any loss or gradient is NaN or infinite never reaches the weights: the run stops, or leaves
-    the whole step out, the gradients accumulated for it included.
+    A step with a NaN or infinite loss or gradient never reaches the weights: the run stops, or skips the whole step,
+    including the gradients accumulated for it.
 
     Args:
         model: wrapped in DistributedDataParallel or not.
         data_loader: one batch an iteration.
-        balanced: the model; what its strategy learns is in the optimizer.
-        schedule: the spec's.
-        on_nonfinite: told of steps that are left out.
-        seed: the run's.
+        optimizer: has the parameters of the strategy, too.
+        balanced: the model's handle.
+        on_nonfinite: told of skipped steps.
+        average: of the model's weights.
     """
 
     def __init__(
@@ -55,10 +62,12 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         schedule: ScheduleSpec,
         on_nonfinite: OnNonFinite,
         seed: int,
+        average: AveragedModel | None = None,
     ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.balanced, self.schedule, self.seed = balanced, schedule, seed
-        self.on_nonfinite, self.stop_requested = on_nonfinite, False
+        self.average, self.stop_requested = average, False
+        self.guard = Guard(on_nonfinite, balanced.groups)
         self.stepper = Stepper(
             optimizer,
             schedule.amp,
@@ -67,11 +76,9 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             schedule.clip_norm,
             balanced.parameters(),
         )
-        self.average = WeightAverage(balanced.model, schedule.ema) if schedule.ema else None
-        self._seen: list[Sighting] = []
 
     def train(self, start_iter: int, max_iter: int) -> None:
-        """As ``TrainerBase.train``, but it can be asked to stop, and its errors are msbal's to show."""
+        """Train as ``TrainerBase.train``, but stop where asked to, and leave errors to msbal."""
         self.iter = self.start_iter = start_iter
         self.max_iter = max_iter
         with EventStorage(start_iter) as self.storage:
@@ -86,7 +93,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
                 self.after_train()
 
     def run_step(self) -> None:
-        """One forward and backward pass, and an optimizer step where one is due."""
+        """Run forward and backward, and step the optimizer where due."""
         started = time.perf_counter()
         data = next(self._data_loader_iter)
         self.storage.put_scalar("data_time", time.perf_counter() - started)
@@ -99,24 +106,17 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             with self.stepper.autocast():
                 losses = self.model(data)
                 total = sum(losses.values())
-            self.stepper.backward(poisoned(total))
-        if torch.isfinite(total.detach()):
-            self.storage.put_scalar("total_loss", float(total.detach()))
-        else:
-            self._seen.append(Sighting(done, rank(), self._names(losses)))
+            rest = self.balanced.rest(losses)
+            self.stepper.backward(self.guard.protect(done, total, self.balanced.losses, rest))
+        value = float(total.detach())
+        if math.isfinite(value):
+            self.storage.put_scalar("total_loss", value)
         if due:
-            self._step(done)
-
-    def _step(self, done: int) -> None:
-        self.stepper.step()
-        if self.stepper.left_out_a_step():
-            # On all ranks alike, as they average their gradients.
-            seen, self._seen = of_all_ranks(self._seen), []
-            if not seen and not self.stepper.scales:
-                seen = [Sighting(done, rank(), UNEXPLAINED)]
-            self.on_nonfinite.deal(seen)
-        elif self.average is not None:
-            self.average.update()
+            self.stepper.step()
+            left_out = self.stepper.left_out_a_step()
+            self.guard.look(done, left_out, explained=self.stepper.scales)
+            if self.average is not None and not left_out:
+                self.average.update_parameters(self.balanced.model)
 
     def _sync(self, due: bool) -> AbstractContextManager[Any]:
         """Exchange gradients between processes only where a step follows."""
@@ -124,13 +124,8 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             return nullcontext()
         return self.model.no_sync()
 
-    def _names(self, losses: Mapping[str, Tensor]) -> str:
-        split = {key for splitter in self.balanced.splitters for key in splitter.keys}
-        rest = {key: loss for key, loss in losses.items() if key not in split}
-        return name_losses(self.balanced.groups, self.balanced.losses, rest)
-
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks (the learning rate's), optimizer, scaler."""
+        """Return the iteration, hooks (the learning rate's), optimizer and scaler."""
         state: dict[str, Any] = super().state_dict()
         state["scaler"] = self.stepper.scaler.state_dict()
         return state
@@ -141,41 +136,72 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         self.stepper.load_state_dict(state["scaler"])
 
 
-class WeightAverage:
-    """An exponential moving average of a model's weights, kept beside it.
+class RunHook(HookBase):  # type: ignore[misc]
+    """What a run does after each iteration: records, progress, checkpoints, evaluations, stopping.
 
     Args:
-        decay: share of the average that a step keeps.
+        start, total: iterations that are done, and those of the whole run.
+        images: per iteration and process.
+        save_every: iterations between checkpoints.
+        evaluate: called with the iteration where an evaluation is due.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model, self._decay = model, decay
-        self._average = {name: value.detach().clone() for name, value in self._tensors().items()}
+    def __init__(
+        self, job: Job, trainer: Trainer, start: int, total: int, images: int, save_every: int,
+        evaluate: Callable[[int], object],
+    ) -> None:  # fmt: skip
+        self._job, self._trainer, self._run_evaluation = job, trainer, evaluate
+        self._cadence = Cadence(job, total, start, save_every, self._evaluate, self._save)
+        device = next(trainer.balanced.model.parameters()).device
+        self._pace = Pace(job.monitor, images * ranks(), total, device)
+        _report_to_storage(job, trainer)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {name: value for name, value in self._model.state_dict().items() if value.is_floating_point()}
+    def after_step(self) -> None:
+        """Do what is due; the trainer calls this."""
+        trainer, done = self._trainer, self.trainer.iter + 1
+        if done == trainer.start_iter + 1:
+            trainer.balanced.require_calls()
+        self._pace.tick(done, float(trainer.optimizer.param_groups[0]["lr"]))
+        trainer.stop_requested = self._cadence.after(done)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take a step's weights in."""
-        own = self._tensors()
-        torch._foreach_lerp_(
-            list(self._average.values()), [own[name] for name in self._average], 1 - self._decay
-        )
+    def _evaluate(self, done: int) -> None:
+        self._run_evaluation(done)
+        self._pace.restart()
 
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the model's weights and the average; again to put them back."""
-        for name, value in self._tensors().items():
-            kept = value.clone()
-            value.copy_(self._average[name])
-            self._average[name].copy_(kept)
+    def _save(self, done: int) -> None:
+        """Write a checkpoint; every process takes part."""
+        trainer = self._trainer
+        trainer.balanced.synchronize()
+        if rank() != 0:
+            return
+        state = {
+            "iteration": done,
+            "model": trainer.balanced.model.state_dict(),
+            "trainer": trainer.state_dict(),
+            "balancing": trainer.balanced.state_dict(),
+            "average": {} if trainer.average is None else trainer.average.state_dict(),
+        }
+        CHECKPOINTS.save(self._job.run.checkpoints, plain(state))
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The average, by the model's names."""
-        return dict(self._average)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        trainer = self._trainer
+        with resuming():
+            trainer.balanced.model.load_state_dict(state["model"])
+            trainer.load_state_dict(state["trainer"])
+            trainer.balanced.load_state_dict(state["balancing"])
+            if trainer.average is not None:
+                trainer.average.load_state_dict(state["average"])
+        self._job.recorder.rewind(int(state["iteration"]))
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore `state_dict`."""
-        for name, value in self._average.items():
-            value.copy_(state[name])
+
+def _report_to_storage(job: Job, trainer: Trainer) -> None:
+    """Put the records into detectron2's EventStorage too, where a model's own code may read them."""
+    tell = job.recorder.on_record
+
+    def on_record(record: IntervalRecord) -> None:
+        put_scalars(trainer.storage, record, trainer.balanced)
+        if tell is not None:
+            tell(record)
+
+    job.recorder.on_record = on_record

@@ -129,8 +129,13 @@ class Balanced:
         if self.records is not None:
             self.records.loaded()
 
+    def rest(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those of the model's losses, by name, that are not balanced."""
+        balanced = {key for splitter in self.splitters for key in splitter.keys}
+        return {key: loss for key, loss in losses.items() if key not in balanced}
+
     def remove(self) -> None:
-        """Give the model back as it was."""
+        """Restore the model as it was."""
         self._removed = True
         for method in self._methods:
             method.remove()

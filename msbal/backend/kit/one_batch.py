@@ -40,11 +40,6 @@ class SplitModel:
         """Return the same losses by level."""
         return split_losses(self.model, self.splitters, lambda: self.training_losses(batch))
 
-    def rest(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return those of the model's losses that are not balanced."""
-        balanced = {key for splitter in self.splitters for key in splitter.keys}
-        return {key: loss for key, loss in losses.items() if key not in balanced}
-
 
 def framework_losses(
     model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses

@@ -194,7 +194,9 @@ class Trainer:
                 losses: dict[str, Tensor] = self.forward(images, targets)
             self.balanced.require_calls()
             total = reduce(torch.add, losses.values())
-            total = self.guard.protect(self.iteration, total, self.balanced.losses, self.split.rest(losses))
+            total = self.guard.protect(
+                self.iteration, total, self.balanced.losses, self.balanced.rest(losses)
+            )
             self.stepper.backward(total)
         if whole:
             self.stepper.step()

@@ -14,8 +14,8 @@ from PIL import Image
 from msbal.data import read_coco
 from msbal.errors import DataError
 from msbal.spec import parse_spec
+from msbal_detectron2.data import Outlines
 from msbal_detectron2.detector import Detectron2Detector
-from msbal_detectron2.masks import Outlines
 
 MASK = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 CASCADE = "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"

@@ -20,7 +20,7 @@ from msbal.backend.kit.balanced import Balanced, group_names
 from msbal.baselines import Fixed
 from msbal.engine import Balancer, BalancerSet
 from msbal.errors import SpecError
-from msbal_detectron2.probing import framework_losses, split_losses
+from msbal_detectron2.detector import SplitDetectron2
 from msbal_detectron2.splitters import find
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -118,7 +118,7 @@ def test_any_weights_are_the_slow_sum(case: tuple[nn.Module, tuple[str, ...]]) -
     data = batch(BOXES)
     splitters = find(model, scope)
     groups = [splitter.group for splitter in splitters]
-    split = same_start(model, lambda: split_losses(model, splitters, data))
+    split = same_start(model, lambda: SplitDetectron2(model, splitters).split_losses(data))
     slow: dict[str, Tensor] = {}
     parts = [(1.0, loss) for loss in split.rest.values()]
     for group in groups:
@@ -159,7 +159,9 @@ def test_levels_are_detectron2s(case: tuple[nn.Module, tuple[str, ...]]) -> None
     group = splitters[0].group
     assert group.name == "rpn"
     rpn = model.proposal_generator
-    values = same_start(model, lambda: split_losses(model, splitters, data)).groups["rpn"].values
+    values = (
+        same_start(model, lambda: SplitDetectron2(model, splitters).split_losses(data)).groups["rpn"].values
+    )
     label = rpn.label_and_sample_anchors
     for k in range(len(group.levels)):
 
@@ -175,7 +177,7 @@ def test_levels_are_detectron2s(case: tuple[nn.Module, tuple[str, ...]]) -> None
 
         rpn.label_and_sample_anchors = only_this_level
         try:
-            own = same_start(model, lambda: framework_losses(model, splitters, data))
+            own = same_start(model, lambda: SplitDetectron2(model, splitters).framework_losses(data))
         finally:
             del rpn.label_and_sample_anchors
         expected = torch.stack([own["loss_rpn_cls"], own["loss_rpn_loc"]])
@@ -350,9 +352,9 @@ def test_normalizer_moves_once_a_step() -> None:
         own(data), balanced(data)
     assert balanced.loss_normalizer == own.loss_normalizer
     splitters = find(own)
-    for passes in (split_losses, framework_losses):
-        passes(own, splitters, data)
+    for passes in (SplitDetectron2.split_losses, SplitDetectron2.framework_losses):
+        passes(SplitDetectron2(own, splitters), data)
         assert own.loss_normalizer == balanced.loss_normalizer
-        passes(balanced, handle.splitters, data)
+        passes(SplitDetectron2(balanced, handle.splitters), data)
         assert balanced.loss_normalizer == own.loss_normalizer
     assert handle.balancers.balancers["all"].iteration == 3

@@ -14,11 +14,12 @@ from zoo.small_detectron2 import batch
 
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.seeding import seed_iteration
+from msbal.backend.kit.steps import make_average
 from msbal.engine import LevelLosses
 from msbal.errors import RunError
 from msbal.spec import ScheduleSpec
 from msbal_detectron2 import balance
-from msbal_detectron2.trainer import Trainer, WeightAverage
+from msbal_detectron2.trainer import Trainer
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
@@ -37,7 +38,9 @@ def make(
     balanced = balance(model, strategy, interval=2, scope=scope)
     optimizer = torch.optim.SGD([*model.parameters(), *balanced.parameters()], lr=1e-3)
     policy = OnNonFinite("skip" if skip else "stop", say)
-    return Trainer(model, [batch(BOXES)] * steps, optimizer, balanced, ScheduleSpec(**schedule), policy, 0)
+    spec = ScheduleSpec(**schedule)
+    average = make_average(model, spec.ema)
+    return Trainer(model, [batch(BOXES)] * steps, optimizer, balanced, spec, policy, 0, average)
 
 
 def weights(trainer: Trainer) -> list[Tensor]:
@@ -168,17 +171,3 @@ def test_learned_weights_learn_and_resume() -> None:
     again = make(strategy="uw", ema=0.5, clip_norm=1.0)
     again.balanced.load_state_dict(trainer.balanced.state_dict())
     assert torch.equal(next(again.balanced.parameters()), learned)
-
-
-def test_the_average_swaps_in_and_out() -> None:
-    model = nn.Linear(2, 2)
-    average = WeightAverage(model, 0.75)
-    start = model.weight.detach().clone()
-    with torch.no_grad():
-        model.weight.add_(4.0)
-    average.update()
-    end = model.weight.detach().clone()
-    average.swap()
-    torch.testing.assert_close(model.weight.detach(), start + 1.0)
-    average.swap()
-    assert torch.equal(model.weight, end)
