@@ -1,4 +1,4 @@
-"""The errors that a user sees, each one line, and the exit code that goes with them."""
+"""The errors that a user sees, each on one line, and their exit codes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class MsbalError(Exception):
 
     Args:
         where: the key or file at fault, e.g. ``balance.interval`` or ``annotations/train.json``.
-        found: what stands there.
-        expected: what should.
+        found: what is there.
+        expected: what should be there.
         fix: what the user can do about it.
     """
 
@@ -34,7 +34,7 @@ class MsbalError(Exception):
 
 
 def _fitted(text: str, limit: int = 600) -> str:
-    """`text` without its middle where it is too long for a line, as a value from a damaged file can be."""
+    """Return `text` without its middle where it is too long for a line, such as a value from a damaged file."""
     half = limit // 2
     return text if len(text) <= limit else f"{text[:half]} ... {text[-half:]}"
 
@@ -62,13 +62,13 @@ class BackendError(MsbalError):
 
 
 def raise_of_worker(error: RuntimeError) -> None:
-    """Raise the error of ours that ended a process of torch's ``DataLoader``; nothing where it was another.
+    """Raise the `MsbalError` that ended a worker of torch's ``DataLoader``; a no-op where another error did.
 
-    torch raises what takes more than a text as a RuntimeError with the traceback of the process, whose last line is
-    the class and the text, as ours is one line.
+    torch raises an error whose class takes more than a text as a RuntimeError with the worker's traceback, whose last
+    line is the class and the text.
 
     Raises:
-        MsbalError: of the class and with the text that it had there.
+        MsbalError: with its class and text in the worker.
     """
     caught = re.match(r"Caught (\w+) in ", str(error))
     kinds = {kind.__name__: kind for kind in (RunError, SpecError, DataError, BackendError)}
@@ -80,7 +80,7 @@ def raise_of_worker(error: RuntimeError) -> None:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'did you mean `x`? known: a, b, x', for a name that is not among `known`."""
+    """Return ``did you mean `x`? known: a, b, x`` for a name that is not among `known`."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`? " if near else ""

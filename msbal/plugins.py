@@ -1,4 +1,4 @@
-"""What other installed packages add to msbal: objects named by entry points."""
+"""Load what other installed packages add to msbal by entry points."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 
 
 def load_entry_points(group: str, take: Callable[[Any], object], known: Container[str]) -> dict[str, str]:
-    """Load a group's entry points; why each of those that cannot be used fails, by name.
-
-    One broken package is no reason to refuse what all others add.
+    """Load a group's entry points; return by name why some of them fail, without stopping at the first.
 
     Args:
-        take: given each object, whose ``name`` has to be its entry point's; what it raises is a reason.
+        take: called with each object, whose ``name`` must be its entry point's; an exception is the reason.
         known: names that need no loading.
     """
     broken = {}
@@ -22,7 +20,7 @@ def load_entry_points(group: str, take: Callable[[Any], object], known: Containe
             try:
                 found = point.load()
                 if getattr(found, "name", None) != point.name:
-                    raise ValueError(f"it has not the name `{point.name}`")
+                    raise ValueError(f"its name is not `{point.name}`")
                 take(found)
             except Exception as error:
                 broken[point.name] = f"{type(error).__name__}: {error} ({point.value})"

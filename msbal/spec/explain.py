@@ -98,7 +98,7 @@ def _tags(model: type[BaseModel]) -> list[Any]:
 
 def _as_clause(field: FieldInfo | None) -> str:
     """Return the first sentence of a field's description as it may follow "expected"."""
-    text = re.split(r"\.(?: (?=[A-Z])|$)", (field and field.description) or "")[0]
+    text = re.split(r"(?<!e\.g)\.(?: (?=[A-Z])|$)", (field and field.description) or "")[0]
     return text[:1].lower() + text[1:] if text[1:2] == " " or text[1:2].islower() else text
 
 

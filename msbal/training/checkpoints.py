@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last two kept, a damaged one passed over."""
+"""Checkpoints of a run: written atomically, the last two kept, a damaged one skipped."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NAME = re.compile(r"iteration_(\d+)\.pth")
 
 
 def path_of(folder: Path, iteration: int) -> Path:
-    """Where the checkpoint of an iteration lies."""
+    """Return the path of an iteration's checkpoint."""
     return folder / f"iteration_{iteration:08d}.pth"
 
 
 def find(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, newest first; none is opened."""
+    """Find the checkpoints in a folder, newest first, without opening them."""
     if not folder.is_dir():
         return []
     named = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
@@ -35,14 +35,14 @@ def find(folder: Path) -> list[Path]:
 
 
 def iteration_of(path: Path) -> int:
-    """The iteration in the name of a checkpoint that `find` gave."""
+    """Return the iteration in the name of a checkpoint that `find` returned."""
     return int(path.stem.removeprefix("iteration_"))
 
 
 def prune(path: Path) -> None:
-    """Delete all but a checkpoint that was just written and the one before it.
+    """Delete all but the checkpoint just written and the one before it.
 
-    Later ones too: the run was resumed from before them, as they could not be used.
+    Later ones go too: they could not be used, so the run was resumed from before them.
     """
     found = find(path.parent)
     at = found.index(path)
@@ -51,7 +51,7 @@ def prune(path: Path) -> None:
 
 
 def require_parts(path: Path, state: Mapping[str, Any], keys: Iterable[str], backend: str) -> None:
-    """Refuse what torch could read but no run of `backend` has written.
+    """Refuse a file that torch could read but no run of `backend` has written.
 
     Raises:
         SpecError: where one of `keys` is missing or holds a single value.
@@ -59,7 +59,7 @@ def require_parts(path: Path, state: Mapping[str, Any], keys: Iterable[str], bac
     for key in keys:
         if not isinstance(state.get(key), (Mapping, list, tuple)):
             found = f"`{key}` is a {type(state[key]).__name__}" if key in state else f"has no `{key}`"
-            raise SpecError(str(path), found, f"a checkpoint of a msbal {backend} run")
+            raise SpecError(str(path), found, f"a checkpoint of an msbal {backend} run")
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Checkpoints:
         path = path_of(folder, state["iteration"])
 
         def write(temporary: Path) -> None:
-            # Through a file of Python's, a full disk is an OSError that says so, though torch's writer, closed
-            # too early, buries it under an error of its own.
+            # With a Python file a full disk is an OSError that says so, although torch's writer, closed too early,
+            # buries it under an error of its own.
             try:
                 with temporary.open("wb") as file:
                     torch.save(state, file)
@@ -101,7 +101,7 @@ class Checkpoints:
         """Read one checkpoint.
 
         Raises:
-            SpecError: where it is damaged or no checkpoint.
+            SpecError: where it is damaged, or is no checkpoint.
         """
         state = read_tensors(path)
         require_parts(path, state, self.keys, self.backend)
@@ -110,11 +110,11 @@ class Checkpoints:
         return state
 
     def load_newest(self, path: Path, say: Callable[[str], None]) -> dict[str, Any]:
-        """Read a checkpoint, or the one before it where it is damaged.
+        """Read a checkpoint, or where it is damaged the one before it.
 
         Args:
             path: a checkpoint, or the folder of a run's checkpoints.
-            say: told of each that is passed over.
+            say: called with a line for each that is skipped.
 
         Raises:
             RunError: where none can be read.
@@ -132,7 +132,7 @@ class Checkpoints:
         raise RunError(str(path), "holds no checkpoint that can be read", fix="start anew with --force")
 
     def load_weights(self, model: nn.Module, path: Path) -> None:
-        """Load a checkpoint's weights into a model; its ``average``, an `AveragedModel`'s state, where it has one.
+        """Load a checkpoint's weights into a model, or its ``average`` (an `AveragedModel`'s state) if it has one.
 
         Args:
             path: see `load_newest`.
@@ -156,9 +156,9 @@ class Checkpoints:
 
 @contextmanager
 def resuming() -> Iterator[None]:
-    """Refuse what does not fit, while a checkpoint's parts are loaded.
+    """Refuse a checkpoint that does not fit, while its parts are loaded.
 
-    A file that is whole may hold anything, and torch's own loading then fails in any way.
+    A file that is not damaged may still hold anything, and torch's own loading then fails in any way.
 
     Raises:
         SpecError: from any exception within.

@@ -1,8 +1,8 @@
-"""The endless stream of training samples: which image comes when is a function of the seed alone.
+"""The endless stream of training samples, in which the order of the images depends on the seed alone.
 
-A sample is named by its position in the stream. Its image, and what chance does to it, are functions of
-(seed, position): not of the strategy, the workers, the processes or where a run was resumed. Runs that differ
-in their balancing so see the same pixels.
+A sample is named by its position in the stream. Its image and its augmentation are functions of (seed, position), not
+of the strategy, the workers, the processes or where a run was resumed. So runs that differ in their balancing see the
+same pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msbal.backend.kit.seeding import mix
 
 
 def image_at(position: int, images: int, seed: int) -> int:
-    """The image at a position, of so many: every image once an epoch, in a new order each."""
+    """Return the index of the image at a position: every image once an epoch, in a new order each time."""
     epoch, place = divmod(position, images)
     return int(_order(seed, epoch, images)[place])
 
@@ -31,16 +31,16 @@ def _order(seed: int, epoch: int, images: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Positions(Sampler[list[int]]):
-    """The positions of one process's batches, an iteration each.
+    """The positions of one process's batches, one batch an iteration.
 
-    The processes' batches of an iteration lie side by side in the stream, so that together they are the
-    batch that one process with their joined batch size would take.
+    The batches of an iteration lie side by side in the stream, so that together they are the batch that one process
+    with the sum of their batch sizes would take.
 
     Args:
-        first: iterations done already.
+        first: iterations already done.
         total: iterations of the whole run.
         batch: images per iteration and process.
-        rank, processes: which of how many processes.
+        rank, processes: this process, of how many.
     """
 
     first: int

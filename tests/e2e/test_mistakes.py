@@ -169,6 +169,8 @@ def test_one_line_exit_2_nothing_written(folder: Path, msbal: Msbal, mistake: st
         ["init", "data", "--backend", "nope"],
         ["plot-losses", "nothing"],
         ["eval", "nothing"],
+        ["schema", "-o", "data"],
+        ["schema", "-o", "spec.yaml/below"],
     ],
 )
 def test_wrong_calls(folder: Path, msbal: Msbal, arguments: list[str]) -> None:

@@ -142,8 +142,8 @@ def test_entry_point(site: Path) -> None:
     [
         ("foreign = foreign_strategies:Missing", "AttributeError.*Missing"),
         ("foreign = no_such_module:Foreign", "ModuleNotFoundError.*no_such_module"),
-        ("alias = foreign_strategies:Foreign", "it has not the name `alias`"),
-        ("foreign = foreign_strategies:dataclass", "it has not the name `foreign`"),
+        ("alias = foreign_strategies:Foreign", "its name is not `alias`"),
+        ("foreign = foreign_strategies:dataclass", "its name is not `foreign`"),
     ],
 )
 def test_broken_entry_points_say_why_and_break_nothing_else(site: Path, entry_points: str, says: str) -> None:

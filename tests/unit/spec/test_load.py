@@ -126,7 +126,27 @@ BAD = {
     "one action": (MINIMAL + "balance: {actions: [avw]}\n", "at least two different"),
     "unknown action": (MINIMAL + "balance: {actions: [avw, foo]}\n", "`foo`"),
     "both lengths": (MINIMAL.replace("iterations: 200", "iterations: 200, epochs: 2"), "iterations.*epochs"),
-    "data format": (MINIMAL.replace("generated", "pascal"), r"data"),
+    "data format": (
+        MINIMAL.replace("generated", "pascal"),
+        r"data\.format: `pascal` is unknown; .*voc, yolo",
+    ),
+    "no data format": (
+        MINIMAL.replace("format: generated", "root: x"),
+        r"data\.format: missing; known: coco",
+    ),
+    "key of a format": (
+        MINIMAL.replace("format: generated", "format: yolo, names: x, train: {image: [a]}"),
+        r"data\.train\.image: unknown key.*did you mean `images`",
+    ),
+    "missing": (
+        MINIMAL.replace("format: generated", "format: coco"),
+        r"data\.train: missing; expected what to train on$",
+    ),
+    "pattern": (
+        MINIMAL.replace("format: generated", "format: voc, train: {sets: [a/]}"),
+        r"data\.train\.sets\.0: 'a/' \(str\).*; expected image sets as FOLDER/SET, e\.g\. VOC2007/trainval,",
+    ),
+    "limit": (MINIMAL + "balance: {interval: 1}\n", r"balance\.interval: 1 \(int\); expected at least 2$"),
     "python tag": ("backend: !!python/object/apply:os.system ['true']\n", "YAML"),
     "not utf-8": ("backend: \udcff\n", "not a text file"),
     "nul": ("backend: 'a\0b'\n", "YAML"),
