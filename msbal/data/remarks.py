@@ -55,7 +55,7 @@ def shared_images(train: DetectionData, val: DetectionData | None) -> list[str]:
         return []
     return [
         f"{len(shared)} of {len(val)} images of {printable(val.name)} are trained on, too, the first "
-        f"{printable(shared[0])}: figures on them say little of other images"
+        f"{printable(shared[0])}: metrics on them say little about other images"
     ]
 
 

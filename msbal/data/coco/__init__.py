@@ -1,1 +1,1 @@
-"""COCO annotation files: what they say, and the data set that it makes."""
+"""COCO annotation files: their content by column, and the data set made of it."""

@@ -1,15 +1,15 @@
-"""What a COCO annotation file says, by column: the one reading of it that training and evaluation share.
+"""A COCO annotation file by column, read in the one way that training and evaluation share.
 
-Source: the format's page, https://cocodataset.org/#format-data. Stands in for ``pycocotools.coco.COCO`` (which
-believes what it reads); exporters write many things otherwise, and where it is plain what they mean, it is read:
+Source: the format's page, https://cocodataset.org/#format-data. Used instead of ``pycocotools.coco.COCO``,
+which checks nothing. Exporters deviate from the format; where their meaning is clear, it is accepted:
 
-- Numbers may be written as texts, and null or an empty text is as good as missing.
-- Ids that are texts give way to the numbers 1, 2, ... in the order of the texts, as pycocotools ranks them.
-- ``area`` of 0 or less, or larger than any image, is as good as missing: then it is the box's. (pycocotools takes
-  0 as it is, and counts the object as small.)
-- ``ignore`` makes a crowd of an object: not trained, not held against a model. (pycocotools overwrites it.)
-- Ids of annotations are not used. (pycocotools confuses annotations of one id, and takes 0 for "not found".)
-- Names of classes are read without line breaks and blanks around them.
+- Numbers may be written as texts; null or an empty text counts as missing.
+- Ids that are texts are replaced by the numbers 1, 2, ... in the texts' order, as pycocotools ranks them.
+- An ``area`` of 0 or less, or larger than any image, counts as missing, and the box's is used. (pycocotools keeps 0
+  and counts the object as small.)
+- ``ignore`` turns an object into a crowd: not trained, and detections of it are not false. (pycocotools overwrites it.)
+- Ids of annotations are not used. (pycocotools mixes up annotations with one id, and takes 0 for "not found".)
+- Class names lose line breaks, and blanks around them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from msbal.data.files import listed, named, printable, shown
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A file's content: I images, M annotations in the file's order.
+    """The content of a file: I images, M annotations in the file's order.
 
     Attributes:
         where: the file, for messages.
@@ -45,7 +45,7 @@ class CocoFile:
         area: ``[M]`` float64, square pixels; NaN where not given.
         crowd, difficult: ``[M]`` bool.
         image_numbers, category_numbers: see `msbal.data.DetectionData`.
-        notes: what was read otherwise than it is written.
+        notes: what was read differently from how it is written.
     """
 
     where: str
@@ -65,7 +65,7 @@ class CocoFile:
     notes: tuple[str, ...]
 
     def annotation(self, index: int) -> str:
-        """An annotation's id, or its place where it has none."""
+        """Return an annotation's id, or its index where it has none."""
         id_ = self.annotation_ids[index]
         return f"annotations[{index}]" if id_ is None else printable(str(id_)[:60])
 
@@ -90,7 +90,7 @@ def read_coco_file(path: Path, *, needs_names: bool = True) -> CocoFile:
 
 
 def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFile:
-    """Read a file's content, which `where` names; otherwise as `read_coco_file`."""
+    """Read what `read_json` returns; `where` names the file. Otherwise as `read_coco_file`."""
     images, categories, annotations = (
         Entries(document, key, where) for key in ("images", "categories", "annotations")
     )
@@ -118,7 +118,7 @@ def parse_coco(document: Any, where: str, *, needs_names: bool = True) -> CocoFi
 
 
 def _file_names(images: Entries, needed: bool) -> list[str]:
-    """The names; addresses where there are no others, as in LVIS."""
+    """Return file names, or addresses where there are no names, as in LVIS."""
     names = []
     for index, entry in enumerate(images.entries):
         key = "coco_url" if "file_name" not in entry and "coco_url" in entry else "file_name"
@@ -175,7 +175,7 @@ def _of_annotations(
     area: NDArray[np.float64],
     ignored: NDArray[np.bool_],
 ) -> list[str]:
-    """What is to be said of annotations, most of it because pycocotools differs."""
+    """Return what to say about annotations, mostly where pycocotools differs."""
     notes, total = [], len(ids)
     if annotations.outlined:
         notes.append(
@@ -201,7 +201,7 @@ def _of_annotations(
 def _of_ids(ids: Sequence[Any]) -> list[str]:
     try:
         distinct = set(ids)
-    except TypeError:  # a list, say: nobody can go by these
+    except TypeError:  # e.g. lists, which nobody can use as ids
         return []
     notes = []
     if len(distinct) < len(ids):

@@ -1,4 +1,4 @@
-"""The objects of a COCO file's lists, column by column, each value read as the kind of thing that it must be."""
+"""The objects in a COCO file's lists, read key by key with each value checked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FLAGS = {"0": False, "1": True, "false": False, "true": True}
 
 
 def id_of(text: str) -> int | str:
-    """What an id that is written as a text stands for: a number of 64 bits if it is one, else the text itself."""
+    """Return the id that a text means: a number if it is one of 64 bits, else the text itself."""
     text = text.strip()
     found = _WHOLE.fullmatch(text)
     number = int(found.group(1)) if found else _LARGEST_ID + 1
@@ -37,7 +37,7 @@ def id_of(text: str) -> int | str:
 
 @dataclass(frozen=True)
 class Ids:
-    """The ids of a group's entries: `row_of` finds each, by its number or by its text."""
+    """The ids of the entries under one key; `row_of` maps each, a number or a text, to its row."""
 
     numbers: list[int]
     row_of: Mapping[Any, int]
@@ -46,11 +46,11 @@ class Ids:
 
 
 class Entries:
-    """The objects under one key. Columns are read at once where all is as it should be, else value by value.
+    """The objects under one key, read by column; value by value only where one is unusual.
 
     Attributes:
-        texts: of how many entries a number is written as a text, by key.
-        outlined: how many boxes are those around an outline.
+        texts: number of entries with a number written as text, by key.
+        outlined: number of boxes computed from outlines.
     """
 
     def __init__(self, document: Any, key: str, where: str) -> None:
@@ -95,7 +95,7 @@ class Entries:
         )
 
     def references(self, key: str, ids: Ids, found: str, expected: str) -> NDArray[np.int64]:
-        """``[M]``: the row of the entry that each names."""
+        """Return the row of the entry that each refers to, ``[M]``."""
         names = self._identities(key, self.column(key))
         if ids.by_text:
             names = list(map(str, names))
@@ -106,7 +106,7 @@ class Entries:
         return rows
 
     def _identities(self, key: str, values: list[Any]) -> list[Any]:
-        """Whole numbers, and texts where something else is written in one."""
+        """Return whole numbers, and texts where an id is not a number."""
         if set(map(type, values)) <= {int}:
             with suppress(OverflowError):
                 np.array(values, dtype=np.int64)
@@ -127,7 +127,7 @@ class Entries:
         return value
 
     def numbers(self, key: str) -> NDArray[np.float64]:
-        """NaN where not given."""
+        """Return ``[M]``, NaN where not given."""
         values = self.column(key)
         if set(map(type, values)) <= {int, float, NoneType}:
             with suppress(OverflowError):
@@ -150,7 +150,7 @@ class Entries:
             self.refuse(index, key, "numbers of a size that pixels can have")
 
     def sizes(self) -> NDArray[np.int64]:
-        """``[I, 2]``, 0 where not given."""
+        """Return ``[I, 2]``, 0 where not given."""
         sides = np.stack([self.numbers(key) for key in ("width", "height")], axis=1)
         sides[np.isnan(sides)] = 0
         bad = (sides < 0) | (sides > LARGEST_SIDE) | (sides != np.floor(sides))
@@ -210,7 +210,7 @@ class Entries:
         return value
 
     def name(self, index: int) -> str:
-        """An entry, as a message calls it."""
+        """Name an entry for a message."""
         id_ = self.entries[index].get("id")
         return f"{self.key}[{index}]" + ("" if id_ is None else f" (id {shown(id_)})")
 

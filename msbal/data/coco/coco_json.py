@@ -16,11 +16,10 @@ class OutlineBox(list[Any]):
 
 
 def read_json(path: Path, what: str, *, masks: bool = False) -> Any:
-    """The content of a JSON file, without the masks and keypoints in it.
+    """Return the content of a JSON file, without the masks and keypoints in it.
 
-    Masks are most of a COCO file; they are let go object by object while parsing, so that train2017
-    needs little more memory than its text. Where polygons are all that an annotation has, ``bbox`` becomes an
-    `OutlineBox`.
+    Masks are most of a COCO file. They are dropped object by object while parsing, so that train2017 needs little more
+    memory than its text. Where an annotation has polygons and no ``bbox``, it gets an `OutlineBox`.
 
     Args:
         path: the file.
@@ -65,7 +64,7 @@ def _with_box(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _put_box(value: dict[str, Any], outline: Any) -> None:
-    with suppress(TypeError, ValueError, LookupError):  # what is no list of polygons
+    with suppress(TypeError, ValueError, LookupError):  # not a list of polygons
         polygons = outline if type(outline[0]) is list else [outline]
         x = [value for polygon in polygons for value in polygon[::2]]
         y = [value for polygon in polygons for value in polygon[1::2]]

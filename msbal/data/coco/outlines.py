@@ -1,4 +1,4 @@
-"""The objects' outlines in a COCO annotation file, for mask heads. A `DetectionData` leaves them out."""
+"""The outlines in a COCO annotation file, for mask heads; `DetectionData` has none."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from msbal.data.coco.coco_json import read_json
 from msbal.data.detection_data import ImageRecord
 from msbal.errors import DataError
 
-_APART = 0.05  # pixels that two readings of one box may differ by
+_MAX_DIFFERENCE = 0.05  # pixels, between two readings of one box
 
 
 class Outlines:
-    """The segmentations of a file, found again by image, category and box.
+    """The segmentations of a file, looked up by image, category and box.
 
     Args:
         annotations: a COCO annotation file that msbal has read, and so checked, before.
@@ -64,7 +64,7 @@ class Outlines:
             )
 
     def of(self, record: ImageRecord) -> list[Any]:
-        """The outline of each box of an image: polygons, a run-length encoding, or None for a crowd.
+        """Return the outline of each box of an image: polygons, a run-length encoding, or None for a crowd.
 
         Raises:
             DataError: where an object has none, or what it has is no outline.
@@ -94,7 +94,7 @@ class Outlines:
         return found
 
     def check(self, images: Iterable[ImageRecord]) -> None:
-        """Look at all of them.
+        """Look up every outline.
 
         Raises:
             DataError: as `of`, for the first object.
@@ -106,7 +106,7 @@ class Outlines:
         limits = np.array([record.width, record.height] * 2)
         for (x, y, w, h), outline in self._objects.get((record.id, category), ()):
             clipped = np.clip([x, y, x + w, y + h], 0, limits)
-            if np.abs(clipped - box).max() < _APART:
+            if np.abs(clipped - box).max() < _MAX_DIFFERENCE:
                 return outline
         return None
 

@@ -1,7 +1,6 @@
-"""Reading COCO annotation files; everything wrong with one is found here, before training.
+"""COCO annotation files as data to train on: images are found, boxes clipped to them, and every mistake is named.
 
-What a file says is read by `msbal.data.coco.coco_columns`; here it is made fit for training: images are found, boxes
-clipped to them. Official category ids are kept; labels are indices into the classes.
+Category ids are kept; labels are indices into the classes.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def read_coco(
 
 
 def read_categories(annotations: Path) -> tuple[str, ...]:
-    """The class names that `read_coco` takes from a file by default.
+    """Return the class names that `read_coco` takes from a file by default.
 
     Raises:
         DataError: as `read_coco` does.
@@ -96,10 +95,10 @@ def read_categories(annotations: Path) -> tuple[str, ...]:
 
 
 def _ids_by_name(file: CocoFile) -> dict[str, int]:
-    """Return the category that each name stands for, in the file's order.
+    """Return the category id of each name, in the file's order.
 
-    Roboflow exports a project's name as an unused category 0, which may be a real class's name too: of
-    two categories of one name, the one with annotations counts.
+    Of two categories with one name, the one with annotations counts: Roboflow exports a project's name as an unused
+    category 0, and a class may be called the same.
     """
     used = {file.categories[index][0] for index in np.unique(file.category).tolist()}
     by_name: dict[str, list[int]] = {}
@@ -117,7 +116,7 @@ def _ids_by_name(file: CocoFile) -> dict[str, int]:
 
 
 def _files(file: CocoFile, images: Path, annotations: Path) -> tuple[list[Path], list[str]]:
-    """Every image's, and what is to be said of them."""
+    """Return the file of every image, and what to say about them."""
     require_folder(images, f"the folder of the images that {file.where} lists")
     found, notes = find_images(images, file.file_names)
     missing = [name for name, path in zip(file.file_names, found, strict=True) if path is None]
@@ -141,7 +140,7 @@ def _files(file: CocoFile, images: Path, annotations: Path) -> tuple[list[Path],
 
 
 def _sizes(file: CocoFile, paths: list[Path]) -> tuple[NDArray[np.int64], list[str]]:
-    """``[I, 2]``; where not given, as the image is shown. And what is to be said of them."""
+    """Return width and height ``[I, 2]``, from the image file where not given, and what to say about them."""
     unknown = np.flatnonzero((file.sizes == 0).any(axis=1)).tolist()
     if not unknown:
         return file.sizes, []

@@ -1,4 +1,4 @@
-"""Finding the images that an annotation file names, however its tool wrote their names."""
+"""The images that an annotation file names, found however its tool wrote their names."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from msbal.data.folders import IMAGE_SUFFIXES, file_names, folders_below
 
 _ELSEWHERE = re.compile(
     r"[A-Za-z]:[\\/]|[\\/]|\.\.[\\/]|\w[\w+.-]*://"
-)  # how a name of another machine starts
+)  # how a path of another machine starts
 _DECODED = "are written as in an address"
 _BY_END = "are paths or addresses of elsewhere, and are found by their ends"
 _BY_STEM = "lack the suffix that the files have, or write it in other letters"
 
 
 def locate(root: Path, names: Sequence[str]) -> list[Path | None]:
-    """Where each of `names` lies under `root`; None where there is no such file.
+    """Return the file under `root` that each of `names` means; None where there is none.
 
-    Absolute names stand for themselves. A name that is not there letter for letter is looked for in this order:
+    Absolute names are taken as they are. A name without a file of exactly that name is looked for in this order:
 
     - in the other Unicode normal forms (macOS writes NFD), with backslashes as separators (tools on Windows), and
       decoded where it has ``%20`` and the like (Label Studio);
-    - a path or an address of another machine by its end, the longest that is there: ``C:\\data\\train\\a.jpg`` is
+    - a path or address of another machine by its longest end that exists: ``C:\\data\\train\\a.jpg`` is
       ``train/a.jpg``, else ``a.jpg``;
-    - with the suffix that the one image of this name has, or with one in other letters (``a.JPG``).
+    - with the suffix of the only image of this name, or the suffix in other letters (``a.JPG``).
 
-    A file that two names lead to is taken for neither that is written otherwise.
+    A file found in one of these ways for two names is used for neither.
     """
     return find_images(root, names)[0]
 
 
 def find_images(root: Path, names: Sequence[str]) -> tuple[list[Path | None], list[str]]:
-    """As `locate`, and what is to be said of names that are written otherwise than the files are."""
+    """Return the files as `locate` does, and what to say about names that differ from the files'."""
     search = _Search(str(root))
     found = [search.exactly(name) for name in names]
     rule_of: dict[int, str] = {}
@@ -66,12 +66,12 @@ def find_images(root: Path, names: Sequence[str]) -> tuple[list[Path | None], li
 
 
 def elsewhere(missing: Sequence[str], is_all: bool, images: Path, annotations: Path) -> str:
-    """Where files of the missing names lie instead, and what to set; empty where there are none nearby.
+    """Say where files of the missing names are instead, and what to set; empty where none is nearby.
 
     Args:
-        is_all: whether no image is where it should be.
+        is_all: whether every image is missing.
         images: the folder where they are missing.
-        annotations: the file that names them. It is searched around both.
+        annotations: the file that names them; it is searched around both.
     """
     wanted = {_last(name).casefold(): name for name in missing}
     stems = {os.path.splitext(name)[0] for name in wanted}  # noqa: PTH122 - of a name, not a path
@@ -106,7 +106,7 @@ def elsewhere(missing: Sequence[str], is_all: bool, images: Path, annotations: P
 
 @dataclass
 class _Search:
-    """Looks into each folder once."""
+    """A search that lists each folder once."""
 
     base: str
     _listings: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -119,11 +119,11 @@ class _Search:
             self._listings[head] = file_names(head)
         if tail in self._listings[head]:
             return Path(full)
-        # A file system that ignores case finds what the listing does not.
+        # A file system may ignore case; the listing does not.
         return Path(full) if os.path.isfile(full) else None  # noqa: PTH113 - swallows bad names
 
     def otherwise(self, name: str) -> tuple[Path | None, str]:
-        """The file, and what is to be said of the name: nothing for another normal form or separator."""
+        """Return the file, and what to say about the name: nothing for another normal form or separator."""
         forms = _forms(name)
         decoded = _forms(unquote(name)) if "%" in name else []
         ends = list(_ends(name)) if _ELSEWHERE.match(name) else []
@@ -159,7 +159,7 @@ def _forms(name: str) -> list[str]:
 
 
 def _ends(name: str) -> Iterator[str]:
-    """``a/b/c``, ``b/c``, ``c`` of a path or an address, in all its spellings."""
+    """Yield ``a/b/c``, ``b/c``, ``c`` of a path or address, in all its spellings."""
     if "://" in name:
         try:
             name = urlsplit(name).path

@@ -14,19 +14,19 @@ LOOKED_AT = 1000
 
 
 def spread(count: int, limit: int = LOOKED_AT) -> Sequence[int]:
-    """`limit` of `count` indices, spread evenly; all of them where there are no more."""
+    """Return `limit` of `count` indices, spread evenly; all of them where there are no more."""
     return range(count) if count <= limit else sorted({i * count // limit for i in range(limit)})
 
 
 def look_at_images(data: DetectionData, where: str, limit: int = LOOKED_AT) -> list[str]:
-    """Look at the headers of the image files, `limit` of them spread evenly where there are more.
+    """Check the headers of the image files; of `limit`, spread evenly, where there are more.
 
     Returns:
-        what is to be said of them: how many carry an EXIF orientation, and what is done about it.
+        a sentence on how many have an EXIF orientation, and what is done about it.
 
     Raises:
-        DataError: where some are no images, not of the size that their annotations say (the boxes would be in the
-            wrong places), or of more than 8 bits a channel.
+        DataError: where some are not images, have another size than annotated (boxes would be in the wrong places), or
+            more than 8 bits a channel.
     """
     chosen = spread(len(data), limit)
     wrong: list[tuple[Path, str, str]] = []
@@ -49,10 +49,10 @@ def look_at_images(data: DetectionData, where: str, limit: int = LOOKED_AT) -> l
 
 
 def refuse(wrong: Sequence[tuple[Path, str, str]], looked_at: int, where: str) -> None:
-    """Raise a DataError for the first of the wrong images, which counts the others.
+    """Raise a DataError for the first of the wrong images that counts the others; do nothing where there are none.
 
     Args:
-        wrong: path, what is wrong, and what to do about it where that can be said.
+        wrong: path, what is wrong, and what to do about it, or an empty text.
     """
     if wrong:
         path, problem, fix = wrong[0]

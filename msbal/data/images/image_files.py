@@ -1,8 +1,8 @@
 """Image files: their headers, and their pixels by the one rule that all backends, evaluation and drawing follow.
 
-The rule: an image is turned as its EXIF orientation says, unless the annotated size only fits the stored one. Where
-the size cannot tell (orientations 2, 3 and 4, squares) it is turned: browsers and annotation tools show it so.
-Only images with 8 bits a channel are read: how to scale others is not for a library to guess.
+The rule: an image is turned by its EXIF orientation, unless the annotated size only fits it as stored. Where the size
+cannot tell (orientations 2, 3 and 4, squares) it is turned, as browsers and annotation tools do. Only images with 8
+bits a channel are read: how to scale others is not for a library to guess.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-# What Pillow clips or cuts to 8 bits without a word, by its mode, or the raw mode of what a file stores.
+# What Pillow clips or cuts to 8 bits silently: by its mode, or the raw mode of the file's content.
 _DEEP_MODES = {"I": "32 bits", "F": "floating-point numbers"}
 _DEEP_RAW = (";32", ";16", ";12")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself.
+    """The header of an image file.
 
     Attributes:
         size: width and height as stored, in pixels.
-        orientation: EXIF's, 1 to 8; 1 where it says nothing.
-        elsewhere: the orientation stands in XMP or a text instead, where not every reader looks.
+        orientation: EXIF's, 1 to 8; 1 where there is none.
+        elsewhere: whether the orientation is in XMP or a text instead, where not every reader looks.
         format, mode: Pillow's names, e.g. ``JPEG`` and ``RGB``.
-        depth: what a channel holds where that is not 8 bits (``16 bits``); else empty.
+        depth: of a channel, e.g. ``16 bits``; empty where it is 8 bits.
     """
 
     size: tuple[int, int]
@@ -52,17 +52,17 @@ class Header:
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Width and height once turned as the orientation says."""
+        """Width and height when turned by the orientation."""
         return self.size[::-1] if self.orientation in _SIDEWAYS else self.size
 
     def is_turned(self, width: int, height: int) -> bool:
-        """Whether an image that is annotated as `width` x `height` is turned; 0 x 0 where nobody knows."""
+        """Tell whether an image annotated as `width` x `height` is turned; 0 x 0 if unknown."""
         fits_only_stored = (width, height) == self.size != self.shown
         return self.orientation != 1 and not fits_only_stored
 
 
 def read_header(path: Path) -> Header:
-    """The header of an image file; no pixel is decoded.
+    """Read the header of an image file; no pixel is decoded.
 
     Raises:
         DataError: where it is not an image that Pillow can open.
@@ -72,7 +72,7 @@ def read_header(path: Path) -> Header:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as shown: turned as EXIF says.
+    """Return width and height in pixels as shown: turned by the EXIF orientation.
 
     Raises:
         DataError: where it is not an image that Pillow can open.
@@ -96,10 +96,10 @@ def misfit(header: Header, width: int, height: int) -> tuple[str, str] | None:
 
 
 def read_pixels(path: Path, width: int = 0, height: int = 0) -> NDArray[np.uint8]:
-    """The pixels of an image, ``[H, W, 3]`` RGB.
+    """Return the pixels of an image, ``[H, W, 3]`` RGB.
 
     Args:
-        width, height: as annotated; 0 where nobody knows.
+        width, height: as annotated; 0 if unknown.
 
     Raises:
         DataError: where the file cannot be read, or does not fit what is annotated.
@@ -117,22 +117,22 @@ def read_pixels(path: Path, width: int = 0, height: int = 0) -> NDArray[np.uint8
 
 
 def turn(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Pixels ``[H, W, 3]`` as stored, turned as an EXIF orientation says; contiguous."""
+    """Turn pixels ``[H, W, 3]`` as stored by an EXIF orientation; the result is contiguous."""
     if orientation in _SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
-    # Of what is stored, or of that with rows and columns exchanged: which of the two is to be mirrored.
+    # Mirror rows, columns or both, once rows and columns are exchanged.
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
 def decode(path: Path) -> None:
-    """Decode an image as far as it takes to know that all of it is there.
+    """Decode an image as far as needed to know that it is complete.
 
     Raises:
         DataError: where it is not.
     """
     with _opened(path) as image:
-        # Of a JPEG an eighth of the size does, in half the time.
+        # An eighth of a JPEG's size is enough, and takes half the time.
         image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
 
@@ -173,12 +173,12 @@ def _header(image: ImageFile) -> Header:
 def _orientation(image: ImageFile) -> int:
     from PIL import Image as PillowImage
 
-    # A PNG may hold it behind its pixels, and Pillow decodes them all to look there.
+    # Pillow decodes all pixels of a PNG to look behind them.
     has_none = image.format == "PNG" and not _has_exif(image.fp)
     try:
         exif = PillowImage.Image.getexif(image) if has_none else image.getexif()
         value = exif.get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF hinders nobody from looking at the image
+    except Exception:  # an image with damaged EXIF can be shown all the same
         return 1
     return value if type(value) is int and 1 <= value <= 8 else 1
 
@@ -203,7 +203,7 @@ def _is_in_exif(image: ImageFile) -> bool:
 
 
 def _depth(image: ImageFile) -> str:
-    """What a channel holds, where it is more than 8 bits."""
+    """Return the depth of a channel where it is more than 8 bits."""
     if image.mode in _DEEP_MODES:
         return _DEEP_MODES[image.mode]
     tiles = [tile[3] for tile in getattr(image, "tile", ())]

@@ -1,1 +1,1 @@
-"""What data set is in a folder, for `msbal init`."""
+"""The data set in a folder, recognised for `msbal init`."""

@@ -1,4 +1,4 @@
-"""Finding COCO annotation files and the images that they speak of."""
+"""COCO annotation files below a folder, and their images."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from msbal.errors import DataError
 _KEYS = (b'"images"', b'"annotations"', b'"categories"')
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 _URL = re.compile(rb'"coco_url"\s*:\s*("(?:[^"\\]|\\.)*")')
-# COCO's other files have images and annotations too, but not boxes of all classes.
+# COCO's files for other tasks, without boxes of all classes.
 _OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "stuff_", "panoptic_")
-_MOST_FILES = 100
+_MAX_FILES = 100
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _File:
 
     Attributes:
         role: ``train``, ``val``, ``test``, ``trainval``, or empty where no name says so.
-        family: its path with the role left out; the splits of one data set share it.
+        family: its path without the role; the splits of a data set share it.
         samples: a few of its file names.
     """
 
@@ -45,7 +45,7 @@ class _File:
 
 
 def find_coco(root: Path) -> Proposal | None:
-    """The ``data:`` section for the COCO files below `root`.
+    """Propose a ``data:`` section for the COCO files below `root`.
 
     Returns:
         None where there are none.
@@ -59,7 +59,7 @@ def find_coco(root: Path) -> Proposal | None:
     train, val = _choose(root, files)
     for file in unlike:
         if val is None and file.role == "val" and file.family == train.family:
-            # It is the split, and not to be replaced by a hold-out: its reader says what is wrong with it.
+            # It is the split, so no images are held out instead: its reader says what is wrong with it.
             read_coco_file(file.path)
     splits = {"train": _split(root, train)}
     if val is not None:
@@ -77,7 +77,7 @@ def find_coco(root: Path) -> Proposal | None:
 
 
 def _files(root: Path) -> tuple[list[_File], list[_File]]:
-    """The annotation files, and those that are called like splits of them and do not look like any."""
+    """Return annotation files, and files named like splits of theirs that do not look like any."""
     paths = [
         folder / entry.name
         for folder in folders_below(root, 2)
@@ -85,11 +85,11 @@ def _files(root: Path) -> tuple[list[_File], list[_File]]:
         if entry.name.lower().endswith(".json")
     ]
     boxes = [path for path in paths if not path.name.startswith(_OTHER_TASKS)]
-    # One without categories is none of COCO's, but its reader says best what it lacks.
+    # Without categories it is not COCO's, but the reader says best what is missing.
     for keys in (_KEYS, _KEYS[:2]):
         files: list[_File] = []
         unlike: list[_File] = []
-        for path in (boxes or paths)[:_MOST_FILES]:
+        for path in (boxes or paths)[:_MAX_FILES]:
             samples = _samples(path, keys)
             is_one = samples is not None and (samples or keys == _KEYS)
             (files if is_one else unlike).append(_File(path, *_role(path.relative_to(root)), samples or ()))
@@ -100,9 +100,9 @@ def _files(root: Path) -> tuple[list[_File], list[_File]]:
 
 
 def _samples(path: Path, keys: Sequence[bytes]) -> tuple[str, ...] | None:
-    """Some file names in an annotation file; None where it does not look like one.
+    """Return some file names in an annotation file; None where it does not look like one.
 
-    Searches the text, because parsing train2017 to look at three names takes ten seconds.
+    Searches the text, because parsing train2017 for three names takes ten seconds.
     """
     try:
         if kind_of(path) != "file":
@@ -113,7 +113,7 @@ def _samples(path: Path, keys: Sequence[bytes]) -> tuple[str, ...] | None:
             if any(text.find(key) < 0 for key in keys):
                 return None
             found = [match.group(1) for match in islice(_FILE_NAME.finditer(text), 3)]
-            # LVIS has addresses alone.
+            # LVIS has only addresses.
             found = found or [match.group(1) for match in islice(_URL.finditer(text), 3)]
         return tuple(str(json.loads(name)) for name in found)
     except (OSError, ValueError, DataError):  # an empty file cannot be mapped
@@ -131,7 +131,7 @@ def _role(path: Path) -> tuple[str, str]:
 
 
 def _choose(root: Path, files: list[_File]) -> tuple[_File, _File | None]:
-    """Which file to train on and which to evaluate on."""
+    """Choose the file to train on and the file to evaluate on."""
     families: dict[str, dict[str, _File]] = {}
     for file in files:
         families.setdefault(file.family, {}).setdefault(file.role, file)
@@ -166,12 +166,12 @@ def _split(root: Path, file: _File) -> tuple[dict[str, str], str]:
 
 
 def _images(root: Path, file: _File) -> Path:
-    """The folder that most of a file's images are in; of several, the one named most like its split."""
+    """Return the folder with most of a file's images; of several, the one named most like its split."""
     if not file.samples:
         read_coco_file(file.path)
         raise DataError(named(file.path), "lists zero images", WHAT)
 
-    # Images of addresses lie in the folder of their split as on COCO's server, or without it.
+    # Images with addresses are in a folder of their split, as on COCO's server, or without it.
     names = ["/".join(name.rsplit("/", 2)[1:]) if name.startswith("http") else name for name in file.samples]
 
     def rank(folder: Path) -> tuple[int, int, bool, int]:
@@ -200,7 +200,7 @@ def _images(root: Path, file: _File) -> Path:
 
 
 def _alike(root: Path, file: _File, images: Path) -> list[str]:
-    """What is to be said where images of the same names lie in another folder that is called like no split."""
+    """Return a note where another folder that is named like no split has images of the same names."""
     taken = locate(images, file.samples)
     for folder in folders_below(root, 3):
         there = [os.path.join(folder, name) for name in file.samples]  # noqa: PTH118 - isfile swallows bad names
@@ -212,10 +212,10 @@ def _alike(root: Path, file: _File, images: Path) -> list[str]:
 
 
 def _without_unused_first(path: Path) -> tuple[str, list[str]] | None:
-    """The first category where it is none, and the classes without it.
+    """Return the first category where it is no class, and the classes without it; else None.
 
-    Roboflow lists a project's name as an unused category, above the others; labelme's converter lists
-    ``_background_``. None where there is no such thing, or the file cannot be read (which its reader will explain).
+    Roboflow lists a project's name as an unused category above the others; labelme's converter lists ``_background_``.
+    None, too, where the file cannot be read: its reader will say so.
     """
     try:
         if path.name != "_annotations.coco.json" and b"_background_" not in path.read_bytes():

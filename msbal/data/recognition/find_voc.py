@@ -1,4 +1,4 @@
-"""Finding Pascal VOC folders and which of their image sets to train and to evaluate on."""
+"""Pascal VOC folders below a folder, and the image sets to train and evaluate on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAIRS = (("trainval", "test"), ("train", "val"), ("train", "test"), ("trainval"
 
 
 def find_voc(root: Path) -> Proposal | None:
-    """The ``data:`` section for the VOC folders below `root`.
+    """Propose a ``data:`` section for the VOC folders below `root`.
 
     Returns:
         None where there are none.
@@ -52,18 +52,18 @@ def _unused(
 
 @dataclass(frozen=True)
 class _Sets:
-    """The set of each role that a folder has, and whether they are those of its lists by class."""
+    """The set of each role in a folder, and whether they are made of lists by class."""
 
     by_role: dict[str, str]
     by_class: bool
 
     def covers(self, name: str) -> bool:
-        """Whether a list is one of those by class that make the sets."""
+        """Tell whether a list is one of those by class that make the sets."""
         return self.by_class and any(name.endswith(set_[1:]) for set_ in self.by_role.values())
 
 
 def _folders(root: Path) -> list[VocFolder]:
-    """Those with XML annotations and images, topmost first."""
+    """Return the folders with XML annotations and images, topmost first."""
     known: dict[Path, VocFolder | None] = {}
 
     def at(path: Path) -> VocFolder | None:
@@ -75,7 +75,7 @@ def _folders(root: Path) -> list[VocFolder]:
         return known[path]
 
     def named_by(xml: Path) -> Path:
-        """The nearest folder with sets, or that has these XML files alone, and their images; else their own."""
+        """Return the nearest folder with sets, or with only these XML files and their images; else their own."""
         best = None
         for path in [xml, *(path for path in xml.parents if path.is_relative_to(root))]:
             folder = at(path)
@@ -97,13 +97,13 @@ def _folders(root: Path) -> list[VocFolder]:
 
 
 def _is_whole(folder: VocFolder, xml: Path) -> bool:
-    """Whether these are the XML files of a folder, and their images lie in it, too."""
+    """Tell whether these are the XML files of a folder that has their images, too."""
     has_both = folder.annotation_folder == xml and folder.image_folder.is_relative_to(folder.path)
     return has_both and _is_illustrated(folder)
 
 
 def _by_images(folder: VocFolder, root: Path) -> list[VocFolder]:
-    """A folder without sets by those of its images where these are called by splits."""
+    """Divide a folder without sets by the folders of its images, where these are named like splits."""
     places = dict.fromkeys(image[0].parent for image in folder.images.values())
     if _sets(folder).by_role or "train" not in {_role(place.relative_to(root).parts) for place in places}:
         return [folder]
@@ -115,10 +115,10 @@ def _is_illustrated(folder: VocFolder) -> bool:
 
 
 def _sets(folder: VocFolder) -> _Sets:
-    """What the lists of a folder are for.
+    """Find the role of each list in a folder.
 
-    A list without a role in its name is the whole of the data where it is alone. Lists by class (``car_train``) make
-    a split where there is no other.
+    A list without a role in its name is all of the data if it is the only list. Lists by class (``car_train``) make a
+    split where there is no other.
     """
     general: dict[str, dict[str, str]] = {}
     by_class: dict[str, str] = {}
@@ -136,7 +136,7 @@ def _sets(folder: VocFolder) -> _Sets:
         else:
             general.setdefault(role[1], {})[role[0]] = name
     if general:
-        # Those that are called by their role alone, else by name.
+        # Prefer those named only by their role, then by name.
         best = min(general, key=lambda family: (not _is_split(general[family]), family != "*", family))
         return _Sets(general[best], False)
     if by_class:
@@ -149,9 +149,9 @@ def _is_split(roles: dict[str, str]) -> bool:
 
 
 def _read(folder: VocFolder, path: Path) -> SetList | None:
-    """A list, unless it is empty or most of its images are not annotated (VOC2012's test images are not).
+    """Read a list, unless it is empty or most of its images have no annotations, as VOC2012's test images.
 
-    One that cannot be read stays the split that it is called; its reader says what is wrong with it.
+    A list that cannot be read keeps its role: its reader says what is wrong with it.
     """
     try:
         lines = read_set(path, folder.find)
@@ -163,7 +163,7 @@ def _read(folder: VocFolder, path: Path) -> SetList | None:
 
 
 def _choose(root: Path, sets: dict[Path, _Sets]) -> tuple[list[str], list[str]]:
-    """Sets to train on, sets to evaluate on; the second may be empty.
+    """Choose sets to train on and sets to evaluate on; the second may be empty.
 
     As with VOC itself, trainval and test where both are there (2007 and 2012 joined: the test set of
     2012 is not public), else train and val. Without sets, folders named ``train`` and ``valid`` speak
@@ -190,7 +190,7 @@ def _choose(root: Path, sets: dict[Path, _Sets]) -> tuple[list[str], list[str]]:
 
 
 def _role(parts: Sequence[str]) -> str:
-    """The split that the folders of a path speak of, the last first."""
+    """Return the split that a folder of a path is named after, the last first."""
     return next((role[0] for role in map(role_of, reversed(parts)) if role is not None), "")
 
 

@@ -1,4 +1,4 @@
-"""Finding YOLO data sets: what names the classes, and the images of each split."""
+"""A YOLO data set in a folder: the file that names the classes, and the images of each split."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from msbal.data.files import kind_of, listed, named, printable
 from msbal.data.folders import entries_of, file_names, folders_below, is_folder, is_image, role_of
 from msbal.data.recognition.proposal import Proposal, not_used, propose
+from msbal.data.yolo.class_names import read_config, read_names
 from msbal.data.yolo.label_files import candidates, has_images, label_files
-from msbal.data.yolo.read_yolo import read_config, read_names
 from msbal.errors import DataError
 
 _LISTS_OF_NAMES = ("classes.txt", "obj.names", "predefined_classes.txt", "_darknet.labels")
 
 
 def find_yolo(root: Path) -> Proposal | None:
-    """The ``data:`` section for a YOLO data set in `root`.
+    """Propose a ``data:`` section for a YOLO data set in `root`.
 
-    A ``data.yaml`` says what is what, or darknet's ``obj.data``; without one the folders do, or lists of images.
+    It follows a ``data.yaml`` or darknet's ``obj.data``; without one, the names of folders or lists of images.
 
     Returns:
         None where there is none.
@@ -37,7 +37,7 @@ def find_yolo(root: Path) -> Proposal | None:
 
 
 def _configs(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Files that say where the splits are, those called as usual first."""
+    """Return files that say where the splits are, those with the usual names first."""
     found = []
     for folder in folders_below(root, 1):
         for name in sorted(
@@ -98,7 +98,7 @@ def _from_config(root: Path, path: Path, config: dict[str, Any], notes: list[str
 
 
 def _existing(entry: str, bases: Sequence[Path]) -> Path | None:
-    """The folder of images, or the list of images, that an entry means."""
+    """Return the folder of images, or the list of images, that an entry means."""
     for place in candidates(entry, bases):
         if kind_of(place) == "file" or (kind_of(place) == "folder" and has_images(place)):
             return Path(os.path.normpath(place))
@@ -106,7 +106,7 @@ def _existing(entry: str, bases: Sequence[Path]) -> Path | None:
 
 
 def _from_folders(root: Path) -> Proposal | None:
-    """Without a file that says what is where."""
+    """Propose a section from names of folders and lists alone."""
     labelled: list[Path] = []
     for folder in folders_below(root, 3):
         if not any(above in folder.parents for above in labelled) and _is_labelled(folder):
@@ -138,7 +138,7 @@ def _from_folders(root: Path) -> Proposal | None:
 
 
 def _agreed(lists: Sequence[Path]) -> Path:
-    """The longest of several lists of names; tools leave one in every folder that they write.
+    """Return the longest of several lists of names; tools leave one in every folder that they write.
 
     Raises:
         DataError: where a number means one class in one list and another in the next.
@@ -166,7 +166,7 @@ def _refuse_labels_alone(root: Path) -> None:
 
 
 def _is_labelled(folder: Path) -> bool:
-    """Whether there are images in it with YOLO's labels."""
+    """Tell whether a folder has images with YOLO's labels."""
     images = [folder / name for name in sorted(file_names(folder)) if is_image(name)]
     return _are_labels([file for file in label_files(images) if file is not None])
 

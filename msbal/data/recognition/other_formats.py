@@ -1,4 +1,4 @@
-"""Formats that are known by sight and not read, and what to export instead."""
+"""Formats that are recognised but not read, and what to export instead."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from msbal.data.folders import entries_of, folders_below, is_folder
 
-_HEAD = 2**20  # bytes of a file to know it by
-_MOST_FILES = 200
+_HEAD = 2**20  # bytes of a file that are looked at
+_MAX_FILES = 200
 _EXPORT = "export as COCO, Pascal VOC or YOLO"
 # Suffix, what is in the file's first bytes, what it is, what to do.
 _KINDS = [
@@ -32,9 +32,9 @@ _KINDS = [
 
 
 def known_by_sight(root: Path) -> tuple[str, str] | None:
-    """What a folder holds that is not read, with the file's name, and what to do; None where that is not known."""
+    """Return what a folder has in a format that is not read, with the file's name, and what to do; else None."""
     for index, path in enumerate(_files(root)):
-        if index == _MOST_FILES:
+        if index == _MAX_FILES:
             break
         matching = [kind for kind in _KINDS if path.name.lower().endswith(kind[0])]
         head = _head(path) if matching else b""

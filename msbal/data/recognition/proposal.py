@@ -1,4 +1,4 @@
-"""What a recogniser of a format proposes: the ``data:`` section of a spec, and what to say of it."""
+"""What a format's recogniser proposes: the ``data:`` section of a spec, and notes on it."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def propose(
 
 
 def not_used(names: Sequence[str]) -> list[str]:
-    """Return what to say of annotations that are there and not taken; nothing where there are none."""
+    """Return a note on annotations that are there and not taken; nothing where there are none."""
     return [f"there, and not used: {listed(names, len(names))}"] if names else []

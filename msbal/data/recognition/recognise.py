@@ -1,4 +1,4 @@
-"""Recognising how a folder of data is laid out, for a starter spec."""
+"""The data set in a folder, proposed for a starter spec."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pascal VOC: XML files, the folders they lie in and the lists that make the sets."""
+"""Pascal VOC: XML files, the folders they are in, and the lists that define the sets."""

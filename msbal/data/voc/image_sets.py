@@ -1,4 +1,4 @@
-"""The lists of images that make a Pascal VOC folder's sets."""
+"""The lists of images that define the sets of a Pascal VOC folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PLACES = ("ImageSets/Main", "ImageSets", "Main")
 
 @dataclass(frozen=True)
 class SetList:
-    """What a list says.
+    """The content of a list.
 
     Attributes:
-        names: the images in it; stems of XML files where there are such.
-        absent: those that it says are not in it: a second column of -1, as in ``car_train.txt``.
-        is_of_class: whether every line has such a column.
+        names: its images, as stems of XML files where these exist.
+        absent: images with -1 in a second column, as in ``car_train.txt``: not in the set.
+        is_of_class: whether every line has a second column.
     """
 
     names: list[str]
@@ -34,7 +34,7 @@ class SetList:
 
 
 def members(folder: VocFolder, set_: str) -> tuple[list[str], str]:
-    """The images of a set, and the file or folder that names them.
+    """Return the images of a set, and the file or folder that names them.
 
     Args:
         set_: the name of a list; ``*`` for every XML file; with a ``*`` in it (``*_train``) the images of all
@@ -65,8 +65,10 @@ def members(folder: VocFolder, set_: str) -> tuple[list[str], str]:
 
 
 def set_files(folder: Path) -> dict[str, Path]:
-    """The lists of a VOC folder by name: those in ``ImageSets/Main``, ``ImageSets`` or ``Main``, or a ``train.txt``
-    and the like in the folder itself; where there are none of these, a ``train.txt`` and the like in any folder below.
+    """Return the lists of a VOC folder by name.
+
+    They are in ``ImageSets/Main``, ``ImageSets`` or ``Main``, or a ``train.txt`` or the like in the folder itself;
+    where there are none of these, a ``train.txt`` or the like in any folder below.
     """
     found: dict[str, Path] = {}
     for place in (*_PLACES, "."):
@@ -81,7 +83,7 @@ def set_files(folder: Path) -> dict[str, Path]:
 
 
 def _is_split(file: str) -> bool:
-    """Whether it is called ``train.txt`` or the like."""
+    """Tell whether a file is called ``train.txt`` or the like."""
     role = role_of(file) if file.endswith(".txt") else None
     return role is not None and role[1] == "*.txt"
 
@@ -110,7 +112,7 @@ def read_set(path: Path, find: Callable[[str], str | None] = lambda name: None) 
 
 
 def _row(line: str, find: Callable[[str], str | None]) -> tuple[str, str]:
-    """The image of a line, and its second column where that is one of a class's list."""
+    """Return the image of a line, and its second column where that is 1, 0 or -1, as in a class's list."""
     found = find(line)
     if found is not None:
         return found, ""

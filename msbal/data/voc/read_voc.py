@@ -1,4 +1,4 @@
-"""Reading Pascal VOC: the XML files of a set and all that is in them.
+"""Pascal VOC as data to train on: the XML files of a set, read and checked.
 
 Source: the VOC2007 development kit. Its boxes are one-based and inclusive: a box from pixel 1 to pixel
 10 becomes ``0 .. 10`` here (right edge exclusive), the same area that the kit's own code computes.
@@ -134,7 +134,7 @@ def _refuse_missing(entries: Sequence[_Entry]) -> None:
 
 
 def _parse(entry: _Entry) -> tuple[tuple[int, int], list[_Thing]]:
-    """Size and objects of one image."""
+    """Return size and objects of one image."""
     assert entry.annotation is not None and entry.image is not None
     where = named(entry.annotation)
     root = read_xml(entry.annotation, WHAT)
@@ -143,7 +143,7 @@ def _parse(entry: _Entry) -> tuple[tuple[int, int], list[_Thing]]:
 
 
 def _size(root: Element, image: Path, where: str) -> tuple[int, int]:
-    """Width and height; from the image itself where the XML has none, or zeros as some tools write."""
+    """Return width and height; the image file's where the XML has none, or zeros as some tools write."""
     node = root.find("size")
     if node is None:
         return image_size(image)
@@ -200,7 +200,7 @@ def _boxes(
     sizes: NDArray[np.int64],
     known: Sequence[str],
 ) -> tuple[Boxes, list[str]]:
-    """Return all boxes, zero-based, and what is to be said of corners that were exchanged."""
+    """Return all boxes, zero-based, and what to say about corners that were exchanged."""
     places = [(row, index) for row, things in enumerate(objects) for index in range(len(things))]
     things = [objects[row][index] for row, index in places]
 
@@ -243,13 +243,13 @@ def _boxes(
 def _flipped(
     corners: NDArray[np.float64], sizes: NDArray[np.int64], spot: Callable[[int], str]
 ) -> NDArray[np.int64]:
-    """The boxes whose corners are the wrong way round, as some tools write what is drawn from right to left.
+    """Return the boxes with corners the wrong way round, as some tools write boxes drawn from right to left.
 
     Raises:
         DataError: where all boxes of the split fit into their images as ``x, y, width, height``.
     """
     found = np.flatnonzero((corners[:, 2:] < corners[:, :2]).any(axis=1))
-    # Of upright boxes none would lie outside the upper left quarter of its image then.
+    # If these were corners, all boxes would be in the upper left quarter of their images.
     with np.errstate(invalid="ignore"):
         all_fit = bool((corners[:, :2] + corners[:, 2:] <= sizes + 1).all())
     if len(found) and all_fit:
@@ -262,7 +262,7 @@ def _flipped(
 
 
 def _unannotated(folders: Sequence[VocFolder]) -> Iterator[str]:
-    """What is to be said of images without XML, where every image was asked for."""
+    """Yield a note on images without XML, where every image was asked for."""
     names = [image.name for folder in folders for image in folder.unannotated]
     if names:
         count = sum(len(folder.images) for folder in folders)
@@ -270,7 +270,7 @@ def _unannotated(folders: Sequence[VocFolder]) -> Iterator[str]:
 
 
 def _two_images(entries: Sequence[_Entry]) -> Iterator[str]:
-    """What is to be said where an XML file may belong to several images."""
+    """Yield a note where an XML file may belong to several images."""
     several = [entry.images for entry in entries if len(entry.images) > 1]
     if several:
         first = " and ".join(printable(image.name) for image in several[0][:2])

@@ -1,7 +1,7 @@
-"""What lies where in a Pascal VOC folder: its XML files and their images.
+"""The XML files of a Pascal VOC folder, and their images.
 
-The development kit has ``Annotations`` and ``JPEGImages``; others who write its format call them otherwise, so XML
-files are looked for everywhere below a folder, and their images are those that are named like them.
+The development kit has ``Annotations`` and ``JPEGImages``; other tools use other names. So XML files are looked for
+everywhere below a folder, and matched with images by name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from msbal.data.folders import (
 from msbal.errors import DataError
 
 _IMAGE_FOLDERS = frozenset({"jpegimages", "images", "image", "img", "imgs", "data"})
-# They hold images of the same names as those that are annotated.
+# Folders of images with the same names as the annotated ones.
 _BESIDE_THE_POINT = re.compile(r"mask|segm|trimap|thumb|depth|visuali", re.IGNORECASE)
 _VOC_ROOT = re.compile(rb"<(?:\w+:)?annotation[\s>]")
 
@@ -38,8 +38,8 @@ _Tree = dict[Path, list[str]]  # the names of files of one kind, by their folder
 class VocFolder:
     """A folder of XML files and their images, listed once.
 
-    Both are called by their paths below `annotation_folder` and `image_folder`, without suffix: ``photo``, or
-    ``garden/photo`` where there are folders in them.
+    The keys of both are paths below `annotation_folder` and `image_folder` without suffix: ``photo``, or
+    ``garden/photo`` where these have folders.
 
     Attributes:
         path: as a spec names it.
@@ -89,7 +89,7 @@ class VocFolder:
         return cls(path, annotations, folder, images, there, unannotated)
 
     def _part(self, path: Path) -> VocFolder:
-        """What belongs to the images in one folder."""
+        """Return the part with the images in one folder."""
         images = {
             stem: inside
             for stem, files in self.images.items()
@@ -103,7 +103,7 @@ class VocFolder:
         return replace(part, annotations=annotations, unannotated=unannotated)
 
     def find(self, name: str) -> str | None:
-        """The XML file that is meant by `name`, which may have a suffix and more folders before it."""
+        """Return the key of the XML file that `name` means, which may have a suffix and further folders before it."""
         parts = [part for part in _composed(name).replace("\\", "/").split("/") if part not in ("", ".")]
         for start in range(len(parts)):
             end = "/".join(parts[start:])
@@ -115,19 +115,19 @@ class VocFolder:
         return None
 
     def images_of(self, stem: str) -> list[Path]:
-        """The images that an XML file may be that of; ``photo.jpg.xml`` is that of ``photo.jpg``."""
+        """Return the images that an XML file may belong to; ``photo.jpg.xml`` belongs to ``photo.jpg``."""
         found = self.images.get(stem) or self.images.get(plain_stem(stem)) or []
         return [image for image in found if image.name == _end(stem)] or found
 
 
 def xml_folders(root: Path, depth: int) -> _Tree:
-    """The folders in which XML files lie; where some of these are VOC's, those alone."""
+    """Return the folders with XML files and their names; only those with VOC's where there are any."""
     found = _tree(root, depth, is_xml)
     return {folder: names for folder, names in found.items() if is_voc(folder / names[0])} or found
 
 
 def _annotations(path: Path) -> tuple[Path, _Tree]:
-    """The folder of a VOC folder's XML files, and all in it; Annotations where there is one."""
+    """Return the folder of the XML files, Annotations where there is one, and the files in it."""
     found = xml_folders(path, 3)
     if not found:
         raise DataError(named(path), "has no XML annotations", "a folder Annotations with at least one")
@@ -142,9 +142,9 @@ def _annotations(path: Path) -> tuple[Path, _Tree]:
 def _images(
     annotations: Path, stems: Set[str], root: Path, otherwise: _Tree | None = None
 ) -> tuple[dict[str, list[Path]], Path]:
-    """The images in the folder below `root` with most of those that are named like XML files, and that folder.
+    """Return the images of the folder below `root` that has most images named like XML files, and that folder.
 
-    Of several it is one called like a folder of images, like the folder of the XML files, or the nearest.
+    Of several, prefer one named like a folder of images, then one named like the XML files' folder, then the nearest.
     """
     tree = _tree(root, 3, is_image)
     shown = {folder: names for folder, names in tree.items() if not _BESIDE_THE_POINT.search(folder.name)}
@@ -165,7 +165,7 @@ def _images(
     best = max(hits, key=rank, default=root)
     images = _by_stem(best, shown)
     if hits.get(best, 0) < len(stems) and best != root:
-        # The XML files lie in one folder, and the images in one for each split.
+        # The XML files are in one folder, the images in one for each split.
         counted = Counter(map(_end, wider := _by_stem(best.parent, shown)))
         unique = {_end(stem): files for stem, files in wider.items() if counted[_end(stem)] == 1}
         if len(stems & unique.keys()) > hits[best]:
@@ -179,7 +179,7 @@ def _tree(root: Path, depth: int, wanted: Callable[[str], bool]) -> _Tree:
 
 
 def _by_stem(base: Path, tree: _Tree) -> dict[str, list[Path]]:
-    """Files in a folder and below it, by path relative to it without suffix."""
+    """Return the files in and below a folder by relative path without suffix."""
     found: dict[str, list[Path]] = {}
     for folder, names in tree.items():
         if folder.is_relative_to(base):
@@ -198,12 +198,12 @@ def _stem(name: str) -> str:
 
 
 def _composed(name: str) -> str:
-    """macOS takes letters with accents apart in the names of files, and nobody does in lists."""
+    """Compose accented letters: macOS decomposes them in file names, lists do not."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def is_voc(path: Path) -> bool:
-    """Whether an XML file begins like VOC's."""
+    """Tell whether an XML file begins like VOC's."""
     try:
         with path.open("rb") as file:
             return _VOC_ROOT.search(file.read(1024).replace(b"\0", b"")) is not None

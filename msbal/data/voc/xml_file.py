@@ -1,7 +1,7 @@
 """XML from anywhere, read so that no content can do worse than a DataError.
 
-The standard library's parser never looks up anything external; what is left to guard against is entities that a file
-declares, which grow without bounds (the "billion laughs"): such a file is refused.
+The standard library's parser never fetches external entities. Entities that a file declares can grow without bounds
+("billion laughs"), so such a file is refused before it is parsed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msbal.errors import DataError
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?\bencoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _PREFIX = re.compile(r"(</?)[\w.-]+:(?=[\w.-]+[\s/>])")
 _UNDEFINED_ENTITY = errors.codes[errors.XML_ERROR_UNDEFINED_ENTITY]
-# Programs that declare the older of these write characters of the newer.
+# Programs declare the older encoding and write characters of the newer one.
 _SUPERSETS = {
     "gb2312": "gb18030",
     "gbk": "gb18030",
@@ -67,7 +67,7 @@ def read_xml(path: Path, what: str) -> ElementTree.Element:
     except ValueError as error:
         raise DataError(where, f"is not XML that can be read: {error}", what) from error
     for element in root.iter() if "xmlns" in text else ():
-        element.tag = element.tag.rpartition("}")[2]  # of a namespace for all of it
+        element.tag = element.tag.rpartition("}")[2]  # without the namespace
     return root
 
 
@@ -76,6 +76,6 @@ def _encoding(raw: bytes) -> str:
         return "utf-16"
     declared = _DECLARED.match(raw)
     name = declared.group(1).decode("ascii").lower() if declared else "utf-8"
-    # A declaration that was read as bytes is not in UTF-16, whatever it says: .NET writes so.
+    # .NET declares UTF-16 in files that are not: this declaration was found as single bytes.
     is_utf8 = name in {"utf-8", "utf8"} or name.startswith(("utf-16", "utf16", "ucs-2"))
     return "utf-8-sig" if is_utf8 else _SUPERSETS.get(name, name)

@@ -1,8 +1,8 @@
-"""What lies where in a YOLO data set: the images of a split, and the label file of each.
+"""The images of a YOLO split, and the label file of each.
 
-The rules are ultralytics': a split is a folder with all below it, or a text file that lists images; the labels of
-``images/a.jpg`` are in ``labels/a.txt``. As in darknet, they may also lie beside the image. Paths that were written
-on another machine are found by their ends.
+The rules are those of ultralytics: a split is a folder with all below it, or a text file that lists images; the labels
+of ``images/a.jpg`` are in ``labels/a.txt``. As in darknet, they may also be beside the image. Paths from another
+machine are matched by their ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IMAGE_PARTS = frozenset({"images", "jpegimages"})
 
 
 def split_images(root: Path, entries: Sequence[Path]) -> list[Path]:
-    """The images of a split, by folder and name or as listed.
+    """Return the images of a split, by folder and name or as listed.
 
     Args:
         root: what `entries` are relative to.
@@ -50,12 +50,12 @@ def split_images(root: Path, entries: Sequence[Path]) -> list[Path]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether there are any, in a folder or below it."""
+    """Tell whether a folder has images in it or below it."""
     return next(_below(folder), None) is not None
 
 
 def label_files(images: Sequence[Path]) -> list[Path | None]:
-    """The label file of each image; None where there is none."""
+    """Return the label file of each image; None where there is none."""
     by_folder: dict[Path, list[tuple[Path, frozenset[str]]]] = {}
     found = []
     for image in images:
@@ -68,7 +68,7 @@ def label_files(images: Sequence[Path]) -> list[Path | None]:
 
 
 def labels_without_image(images: Sequence[Path]) -> list[str]:
-    """Names of the files in the folders of labels that belong to no image, also to none of another split."""
+    """Return the names of label files that belong to no image, of this split or another."""
     found = []
     for folder in dict.fromkeys(image.parent for image in images):
         stems = {Path(name).stem for name in file_names(folder) if is_image(name)}
@@ -80,9 +80,9 @@ def labels_without_image(images: Sequence[Path]) -> list[str]:
 
 
 def candidates(entry: str, bases: Sequence[Path]) -> Iterator[Path]:
-    """Where a path may lie that somebody wrote: as it stands, and each of its ends, below each of `bases`.
+    """Yield where a path from a file may be: as written, and each of its ends, below each of `bases`.
 
-    A part that names a split is never left out: of ``../valid/images``, ``images`` would be another one's.
+    A part that names a split is never cut off: the end ``images`` of ``../valid/images`` could be another split's.
     """
     text = entry.replace("\\", "/")
     for base in bases:
@@ -125,7 +125,7 @@ def _listed_images(path: Path, root: Path) -> list[Path]:
 
 
 def _label_places(folder: Path) -> list[Path]:
-    """The folders that may hold the labels of the images in a folder, first the one that counts."""
+    """Return the folders that may have the labels of the images in a folder, the preferred one first."""
     parts = folder.parts
     for index in reversed(range(len(parts))):
         if parts[index].lower() in _IMAGE_PARTS:

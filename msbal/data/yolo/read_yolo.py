@@ -1,42 +1,26 @@
-"""Reading YOLO: a text file an image, a box a line (``class cx cy w h``, in fractions of the image), no sizes.
+"""YOLO as data to train on: a text file for each image, a box in each line (``class cx cy w h``), no image sizes.
 
-Source: ultralytics' detection format, https://docs.ultralytics.com/datasets/detect, whose reading of outlines (the box
-around them) is kept, and darknet's before it.
+Source: ultralytics' detection format, https://docs.ultralytics.com/datasets/detect, and darknet's before it. An
+outline gives the box around it, as in ultralytics.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from msbal.data.assembly import Boxes, assemble, choose_classes
 from msbal.data.detection_data import DetectionData
-from msbal.data.files import listed, named, printable, read_bytes, read_text, require_folder, shown
+from msbal.data.files import listed, named, printable, read_bytes, require_folder
 from msbal.data.images.image_files import image_size, without_warnings
+from msbal.data.yolo.class_names import YoloNames, read_names
 from msbal.data.yolo.label_files import label_files, labels_without_image, split_images
 from msbal.errors import DataError
 
-WHAT = "the names of the classes (data.yaml with `names`, or a text file with a name a line)"
-_LARGEST_FRACTION = 2.0  # of what may be a fraction of an image, if of a box that reaches far beyond its edge
-
-
-@dataclass(frozen=True)
-class YoloNames:
-    """What the numbers in label files mean.
-
-    Attributes:
-        names: by number, in their order.
-        is_pose: whether key points follow a box (ultralytics' ``kpt_shape``).
-    """
-
-    names: dict[int, str]
-    is_pose: bool = False
+_LARGEST_FRACTION = 2.0  # a box may reach this far beyond its image; larger numbers are pixels
 
 
 def read_yolo(
@@ -94,72 +78,14 @@ def read_yolo(
     return assemble(title, chosen, paths, sizes, boxes, _notes(paths, files, lines))
 
 
-def read_names(path: Path) -> YoloNames:
-    """What the numbers in label files mean, from a YAML file or a list of names.
-
-    Raises:
-        DataError: where there are no names, or it cannot be read.
-    """
-    if path.suffix.lower() in {".yaml", ".yml"}:
-        config = read_config(path)
-        names = _of_config(config, path)
-        is_pose = "kpt_shape" in config
-    else:
-        text = read_text(path, WHAT)
-        names, is_pose = dict(enumerate(line.strip() for line in text.rstrip().splitlines())), False
-    names = {number: " ".join(name.split()) for number, name in sorted(names.items())}
-    if not names:
-        raise DataError(named(path), "names zero classes", WHAT)
-    for number, name in names.items():
-        if not name:
-            raise DataError(named(path), f"class {number} has an empty name", "a name for each")
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
-        raise DataError(
-            named(path), f"names `{printable(twice[0])}` twice", "a name of its own for each class"
-        )
-    return YoloNames(names, is_pose)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file; every plain value is a text, so that a class may be called ``no``.
-
-    Raises:
-        DataError: where it is something else, or cannot be read.
-    """
-    raw = read_bytes(path, "a YAML file with `names`, `train` and `val`")
-    try:
-        config = yaml.load(raw, Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise DataError(named(path), f"is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise DataError(named(path), "has no keys", "`names`, `train` and `val`")
-    return config
-
-
-def _of_config(config: dict[str, Any], path: Path) -> dict[int, str]:
-    names = config.get("names")
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    try:
-        if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
-            return {int(number): name for number, name in names.items()}
-        if names is None and "nc" in config:
-            return {number: f"class_{number}" for number in range(min(int(config["nc"]), 10**5))}
-    except (TypeError, ValueError):
-        pass
-    found = "has no `names`" if names is None else f"`names` is {shown(names)}"
-    raise DataError(named(path), found, "a list of names, or `number: name` for each")
-
-
 @dataclass
 class _Lines:
-    """The boxes of many label files by column; where each comes from is for messages.
+    """The boxes of many label files by column; `places` is the line of each, for messages.
 
     Attributes:
         corners: in fractions of the image.
         confident: lines with a sixth column.
-        repeated: lines that stand twice in a file.
+        repeated: lines that repeat one of the same file.
     """
 
     rows: list[int] = field(default_factory=list)
@@ -209,7 +135,7 @@ def _read_labels(file: Path, row: int, known: YoloNames, into: _Lines) -> None:
 
 
 def _corners(values: list[float], is_pose: bool) -> tuple[float, float, float, float] | None:
-    """Of a line without its class; None where it is not one."""
+    """Return the corners that a line without its class gives; None where it is no such line."""
     if len(values) in (4, 5) or (is_pose and len(values) > 4):
         x, y, w, h = values[:4]
         return x - w / 2, y - h / 2, x + w / 2, y + h / 2

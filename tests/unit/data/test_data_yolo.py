@@ -8,7 +8,7 @@ from data_makers import save_image
 from pydantic import TypeAdapter, ValidationError
 
 from msbal.data import load, read_yolo, recognise, remarks
-from msbal.data.yolo.read_yolo import read_names
+from msbal.data.yolo.class_names import read_names
 from msbal.errors import DataError
 from msbal.spec.data import DataSpec
 
