@@ -9,18 +9,7 @@ from msbal.records.recorder import Recorder
 from msbal.records.run_directory import RunDirectory
 
 __all__ = [
-    "IntervalRecord",
-    "NonFinite",
-    "RecordedLosses",
-    "Recorder",
-    "RunDirectory",
-    "add_evaluation",
-    "from_json",
-    "open_losses",
-    "parse_intervals",
-    "read_intervals",
-    "read_metrics",
-    "read_starts",
-    "to_json",
-    "write_environment",
-]
+    "IntervalRecord", "NonFinite", "RecordedLosses", "Recorder", "RunDirectory", "add_evaluation",
+    "from_json", "open_losses", "parse_intervals", "read_intervals", "read_metrics", "read_starts",
+    "to_json", "write_environment",
+]  # fmt: skip

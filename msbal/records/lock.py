@@ -73,13 +73,12 @@ def acquire(folder: Path) -> bool:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            _lock(descriptor)
-        except OSError as error:
-            refusal = _refusal(folder, descriptor) if error.errno in _LOCKED else None
-            os.close(descriptor)
-            if refusal is None:
+            if not _lock_run(folder, descriptor):
+                os.close(descriptor)
                 return False
-            raise refusal from error
+        except SpecError:
+            os.close(descriptor)
+            raise
         # The last holder may have unlinked the file between our open and our lock.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -100,17 +99,12 @@ def check(folder: Path) -> None:
     path = folder.resolve() / NAME
     if path in _held or not path.is_file():
         return
-    try:
+    with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return
-    try:
-        _lock(descriptor)
-    except OSError as error:
-        if error.errno in _LOCKED:
-            raise _refusal(folder, descriptor) from error
-    finally:
-        os.close(descriptor)
+        try:
+            _lock_run(folder, descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def release(folder: Path) -> None:
@@ -123,14 +117,21 @@ def release(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _refusal(folder: Path, descriptor: int) -> SpecError:
-    holder = ""
-    with contextlib.suppress(OSError):
-        holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
-    return SpecError(
-        "output", f"{folder} is being written by another run" + (f" ({holder})" if holder else ""),
-        "a folder of its own", "wait for it, stop it, or choose another `output`",
-    )  # fmt: skip
+def _lock_run(folder: Path, descriptor: int) -> bool:
+    """Lock a run's open lock file; return False where the file system keeps no locks, refuse another's lock."""
+    try:
+        _lock(descriptor)
+        return True
+    except OSError as error:
+        if error.errno not in _LOCKED:
+            return False
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
+        raise SpecError(
+            "output", f"{folder} is being written by another run" + (f" ({holder})" if holder else ""),
+            "a folder of its own", "wait for it, stop it, or choose another `output`",
+        ) from error  # fmt: skip
 
 
 if sys.platform == "win32":

@@ -10,24 +10,7 @@ from msbal.spec.schedule import OptimizerSpec, ScheduleSpec
 from msbal.spec.schema import run_schema
 
 __all__ = [
-    "BalanceSpec",
-    "DataSpec",
-    "EvaluateSpec",
-    "LogSpec",
-    "OptimizerSpec",
-    "RunSpec",
-    "ScheduleSpec",
-    "SpecModel",
-    "apply_override",
-    "balance_models",
-    "check_interval",
-    "differences",
-    "dump_spec",
-    "load_spec",
-    "parse_spec",
-    "put",
-    "read_mapping",
-    "run_schema",
-    "run_spec_model",
-    "save_spec",
-]
+    "BalanceSpec", "DataSpec", "EvaluateSpec", "LogSpec", "OptimizerSpec", "RunSpec", "ScheduleSpec",
+    "SpecModel", "apply_override", "balance_models", "check_interval", "differences", "dump_spec",
+    "load_spec", "parse_spec", "put", "read_mapping", "run_schema", "run_spec_model", "save_spec",
+]  # fmt: skip

@@ -5,13 +5,6 @@ from msbal.training.plan import Plan, make_balancers, prepare, read_data, ready_
 from msbal.training.resume import choose_checkpoint
 
 __all__ = [
-    "Outcome",
-    "Plan",
-    "choose_checkpoint",
-    "claim",
-    "execute",
-    "make_balancers",
-    "prepare",
-    "read_data",
+    "Outcome", "Plan", "choose_checkpoint", "claim", "execute", "make_balancers", "prepare", "read_data",
     "ready_backend",
-]
+]  # fmt: skip
