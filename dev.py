@@ -5,12 +5,15 @@ python3 dev.py quickstart   install msbal with its torchvision backend and train
 python3 dev.py test         install everything, all frameworks included, and check all that a change needs
 python3 dev.py test fast    the same without whole runs and without MMDetection and Detectron2
 python3 dev.py test all     the same with all that there is, for a release: clusters, a browser, every head
+python3 dev.py docs         build the documentation's site into site/
+python3 dev.py version V    write a new version wherever one stands
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +35,10 @@ LANES = (
 FAST = ("torchvision", "figures and pages", "engine", "data")
 FIGURES = ("unit/ablation/", "unit/docs/", "unit/evaluation/", "unit/plotting/", "unit/ui/")
 ENGINE = ("contract/", "reference/", "unit/baselines/", "unit/engine/")
+PROJECTS = (ROOT / "pyproject.toml", *sorted(ROOT.glob("backends/*/pyproject.toml")))
+# Where a version of ours stands: the package's, a backend's and what they require of each other.
+VERSION = re.compile(r'((?:^__version__ = |^version = |"msbal[-\w]*==|^version: )"?)\d[\w.]*', re.MULTILINE)
+DOCS = ("docs/build.py",)
 # Of what is tried at random, more before a release; variables that are set already stay.
 MORE = {"MSBAL_KILLS": "3", "MSBAL_FUZZ_EXAMPLES": "500"}
 
@@ -54,6 +61,11 @@ def main(arguments: list[str]) -> int:
         return quickstart(arguments[1:])
     if arguments[:1] == ["test"] and len(arguments) <= 2 and "".join(arguments[1:]) in TIERS:
         return test("".join(arguments[1:]))
+    if arguments == ["docs"]:
+        install("docs", [".[docs]"])
+        return run([str(PYTHON), *DOCS])
+    if arguments[:1] == ["version"] and len(arguments) == 2:
+        return set_version(arguments[1])
     print(__doc__)
     return 0 if arguments in ([], ["-h"], ["--help"]) else 2
 
@@ -89,6 +101,15 @@ def test(tier: str) -> int:
     return int(any(code for code, _ in results.values()))
 
 
+def set_version(version: str) -> int:
+    """Write a version into msbal, its backends and what they require of each other, as a release's first step."""
+    files = [ROOT / "msbal" / "__init__.py", ROOT / "CITATION.cff", *PROJECTS]
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(VERSION.sub(rf"\g<1>{version}", text), encoding="utf-8")
+    return 0
+
+
 def verdict(code: int) -> str:
     return "ok" if code == 0 else f"FAILED ({code})"
 
@@ -103,6 +124,7 @@ def checks(tier: str) -> list[Job]:
         Job("format", ["-m", "ruff", "format", "--check", "."]),
         Job("types", ["-m", "mypy", *(word for name in typed(tier) for word in ("-p", name))]),
         Job("import contract", ["-c", "from importlinter.cli import lint_imports_command as c; c()"]),
+        Job("docs", DOCS),
         Job("quickstart", quickstart),
     ]
 
@@ -179,11 +201,7 @@ def run_beside_each_other(jobs: Sequence[Job], ended: Callable[[Job, int, float,
 def install(name: str, packages: list[str]) -> None:
     """Install the project's own packages, editable, unless nothing has changed since the last time."""
     make_venv()
-    inputs = [
-        ROOT / "constraints.txt",
-        ROOT / "pyproject.toml",
-        *sorted(ROOT.glob("backends/*/pyproject.toml")),
-    ]
+    inputs = [ROOT / "constraints.txt", *PROJECTS]
     stamp = VENV / f".installed-{name}"
     state = hashlib.sha256(b"".join(file.read_bytes() for file in inputs)).hexdigest()
     if stamp.exists() and stamp.read_text() == state:
