@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -34,7 +34,6 @@ class Column:
     width: int
     rank: int
     cells: list[Text]
-    justify: Literal["left", "right"] = "right"
 
 
 def level_table(group: GroupState, width: int, total: bool) -> Table:
@@ -48,13 +47,16 @@ def level_table(group: GroupState, width: int, total: bool) -> Table:
         columns.remove(max(columns, key=lambda c: c.rank))
     gap = 2 if sum(c.width for c in columns) + 2 * (len(columns) - 1) <= width else 1
     room = width - sum(c.width for c in columns) - gap * (len(columns) - 1)
-    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style=HEADER)
+    # The gaps are part of the columns: rich draws cells sooner that have no padding.
+    table = Table(box=None, padding=0, header_style=HEADER)
     for column in columns:
         if column.title == "Trend":
             column.width = min(MAX_TREND, column.width + room)
             column.cells = _trends(group, column.width)
-        narrow = min(column.width, width)
-        table.add_column(column.title, justify=column.justify, width=narrow, no_wrap=True)
+        if column is columns[0]:
+            table.add_column(column.title, width=min(column.width, width), no_wrap=True)
+        else:
+            table.add_column(column.title, width=column.width + gap, justify="right", no_wrap=True)
     for i in range(len(group.levels) + total):
         table.add_row(*(c.cells[i] if i < len(c.cells) else "" for c in columns))
     return table
@@ -64,7 +66,7 @@ def _columns(group: GroupState) -> list[Column]:
     record, count = group.last, len(group.levels)
     names = [Text(f"■ {name}", style=level_colour(i)) for i, name in enumerate(group.levels)]
     name_width = min(14, max(5, *(name.cell_len for name in names)))
-    columns = [Column("Level", name_width, 0, [*names, Text("total", QUIET)], "left")]
+    columns = [Column("Level", name_width, 0, [*names, Text("total", QUIET)])]
     if group.strides:
         columns.append(Column("Stride", 6, 92, [Text(str(stride), QUIET) for stride in group.strides]))
     for term in group.terms:

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.segment import Segment
 from rich.text import Text
 
-from msbal.ui.text import in_ascii, one_line
+from msbal.ui.text import encodable, one_line
 
 
 def print_line(console: Console, *parts: str | Text | tuple[str, str]) -> None:
@@ -22,7 +22,7 @@ def print_line(console: Console, *parts: str | Text | tuple[str, str]) -> None:
     """
     line = Text.assemble(*parts)
     if console.options.ascii_only:
-        line.plain = in_ascii(line.plain)
+        line.plain = encodable(line.plain, console.encoding)
     console.print(line, soft_wrap=True, highlight=False)
 
 

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.segment import ControlType, Segment, SegmentLines
 
 from msbal.ui.streams import Redirection
-from msbal.ui.text import in_ascii
+from msbal.ui.text import encodable
 
 if TYPE_CHECKING:
     from rich.console import ConsoleRenderable
@@ -119,7 +119,8 @@ class Screen(Live):
         with self._view_lock:
             lines = self.console.render_lines(self._view, options, pad=False)
         if options.ascii_only:
-            lines = [[segment._replace(text=in_ascii(segment.text)) for segment in line] for line in lines]
+            encoding = self.console.encoding
+            lines = [[part._replace(text=encodable(part.text, encoding)) for part in line] for line in lines]
         return SegmentLines(lines, new_lines=True)
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
-_ASCII_MARKS = str.maketrans(SPARKS + "━╾─·■▲▼▶●±…", "_.-~+*^#" + "=---*^v>o~~")
+_LOOK_ALIKES = str.maketrans(SPARKS + "━╾─·■▲▼▶●±…", "_.-~+*^#" + "=---*^v>o~~")
 
 
 def number(value: float | None) -> str:
@@ -58,9 +58,9 @@ def one_line(text: str) -> str:
     return " ".join(kept.split())
 
 
-def in_ascii(text: str) -> str:
-    """Return `text` for a stream that knows ASCII only: our marks by look-alikes, anything else by ``?``."""
-    return text.translate(_ASCII_MARKS).encode("ascii", "replace").decode("ascii")
+def encodable(text: str, encoding: str) -> str:
+    """Return `text` for a stream without Unicode: our marks by ASCII look-alikes, what it does not know by ``?``."""
+    return text.translate(_LOOK_ALIKES).encode(encoding, "replace").decode(encoding)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

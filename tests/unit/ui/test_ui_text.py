@@ -12,7 +12,7 @@ from msbal.ui.printing import error_line
 from msbal.ui.text import (
     condensed,
     duration,
-    in_ascii,
+    encodable,
     number,
     one_line,
     signed,
@@ -98,7 +98,8 @@ def test_one_line_leaves_no_control_characters() -> None:
 
 
 def test_our_marks_have_look_alikes_in_ascii() -> None:
-    assert in_ascii("■ P3 ▲▼ ━━╾─ ▁█ ● grüße …") == "* P3 ^v ==-- _# o gr??e ~"
+    assert encodable("■ P3 ▲▼ ━━╾─ ▁█ ● grüße …", "ascii") == "* P3 ^v ==-- _# o gr??e ~"
+    assert encodable("■ grüße 猫", "latin-1") == "* grüße ?"
 
 
 def test_error_line_is_one_line() -> None:
