@@ -1,4 +1,4 @@
-"""How backends are found: each is an entry point of its own distribution."""
+"""Finds backends: each is an entry point of its own distribution."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ ENTRY_POINT_GROUP = "msbal.backends"
 
 
 def installed_backends() -> dict[str, metadata.EntryPoint]:
-    """The entry points by name; none is loaded."""
+    """Return the entry points by name; none is loaded."""
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def load_backend(name: str) -> Backend:
-    """Find a backend by its name.
+    """Load a backend by its name.
 
     Raises:
         BackendError: where it is not installed, or its own import fails (the cause is named).

@@ -1,24 +1,23 @@
-"""The measured proof that splitting a loss by level changes nothing it should not.
+"""The measured proof that splitting a loss by level changes only what it should.
 
-For one batch: the levels' losses add up to the framework's own loss; with unit weights the gradient is
-the framework's own, bit for bit where the framework is deterministic; with other weights it is the
-gradient of ``sum(w_i L_i)``, computed the slow way, one level at a time. Where a detector shows its predictions
-(`ShowsPredictions`), no level's loss depends on another level's.
+For one batch: the levels' losses add up to the framework's own loss. With unit weights the gradient is the framework's
+own, bit for bit where the framework is deterministic. With other weights it is the gradient of ``sum(w_i L_i)``,
+computed the slow way, one level at a time. Where a detector shows its predictions (`ShowsPredictions`), no level's loss
+depends on another level's.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.determinism import precise
+from msbal.backend.kit.seeding import seed_everything
 from msbal.baselines import Fixed
 from msbal.engine import BalancerSet, Equal
 
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from msbal.backend import LevelGroup, SplitLosses
 
 VALUE_TOLERANCE = 1e-5
-"""Relative: the order in which float32 losses are summed differs."""
+"""Relative: float32 losses are summed in another order."""
 GRADIENT_TOLERANCE = 1e-3
-"""Relative to the largest gradient entry of the parameter: sums of float32 gradients in another order."""
+"""Relative to the largest gradient entry of the parameter: float32 gradients are summed in another order."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,14 @@ class Proof:
 
     Attributes:
         framework_total, split_total: the two sums of losses.
-        unit_gradient: largest difference of a gradient entry at unit weights, relative to the largest
-            entry of that parameter's gradient; 0.0 is bit for bit.
-        weighted_gradient: the same at `weights` against the slow sum.
+        unit_gradient: largest difference of a gradient entry at unit weights, relative to the largest entry of that
+            parameter's gradient; 0.0 means bit for bit.
+        weighted_gradient: the same at `weights`, compared to the slow sum.
         weights: those that were tried, by group.
         losses: ``{group: {term: [K]}}`` as measured.
         rest: the losses that are not balanced.
         parameters: how many parameters received a gradient.
-        leaks: ``cls: P3 reaches P4`` where the loss of a level depends on the predictions of another.
+        leaks: ``cls: P3 reaches P4`` where one level's loss depends on another's predictions.
     """
 
     framework_total: float
@@ -59,7 +58,7 @@ class Proof:
 
     @property
     def value_error(self) -> float:
-        """Difference of the totals, relative to the framework's."""
+        """The difference of the totals, relative to the framework's."""
         return abs(self.split_total - self.framework_total) / max(abs(self.framework_total), 1e-12)
 
     @property
@@ -75,7 +74,7 @@ class Proof:
 
 
 class HasLosses(Protocol):
-    """What the proof asks of a `Detector`."""
+    """The part of a `Detector` that the proof needs."""
 
     model: nn.Module
     groups: tuple[LevelGroup, ...]
@@ -87,20 +86,20 @@ class HasLosses(Protocol):
 
 @runtime_checkable
 class ShowsPredictions(Protocol):
-    """A detector that lets the proof see what its levels' losses were computed from.
+    """A detector that shows the proof what its levels' losses were computed from.
 
     Attributes:
-        coupled: terms that are passed over, as the framework itself couples their levels.
+        coupled: terms to leave out, as the framework itself couples their levels.
     """
 
     coupled: Collection[str]
 
     def level_predictions(self) -> Mapping[str, Sequence[Sequence[Tensor]]]:
-        """By group: lists of K predictions, finest level first, of the last `split_losses`; attached to the graph."""
+        """Return the predictions of the last `split_losses` by group: lists of K, finest first, still attached."""
 
 
 def prove(detector: HasLosses, batch: Any, seed: int = 0) -> Proof:
-    """Measure one batch. The model's gradients are left as they were.
+    """Measure one batch; the model's gradients stay as they were.
 
     Args:
         seed: set before every forward pass, for frameworks that sample.
@@ -131,7 +130,7 @@ def _prove(detector: HasLosses, batch: Any, seed: int) -> Proof:
 
         return forward
 
-    # No level at 1, and no two alike: a mixed-up level shows.
+    # No weight is 1 and no two are alike, so that mixed-up levels show.
     weights = {
         g.name: tuple(0.5 + 0.75 * ((2 * i + 1) % 5) + 0.1 * i for i in range(len(g.levels)))
         for g in detector.groups
@@ -141,7 +140,7 @@ def _prove(detector: HasLosses, batch: Any, seed: int) -> Proof:
     _, unit_gradient = _measure(balanced(None), parameters, seed)
     _, weighted_gradient = _measure(balanced(weights), parameters, seed)
 
-    _seed(seed)
+    seed_everything(seed)
     found = split()
     parts = [(1.0, value) for value in found.rest.values()]
     for group, level_losses in found.groups.items():
@@ -170,7 +169,7 @@ def _prove(detector: HasLosses, batch: Any, seed: int) -> Proof:
 
 
 def _leaks(detector: Any, found: SplitLosses) -> Iterator[str]:
-    """Which levels' losses have a gradient in another level's predictions."""
+    """Name the levels whose loss has a gradient in another level's predictions."""
     predictions = detector.level_predictions()
     for group in detector.groups:
         flat = [
@@ -193,7 +192,7 @@ def _leaks(detector: Any, found: SplitLosses) -> Iterator[str]:
 
 
 def total(losses: Any) -> Tensor:
-    """The sum of scalars, in order; zero of none."""
+    """Add up scalars in order; zero for none."""
     result = torch.zeros(())
     for i, loss in enumerate(losses):
         result = loss if i == 0 else result + loss
@@ -203,15 +202,9 @@ def total(losses: Any) -> Tensor:
 def _measure(
     forward: Callable[[], Tensor], parameters: list[torch.nn.Parameter], seed: int
 ) -> tuple[float, Sequence[Tensor | None]]:
-    _seed(seed)
+    seed_everything(seed)
     value = forward()
     return float(value.detach()), torch.autograd.grad(value, parameters, allow_unused=True)
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _plus(a: Tensor | None, b: Tensor | None, weight: float) -> Tensor | None:
@@ -221,7 +214,7 @@ def _plus(a: Tensor | None, b: Tensor | None, weight: float) -> Tensor | None:
 
 
 def _difference(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> float:
-    """Largest difference of two gradients, each parameter's relative to its largest entry."""
+    """Return the largest difference of two gradients, each parameter's relative to its largest entry."""
     worst = 0.0
     largest = max((float(g.abs().max()) for g in first if g is not None and g.numel()), default=0.0)
     for a, b in zip(first, second, strict=True):
@@ -231,7 +224,7 @@ def _difference(first: Sequence[Tensor | None], second: Sequence[Tensor | None])
         right = torch.zeros_like(left) if b is None and left is not None else b
         assert left is not None and right is not None
         gap = float((left.double() - right.double()).abs().max())
-        # A parameter whose gradient cancels to nearly nothing is held against the whole model's scale.
+        # Where a gradient nearly cancels, the whole model's scale counts.
         scale = max(float(left.abs().max()), 1e-3 * largest, 1e-30)
         worst = max(worst, gap / scale)
     return worst

@@ -1,4 +1,4 @@
-"""What the balancers of several processes tell each other."""
+"""Collectives of the processes of a run; each is a no-op in a single process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _T = TypeVar("_T")
 
 
 def ranks() -> int:
-    """Processes of the default group; 1 without one."""
+    """Return the number of processes in the default group; 1 without a group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number."""
+    """Return this process's number."""
     return dist.get_rank() if ranks() > 1 else 0
 
 
 def all_gather(flat: Tensor) -> Tensor:
-    """``[N]`` of every rank as ``[R, N]``. Not reduced: all then average in one order, and a NaN keeps its rank."""
+    """Gather ``[N]`` of every rank as ``[R, N]``. Not reduced: all ranks average in one order, and a NaN keeps its rank."""
     if ranks() == 1:
         return flat.unsqueeze(0)
     gathered = flat.new_empty(ranks() * flat.numel())
@@ -30,7 +30,7 @@ def all_gather(flat: Tensor) -> Tensor:
 
 
 def all_gather_objects(own: _T) -> list[_T]:
-    """What each rank gives, in their order; a collective of what can be pickled."""
+    """Gather each rank's object, in the order of the ranks; pickles them."""
     found = [own] * ranks()
     if len(found) > 1:
         dist.all_gather_object(found, own)

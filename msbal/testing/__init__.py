@@ -1,1 +1,1 @@
-"""For the tests of backends, also of those that live elsewhere. Needs pytest."""
+"""The contracts of strategies and backends as test classes, also for those that live elsewhere. Needs pytest."""

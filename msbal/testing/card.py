@@ -1,7 +1,7 @@
-"""A stand-in for a GPU, to find out where the host would wait for one.
+"""An imitation of a GPU, to find out where the host would wait for one.
 
-torch's meta device has no values, so that every look at one raises there; the copies to the host, which a card answers
-after a wait, are counted and answered with made-up numbers.
+torch's meta device has no values, so that reading one raises an error. Copies to the host, for which a real card makes
+the host wait, are counted here and return random numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Card(TorchDispatchMode):
-    """Counts what runs within its ``with`` block on tensors of the meta device.
+    """Counts the operators that run within its ``with`` block on tensors of the meta device.
 
     Attributes:
         waits: copies for which the host would wait.

@@ -5,7 +5,7 @@ Subclass it in a test module of your own::
     class TestMine(StrategyContract):
         strategies = (Mine(), Mine(step=0.5))
 
-It trains a balancer on made-up losses: ordinary ones, and those of odd data, on which a strategy has to go on.
+It trains a balancer on generated losses: ordinary ones, and those of odd data, which a strategy has to survive.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ODD = (
 
 
 def stream(levels: int, intervals: int = 6, seed: int = 0) -> Tensor:
-    """Ordinary losses ``[iterations, T, K]`` that fall, differ in size over levels, and fluctuate."""
+    """Return ordinary losses ``[iterations, T, K]``, which fall, fluctuate and differ in size over the levels."""
     generator = torch.Generator().manual_seed(seed)
     count = intervals * ALPHA
     noise = 0.2 + torch.rand(count, len(TERMS), levels, dtype=torch.float64, generator=generator)
@@ -56,7 +56,7 @@ def stream(levels: int, intervals: int = 6, seed: int = 0) -> Tensor:
 
 
 def odd_stream(what: str, levels: int) -> Tensor:
-    """Losses of one of the kinds in `ODD`; the first two intervals are ordinary."""
+    """Return losses of one of the kinds in `ODD`; the first two intervals are ordinary."""
     losses = stream(levels)
     third = losses[2 * ALPHA : 3 * ALPHA]
     match what:
@@ -82,11 +82,11 @@ def odd_stream(what: str, levels: int) -> Tensor:
 
 
 class StrategyContract:
-    """All tests run once for each strategy.
+    """Tests that run once for each strategy.
 
     Attributes:
         strategies: what is tested, with the hyperparameters that matter.
-        levels: K, that of the made-up losses.
+        levels: K of the generated losses.
     """
 
     strategies: ClassVar[Sequence[Strategy]] = ()
@@ -104,7 +104,7 @@ class StrategyContract:
         return Balancer(names, strategy, **{"terms": TERMS, "interval": ALPHA, "seed": 5, **options})
 
     def _train(self, balancer: Balancer, losses: Tensor) -> Iterator[tuple[float, list[list[float]]]]:
-        """The total and the gradient of each iteration; what is learned moves, as by an optimizer."""
+        """Yield each iteration's total and gradient; parameters move as by an optimizer."""
         for row in losses:
             values = row.clone().requires_grad_()
             positives = torch.tensor([(balancer.iteration + i) % 5 + 1 for i in range(losses.shape[2])])
@@ -112,7 +112,7 @@ class StrategyContract:
             total.backward()
             assert values.grad is not None
             for parameter in balancer.parameters():
-                assert parameter.grad is not None, "what is learned should receive a gradient"
+                assert parameter.grad is not None, "a parameter of the strategy should receive a gradient"
                 parameter.data -= 0.1 * parameter.grad
                 parameter.grad = None
             yield float(total.detach()), values.grad.tolist()

@@ -26,20 +26,18 @@ _LOSS_STATE = "loss_state"
 
 
 class Balanced:
-    """A balanced model.
+    """The handle of a balanced model.
 
-    In training mode and with gradients on, every loss method that a splitter stands for returns weighted losses, in
-    the framework's own form, and the balancers count; otherwise the model is as it was. On the first batch each
-    splitter proves itself: the framework's own loss, computed once more from the same arguments, is what the levels
-    add up to.
+    In training mode and with gradients on, every loss method that a splitter replaces returns weighted losses, in the
+    framework's own form, and the balancers count; otherwise the model behaves as before. On the first batch each
+    splitter proves itself: the levels must add up to the framework's own loss, computed from the same arguments.
 
-    A deep copy or a pickle of the model carries a handle of its own, which `balanced_of` finds, and which records
-    nothing.
+    A deep copy or a pickle of the model carries its own handle, which `balanced_of` finds, and which records nothing.
 
     Attributes:
         model: as given, not wrapped.
         groups: what is balanced, finest level first.
-        balancers: one for each group; with `per_term` one for each term of it.
+        balancers: one for each group; with `per_term` one for each term.
         losses: ``[T, K]`` of the last training pass by group, unweighted and detached, for logs.
         notes: what stays as it is although it has levels, and why.
     """
@@ -74,49 +72,49 @@ class Balanced:
             method.require_free()
         for method in self._methods:
             method.install()
-        # Not through nn.Module, so that neither `state_dict` nor `named_modules` knows of it.
+        # Not by nn.Module's __setattr__, so that neither `state_dict` nor `named_modules` includes it.
         vars(model)[_BALANCED] = self
         self._hook = model.register_forward_hook(self._after_forward)
 
     # -- what users do with it -------------------------------------------------------------------
 
     def drain(self) -> list[IntervalRecord]:
-        """The records of the intervals that ended since the last call."""
+        """Return the records of the intervals that have ended since the last call."""
         return self.balancers.drain()
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What the strategy itself learns, for the optimizer; nothing for most strategies."""
+        """Return the strategy's own parameters, for the optimizer; most strategies have none."""
         return self.balancers.parameters()
 
     def synchronize(self) -> None:
-        """Gather what each process has of its own, for the next `state_dict`: its part of the unfinished interval.
+        """Gather each process's part of the unfinished interval, for the next `state_dict`.
 
-        A collective: all processes call it before the first one saves a checkpoint. Does nothing in a single process.
+        A collective: all processes call it before the first one saves a checkpoint. In a single process it is a no-op.
         """
         self.balancers.synchronize()
         if own := self._own_state():
             self._gathered = all_gather_objects(own)
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
-        """The losses of the unfinished interval that are NaN or infinite, by name."""
+        """Return the NaN and infinite losses of the unfinished interval, by name."""
         return self.balancers.nonfinite()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the model's and the optimizer's state; tensors and numbers only."""
+        """Return what a resumed run needs beside the model's and the optimizer's state: tensors and numbers only."""
         state: dict[str, Any] = self.balancers.state_dict()
         if own := self._own_state():
             state[_LOSS_STATE] = self._gathered or [own]
         return state
 
     def _own_state(self) -> dict[str, Any]:
-        """What the loss methods themselves remember, by group; in this process."""
+        """Return what this process's loss methods remember, by group."""
         return {splitter.group.name: own for splitter in self.splitters if (own := splitter.state())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`: the same intervals, draws and weights as if never stopped.
+        """Continue from `state_dict`, with the same intervals, draws and weights as an unbroken run.
 
         Raises:
-            RuntimeError: where it is of other levels or another strategy.
+            RuntimeError: where it belongs to other levels or another strategy.
         """
         found = dict(state)
         everyones = found.pop(_LOSS_STATE, None)
@@ -151,7 +149,7 @@ class Balanced:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Within it the model computes its losses as if it were not balanced: a trainer's hooks, validation."""
+        """Compute losses as if the model were not balanced, for a trainer's hooks and validation."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -159,7 +157,7 @@ class Balanced:
             self._paused = before
 
     def pause(self) -> None:
-        """As `paused`, until `go_on`: between two training steps, where other hooks may run the model."""
+        """Do as `paused` does, until `go_on`: between training steps, where other hooks may run the model."""
         self._paused = True
 
     def go_on(self) -> None:
@@ -168,7 +166,7 @@ class Balanced:
 
     @contextmanager
     def collecting(self) -> Iterator[dict[str, LevelLosses]]:
-        """Within it a forward pass puts its level losses here, by group; nothing is weighed or counted."""
+        """Collect the level losses of a forward pass, by group; nothing is weighed or counted."""
         before, self._collected = self._collected, {}
         try:
             yield self._collected
@@ -176,7 +174,7 @@ class Balanced:
             self._collected = before
 
     def require_calls(self) -> None:
-        """Call after the first iteration of a training: every group's loss should have been computed in it.
+        """Check, after the first iteration of a training, that every group's loss was computed in it.
 
         Raises:
             SpecError: naming the method that was never called.
@@ -196,7 +194,7 @@ class Balanced:
     def _loss(self, splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Answer one call of a loss method."""
         group = splitter.group.name
-        if self._removed:  # something else has kept the method
+        if self._removed:  # something else still holds the method
             return own(*args, **kwargs)
         if self._collected is not None:
             found = splitter.split(own, args, kwargs)
@@ -205,9 +203,8 @@ class Balanced:
             self._collected[group] = found.losses
             return found.result(found.losses.values)
         if self.model.training and not self._paused:
-            self._called.add(
-                group
-            )  # also without gradients, in which a reentrant checkpoint's first pass runs
+            # Even without gradients, as in the first pass of a reentrant checkpoint.
+            self._called.add(group)
         if not self.active:
             return own(*args, **kwargs)
         self._gathered = []
@@ -236,7 +233,7 @@ class Balanced:
         return found.result(weighted)
 
     def _after_forward(self, model: nn.Module, args: Any, output: Any) -> None:
-        """After a training pass: is all that is balanced still in the model, and was it called?"""
+        """Check, after a training pass, that everything balanced is still in the model and was called."""
         if not model.training and not self._said and self._collected is None and _has_loss(output):
             self._said = True
             warnings.warn(
@@ -252,7 +249,7 @@ class Balanced:
                 owner = model.get_submodule(path)
             except AttributeError:
                 owner = None
-            # A wrapper around it (FullyShardedDataParallel) has it inside.
+            # A wrapper (FullyShardedDataParallel) has it inside.
             inside = owner.modules() if owner is not None else ()
             if owner is not splitter.owner and all(module is not splitter.owner for module in inside):
                 raise SpecError(
@@ -264,13 +261,15 @@ class Balanced:
             self.require_calls()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tensors of a graph can be neither copied nor pickled, and belong to one pass of the original.
+        # Tensors of a graph can be neither copied nor pickled, and belong to the original's last pass.
         return self.__dict__ | {"losses": {}, "records": None, "_collected": None, "_paused": False}
 
 
 class _LossMethod:
-    """Stands on one instance for its loss method. A class and not a closure, so that it copies and pickles with the
-    model, bound to the copy."""
+    """Replaces the loss method of one instance.
+
+    A class and not a closure, so that it is copied and pickled with the model, bound to the copy.
+    """
 
     def __init__(self, balanced: Balanced, splitter: LossSplitter) -> None:
         self.balanced, self.splitter = balanced, splitter
@@ -284,7 +283,7 @@ class _LossMethod:
             )  # fmt: skip
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # A copy of the head alone, without its model, has its own loss back.
+        # A copy of the head alone, without its model, has the head's own loss again.
         owner = memo.get(id(self.splitter.owner))
         if owner is not None and id(self.balanced.model) not in memo:
             if self.before is not None:
@@ -309,7 +308,7 @@ class _LossMethod:
                 vars(owner)[method] = self.before
 
     def own(self, *args: Any, **kwargs: Any) -> Any:
-        """The method as the model has it without balancing."""
+        """Call the method that the model has without balancing."""
         if self.before is not None:
             return self.before(*args, **kwargs)
         return getattr(type(self.splitter.owner), self.splitter.method)(self.splitter.owner, *args, **kwargs)
@@ -319,7 +318,7 @@ class _LossMethod:
 
 
 def _has_loss(output: Any) -> bool:
-    """Whether there is something in it that could be trained on."""
+    """Return whether it contains something that could be trained on."""
     if isinstance(output, Tensor):
         return output.requires_grad and output.dim() == 0
     if isinstance(output, Mapping):
@@ -328,12 +327,12 @@ def _has_loss(output: Any) -> bool:
 
 
 def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:
-    """What a `BalancerSet` needs to know of a detector's groups."""
+    """Return a detector's groups as a `BalancerSet` takes them."""
     return {group.name: GroupNames(group.levels, group.terms) for group in groups}
 
 
 def require_unbalanced(model: nn.Module) -> None:
-    """Raises: SpecError, where the model is balanced already."""
+    """Refuse a model that is balanced already. Raises: SpecError."""
     if balanced_of(model) is not None:
         raise SpecError(
             f"model: {type(model).__name__}", "balanced already", "a model that is not",
@@ -342,7 +341,7 @@ def require_unbalanced(model: nn.Module) -> None:
 
 
 def balanced_of(model: nn.Module) -> Balanced | None:
-    """The handle of a balanced model, of a deep copy of one, or of one within DistributedDataParallel and its like."""
+    """Return the handle of a balanced model, also of a deep copy, or of one within a DistributedDataParallel."""
     seen: set[int] = set()
     current: Any = model
     while isinstance(current, nn.Module) and id(current) not in seen:

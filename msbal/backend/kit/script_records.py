@@ -12,16 +12,16 @@ from msbal.records import Recorder, RunDirectory
 
 
 class ScriptRecords:
-    """Writes ``intervals.jsonl`` into a folder, by the iterations of the run that balances.
+    """Writes ``intervals.jsonl`` into a folder, numbered by the run's own iterations.
 
-    What is there already is never lost: a start anew moves it aside, a resumed one keeps what the balancers still
-    know of.
+    Existing records are never lost: a new start moves them aside, a resumed one keeps those that the balancers' state
+    includes.
 
     Args:
-        folder: None where nothing is written: every process but the first.
+        folder: None writes nothing, as in every process but the first.
         on_record: called with each record.
         say: told what a person should know, a line each.
-        losses: write each pass's losses to ``losses.csv`` too, by the balancers' own count.
+        losses: also write each pass's losses to ``losses.csv``, by the balancers' own count.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class ScriptRecords:
         self.begun = False
 
     def begin(self, iteration: int = 0) -> None:
-        """Training starts, or goes on after `iteration` iterations; what the balancers have to load is loaded.
+        """Start, or continue after `iteration` iterations.
 
-        Call it before the first pass that counts.
+        Call it after the balancers' state is loaded, and before the first pass that counts.
         """
         self.begun = True
         intervals = min(balancer.intervals for balancer in self._balancers.balancers.values())
@@ -62,28 +62,28 @@ class ScriptRecords:
                 self._say(f"msbal: the records of an earlier start are now in {aside}")
 
     def step(self, iteration: int | None = None) -> None:
-        """Write what has ended.
+        """Write the intervals that have ended.
 
         Args:
-            iteration: of the run, as the records number it; None where the balancers' own is meant.
+            iteration: the run's, for the records; None for the balancers' own.
         """
         self._recorder.step(iteration, renumber=iteration is not None)
 
     def flush(self) -> None:
-        """Write what has ended, and make it durable: before a checkpoint and at the end."""
+        """Write the intervals that have ended and fsync: before a checkpoint and at the end."""
         self._recorder.flush()
 
     def loaded(self) -> None:
-        """The balancers have loaded a state: the next step begins from there."""
+        """Begin anew at the next step, as the balancers have loaded a state."""
         self.begun = False
 
 
 def interval_scalars(record: IntervalRecord, groups: Sequence[LevelGroup]) -> dict[str, float]:
-    """What a record says: ``msbal/weight/P3``, ``msbal/value/P3/cls``, ``msbal/probability/avw``, ...
+    """Return a record as scalars: ``msbal/weight/P3``, ``msbal/value/P3/cls``, ``msbal/probability/avw``, ...
 
-    Of several groups, or with `per_term`, the group comes first: ``msbal/rpn/weight/P3``. No name has "loss" in it
-    (``min_loss`` is ``min``): mmengine's parse_losses adds such a value to the objective, and detectron2's console
-    prints each.
+    With several groups, or with `per_term`, the group comes first: ``msbal/rpn/weight/P3``. No name contains "loss"
+    (``min_loss`` is ``min``): mmengine's parse_losses would add such a value to the objective, and detectron2's console
+    would print each.
 
     Args:
         groups: all that is balanced.

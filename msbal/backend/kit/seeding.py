@@ -1,4 +1,4 @@
-"""Chance as a function of names and numbers: there is no random state to save, and every strategy draws the same."""
+"""Seeds that are functions of names and numbers: no random state to save, and the same draws for every strategy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def mix(*parts: int | str) -> int:
-    """A seed below 2**63 from several numbers and names."""
+    """Return a seed below 2**63 from several numbers and names."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -23,10 +23,10 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_iteration(seed: int, iteration: int, rank: int = 0) -> None:
-    """Seed what a forward pass draws (samplers, drop-out), so that a resumed run draws what an unbroken one does.
+    """Seed a forward pass's draws (samplers, drop-out), so that a resumed run draws the same as an unbroken one.
 
     Args:
         seed: the run's.
-        iteration: that which begins, counted from 1.
+        iteration: the one that begins, counted from 1.
     """
     seed_everything(mix("step", seed, iteration, rank))

@@ -18,17 +18,17 @@ from msbal.engine.processes import all_gather_objects
 from msbal.errors import SpecError
 
 TOLERANCE = 1e-4
-"""Of a term, relative: the order in which float32 losses are summed differs."""
+"""Relative to a term: float32 losses are summed in another order."""
 
 
 class SplitterProof:
-    """Goes on until every term was proved by a loss that is not 0: usually one batch.
+    """Proves one splitter, until a loss other than 0 has proved every term: usually on one batch.
 
-    A term that comes later (YOLOX's L1) is proved at the call after its first. All processes prove in the same calls,
+    A term that appears later (YOLOX's L1) is proved at the call after its first. All processes prove in the same calls
     and end together, as the framework's own loss may be a collective.
 
     Attributes:
-        due: whether the framework's own loss should be computed beside the next call.
+        due: whether to compute the framework's own loss beside the next call.
     """
 
     def __init__(self, splitter: LossSplitter) -> None:
@@ -37,19 +37,19 @@ class SplitterProof:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def own_terms(self, own: Callable[..., Any], args: Any, kwargs: Any) -> Sequence[Tensor | None]:
-        """The framework's own terms for a call, computed as if they had not been."""
+        """Compute the framework's own terms for a call, without a trace."""
         splitter = self.splitter
         with untouched(splitter.has_state()), splitter.aside(), torch.no_grad():
             return splitter.own_terms(own, args, kwargs)
 
     def saw(self, absent: Collection[str]) -> None:
-        """A call without the framework's own terms: the next one proves what is new in it."""
+        """Note a call whose own terms were not computed: the next one proves what was new in it."""
         if self.splitter.computes and not self.due:
             self.due = bool(self.unproved - set(absent))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def check(self, values: Tensor, expected: Sequence[Tensor | None], absent: Collection[str]) -> None:
-        """Hold ``[T, K]`` against the framework's own terms.
+        """Compare ``[T, K]`` to the framework's own terms.
 
         Raises:
             SpecError: where the levels do not add up to them, on any process.
@@ -75,7 +75,7 @@ class SplitterProof:
         self._end(proved, wrong, absent)
 
     def failed(self, error: SpecError) -> None:
-        """The splitter refused a call that is to be proved: the other processes wait, and are told.
+        """Tell the other processes, which wait, that the splitter refused a call that is to be proved.
 
         Raises:
             SpecError: always.
@@ -96,23 +96,23 @@ class SplitterProof:
         self.due = self.splitter.computes and bool(self.unproved - nowhere)
 
 
-# -- as if nothing had been computed ------------------------------------------------------------
+# -- computing without a trace ------------------------------------------------------------------
 
 _NUMBERS = (bool, int, float, str, type(None))
 _CONTAINERS = (list, tuple, dict, set, deque, OrderedDict)
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-"""nn.Module's own tables, which hold parameters and submodules."""
+"""nn.Module's own tables of parameters and submodules."""
 
 
 @contextmanager
 def untouched(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Put back, at the end, the random state of all libraries, and every buffer and plain attribute of `modules`.
+    """Restore at the end the random state of all libraries, and every buffer and plain attribute of `modules`.
 
-    Every tensor stays the object that it was: DistributedDataParallel and optimizers know them by identity.
+    Every tensor stays the same object: DistributedDataParallel and optimizers know them by identity.
 
     Args:
-        modules: with all that is in them. Losses keep running averages in buffers (mmdet's GHM), in plain tensors
-            (EQLv2) or in numbers (detectron2's ``loss_normalizer``).
+        modules: with their submodules. Losses keep running averages in buffers (mmdet's GHM), in plain tensors (EQLv2)
+            or in numbers (detectron2's ``loss_normalizer``).
     """
     states = _random_states()
     kept = [
@@ -136,7 +136,7 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def _is_data(value: Any) -> bool:
-    """Whether it is numbers and tensors alone: a list of modules, as detectron2's ``ResNet.stages``, is not."""
+    """Return whether it holds only numbers and tensors, and no modules as detectron2's ``ResNet.stages`` does."""
     if type(value) in _CONTAINERS:
         return all(map(_is_data, value.values() if isinstance(value, dict) else value))
     return isinstance(value, (*_NUMBERS, Tensor, np.ndarray)) and not isinstance(value, nn.Parameter)
