@@ -69,10 +69,12 @@ class Checkpoints:
     Attributes:
         backend: its name.
         keys: what every checkpoint has, besides ``iteration``.
+        weights: the key of the model's weights.
     """
 
     backend: str
     keys: tuple[str, ...]
+    weights: str = "model"
 
     def save(self, folder: Path, state: dict[str, Any]) -> Path:
         """Write a checkpoint atomically, then `prune`.
@@ -147,7 +149,7 @@ class Checkpoints:
             name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"
         }
         try:
-            model.load_state_dict(averaged or state["model"])
+            model.load_state_dict(averaged or state[self.weights])
         except RuntimeError as error:
             raise SpecError(
                 str(path), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"

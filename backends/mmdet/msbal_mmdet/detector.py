@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from msbal.backend import Job
 from msbal.backend.kit.data_set import predict_each
 from msbal.data import DetectionData, ImageRecord
-from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import rank
 from msbal_mmdet.config import pipeline
@@ -120,14 +118,7 @@ class MMDetDetector(ModelLosses):
             SpecError: where they do not fit the model.
             RunError: where no checkpoint can be read.
         """
-        state = checkpoints.load_newest(checkpoint, lambda text: warnings.warn(text, stacklevel=3))
-        try:
-            self.model.load_state_dict(state["state_dict"])
-        except RuntimeError as error:
-            text = " ".join(str(error).split())[:300]
-            raise SpecError(
-                str(checkpoint), f"does not fit the model: {text}", "a checkpoint of this spec"
-            ) from error
+        checkpoints.load_weights(self.model, checkpoint)
 
     @torch.inference_mode()
     def predict(self, data: DetectionData) -> list[dict[str, Any]]:

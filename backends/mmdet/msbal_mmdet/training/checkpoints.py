@@ -20,10 +20,10 @@ from msbal.errors import SpecError
 from msbal.training.checkpoints import Checkpoints, find, path_of, prune
 from msbal.training.tensors import read_tensors
 
-__all__ = ["find", "load", "load_newest", "path_of", "prune"]
+__all__ = ["find", "load", "load_newest", "load_weights", "path_of", "prune"]
 
-_OURS = Checkpoints("mmdet", ("meta", "state_dict", "message_hub", "optimizer", "msbal"))
-load, load_newest = _OURS.load, _OURS.load_newest
+_OURS = Checkpoints("mmdet", ("meta", "state_dict", "message_hub", "optimizer", "msbal"), "state_dict")
+load, load_newest, load_weights = _OURS.load, _OURS.load_newest, _OURS.load_weights
 
 
 def local(name: str, where: str) -> Path:
