@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("png", "svg", "pdf")
 
-FEW_POINTS = 25
-"""Up to so many intervals each is marked: a line alone hides that it has three points."""
-
 Rows = Sequence[Sequence[Panel | None]]
 
 
@@ -218,9 +215,7 @@ def _draw_curve(
     span = smooth if smooth > 1 and curve.span else curve.span
     if span > 1:
         y = moving_average(y, span)
-    marked = (
-        not curve.hold and span in (0, 1) and np.isfinite(y).sum() <= FEW_POINTS and not curve.if_smoothed
-    )
+    marked = curve.marked and span <= 1
     if curve.stack:
         y = top + y
         # Each area reaches down to 0 behind those before it: areas side by side would have light seams. The colour is

@@ -9,9 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from msbal.plotting.series import Floats
 
 Hold = Literal["", "before", "after"]
+
+FEW_POINTS = 25
+"""Up to so many points of a curve are marked."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Curve:
     span: int = 0
     if_smoothed: bool = False
     count: Floats | None = None
+
+    @property
+    def marked(self) -> bool:
+        """Whether each point has a mark: a line alone hides that it has three points."""
+        return not self.hold and not self.if_smoothed and int(np.isfinite(self.y).sum()) <= FEW_POINTS
 
 
 @dataclass(frozen=True)

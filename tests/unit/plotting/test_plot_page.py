@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -35,7 +36,8 @@ def page_of(tmp_path: Path) -> Callable[..., str]:
 
 def figures_of(page: str) -> dict[str, Any]:
     (content,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page)
-    return {figure["layout"]["meta"]["panel"]: figure for figure in json.loads(content)["figures"]}
+    keys = [html.unescape(key) for key in re.findall(r'data-panel="(.*?)"', page)]
+    return dict(zip(keys, json.loads(content)["figures"], strict=True))
 
 
 def curve(figure: dict[str, Any], name: str) -> np.ndarray:

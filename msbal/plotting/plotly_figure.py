@@ -1,0 +1,115 @@
+"""A panel as a figure of the page, of plotly's Python objects."""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import numpy as np
+
+from msbal.plotting.panel import Curve, Marks, Panel
+from msbal.plotting.series import Floats
+
+DIGITS = 6
+"""Significant digits that the page carries: more than a screen shows, half the size of all."""
+
+
+def plotly_figure(panel: Panel) -> dict[str, Any]:
+    """Return a plotly figure as JSON's types; its `meta` tells the page's script what it may change."""
+    import plotly.graph_objects as go
+
+    # Plotly lists filled curves last to first in its hover label, unless told not to.
+    figure = go.Figure(layout={"template": "none", "legend": {"traceorder": "normal"}})
+    for curve in panel.curves:
+        figure.add_traces(_traces(curve, panel))
+    for marks in panel.marks:
+        figure.add_trace(_marks(marks))
+    for height in panel.rules:
+        figure.add_hline(height, line={"color": "rgba(128,128,128,0.6)", "width": 0.6}, layer="below")
+    means = any(curve.count is not None for curve in panel.curves)
+    auto = panel.range is None
+    figure.update_layout(
+        meta={"auto": auto, "log": panel.log, "x": panel.x, "sum": "Loss of an interval" if means else ""},
+        font={"color": "#1c2024", "size": 12},
+        showlegend=False,
+        margin={"l": 12, "r": 14, "t": 8, "b": 30},
+        hovermode="x unified",
+        dragmode="zoom",
+        modebar_bgcolor="rgba(0,0,0,0)",
+    )
+    axis = {"gridcolor": "#eceef1", "linecolor": "#e2e5e9", "zeroline": False, "automargin": True}
+    figure.update_xaxes(
+        **axis, range=panel.x, tickformat="~s", hoverformat=",d", unifiedhovertitle_text="iteration %{x}"
+    )
+    figure.update_yaxes(
+        **axis, title_text=without_mathtext(panel.ylabel), exponentformat="power", range=panel.range
+    )
+    if panel.ticks is not None:
+        labels = [html.escape(label, quote=False) for label in panel.ticks.values()]
+        figure.update_yaxes(tickvals=list(panel.ticks), ticktext=labels, showgrid=not panel.right)
+    if any(marks.y is None for marks in panel.marks):
+        figure.update_layout(
+            yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+        )
+    return figure.to_plotly_json()  # type: ignore[no-any-return]
+
+
+def _traces(curve: Curve, panel: Panel) -> list[Any]:
+    import plotly.graph_objects as go
+
+    meta = {"level": curve.level, "run": str(curve.run), "span": curve.span, "ifSmoothed": curve.if_smoothed}
+    if curve.count is not None:
+        meta["count"] = curve.count.astype(int).tolist()
+    shape = {"": "linear", "before": "vh", "after": "hv"}[curve.hold]
+    trace = go.Scatter(
+        **_places(curve.x), y=_numbers(curve.y), name=html.escape(curve.name, quote=False), meta=meta,
+        mode="lines+markers" if curve.marked else "lines", marker={"size": 5, "color": curve.color},
+        line={"color": curve.color, "width": 1.5 * curve.width, "dash": curve.dash, "shape": shape},
+        opacity=1.0 if curve.stack else curve.alpha, connectgaps=False,
+        hovertemplate=f"%{{{'y' if curve.values is None else 'customdata'}:{panel.hover}}}",
+    )  # fmt: skip
+    if curve.values is not None:
+        trace.customdata = _numbers(curve.values)
+    if curve.if_smoothed and not curve.span:
+        trace.update(hoverinfo="skip", hovertemplate=None)
+    if curve.stack:
+        trace.update(stackgroup="all", fillcolor=curve.color, line_width=0.4)
+    if curve.base is None or not np.isfinite(curve.y).all():  # plotly fills across a gap
+        return [trace]
+    trace.update(fill="tonexty", fillcolor="rgba(128,128,128,0.12)")
+    ends, base = [curve.x[0], curve.x[-1]], [curve.base] * 2
+    return [
+        go.Scatter(x=ends, y=base, meta={**meta, "span": 0}, line_width=0, mode="lines", hoverinfo="skip"),
+        trace,
+    ]
+
+
+def _marks(marks: Marks) -> Any:
+    import plotly.graph_objects as go
+
+    tick = marks.y is not None
+    look = {"symbol": "line-ns-open", "size": 11, "line_width": 1.3} if tick else {"symbol": "x", "size": 8}
+    return go.Scatter(
+        x=marks.x.tolist(), y=[marks.y if tick else 1] * len(marks.x), yaxis="y" if tick else "y2", mode="markers",
+        name=html.escape(marks.name, quote=False), customdata=[html.escape(text, quote=False) for text in marks.texts],
+        marker={**look, "color": marks.color, "opacity": marks.alpha}, cliponaxis=tick, hovertemplate="%{customdata}",
+        meta={"level": marks.level, "run": str(marks.run), "span": 0},
+    )  # fmt: skip
+
+
+def _places(x: Floats) -> dict[str, Any]:
+    """Return x as its start and step where it is even, which saves half of the page."""
+    steps = np.unique(np.diff(x))
+    return {"x0": x[0], "dx": steps[0]} if len(steps) == 1 else {"x": x.tolist()}
+
+
+def _numbers(values: Floats) -> list[float | None]:
+    """Return `values` with `DIGITS` digits; NaN as None."""
+    rounded = (float(f"{value:.{DIGITS}g}") for value in values.tolist())
+    return [None if np.isnan(v) else int(v) if v.is_integer() and abs(v) < 2**53 else v for v in rounded]
+
+
+def without_mathtext(text: str) -> str:
+    """Return `text` without mathtext, which is matplotlib's own."""
+    return re.sub(r"\s*\$[^$]*\$", "", text)
