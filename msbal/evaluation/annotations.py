@@ -1,9 +1,8 @@
-"""A COCO annotation file as ground truth, without the images it speaks of.
+"""A COCO annotation file as ground truth; its images need not be there.
 
-`msbal.data` prepares a data set for training: it looks for every image and clips boxes to them. Here the
-boxes stay as they are written, and no image is needed, so that the metrics are those which pycocotools
-gives for the same two files. What the file says is read by the same rules; where pycocotools reads it
-otherwise, the notes say so.
+`msbal.data` prepares a data set for training: it looks for every image and clips the boxes to it. Here the
+boxes stay as they are written, so that the metrics are those that pycocotools gives for the same two files.
+The file itself is read by the same rules; where pycocotools reads it otherwise, a note says so.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ def read_annotations(path: Path, images: Path | None = None) -> DetectionData:
 
     Args:
         path: the JSON file.
-        images: the folder that its ``file_name`` entries are relative to, of which none need be there; the file's
-            own by default.
+        images: the folder that its ``file_name`` entries are relative to; the file's own by default.
 
     Raises:
         DataError: where the file cannot be used; one line that names the entry at fault.

@@ -1,8 +1,8 @@
 """Which detection finds which box, by COCO's rules and by VOC's, for all images and classes at once.
 
-The metrics themselves come from a library (`msbal.evaluation.coco_metrics`); what is matched here is what a library
-does not give away cheaply: the outcome of every single detection, from which the bootstrap recomputes the
-metrics for any reweighting of the images. Tests hold it against pycocotools, detection by detection.
+The metrics themselves come from a library (`msbal.evaluation.coco_metrics`). No library gives cheaply what is
+matched here: the outcome of every single detection, from which the bootstrap recomputes the metrics for any
+weighting of the images. Tests compare it with pycocotools, detection by detection.
 
 Shapes: D detections, G boxes of ground truth, A = 4 areas (all, small, medium, large), T = 10 IoU thresholds,
 a lane is one of the A x T combinations.

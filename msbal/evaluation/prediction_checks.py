@@ -1,6 +1,6 @@
-"""What looks wrong about predictions that can be used: signs of another format, of a file written twice.
+"""Signs that usable predictions are in another format, or in a file that was written twice.
 
-None of it changes a metric; each is a sentence for a person. Shapes: D detections.
+They change no metric: each is a sentence for the reader. Shapes: D detections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Predictions in COCO results format, read so that damage is counted and never raises a traceback.
+"""Reads predictions in COCO results format; damage is counted and never raises a traceback.
 
 An entry that is no detection (a missing key, a wrong type, NaN, an unknown image or class) is left out and
-counted in words. An entry that is a *bad* detection (a box that lies outside its image) stays: it is a
-false positive, and leaving it out would flatter the detector.
+counted by reason. A *bad* detection (a box outside its image) stays: it is a false positive, and leaving it
+out would flatter the detector.
 """
 
 from __future__ import annotations
@@ -147,30 +147,23 @@ Columns = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArr
 
 def _columns_at_once(entries: Sequence[Any]) -> Columns | None:
     """Return the four columns where every entry is of the right form, else None."""
-    try:
-        image_id = np.array([entry["image_id"] for entry in entries])
-        category_id = np.array([entry["category_id"] for entry in entries])
-        box = np.array([entry["bbox"] for entry in entries])
-        score = np.array([entry["score"] for entry in entries])
-    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
-        return None
     if len(entries) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0)
+    try:
+        listed = [[entry[key] for entry in entries] for key in KEYS]
+        image_id, category_id, box, score = map(np.array, listed)
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError):
+        return None
     whole = image_id.dtype.kind == category_id.dtype.kind == "i"
     flat = image_id.ndim == category_id.ndim == score.ndim == 1 and box.shape == (len(entries), 4)
     if not (whole and flat and box.dtype.kind in "if" and score.dtype.kind in "if"):
         return None
     # NumPy takes True for 1.
-    scalars = ([entry[key] for entry in entries] for key in ("image_id", "category_id", "score"))
-    values = chain.from_iterable(chain(scalars, (entry["bbox"] for entry in entries)))
+    values = chain(listed[0], listed[1], listed[3], chain.from_iterable(listed[2]))
     if not {bool, np.bool_}.isdisjoint(map(type, values)):
         return None
-    return (
-        image_id.astype(np.int64),
-        category_id.astype(np.int64),
-        box.astype(np.float64),
-        score.astype(np.float64),
-    )
+    ids = image_id.astype(np.int64), category_id.astype(np.int64)
+    return *ids, box.astype(np.float64), score.astype(np.float64)
 
 
 def _columns_one_by_one(

@@ -1,1 +1,1 @@
-"""The parts of an ablation's report: tables, the shape of a paper's table, costs, plots and the page."""
+"""The parts of an ablation's report: its tables, what its models cost, its drawings and its page."""

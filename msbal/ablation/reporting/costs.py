@@ -21,33 +21,25 @@ FILE = "complexity.json"
 def arm_costs(layout: TableLayout | None, grid: Grid) -> tuple[dict[str, Complexity], tuple[str, ...]]:
     """Return by arm the cost of one prediction at 1333 x 800, and why an arm has none.
 
-    Nothing is measured where the layout has no column for it.
-
-    Arms that train one model share one measurement; ``complexity.json`` in the grid's folder keeps it for the
-    next report. MMDetection's models do not pad the image for it. Balancing is no part of it: nothing of that
-    is left in a trained model.
+    Nothing is measured where the layout has no column for it. Arms that train one model share a measurement, and
+    ``complexity.json`` in the grid's folder keeps it for the next report. Balancing costs nothing here: a trained
+    model has nothing left of it.
     """
     arms = [row.arm for row in layout.rows if row.arm] if layout and COST in layout.columns else []
+    specs = {cell.arm: cell.spec for cell in grid.cells}
+    keys = {arm: _key(specs[arm]) for arm in arms}
     file = grid.output / FILE
-    known = _read(file)
-    found: dict[str, Complexity] = {}
-    notes: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    for arm in arms:
-        spec = next(cell.spec for cell in grid.cells if cell.arm == arm)
-        key = _key(spec)
-        if key not in known and key not in failed:
-            try:
-                known[key] = _measure(spec)
-            except MsbalError as error:
-                failed[key] = str(error)
-            else:
-                write_json(file, {k: asdict(cost) for k, cost in known.items()}, indent=1)
-        if key in known:
-            found[arm] = known[key]
+    known, failed = _read(file), dict[str, str]()
+    for arm, key in keys.items():
+        if key in known or key in failed:
+            continue
+        try:
+            known[key] = _measure(specs[arm])
+        except MsbalError as error:
+            failed[key] = f"{arm}: no GFLOPs: {error}"
         else:
-            notes.setdefault(key, f"{arm}: no GFLOPs: {failed[key]}")
-    return found, tuple(notes.values())
+            write_json(file, {k: asdict(cost) for k, cost in known.items()}, indent=1)
+    return {arm: known[key] for arm, key in keys.items() if key in known}, tuple(failed.values())
 
 
 def _measure(spec: RunSpec) -> Complexity:
@@ -55,7 +47,7 @@ def _measure(spec: RunSpec) -> Complexity:
     from msbal.data import load
     from msbal.evaluation.complexity import detector_complexity
 
-    # Weights change nothing of the cost, and their download may fail where a report is written.
+    # The weights do not change the cost, and their download may fail where a report is written.
     changes: dict[str, Any] = {
         name: value
         for name, value in (("pretrained", False), ("weights", None))
@@ -67,7 +59,7 @@ def _measure(spec: RunSpec) -> Complexity:
     data = load(spec.data, "val")
     assert data is not None  # make_grid has refused arms without
     detector = load_backend(spec.backend).build(bare, data.classes)
-    # MMDetection's pads the image to 1344 x 800; papers' metrics are of 1333 x 800, as its tool was then.
+    # MMDetection's models pad the image to 1344 x 800; papers measure at 1333 x 800, as its tool did then.
     for part in detector.model.modules():
         if hasattr(part, "pad_size_divisor"):
             part.pad_size_divisor = 1  # type: ignore[assignment]

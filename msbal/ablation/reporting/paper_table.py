@@ -33,7 +33,7 @@ def paper_table(
         metric: what the verdict and the differences are about.
         conclusions: by arm that is no baseline.
         costs: by arm, where ``GFLOPs`` is a column.
-        smoke: the runs were shrunk, so that no metric is meant to match.
+        smoke: the runs were shrunk, so that the metrics are not meant to match.
     """
     rows = layout.rows
     filled = [
