@@ -107,7 +107,7 @@ def table(schema: dict[str, Any], keys: set[str] | None = None, expand: bool = T
         if keys is None or key.partition(".")[0] in keys:
             default = "required" if "default" not in field else code(field["default"])
             about = " ".join(field.get("description", "").split())
-            rows.append(f"| `{key}` | {values(field)} | {default} | {about[:1].upper()}{about[1:]} |")
+            rows.append(f"| `{key}` | {values(field)} | {default} | {about} |")
     return [*rows, ""]
 
 
@@ -135,7 +135,9 @@ def values(field: dict[str, Any]) -> str:
     if kind == "array":
         return f"list of {values(field['items'])}" if "items" in field else "list"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = " and ".join(f"{sign} {field[name]:g}" for name, sign in limits.items() if name in field)
+    bounds = " and ".join(
+        f"{sign} {field[name]:g}" for name, sign in limits.items() if abs(field.get(name, 2**63)) < 2**63
+    )
     named = {
         "integer": "whole number",
         "boolean": "true or false",
@@ -159,6 +161,8 @@ def commands_page() -> str:
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="msbal", title="Commands")
+    # Their lists of subcommands cut each text short; the headings list them, too.
+    text = re.sub(r"^\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", text, flags=re.MULTILINE)
     return re.sub(r"^\* `--(?:install|show)-completion`.*\n", "", text, flags=re.MULTILINE)
 
 
