@@ -38,7 +38,7 @@ class _Head(NamedTuple):
 
     path: str
     module: nn.Module
-    part: str  # rpn, roi, or all in a model without
+    scope: str  # rpn, roi, or all for another head
     splitter: HeadSplitter | str
 
 
@@ -51,7 +51,7 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
             of a one-stage detector.
 
     Raises:
-        SpecError: where nothing can be balanced, with the reason for each head; where a part of `scope` cannot.
+        SpecError: where nothing can be balanced, with the reason for each head; where one of `scope` cannot.
     """
     where = f"model: {type(model).__name__}"
     if scope is not None and (not scope or set(scope) - set(SCOPES)):
@@ -61,7 +61,7 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
             raise SpecError(where, f"it cannot be balanced: {REFUSED_MODELS[base]}")
 
     heads, frozen = _without_frozen([*_dense(model), *_roi(model)])
-    two_stage = any(head.part != "all" for head in heads)
+    two_stage = any(head.scope != "all" for head in heads)
     if scope is not None and heads and not two_stage:
         raise SpecError(
             "balance.scope", f"[{', '.join(scope)}] for {type(model).__name__}", "no scope",
@@ -74,9 +74,9 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
         if isinstance(head.splitter, str)
         else f"{type(head.module).__name__} is left out by scope"
         for head in heads
-        if isinstance(head.splitter, str) or head.part not in wanted
+        if isinstance(head.splitter, str) or head.scope not in wanted
     ]
-    chosen = [head for head in heads if head.part in wanted and not isinstance(head.splitter, str)]
+    chosen = [head for head in heads if head.scope in wanted and not isinstance(head.splitter, str)]
     if not chosen:
         raise SpecError(
             where,
@@ -84,14 +84,14 @@ def find(model: nn.Module, scope: Sequence[str] | None = None) -> Found:
             "a head whose loss is a sum over at least two pyramid levels",
             "choose another detector; the hook in mmdet's own tools/train.py leaves it as it is with unbalanced=True",
         )
-    for part in (SCOPES if two_stage and scope is None else scope) or ():
-        if part not in wanted:
+    for asked in (SCOPES if two_stage and scope is None else scope) or ():
+        if asked not in wanted:
             continue
-        refused = [head for head in heads if head.part == part and isinstance(head.splitter, str)]
-        if refused or not any(head.part == part for head in heads):
+        refused = [head for head in heads if head.scope == asked and isinstance(head.splitter, str)]
+        if refused or not any(head.scope == asked for head in heads):
             why = f"{type(refused[0].module).__name__}: {refused[0].splitter}" if refused else "it has none"
             raise SpecError(
-                "balance.scope", f"`{part}` of {type(model).__name__} cannot be balanced: {why}",
+                "balance.scope", f"`{asked}` of {type(model).__name__} cannot be balanced: {why}",
                 "heads that all can", "leave it out of the scope, or choose another head or loss",
             )  # fmt: skip
     return Found(tuple(_named(chosen)), (*reasons, *frozen))
@@ -106,8 +106,8 @@ def _dense(model: nn.Module) -> Iterator[_Head]:
     for path, module in model.named_modules():
         kind = look_up(module)
         if kind is not None:
-            part = "rpn" if id(module) in inside else "all"
-            yield _Head(path, module, part, kind if isinstance(kind, str) else _made(kind(module)))
+            scope = "rpn" if id(module) in inside else "all"
+            yield _Head(path, module, scope, kind if isinstance(kind, str) else _made(kind(module)))
 
 
 def _roi(model: nn.Module) -> Iterator[_Head]:
@@ -133,8 +133,8 @@ def _roi(model: nn.Module) -> Iterator[_Head]:
 def _without_frozen(heads: Sequence[_Head]) -> tuple[list[_Head], list[str]]:
     """Leave out a frozen head beside one that is trained: it is a teacher's, whose loss nobody computes."""
     trained = {head.path: any(p.requires_grad for p in head.module.parameters()) for head in heads}
-    parts = {head.part for head in heads if trained[head.path]}
-    kept = [head for head in heads if trained[head.path] or head.part not in parts]
+    scopes = {head.scope for head in heads if trained[head.path]}
+    kept = [head for head in heads if trained[head.path] or head.scope not in scopes]
     return kept, [f"{head.path} is frozen" for head in heads if head not in kept]
 
 
@@ -148,7 +148,7 @@ def _named(chosen: Sequence[_Head]) -> Iterator[HeadSplitter]:
     for head in chosen:
         last = head.path.rpartition(".")[2]
         stage = f"_stage{last}" if last.isdigit() else ""
-        names.append(f"{head.part}{stage}")
+        names.append(f"{head.scope}{stage}")
     for head, name in zip(chosen, names, strict=True):
         alone = Counter(names)[name] == 1
         assert isinstance(head.splitter, HeadSplitter)

@@ -64,7 +64,7 @@ class FlattenedSplitter(ReducingSplitter):
 
     Attributes:
         level_major: see `row_levels`.
-        anchors: whether a row is an anchor, of which a position may have several.
+        anchors: whether a row is an anchor; a position may have several.
         all_rows, positive_rows: the names of the head's loss modules by the rows that they get.
         targets: the method of the head that decides which rows are positive; empty where `all_rows` tell.
     """
