@@ -9,11 +9,10 @@ import typer
 from msbal.cli.options import SetOption, SpecArgument
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from msbal.backend import LevelGroup
     from msbal.backend.proof import Proof
     from msbal.spec import RunSpec
+    from msbal.table import Table
     from msbal.training import Plan
 
 
@@ -37,24 +36,26 @@ def inspect(spec: RunSpec, images: int) -> bool:
     from msbal.backend.proof import prove
     from msbal.cli.train import model_name
     from msbal.training import prepare
+    from msbal.ui.printing import print_whole
 
     plan = prepare(spec)
     detector, console = plan.detector, Console(highlight=False)
+    classes = len(plan.train.classes)
     parameters = sum(p.numel() for p in detector.model.parameters())
     console.print(
         f"[bold]{model_name(spec)}[/] in {spec.backend}: {type(detector.model).__name__}, "
-        f"{parameters:,} parameters, {len(plan.train.classes)} classes"
+        f"{parameters:,} parameters, {classes} class{'es' * (classes > 1)}"
     )
     chosen = _images_with_boxes(plan, images)
     proof = prove(detector, detector.batch(plan.train, chosen), spec.seed)
     boxes = detector.boxes_per_level(plan.train) if isinstance(detector, CountsBoxes) else {}
     for group in detector.groups:
-        console.print(_levels(group, proof, boxes.get(group.name)))
+        print_whole(console, _levels(group, proof, boxes.get(group.name)).rich())
     if proof.rest:
         console.print(
             "not balanced: " + ", ".join(f"{name} {value:.6g}" for name, value in proof.rest.items())
         )
-    console.print(_measured(proof, len(chosen)))
+    print_whole(console, _measured(proof, len(chosen)).rich())
     if proof.holds:
         console.print("[green]The loss splitter is exact: the levels add up to the framework's own loss.[/]")
     else:
@@ -68,36 +69,40 @@ def _images_with_boxes(plan: Plan, count: int) -> list[int]:
 
 
 def _levels(group: LevelGroup, proof: Proof, boxes: list[int] | None) -> Table:
-    from rich.table import Table
+    from msbal.table import Table, columns
 
     title = group.head + (f", group {group.name}" if group.name != "all" else "")
-    table = Table("level", title=title, title_justify="left")
-    for name in ("stride", *(["boxes"] if boxes is not None else []), *(f"{t} loss" for t in group.terms)):
-        table.add_column(name, justify="right")
-    losses = proof.losses[group.name]
-    for i, (level, stride) in enumerate(zip(group.levels, group.strides, strict=True)):
-        counted = [f"{boxes[i]:,}"] if boxes is not None else []
-        table.add_row(level, str(stride), *counted, *(f"{losses[term][i]:.6g}" for term in group.terms))
-    return table
+    losses, terms = proof.losses[group.name], group.terms
+    header = columns("level", "stride", *(["boxes"] if boxes else []), *(f"{term} loss" for term in terms))
+    rows = tuple(
+        (
+            level, str(stride), *([f"{boxes[i]:,}"] if boxes else []),
+            *(f"{losses[term][i]:.6g}" for term in terms),
+        )
+        for i, (level, stride) in enumerate(zip(group.levels, group.strides, strict=True))
+    )  # fmt: skip
+    return Table(title, header, rows)
 
 
 def _measured(proof: Proof, images: int) -> Table:
-    from rich.table import Table
-
     from msbal.backend.proof import GRADIENT_TOLERANCE, VALUE_TOLERANCE
+    from msbal.table import Cell, Column, Table
 
-    table = Table(title=f"on one batch of {images}", title_justify="left")
-    for name in ("what", "difference", "tolerance", ""):
-        table.add_column(name, justify="left" if name in ("what", "") else "right")
+    ok, off = Cell("ok", "better"), Cell("off", "worse")
     totals = f"{proof.split_total:.6g} and {proof.framework_total:.6g}"
-    for what, error, tolerance in (
-        (f"the levels add up to the framework's loss ({totals})", proof.value_error, VALUE_TOLERANCE),
-        ("gradients at unit weights are the framework's", proof.unit_gradient, GRADIENT_TOLERANCE),
-        ("gradients at other weights are the weighted sum's", proof.weighted_gradient, GRADIENT_TOLERANCE),
-    ):
-        measured = "bit for bit" if error == 0 else f"{error:.2e}"
-        verdict = "[green]ok[/]" if error <= tolerance else "[red]off[/]"
-        table.add_row(what, measured, f"{tolerance:.0e}", verdict)
+    rows = [
+        (what, "bit for bit" if error == 0 else f"{error:.2e}", f"{limit:.0e}", ok if error <= limit else off)
+        for what, error, limit in (
+            (f"the levels add up to the framework's loss ({totals})", proof.value_error, VALUE_TOLERANCE),
+            ("gradients at unit weights are the framework's", proof.unit_gradient, GRADIENT_TOLERANCE),
+            (
+                "gradients at other weights are the weighted sum's",
+                proof.weighted_gradient,
+                GRADIENT_TOLERANCE,
+            ),
+        )
+    ]
     if proof.leaks:
-        table.add_row(f"losses that depend on another level: {', '.join(proof.leaks)}", "", "", "[red]off[/]")
-    return table
+        rows.append((f"losses that depend on another level: {', '.join(proof.leaks)}", "", "", off))
+    header = (Column("what", text=True), Column("difference"), Column("tolerance"), Column("", text=True))
+    return Table(f"on one batch of {images} image{'s' * (images > 1)}", header, tuple(rows))

@@ -134,14 +134,14 @@ class _Summary:
 
     def __init__(self) -> None:
         self.intervals = 0
-        self.actions: Counter[str] = Counter()
+        self.actions: Counter[tuple[str, str]] = Counter()
         self.weights: dict[str, dict[str, float]] = {}
         self.last: dict[str, IntervalRecord] = {}
 
     def watch(self, records: Iterator[IntervalRecord]) -> Iterator[IntervalRecord]:
         for record in records:
             self.intervals += 1
-            self.actions[record.action] += 1
+            self.actions[record.group, record.action] += 1
             sums = self.weights.setdefault(record.group, dict.fromkeys(record.levels, 0.0))
             for level, weight in zip(record.levels, record.weights, strict=True):
                 sums[level] += weight
@@ -149,20 +149,25 @@ class _Summary:
             yield record
 
     def print(self, console: Console, output: Path) -> None:
-        from rich.table import Table
+        from msbal.table import Table, columns
+        from msbal.ui.printing import print_line, print_whole
 
         for group, record in self.last.items():
-            table = Table(title=f"{record.interval} intervals" + (f" of {group}" if group != "all" else ""))
-            for name in ("level", "mean weight", "last weight", "last loss", "last variance"):
-                table.add_column(name, justify="left" if name == "level" else "right")
-            for i, level in enumerate(record.levels):
-                table.add_row(
+            title = f"{record.interval} intervals" + (f" of {group}" if group != "all" else "")
+            levels = tuple(
+                (
                     level, f"{self.weights[group][level] / record.interval:.4f}", f"{record.weights[i]:.4f}",
                     f"{record.loss[i]:.4g}", f"{record.variance[i]:.4g}",
-                )  # fmt: skip
-            console.print(table)
-            for action, probability in record.probabilities.items():
-                console.print(
-                    f"  {action:<10} taken {self.actions[action]:>6}  last probability {probability:.4f}"
                 )
-        console.print(f"{self.intervals} records in {output}", soft_wrap=True)
+                for i, level in enumerate(record.levels)
+            )  # fmt: skip
+            header = columns("level", "mean weight", "last weight", "last loss", "last variance")
+            print_whole(console, Table(title, header, levels).rich())
+            actions = tuple(
+                (action, str(self.actions[group, action]), f"{probability:.4f}")
+                for action, probability in record.probabilities.items()
+            )
+            if actions:
+                table = Table("actions", columns("action", "taken", "last probability"), actions)
+                print_whole(console, table.rich())
+        print_line(console, f"{self.intervals} records in {output}")
