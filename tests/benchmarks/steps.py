@@ -102,16 +102,17 @@ def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
     from detectron2.utils.events import EventStorage
     from zoo import small_detectron2 as small
 
-    from msbal_detectron2 import balance, recipe
+    from msbal_detectron2 import balance
+    from msbal_detectron2 import config as configs
 
     for config in ("retinanet_R_50_FPN_1x.yaml", "fcos_R_50_FPN_1x.py", "faster_rcnn_R_50_FPN_1x.yaml"):
-        path = recipe.zoo_root() / "COCO-Detection" / config
+        path = configs.zoo_root() / "COCO-Detection" / config
         if path.suffix == ".py":
-            model = instantiate(small.shrink_lazy(recipe.read_lazy(path).model)).to(device).train()
+            model = instantiate(small.shrink_lazy(configs.read_lazy(path).model)).to(device).train()
             model.backbone.bottom_up.requires_grad_(False)  # these configs have no narrower one
         else:
-            config_node = small.shrink(recipe.read_yaml(path, trusted=True))
-            whole = recipe.read_yaml(path, trusted=True).MODEL
+            config_node = small.shrink(configs.read_yaml(path, trusted=True))
+            whole = configs.read_yaml(path, trusted=True).MODEL
             config_node.MODEL.FPN.OUT_CHANNELS = whole.FPN.OUT_CHANNELS
             for head in ("RETINANET", "RPN", "ROI_HEADS", "ROI_BOX_HEAD"):
                 config_node.MODEL[head] = whole[head]

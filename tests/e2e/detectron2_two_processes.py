@@ -20,7 +20,8 @@ from detectron2.modeling import build_model  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 from zoo import small_detectron2 as small  # noqa: E402
 
-from msbal_detectron2 import Balanced, balance, recipe  # noqa: E402
+from msbal_detectron2 import Balanced, balance  # noqa: E402
+from msbal_detectron2 import config as configs  # noqa: E402
 
 LAST, SAVED = 5, 3  # in the middle of an interval, of which each process saw its part
 
@@ -39,8 +40,8 @@ def train(folder: Path, strategy: str, resume: bool) -> dict[str, Any]:
     """What the process ends with."""
     rank = comm.get_rank()
     torch.manual_seed(0)
-    config = recipe.zoo_root() / "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
-    model = build_model(small.shrink(recipe.read_yaml(config, trusted=True)))
+    config = configs.zoo_root() / "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    model = build_model(small.shrink(configs.read_yaml(config, trusted=True)))
     wrapped = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     # Each process has images of its own.
     start = SAVED if resume else 0

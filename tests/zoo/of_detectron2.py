@@ -15,9 +15,9 @@ class Zoo:
 
     def names(self) -> list[str]:
         compat.prepare()
-        from msbal_detectron2 import recipe
+        from msbal_detectron2 import config as configs
 
-        return list(recipe.zoo_configs())
+        return list(configs.zoo_configs())
 
     def digest(self, name: str) -> str:
         loaded = _load_small(name)
@@ -36,12 +36,12 @@ def _load_small(name: str) -> tuple[Any, str] | None:
     from detectron2.config import LazyConfig
     from omegaconf import OmegaConf
 
-    from msbal_detectron2 import recipe
+    from msbal_detectron2 import config as configs
     from zoo import small_detectron2 as small
 
-    path = recipe.zoo_root() / name
+    path = configs.zoo_root() / name
     if path.suffix == ".yaml":
-        cfg = small.shrink(recipe.read_yaml(path, trusted=True))
+        cfg = small.shrink(configs.read_yaml(path, trusted=True))
         return cfg, str([cfg.MODEL, cfg.INPUT.MASK_FORMAT])
     lazy = LazyConfig.load(str(path))
     if "model" not in lazy or not OmegaConf.is_dict(lazy.model) or "_target_" not in lazy.model:

@@ -1,10 +1,10 @@
-"""The traps of an older detectron2 among newer packages, in one place.
+"""The patches of an older detectron2 among newer packages, in one place.
 
-detectron2 0.6 (2021) meets Pillow, NumPy and setuptools that have since dropped names which it uses. `PATCHES`
-lists each trap as the text that fails and the text that works on old and new versions alike. It is applied in
-two ways: the installer edits the source distribution once; an installation that came from elsewhere is left
-alone on disk and patched in memory as it is imported (`prepare`). Where the failing text does not occur nothing
-happens: of detectron2's main branch only the meshgrid and pkg_resources are left.
+detectron2 0.6 (2021) uses names that Pillow, NumPy and setuptools have since dropped. `PATCHES` lists the text that
+fails and a text that works on old and new versions alike. They are applied in two ways: the installer edits the source
+distribution once; an installation from elsewhere is left alone on disk, and patched in memory as it is imported
+(`prepare`). Where the failing text does not occur nothing happens: of detectron2's main branch only the meshgrid and
+pkg_resources are left.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec
@@ -22,118 +21,83 @@ from msbal.errors import BackendError
 
 INSTALL = "run `msbal backends install detectron2`"
 
-
-@dataclass(frozen=True)
-class Patch:
-    """One trap.
-
-    Attributes:
-        module: where it lies.
-        old: the text that fails.
-        new: the text that works on every version.
-        why: what has changed, and when.
-    """
-
-    module: str
-    old: str
-    new: str
-    why: str
-
-
-_NUMPY = "NumPy 1.24 dropped np.int and np.float, which were the builtins"
-_NUMPY_BOOL = "NumPy 1.24 to 1.26 lack np.bool (2.0 has it again); np.bool_ is in all"
-
-PATCHES = (
-    Patch(
-        "detectron2.data.transforms.transform",
-        "Image.LINEAR",
-        "Image.BILINEAR",
-        "Pillow 10 dropped LINEAR, an old name of BILINEAR",
-    ),
-    Patch("detectron2.data.build", "dtype=np.int)", "dtype=int)", _NUMPY),
-    Patch("detectron2.data.build", "dtype=np.int\n", "dtype=int\n", _NUMPY),
-    Patch("detectron2.evaluation.sem_seg_evaluation", "dtype=np.int)", "dtype=int)", _NUMPY),
-    Patch("detectron2.evaluation.sem_seg_evaluation", "dtype=np.float)", "dtype=float)", _NUMPY),
-    Patch("detectron2.evaluation.sem_seg_evaluation", "astype(np.float)", "astype(float)", _NUMPY),
-    Patch("detectron2.evaluation.pascal_voc_evaluation", "astype(np.bool)", "astype(np.bool_)", _NUMPY_BOOL),
-    Patch("detectron2.structures.masks", "astype(np.bool)", "astype(np.bool_)", _NUMPY_BOOL),
-    Patch("detectron2.structures.masks", "dtype=np.bool)", "dtype=np.bool_)", _NUMPY_BOOL),
-    Patch("detectron2.utils.visualizer", "astype(np.bool)", "astype(np.bool_)", _NUMPY_BOOL),
-    Patch("detectron2.utils.video_visualizer", "dtype=np.bool)", "dtype=np.bool_)", _NUMPY_BOOL),
-    Patch(
-        "detectron2.model_zoo.model_zoo",
-        "import pkg_resources\n",
-        "from importlib import resources\n",
-        "setuptools 82 dropped pkg_resources",
-    ),
-    Patch(
-        "detectron2.model_zoo.model_zoo",
-        'pkg_resources.resource_filename(\n        "detectron2.model_zoo", os.path.join("configs", config_path)\n    )',
-        'str(resources.files("detectron2.model_zoo").joinpath("configs", config_path))',
-        "as above",
-    ),
-    Patch(
-        "detectron2.modeling.meta_arch.retinanet",
-        "get_norm(norm, 1)",
-        "get_norm(norm, 32)",
-        "torch 1.13 and later refuse a GroupNorm of 32 groups over 1 channel (FCOS uses it)",
-    ),
-    Patch(
-        "detectron2.modeling.anchor_generator",
-        "torch.meshgrid(shifts_y, shifts_x)",
-        'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
-        "torch 1.10 and later warn of a meshgrid without indexing, in every process",
-    ),
-    # Not a changed package but a mistake of 0.6, which the main branch does not have.
-    Patch(
-        "detectron2.modeling.meta_arch.fcos",
-        """            gt_centers = gt_per_image.gt_boxes.get_centers()  # Nx2
+PATCHES: dict[str, list[tuple[str, str]]] = {
+    # Pillow 10 dropped LINEAR, an old name of BILINEAR.
+    "detectron2.data.transforms.transform": [("Image.LINEAR", "Image.BILINEAR")],
+    # NumPy 1.24 dropped np.int and np.float, which were the builtins. 1.24 to 1.26 lack np.bool; np.bool_ is in all.
+    "detectron2.data.build": [("dtype=np.int)", "dtype=int)"), ("dtype=np.int\n", "dtype=int\n")],
+    "detectron2.evaluation.sem_seg_evaluation": [
+        ("dtype=np.int)", "dtype=int)"),
+        ("dtype=np.float)", "dtype=float)"),
+        ("astype(np.float)", "astype(float)"),
+    ],
+    "detectron2.evaluation.pascal_voc_evaluation": [("astype(np.bool)", "astype(np.bool_)")],
+    "detectron2.structures.masks": [
+        ("astype(np.bool)", "astype(np.bool_)"),
+        ("dtype=np.bool)", "dtype=np.bool_)"),
+    ],
+    "detectron2.utils.visualizer": [("astype(np.bool)", "astype(np.bool_)")],
+    "detectron2.utils.video_visualizer": [("dtype=np.bool)", "dtype=np.bool_)")],
+    # setuptools 82 dropped pkg_resources.
+    "detectron2.model_zoo.model_zoo": [
+        ("import pkg_resources\n", "from importlib import resources\n"),
+        (
+            "pkg_resources.resource_filename(\n"
+            '        "detectron2.model_zoo", os.path.join("configs", config_path)\n    )',
+            'str(resources.files("detectron2.model_zoo").joinpath("configs", config_path))',
+        ),
+    ],
+    # torch 1.13 and later refuse a GroupNorm of 32 groups over 1 channel, which FCOS has.
+    "detectron2.modeling.meta_arch.retinanet": [("get_norm(norm, 1)", "get_norm(norm, 32)")],
+    # torch 1.10 and later warn of a meshgrid without indexing, in every process.
+    "detectron2.modeling.anchor_generator": [
+        ("torch.meshgrid(shifts_y, shifts_x)", 'torch.meshgrid(shifts_y, shifts_x, indexing="ij")')
+    ],
+    # A mistake of 0.6 itself: its FCOS fails on an image without boxes.
+    "detectron2.modeling.meta_arch.fcos": [
+        (
+            """            gt_centers = gt_per_image.gt_boxes.get_centers()  # Nx2
 """,
-        """            if len(gt_per_image) == 0:
+            """            if len(gt_per_image) == 0:
                 matched_indices.append(torch.full_like(anchor_sizes, -1, dtype=torch.int64))
                 continue
             gt_centers = gt_per_image.gt_boxes.get_centers()  # Nx2
 """,
-        "FCOS of 0.6 fails on an image without boxes",
-    ),
-    Patch(
-        "detectron2.modeling.meta_arch.fcos",
-        """            label = gt_per_image.gt_classes[gt_index.clip(min=0)]
+        ),
+        (
+            """            label = gt_per_image.gt_classes[gt_index.clip(min=0)]
 """,
-        """            if len(gt_per_image) == 0:
+            """            if len(gt_per_image) == 0:
                 matched_labels.append(torch.full_like(gt_index, self.num_classes))
                 matched_boxes.append(Boxes(torch.zeros(len(gt_index), 4, device=gt_index.device)))
                 continue
             label = gt_per_image.gt_classes[gt_index.clip(min=0)]
 """,
-        "as above",
-    ),
-)
+        ),
+    ],
+}
 
 
 def patched(module: str, source: str) -> str:
-    """`source` with the traps of `module` mended; the same text where there are none."""
-    for patch in PATCHES:
-        if patch.module == module:
-            source = source.replace(patch.old, patch.new)
+    """Return `source` with the patches of `module` applied; the same text where none applies."""
+    for old, new in PATCHES.get(module, ()):
+        source = source.replace(old, new)
     return source
 
 
 class _PatchingLoader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
-        # Compiled anew each time: the bytecode cache holds the unpatched text.
+        # Compiled anew each time, as the bytecode cache holds the unpatched code.
         source = self.get_source(fullname) or ""
         code: CodeType = compile(patched(fullname, source), self.path, "exec", dont_inherit=True)
         return code
 
 
 class _PatchingFinder(MetaPathFinder):
-    _modules = frozenset(patch.module for patch in PATCHES)
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self._modules:
+        if fullname not in PATCHES:
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is None or spec.origin is None or type(spec.loader) is not SourceFileLoader:
@@ -147,13 +111,13 @@ class _PatchingFinder(MetaPathFinder):
 
 
 def has_cpp_operators() -> bool:
-    """Whether detectron2's own C++ operators are there. Import detectron2 first (`prepare`)."""
-    module = importlib.import_module("detectron2._C")
-    return not getattr(module, "IS_STAND_IN", False)
+    """Return whether detectron2's own C++ operators are there. Call `prepare` first."""
+    # Only the substitute, `msbal_detectron2.operators`, has this.
+    return not hasattr(importlib.import_module("detectron2._C"), "MissingOperator")
 
 
 def prepare() -> None:
-    """Make ``import detectron2`` work on what is installed. Call before the first import; repeats are free.
+    """Make ``import detectron2`` work on the installed packages. Call it before the first import; repeats are free.
 
     Raises:
         BackendError: where detectron2 is not installed, or fails to import for a reason not known here.
@@ -175,10 +139,10 @@ def prepare() -> None:
 
 
 def _serve_deform_conv() -> None:
-    """Without C++ operators, deformable convolutions run on torchvision's."""
+    """Run deformable convolutions on torchvision's where there are no C++ operators."""
     if has_cpp_operators():
         return
-    stand_in = importlib.import_module("detectron2._C")
+    substitute = importlib.import_module("detectron2._C")
     module = importlib.import_module("detectron2.layers.deform_conv")
-    module.deform_conv = stand_in.deform_conv  # type: ignore[attr-defined]
-    module.modulated_deform_conv = stand_in.modulated_deform_conv  # type: ignore[attr-defined]
+    module.deform_conv = substitute.deform_conv  # type: ignore[attr-defined]
+    module.modulated_deform_conv = substitute.modulated_deform_conv  # type: ignore[attr-defined]

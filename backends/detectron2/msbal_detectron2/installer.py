@@ -142,7 +142,7 @@ def unpack(archive: Path, destination: Path) -> Path:
 
 
 def patch_source(source: Path) -> None:
-    """Apply `SETUP_PATCHES` and `compat.PATCHES` to an unpacked source, and add the stand-in operators.
+    """Apply `SETUP_PATCHES` and `compat.PATCHES` to an unpacked source, and add the substitute for its operators.
 
     Raises:
         BackendError: where setup.py is not the one that is known.
@@ -154,7 +154,7 @@ def patch_source(source: Path) -> None:
             raise BackendError("detectron2", f"setup.py lacks {old.strip()!r}", "the setup.py of 0.6")
         text = text.replace(old, new)
     setup.write_text(text, encoding="utf-8")
-    for module in {patch.module for patch in compat.PATCHES}:
+    for module in compat.PATCHES:
         path = source.joinpath(*module.split(".")).with_suffix(".py")
         path.write_text(compat.patched(module, path.read_text(encoding="utf-8")), encoding="utf-8")
     shutil.copyfile(Path(__file__).with_name("operators.py"), source / "detectron2" / "_C.py")

@@ -1,11 +1,10 @@
-"""A stand-in for ``detectron2._C``, detectron2's C++ operators, where they were not compiled.
+"""A substitute for ``detectron2._C``, detectron2's C++ operators, where they were not compiled.
 
-RetinaNet, FCOS and the R-CNNs need none of them: detectron2 takes `nms` and `roi_align` from torchvision.
-Deformable convolution is served by torchvision here, gradients and all. What torchvision lacks (rotated
-boxes, the C++ COCO evaluation) raises `MissingOperator` when it is called, and only then.
+RetinaNet, FCOS and the R-CNNs need none of them: detectron2 takes `nms` and `roi_align` from torchvision, and so does
+this module for deformable convolution, with its gradients. What torchvision lacks (rotated boxes, the C++ COCO
+evaluation) raises `MissingOperator` when it is called, and only then.
 
-`msbal_detectron2.installer` copies this file into detectron2 as ``_C.py``, so it stands alone: it imports
-torch and torchvision only.
+`msbal_detectron2.installer` copies this file into detectron2 as ``_C.py``, so it imports only torch and torchvision.
 """
 
 from __future__ import annotations
@@ -16,8 +15,6 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-IS_STAND_IN = True
-
 _HELP = (
     "detectron2 was installed without its C++ operators, and `{name}` has no substitute: {advice}"
     "build detectron2 from its repository (see its INSTALL.md) to have it"
@@ -25,7 +22,7 @@ _HELP = (
 
 
 class MissingOperator(NotImplementedError):
-    """A C++ operator of detectron2 was called that this installation lacks."""
+    """A C++ operator of detectron2 was called, and this installation lacks it."""
 
     def __init__(self, name: str, advice: str = "") -> None:
         super().__init__(_HELP.format(name=name, advice=advice))
@@ -42,10 +39,10 @@ def deform_conv(
     deformable_groups: int = 1,
     im2col_step: int = 64,
 ) -> Tensor:
-    """``detectron2.layers.deform_conv.deform_conv`` by `torchvision.ops.deform_conv2d`.
+    """Compute ``detectron2.layers.deform_conv.deform_conv`` by `torchvision.ops.deform_conv2d`.
 
-    Both lay `offset` out as (y, x) pairs per kernel cell and deformable group, and both read the number of
-    groups from the shapes. `im2col_step` only tunes detectron2's CUDA kernel.
+    In both, `offset` has (y, x) pairs per kernel cell and deformable group, and the shapes tell the number of groups.
+    `im2col_step` only tunes detectron2's CUDA kernel.
     """
     out: Tensor = deform_conv2d(input, offset, weight, stride=stride, padding=padding, dilation=dilation)
     return out
@@ -63,7 +60,7 @@ def modulated_deform_conv(
     groups: int = 1,
     deformable_groups: int = 1,
 ) -> Tensor:
-    """``detectron2.layers.deform_conv.modulated_deform_conv`` (deformable v2) by torchvision, as above."""
+    """Compute ``detectron2.layers.deform_conv.modulated_deform_conv`` (deformable v2), as above."""
     out: Tensor = deform_conv2d(
         input, offset, weight, bias, stride=stride, padding=padding, dilation=dilation, mask=mask
     )
@@ -93,7 +90,7 @@ _ADVICE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Any other operator: importable, so that detectron2 loads; an error when it is called."""
+    """Return any other operator: importable, so that detectron2 loads, but an error when it is called."""
     if name.startswith("__"):
         raise AttributeError(name)
 

@@ -29,11 +29,10 @@ def _source(folder: Path) -> Path:
     """What the archive has, as far as the patches look at it."""
     (folder / "setup.py").parent.mkdir(parents=True, exist_ok=True)
     (folder / "setup.py").write_text(SETUP)
-    for patch in compat.PATCHES:
-        path = folder.joinpath(*patch.module.split(".")).with_suffix(".py")
+    for module, patches in compat.PATCHES.items():
+        path = folder.joinpath(*module.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as file:
-            file.write(patch.old + "\n")
+        path.write_text("".join(f"{old}\n" for old, _ in patches))
     return folder
 
 
@@ -46,8 +45,8 @@ def test_patched_source_has_no_traps_and_no_extensions(tmp_path: Path) -> None:
     transform = (source / "detectron2/data/transforms/transform.py").read_text()
     assert "Image.LINEAR" not in transform and "Image.BILINEAR" in transform
     assert "pkg_resources" not in (source / "detectron2/model_zoo/model_zoo.py").read_text()
-    stand_in = (source / "detectron2/_C.py").read_text()
-    assert "msbal" not in stand_in.partition('"""')[2].partition('"""')[2], "the copy stands alone"
+    substitute = (source / "detectron2/_C.py").read_text()
+    assert "msbal" not in substitute.partition('"""')[2].partition('"""')[2], "the copy stands alone"
 
 
 def test_another_setup_py_is_refused_untouched(tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_another_setup_py_is_refused_untouched(tmp_path: Path) -> None:
 
 def test_a_newer_version_is_left_as_it_is() -> None:
     text = "Image.BILINEAR; np.zeros(3, dtype=int)"
-    for module in {patch.module for patch in compat.PATCHES}:
+    for module in compat.PATCHES:
         assert compat.patched(module, text) == text
 
 

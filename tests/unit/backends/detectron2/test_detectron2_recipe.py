@@ -14,6 +14,7 @@ from torch import nn
 
 from msbal.errors import SpecError
 from msbal.spec import ScheduleSpec, parse_spec
+from msbal_detectron2 import config as configs
 from msbal_detectron2 import recipe, weights
 from msbal_detectron2.recipe import LazyRecipe, YamlRecipe, read_recipe
 
@@ -132,7 +133,7 @@ def test_python_in_ones_own_yaml_is_not_run(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f'OUTPUT_DIR: !!python/object/apply:os.mkdir ["{tmp_path}/ran"]\n')
     with pytest.raises(SpecError, match="Python code"):
-        recipe.read_yaml(path)
+        configs.read_yaml(path)
     assert not (tmp_path / "ran").exists()
 
 

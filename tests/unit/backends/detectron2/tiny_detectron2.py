@@ -11,14 +11,14 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 from zoo import small_detectron2 as small
 
-from msbal_detectron2 import recipe
+from msbal_detectron2 import config as configs
 
 BOXES = small.BOXES
 
 
 def tiny_cfg(config: str, **overrides: Any) -> CfgNode:
     """A config of the zoo, narrow; ``MODEL__RPN__LOSS_WEIGHT=0.7`` overrides a key."""
-    cfg = small.shrink(recipe.read_yaml(recipe.zoo_root() / config, trusted=True))
+    cfg = small.shrink(configs.read_yaml(configs.zoo_root() / config, trusted=True))
     for key, value in overrides.items():
         cfg.merge_from_list([key.replace("__", "."), value])
     return cfg
@@ -28,7 +28,7 @@ def tiny(config: str, **overrides: Any) -> nn.Module:
     """A model of the zoo, shrunk until a step takes well under a second on a core."""
     if config.endswith(".yaml"):
         return build_model(tiny_cfg(config, **overrides))
-    model = recipe.read_lazy(recipe.zoo_root() / config).model
+    model = configs.read_lazy(configs.zoo_root() / config).model
     model.backbone.bottom_up.stages.depth = 18
     del model.backbone.bottom_up.stages.stride_in_1x1
     model.backbone.out_channels = 64
