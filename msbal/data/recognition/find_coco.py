@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -171,32 +172,31 @@ def _images(root: Path, file: _File) -> Path:
         read_coco_file(file.path)
         raise DataError(named(file.path), "lists zero images", WHAT)
 
-    # Images with addresses are in a folder of their split, as on COCO's server, or without it.
-    names = ["/".join(name.rsplit("/", 2)[1:]) if name.startswith("http") else name for name in file.samples]
-
-    def rank(folder: Path) -> tuple[int, int, bool, int]:
+    def rank(names: Sequence[str], folder: Path) -> tuple[int, int, bool, int]:
         hits = sum(path is not None for path in locate(folder, names))
         relative = folder.relative_to(root)
-        own = [role_of(part) for part in relative.parts]
-        roles = {role[0] for role in own if role is not None}
+        roles = {role[0] for part in relative.parts if (role := role_of(part)) is not None}
         likeness = 0 if not roles else 1 if file.role in roles else -1
         return hits, likeness, folder == file.path.parent, -len(relative.parts)
 
-    best = max(folders_below(root, 3), key=rank)
-    if rank(best)[0] == 0:
-        names = list(file.samples)
-        best = max(folders_below(root, 3), key=rank)
-    if rank(best)[0] == 0:
-        end = file.samples[0].replace("\\", "/").rpartition("/")[2]
-        place = next((folder for folder in folders_below(root, 3) if end in file_names(folder)), None)
-        raise DataError(
-            named(root),
-            f"no folder in it holds {printable(file.samples[0])}, the first image that "
-            f"{named(file.path.relative_to(root))} lists",
-            "the images of every annotation file",
-            "" if place is None else f"{printable(end)} lies in {named(place.relative_to(root))}",
-        )
-    return best
+    folders = list(folders_below(root, 3))
+    # Images with addresses are in a folder of their split, as on COCO's server, or without it.
+    on_server = [
+        "/".join(name.rsplit("/", 2)[1:]) if name.startswith("http") else name for name in file.samples
+    ]
+    for names in (on_server, file.samples):
+        best = max(folders, key=partial(rank, names))
+        if rank(names, best)[0]:
+            return best
+    end = file.samples[0].replace("\\", "/").rpartition("/")[2]
+    place = next((folder for folder in folders if end in file_names(folder)), None)
+    raise DataError(
+        named(root),
+        f"no folder in it holds {printable(file.samples[0])}, the first image that "
+        f"{named(file.path.relative_to(root))} lists",
+        "the images of every annotation file",
+        "" if place is None else f"{printable(end)} lies in {named(place.relative_to(root))}",
+    )
 
 
 def _alike(root: Path, file: _File, images: Path) -> list[str]:
