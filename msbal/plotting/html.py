@@ -57,7 +57,7 @@ def write_page(
         "levels": "".join(_chip("level", level, _dot(level=level), level) for level in look.levels),
         "runs": "".join(_chip("run", str(n), _dash(n), run.name) for n, run in enumerate(runs)),
         "one": "hidden" if len(runs) < 2 else "",
-        "smooth": str(smooth),
+        "smooth": f'max="{max(101, smooth)}" value="{smooth}"',
         "palettes": "".join(_option(name, name == palette) for name in PALETTES),
         "layouts": _option("side", not overlay, "side by side") + _option("overlay", overlay, "overlaid"),
         "notes": "".join(

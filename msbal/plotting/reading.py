@@ -1,18 +1,23 @@
-"""Finds a run's records and reads them, whatever state the file is in."""
+"""Find a run's records and read them, whatever state the file is in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msbal.errors import DataError
-from msbal.plotting.series import RunSeries, to_groups
+from msbal.plotting.series import GroupSeries, RunSeries, to_group
 from msbal.records import RunDirectory, parse_intervals
 from msbal.records.names import run_names
 
+if TYPE_CHECKING:
+    from msbal.records import IntervalRecord
+
 
 def read_runs(paths: Sequence[Path]) -> list[RunSeries]:
-    """The runs at ``paths``, each a run directory or an intervals file (of `msbal replay`).
+    """Return the runs at `paths`, each a run directory or an intervals file (of `msbal replay`).
 
     A run may still be writing: half a last line is passed over. Damaged lines are skipped and noted.
 
@@ -57,3 +62,49 @@ def _records_file(path: Path) -> Path:
     inside = sorted(str(found.parent) for found in path.glob(f"*/{file.name}"))
     fix = f"runs inside it: {' '.join(inside[:5])}{' ..' if len(inside) > 5 else ''}" if inside else ""
     raise DataError(str(path), f"a folder without {file.name}", "a run directory", fix)
+
+
+def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...], tuple[str, ...]]:
+    """Return the groups of a run's records, and notes on the records that had to be left out.
+
+    Records may come in any order; of two with the same group and interval the later one counts (a run that went on
+    from a checkpoint writes some of its intervals anew).
+    """
+    by_group: dict[str, list[IntervalRecord]] = {}
+    for record in records:
+        by_group.setdefault(record.group, []).append(record)
+    notes: list[str] = []
+    groups = []
+    for name, members in by_group.items():
+        where = "" if name == "all" else f"{name}: "
+        chosen, group_notes = _choose(members)
+        notes += [where + note for note in group_notes]
+        if chosen:
+            groups.append(to_group(name, chosen))
+    return tuple(groups), tuple(notes)
+
+
+def _choose(records: Sequence[IntervalRecord]) -> tuple[list[IntervalRecord], list[str]]:
+    """Return one record an interval, in order, all of the same levels, and notes on the others."""
+    whole = [record for record in records if _is_whole(record)]
+    if not whole:
+        return [], [f"none of its {len(records)} records is whole"]
+    levels = Counter(record.levels for record in whole).most_common(1)[0][0]
+    fitting = [record for record in whole if record.levels == levels]
+    latest = {record.interval: record for record in fitting}
+    notes = [
+        (len(records) - len(whole), "records skipped, lists of unequal length"),
+        (len(whole) - len(fitting), f"records skipped, not of {', '.join(levels)}"),
+        (len(fitting) - len(latest), "intervals are there twice, the later counts"),
+        (max(latest) - min(latest) + 1 - len(latest), "intervals are missing, the curves break there"),
+    ]
+    return [latest[t] for t in sorted(latest)], [f"{number} {what}" for number, what in notes if number]
+
+
+def _is_whole(record: IntervalRecord) -> bool:
+    """Return whether the record's lists all have one value a level, and its counters can be true."""
+    k = len(record.levels)
+    rows = [record.loss, record.variance, record.variance_reduction, record.weights]
+    rows += [*record.loss_by_term.values(), record.previous_weights or record.weights]
+    counters = 1 <= record.interval <= record.iteration < 2**53 and 0 <= record.count < 2**53
+    return k > 0 and counters and all(len(row) == k for row in rows)

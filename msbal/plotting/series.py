@@ -5,7 +5,6 @@ Shape legend: I rows (one an interval, and one for each gap), K levels (finest f
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -79,7 +78,7 @@ class GroupSeries:
         return max(1, round(int(self.iteration[0]) / max(1, int(self.interval[0]))))
 
     def mean_loss(self, term: str | None = None) -> Floats:
-        """[I, K], the interval's sum over its count: the mean loss of an iteration, as in the paper's Fig. 1.
+        """Return the mean loss of an iteration, as in the paper's Fig. 1: the interval's sum over its count, ``[I, K]``.
 
         Args:
             term: one of ``terms``; None for the sum over them.
@@ -91,7 +90,7 @@ class GroupSeries:
         return np.asarray(total / count[:, None], dtype=np.float64)
 
     def share(self, *, weighted: bool = False) -> Floats:
-        """[I, K], each level's part of the summed loss, rows add up to 1; NaN where the sum is not positive.
+        """Return each level's part of the summed loss, ``[I, K]``, rows add up to 1; NaN where the sum is not positive.
 
         Args:
             weighted: of eq 1's sum of w_i L_i, what backward saw, instead of the sum of L_i.
@@ -103,7 +102,7 @@ class GroupSeries:
         return np.where((loss < 0).any(axis=1, keepdims=True), np.nan, parts)
 
     def outcome(self) -> Floats:
-        """[I], the reward that the row's own action earned, known one interval later; NaN until then."""
+        """Return the reward that each row's own action earned, ``[I]``, known one interval later; NaN until then."""
         earned = np.full_like(self.reward, np.nan)
         follows = np.diff(self.interval) == 1
         earned[:-1][follows] = self.reward[1:][follows]
@@ -130,61 +129,8 @@ class RunSeries:
         return next((group for group in self.groups if group.name == name), None)
 
 
-def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...], tuple[str, ...]]:
-    """Return the groups of a run's records, and notes on the records that had to be left out.
-
-    Records may come in any order; of two with the same group and interval the later one counts (a run that went on
-    from a checkpoint writes some of its intervals anew).
-    """
-    by_group: dict[str, list[IntervalRecord]] = {}
-    for record in records:
-        by_group.setdefault(record.group, []).append(record)
-    notes: list[str] = []
-    groups = []
-    for name, members in by_group.items():
-        where = "" if name == "all" else f"{name}: "
-        chosen, group_notes = _choose(members)
-        notes += [where + note for note in group_notes]
-        if chosen:
-            groups.append(_to_group(name, chosen))
-    return tuple(groups), tuple(notes)
-
-
-def _choose(records: Sequence[IntervalRecord]) -> tuple[list[IntervalRecord], list[str]]:
-    """Return one record an interval, in order, all of the same levels, and notes on the others."""
-    whole = [record for record in records if _is_whole(record)]
-    if not whole:
-        return [], [f"none of its {len(records)} records is whole"]
-    levels = Counter(record.levels for record in whole).most_common(1)[0][0]
-    fitting = [record for record in whole if record.levels == levels]
-    latest = {record.interval: record for record in fitting}
-    missing = max(latest) - min(latest) + 1 - len(latest)
-    notes = {
-        f"{len(records) - len(whole)} records skipped, lists of unequal length": len(records) - len(whole),
-        f"{len(whole) - len(fitting)} records skipped, not of {', '.join(levels)}": len(whole) - len(fitting),
-        f"{len(fitting) - len(latest)} intervals are there twice, the later counts": len(fitting)
-        - len(latest),
-        f"{missing} intervals are missing, the curves break there": missing,
-    }
-    return [latest[t] for t in sorted(latest)], [note for note, number in notes.items() if number]
-
-
-def _is_whole(record: IntervalRecord) -> bool:
-    """Return whether the record's lists all have one value a level, and its counters can be true."""
-    k = len(record.levels)
-    rows = [
-        record.loss,
-        record.variance,
-        record.variance_reduction,
-        record.weights,
-        *record.loss_by_term.values(),
-    ]
-    rows += [record.previous_weights] if record.previous_weights else []
-    counters = 1 <= record.interval <= record.iteration < 2**53 and 0 <= record.count < 2**53
-    return k > 0 and counters and all(len(row) == k for row in rows)
-
-
-def _to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
+def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
+    """Return the arrays of `records`: one an interval, in order, all whole and of the same levels."""
     rows = _with_gaps(records)
     known = {record.interval for record in records}
     terms = tuple(dict.fromkeys(term for record in records for term in record.loss_by_term))
@@ -267,13 +213,12 @@ def moving_average(values: Floats, window: int) -> Floats:
     options: Any = {"size": window, "axis": 0, "mode": "constant", "origin": -1 if window % 2 == 0 else 0}
     total = uniform_filter1d(np.where(known, values, 0.0), **options)
     number = uniform_filter1d(known.astype(np.float64), **options)
-    return np.asarray(
-        np.divide(total, number, out=np.full_like(total, np.nan), where=known), dtype=np.float64
-    )
+    mean: Floats = np.divide(total, number, out=np.full_like(total, np.nan), where=known)
+    return mean
 
 
 def merge_names(orders: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Every name once, each before the names that follow it in its own order (P2 before P3..P7)."""
+    """Return every name once, each before the names that follow it in its own order (P2 before P3..P7)."""
     merged: list[str] = []
     for names in orders:
         place = len(merged)

@@ -10,16 +10,15 @@ from typing import Any
 from msbal.errors import BackendError, SpecError, suggest
 
 PALETTES: Mapping[str, tuple[str, ...]] = {
-    # The paper's Fig. 1 from large to small feature maps (blue, green, red, yellow, pink), then five more.
-    # Its yellow and pink are darkened so far that a thin line shows on white.
+    # The paper's Fig. 1, from the finest level (blue, green, red, yellow, pink), then five more. Its yellow and pink
+    # are darker here, so that a thin line shows on white.
     "paper": (
         "#1f5fd6", "#1f9d3f", "#d62728", "#e0a800", "#f06eb4",
         "#17becf", "#7b4bb7", "#8c564b", "#7f7f7f", "#1b1b1b",
     ),
-    # Searched for: the colours, at least as dark as a thin line on white needs, whose least distance in
-    # CIELAB is largest over normal sight and complete protanopia, deuteranopia and tritanopia as Machado
-    # et al. (2009) simulate them: 43 among the first 5, 26 among 7, 23 among all. (Okabe and Ito's
-    # colours, drawn for areas, come to 16 among 7.)
+    # Found by search: dark enough for a thin line on white, and as far apart as can be in CIELAB, for normal sight
+    # and full protanopia, deuteranopia and tritanopia (simulated as in Machado et al. 2009). The least distance is
+    # 43 among the first 5, 26 among 7, 23 among all; of Okabe and Ito's colours it is 16 among 7.
     "colorblind": (
         "#004080", "#ff2000", "#40c0a0", "#800020", "#a020ff",
         "#c0a0e0", "#e060ff", "#804060", "#e0a060", "#c06060",
@@ -149,20 +148,20 @@ def style_named(name: str) -> Style:
 
 
 def check_palette(name: str) -> None:
-    """Raises `SpecError` where there is no such palette."""
+    """Raise `SpecError` where there is no such palette."""
     if name not in PALETTES:
         raise SpecError("--palette", f"found `{name}`", "a palette", suggest(name, PALETTES))
 
 
 def level_colors(levels: Sequence[str], palette: str) -> dict[str, str]:
-    """Level name -> "#rrggbb", the finest first in the palette; it starts over where it ends."""
+    """Return ``"#rrggbb"`` by level: the palette's first for the finest; it starts over where it ends."""
     check_palette(palette)
     colors = PALETTES[palette]
     return {level: colors[place % len(colors)] for place, level in enumerate(levels)}
 
 
 def action_colors(actions: Sequence[str]) -> dict[str, str]:
-    """Action name -> "#rrggbb"; the paper's four always have the same."""
+    """Return ``"#rrggbb"`` by action; the paper's four always have the same."""
     others = [action for action in actions if action not in ACTION_COLORS]
     more = {action: _MORE_ACTION_COLORS[n % len(_MORE_ACTION_COLORS)] for n, action in enumerate(others)}
     return {action: ACTION_COLORS.get(action) or more[action] for action in actions}

@@ -33,18 +33,16 @@
     const y = { ...yaxis, ...scale(card), title, uirevision: [resets, now.log, now.sum].join() };
     card.stale = false;
     Plotly.react(plot, traces(card), { ...layout, xaxis: { ...xaxis, range: [...(zoomed || meta.x)] }, yaxis: y }, config).then(() => {
-      if (!plot.dataset.drawn) plot.on("plotly_relayout", (change) => { if ("xaxis.range[0]" in change) zoom([change["xaxis.range[0]"], change["xaxis.range[1]"]]); });
-      if (!plot.dataset.drawn) plot.on("plotly_doubleclick", () => { resets += 1; zoom(null); });
+      if (plot.dataset.drawn) return;
       plot.dataset.drawn = "yes";
+      plot.on("plotly_relayout", (change) => { if ("xaxis.range[0]" in change) zoom([change["xaxis.range[0]"], change["xaxis.range[1]"]]); });
+      plot.on("plotly_doubleclick", () => { resets += 1; zoom(null); });
     });
   };
-  const seen = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => {
-    const card = cards.find(({ plot }) => plot === target);
-    card.visible = isIntersecting;
-    if (card.visible && card.stale) draw(card);
-  }), { rootMargin: "600px" });
-  const drawAll = () => cards.forEach((card) => { card.stale = true; if (card.visible) draw(card); });
-  const zoom = (range) => { zoomed = range; drawAll(); };
+  const zoom = (range) => {
+    zoomed = range;
+    cards.forEach((card) => { card.stale = true; if (card.visible) draw(card); });
+  };
   const refresh = () => {
     const chosen = new FormData(form), [smooth, palette, layout, runs] = [Number(chosen.get("smooth")), chosen.get("palette"), chosen.get("layout"), chosen.getAll("run")];
     now = { smooth, palette, runs, levels: chosen.getAll("level"), sum: chosen.get("loss") === "sum", log: chosen.has("log") };
@@ -52,7 +50,7 @@
     document.getElementById("smooth-out").textContent = smooth > 1 ? smooth : "off";
     all(".dot[data-level]").forEach(({ style, dataset }) => { style.background = palettes[palette][dataset.level]; });
     all("[data-run]").forEach((one) => { one.hidden = (one.dataset.run && !runs.includes(one.dataset.run)) || (one.dataset.layout && one.dataset.layout !== layout); });
-    drawAll();
+    zoom(zoomed);
   };
   form.elements.smooth.addEventListener("input", refresh);
   form.addEventListener("change", ({ target }) => {
@@ -62,5 +60,8 @@
   root.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   document.getElementById("theme").addEventListener("click", () => { root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark"; });
   refresh();
-  cards.forEach(({ plot }) => seen.observe(plot));
+  cards.forEach((card) => new IntersectionObserver((changes) => {
+    card.visible = changes.at(-1).isIntersecting;
+    if (card.visible && card.stale) draw(card);
+  }, { rootMargin: "600px" }).observe(card.plot));
 })();

@@ -15,7 +15,8 @@ from simulated_runs import simulate
 
 from msbal.plotting.figure import isolated
 from msbal.plotting.kinds import steps_of_weights
-from msbal.plotting.series import GroupSeries, merge_names, moving_average, to_groups
+from msbal.plotting.reading import to_groups
+from msbal.plotting.series import GroupSeries, merge_names, moving_average
 from msbal.records import IntervalRecord, NonFinite
 
 Make = Callable[..., list[IntervalRecord]]
