@@ -15,7 +15,6 @@ import typer
 from msbal import __version__
 from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, replay, schema, train
 from msbal.errors import MsbalError, SpecError
-from msbal.ui.printing import error_line
 
 DEBUG = "MSBAL_DEBUG"
 
@@ -67,14 +66,14 @@ def run(arguments: Sequence[str]) -> int:
     except MsbalError as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        error_line(error)
+        _print_error(error)
         return error.exit_code
     except _ClickException as error:
         # One line, as for every other mistake; click's own form takes three.
-        error_line(SpecError("call", _usage(error)))
+        _print_error(SpecError("call", _usage(error)))
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        error_line(RuntimeError("interrupted"))
+        _print_error(RuntimeError("interrupted"))
         return 130
     except BrokenPipeError:
         # The reader of our output is gone (`| head`): leave nothing to be flushed at exit.
@@ -85,8 +84,14 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         else:
             hint = "a traceback with `msbal --debug ...`"
-            error_line(RuntimeError(f"{type(error).__name__}: {error} ({hint})"))
+            _print_error(RuntimeError(f"{type(error).__name__}: {error} ({hint})"))
         return 1
+
+
+def _print_error(error: Exception) -> None:
+    from msbal.ui.printing import error_line  # imports rich, which a command that succeeds may not need
+
+    error_line(error)
 
 
 def _usage(error: Exception) -> str:
