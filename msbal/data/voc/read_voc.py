@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data.assembly import Boxes, assemble, choose_classes
+from msbal.data.assembly import Boxes, assemble, choose_classes, class_name
 from msbal.data.box_checks import are_fractions
 from msbal.data.detection_data import DetectionData
 from msbal.data.files import listed, named, printable, require_folder
@@ -162,7 +162,7 @@ _FLAGS = {"": False, "0": False, "false": False, "unspecified": False, "1": True
 
 def _thing(node: Element, index: int, where: str) -> _Thing:
     spot = f"object {index + 1}"
-    name = " ".join((node.findtext("name") or "").split())
+    name = class_name(node.findtext("name") or "")
     if not name:
         raise DataError(where, f"{spot} has no name", "the name of its class")
     box = node.find("bndbox")

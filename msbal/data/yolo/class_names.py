@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from msbal.data.assembly import class_name
 from msbal.data.files import named, printable, read_bytes, read_text, shown
 from msbal.errors import DataError
 
@@ -41,7 +42,7 @@ def read_names(path: Path) -> YoloNames:
     else:
         text = read_text(path, WHAT)
         names, is_pose = dict(enumerate(line.strip() for line in text.rstrip().splitlines())), False
-    names = {number: " ".join(name.split()) for number, name in sorted(names.items())}
+    names = {number: class_name(name) for number, name in sorted(names.items())}
     if not names:
         raise DataError(named(path), "names zero classes", WHAT)
     for number, name in names.items():
