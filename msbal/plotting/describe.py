@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from msbal.errors import SpecError, suggest
 from msbal.plotting.kinds import Look, Shown, kinds
@@ -42,34 +42,43 @@ def make_look(runs: Sequence[RunSeries], palette: str) -> Look:
     )
 
 
-def describe_panels(
-    runs: Sequence[RunSeries], what: Sequence[str], *, palette: str = "paper", overlay: bool = False
-) -> list[list[Panel | None]]:
-    """Describe the panels that at least one run can fill: a row for each kind, group by group.
+@dataclass(frozen=True)
+class Row:
+    """A kind of panel, for a group of levels.
 
-    A row has a panel for each run, None where the run has nothing to show; with `overlay`, one panel of all runs
-    where the kind allows it, else those of the runs that have something.
+    Attributes:
+        alone: a panel for each run, None where a run has nothing to show.
+        together: one panel of the runs that have, where there are several and the kind allows it.
+    """
+
+    alone: Sequence[Panel | None]
+    together: Panel | None
+
+    @property
+    def panels(self) -> list[Panel]:
+        return [panel for panel in self.alone if panel]
+
+
+def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str = "paper") -> list[Row]:
+    """Describe the panels that at least one run can fill, group by group, in the order of `WHAT`.
 
     Raises:
         SpecError: no run can fill any, or an unknown palette.
     """
     look = make_look(runs, palette)
-    rows: list[list[Panel | None]] = []
+    rows = []
     for name in dict.fromkeys(group.name for run in runs for group in run.groups):
-        shown = [Shown(place, group) for place, run in enumerate(runs) if (group := run.group(name))]
+        shown = [Shown(n, run.name, group) for n, run in enumerate(runs) if (group := run.group(name))]
         peers = [one.group for one in shown]
-        for kind in kinds(peers):
-            if kind.what not in what:
-                continue
+        for kind in (kind for kind in kinds(peers) if kind.what in what):
             alone = {one.run: _placed(kind.describe([one], peers, look), [one]) for one in shown}
             some = [one for one in shown if alone[one.run]]
-            if overlay and kind.overlays and len(some) > 1:
-                labelled = [replace(one, label=runs[one.run].name) for one in some]
-                row = [_placed(kind.describe(labelled, peers, look), labelled)]
-            else:
-                places = [one.run for one in some] if overlay else range(len(runs))
-                row = [alone.get(place) for place in places]
-            if any(row):
+            together = kind.overlays and len(some) > 1
+            row = Row(
+                [alone.get(n) for n in range(len(runs))],
+                _placed(kind.describe(some, peers, look), some) if together else None,
+            )
+            if row.panels:
                 rows.append(row)
     if not rows:
         raise SpecError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from msbal.errors import SpecError
-from msbal.plotting.describe import describe_panels
+from msbal.plotting.describe import Row, describe_panels
 from msbal.plotting.panel import Curve, Marks, Panel
 from msbal.plotting.series import Bools, Floats, RunSeries, moving_average
 from msbal.plotting.style import DASHES, Style, need, style_named
@@ -21,31 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
-
-Rows = Sequence[Sequence[Panel | None]]
-
-
-def draw_figure(
-    runs: Sequence[RunSeries],
-    what: Sequence[str],
-    *,
-    style: str = "screen",
-    palette: str = "paper",
-    smooth: int = 1,
-    overlay: bool = False,
-) -> Figure:
-    """Draw all panels of all runs as one figure.
-
-    One run: the panels fill the style's columns. Several, side by side: a row a panel, a column a run, each row
-    with one scale. Several, overlaid: line styles tell the runs apart; panels that cannot be overlaid (stacked
-    areas, actions) stand once for each run. `save_figure` must write it with the same style.
-
-    Raises:
-        SpecError: an unknown style or palette, or nothing to draw.
-        BackendError: matplotlib is missing.
-    """
-    rows = describe_panels(runs, what, palette=palette, overlay=overlay)
-    return _draw(runs, rows, style_named(style), smooth, overlay)
 
 
 def draw_files(
@@ -59,21 +34,27 @@ def draw_files(
     smooth: int = 1,
     overlay: bool = False,
 ) -> list[Path]:
-    """Write one file with everything where `out` ends in one of `FORMATS`, else a file a panel in that folder."""
-    if out.suffix.lstrip(".").lower() in FORMATS and not out.is_dir():
-        figure = draw_figure(runs, what, style=style, palette=palette, smooth=smooth, overlay=overlay)
-        return [save_figure(figure, out, style)]
-    rows = describe_panels(runs, what, palette=palette, overlay=overlay)
-    several_groups = len({panel.group for row in rows for panel in row if panel}) > 1
-    written = []
-    for row in rows:
-        panel = next(panel for panel in row if panel)
-        stem = f"{panel.group}-{panel.key}" if several_groups else panel.key
+    """Write one file with everything where `out` ends in one of `FORMATS`, else a file a panel in that folder.
+
+    Raises:
+        SpecError: an unknown style or palette, or nothing to draw.
+        BackendError: matplotlib is missing.
+    """
+    rows = describe_panels(runs, what, palette)
+    files = {out: rows}
+    if out.suffix.lstrip(".").lower() not in FORMATS or out.is_dir():
+        several_groups = len({row.panels[0].group for row in rows}) > 1
+        stems = [f"{row.panels[0].group}-" * several_groups + row.panels[0].key for row in rows]
         # What a group or term may be called (``stage0/cls``) must not lead out of the folder.
-        safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
-        figure = _draw(runs, [row], style_named(style), smooth, overlay)
-        written.append(save_figure(figure, out / f"{safe}.{form}", style))
-    return written
+        safe = [
+            "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
+            for stem in stems
+        ]
+        files = {out / f"{stem}.{form}": [row] for stem, row in zip(safe, rows, strict=True)}
+    return [
+        save_figure(draw_figure(runs, some, style=style, smooth=smooth, overlay=overlay), file, style)
+        for file, some in files.items()
+    ]
 
 
 def save_figure(figure: Figure, path: Path, style: str) -> Path:
@@ -98,59 +79,87 @@ def save_figure(figure: Figure, path: Path, style: str) -> Path:
     return path
 
 
-def _draw(runs: Sequence[RunSeries], rows: Rows, style: Style, smooth: int, overlay: bool) -> Figure:
+def draw_figure(
+    runs: Sequence[RunSeries],
+    rows: Sequence[Row],
+    *,
+    style: str = "screen",
+    smooth: int = 1,
+    overlay: bool = False,
+) -> Figure:
+    """Draw what `describe_panels` described as one figure, which `save_figure` must write with the same style.
+
+    One run: the panels fill the style's columns. Several, side by side: a row a panel, a column a run, each row
+    with one scale. Several, overlaid: line styles tell the runs apart; panels that cannot be overlaid (stacked
+    areas, actions) stand once for each run.
+    """
+    chosen = style_named(style)
     need("matplotlib")
     import matplotlib as mpl
+
+    several = len(runs) > 1
+    if several and not overlay:
+        cells = [list(row.alone) for row in rows]
+    else:
+        panels = [panel for row in rows for panel in ([row.together] if row.together else row.panels)]
+        across = chosen.columns if len(panels) > 2 else 1
+        cells = [[*panels[start : start + across]] for start in range(0, len(panels), across)]
+    with mpl.rc_context(chosen.settings()):
+        return _draw_cells(
+            cells, chosen, smooth, [run.name for run in runs], side_by_side=several and not overlay
+        )
+
+
+def _draw_cells(
+    rows: Sequence[Sequence[Panel | None]],
+    style: Style,
+    smooth: int,
+    names: Sequence[str],
+    *,
+    side_by_side: bool,
+) -> Figure:
     from matplotlib.figure import Figure
 
-    side_by_side = len(runs) > 1 and not overlay
     panels = [panel for row in rows for panel in row if panel]
-    if not side_by_side:
-        across = style.columns if len(panels) > 2 else 1
-        rows = [panels[start : start + across] for start in range(0, len(panels), across)]
     across = max(len(row) for row in rows)
     heights = [max(panel.tall for panel in row if panel) for row in rows]
     width = style.column if across == 1 else max(style.full, style.least * across)
     several_groups = len({panel.group for panel in panels}) > 1
     # a, b, c.. for the figures of a paper; none for a single panel or more than the alphabet has.
     letters = iter("abcdefghijklmnopqrstuvwxyz" if 1 < len(panels) <= 26 else "")
-    with mpl.rc_context(style.settings()):
-        legend = 0.28 if style.name == "paper" else 0.6
-        figure = Figure(figsize=(width, style.row * sum(heights) + legend), layout="constrained")
-        grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
-        for r, row in enumerate(rows):
-            drawn = []
-            for c, panel in enumerate(row):
-                ax = figure.add_subplot(grid[r, c])
-                header = f"{runs[c].name}\n" if side_by_side and r == 0 else ""
-                if panel is None:
-                    ax.set_axis_off()
-                    ax.set_title(header, loc="left")
-                    ax.text(
-                        0.5, 0.5, "nothing recorded", ha="center", va="center", color="#8a8a8a",
-                        transform=ax.transAxes,
-                    )  # fmt: skip
-                    continue
-                _draw_panel(ax, panel, style, smooth)
-                alone = overlay and len(runs) > 1 and len(panel.runs) == 1
-                parts = [
-                    panel.group if several_groups else "", panel.title, runs[panel.runs[0]].name if alone else "",
-                ]  # fmt: skip
-                letter = next(letters, "")
-                title = " · ".join(part for part in parts if part)
-                ax.set_title(f"{header}({letter}) {title}" if letter else header + title, loc="left")
-                if not (r + 1 < len(rows) and c < len(rows[r + 1]) and rows[r + 1][c]):
-                    ax.set_xlabel("Iteration")
-                drawn.append(ax)
-            if side_by_side:
-                _share_scale(drawn)
-        if named := next((panel.legend for panel in panels if panel.legend), None):
-            levels = [(level, color, 2 * style.line, "solid") for level, color in named.items()]
-            _legend(figure, levels, "outside upper center", 10)
-        if any(len(panel.runs) > 1 for panel in panels):
-            styles = itertools.cycle(DASHES.values())
-            lines = [(run.name, "black", style.line, dash) for run, dash in zip(runs, styles, strict=False)]
-            _legend(figure, lines, "outside lower center", 3)
+    legend = 0.28 if style.name == "paper" else 0.6
+    figure = Figure(figsize=(width, style.row * sum(heights) + legend), layout="constrained")
+    grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
+    for r, row in enumerate(rows):
+        drawn = []
+        for c, panel in enumerate(row):
+            ax = figure.add_subplot(grid[r, c])
+            header = f"{names[c]}\n" if side_by_side and r == 0 else ""
+            if panel is None:
+                ax.set_axis_off()
+                ax.set_title(header, loc="left")
+                middle: Any = {"ha": "center", "va": "center", "transform": ax.transAxes}
+                ax.text(0.5, 0.5, "nothing recorded", color="#8a8a8a", **middle)
+                continue
+            _draw_panel(ax, panel, style, smooth)
+            run = names[panel.runs[0]] if not side_by_side and len(names) > 1 and len(panel.runs) == 1 else ""
+            title = " · ".join(
+                part for part in (panel.group if several_groups else "", panel.title, run) if part
+            )
+            letter = next(letters, "")
+            ax.set_title(f"{header}({letter}) {title}" if letter else header + title, loc="left")
+            if not (r + 1 < len(rows) and c < len(rows[r + 1]) and rows[r + 1][c]):
+                ax.set_xlabel("Iteration")
+            drawn.append(ax)
+        if side_by_side:
+            _share_scale(drawn)
+    if named := next((panel.legend for panel in panels if panel.legend), None):
+        levels = [(level, color, 2 * style.line, "solid") for level, color in named.items()]
+        _legend(figure, levels, "outside upper center", 10)
+    if any(len(panel.runs) > 1 for panel in panels):
+        dashes = itertools.cycle(DASHES.values())
+        lines = [(name, "black", style.line, dash) for name, dash in zip(names, dashes, strict=False)]
+        _legend(figure, lines, "outside lower center", 3)
     return figure
 
 

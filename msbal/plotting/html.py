@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from msbal.plotting.describe import describe_panels, make_look
+from msbal.plotting.describe import Row, describe_panels, make_look
 from msbal.plotting.kinds import Look
 from msbal.plotting.panel import Panel
 from msbal.plotting.plotly_figure import plotly_figure, without_mathtext
@@ -44,7 +44,7 @@ def write_page(
     """
     need("plotly")
     look = make_look(runs, palette)
-    cards, figures = _cards(runs, what)
+    cards, figures = _cards(runs, describe_panels(runs, what))
     from plotly.offline import get_plotlyjs
 
     content = {
@@ -80,33 +80,25 @@ def to_script(content: Any) -> str:
     return text.replace("<", "\\u003c")
 
 
-def _cards(runs: Sequence[RunSeries], what: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
-    """The cards of all panels, and the figure of each: side by side, and overlaid where a kind allows it."""
-    side = describe_panels(runs, what)
-    overlaid = {
-        (row[0].group, row[0].key): row[0]
-        for row in (describe_panels(runs, what, overlay=True) if len(runs) > 1 else ())
-        if row[0] and len(row[0].runs) > 1
-    }
-    groups = dict.fromkeys(panel.group for row in side for panel in row if panel)
+def _cards(runs: Sequence[RunSeries], rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
+    """Return the cards of all panels, and the figure of each: side by side, and overlaid where a kind allows it."""
     text, figures = "", []
-    for group in groups:
-        text += f"<h2>{html.escape(group)}</h2>" if len(groups) > 1 else ""
-        for row in side:
-            first = next(panel for panel in row if panel)
-            if first.group != group:
-                continue
-            both = overlaid.get((first.group, first.key))
-            cards = []
-            for n, panel in enumerate(row):
-                layout = "side" if both or not panel else ""
-                name = runs[n].name if len(runs) > 1 else ""
-                cards.append(_card(panel or first, layout, str(n), name, empty=panel is None))
-                figures += [plotly_figure(panel)] if panel else []
-            if both:
-                cards.append(_card(both, "overlay", "", ""))
-                figures.append(plotly_figure(both))
-            text += f'<div class="row">{"".join(cards)}</div>'
+    heading = None if len({row.panels[0].group for row in rows}) > 1 else rows[0].panels[0].group
+    for row in rows:
+        first = row.panels[0]
+        if first.group != heading:
+            heading = first.group
+            text += f"<h2>{html.escape(heading)}</h2>"
+        cards = []
+        for n, (run, panel) in enumerate(zip(runs, row.alone, strict=True)):
+            layout = "side" if row.together or not panel else ""
+            cards.append(
+                _card(panel or first, layout, str(n), run.name if len(runs) > 1 else "", empty=not panel)
+            )
+        if row.together:
+            cards.append(_card(row.together, "overlay", "", ""))
+        figures += [plotly_figure(panel) for panel in (*row.alone, row.together) if panel]
+        text += f'<div class="row">{"".join(cards)}</div>'
     return text, figures
 
 

@@ -33,23 +33,11 @@ REWARD_SPAN = 25
 
 @dataclass(frozen=True)
 class Shown:
-    """One run in a panel.
-
-    Attributes:
-        run: its place in the list of runs.
-        label: its name, where it shares the panel with others; else empty.
-    """
+    """One run in a panel: its place in the list of runs, its name, and what it recorded."""
 
     run: int
+    name: str
     group: GroupSeries
-    label: str = ""
-
-    @property
-    def dash(self) -> str:
-        return list(DASHES)[self.run % len(DASHES)] if self.label else "solid"
-
-    def name(self, of: str) -> str:
-        return f"{of} · {self.label}" if self.label else of
 
 
 @dataclass(frozen=True)
@@ -104,16 +92,22 @@ def _float(values: Any) -> Floats:
     return np.asarray(values, dtype=np.float64)
 
 
+def _told_apart(run: Shown, shown: Sequence[Shown]) -> tuple[str, str]:
+    """Return what a curve's name ends in and its line style, by which it is told from those of other runs."""
+    return (f" · {run.name}", list(DASHES)[run.run % len(DASHES)]) if len(shown) > 1 else ("", "solid")
+
+
 def _level_curves(
     shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look, *, mean: bool = False
 ) -> list[Curve]:
     """A line for each level of each run; behind it, faint, the values where the reader asks for an average."""
     curves = []
     for run in shown:
+        of, dash = _told_apart(run, shown)
         for level, column in zip(run.group.levels, values(run.group).T, strict=True):
             curve = Curve(
-                run.name(level), look.levels[level], _float(run.group.iteration), column, level=level, run=run.run,
-                dash=run.dash, span=1, count=_float(run.group.count) if mean else None,
+                level + of, look.levels[level], _float(run.group.iteration), column, level=level, run=run.run,
+                dash=dash, span=1, count=_float(run.group.count) if mean else None,
             )  # fmt: skip
             behind = replace(curve, dash="solid", width=0.6, alpha=0.22, span=0, if_smoothed=True)
             curves += [behind, curve]
@@ -265,9 +259,8 @@ def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Pane
     for run in shown:
         rewards, x = run.group.reward, _float(run.group.iteration)
         span = max(1, min(REWARD_SPAN, len(rewards) // 5))
-        curves.append(
-            Curve(run.name("mean"), INK, x, rewards, run=run.run, dash=run.dash, width=1.2, span=span)
-        )
+        of, dash = _told_apart(run, shown)
+        curves.append(Curve(f"mean{of}", INK, x, rewards, run=run.run, dash=dash, width=1.2, span=span))
         for sign, color, said in ((1, GOOD, "+1"), (-1, BAD, "−1")) if len(shown) == 1 else ():
             at = x[rewards == sign]
             marks.append(

@@ -34,15 +34,10 @@ def _read_run(path: Path, name: str) -> RunSeries:
     if damaged:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         notes = (f"{len(damaged)} damaged lines skipped: {damaged[0]}{others}", *notes)
+    if not groups and notes:
+        raise DataError(str(file), f"no whole record; {notes[0]}", "a run's intervals.jsonl")
     if not groups:
-        if damaged or notes:
-            raise DataError(str(file), f"no whole record; {notes[0]}", "a run's intervals.jsonl")
-        raise DataError(
-            str(file),
-            "no interval yet",
-            "at least one line",
-            "the first comes after `balance.interval` iterations",
-        )
+        raise _nothing_yet(file)
     return RunSeries(name, str(file), groups, notes)
 
 
@@ -55,13 +50,15 @@ def _records_file(path: Path) -> Path:
     if file.exists():
         return file
     if RunDirectory(path).exists():
-        raise DataError(
-            str(path), "no interval yet", f"a file {file.name}",
-            "the first comes after `balance.interval` iterations",
-        )  # fmt: skip
+        raise _nothing_yet(file)
     inside = sorted(str(found.parent) for found in path.glob(f"*/{file.name}"))
     fix = f"runs inside it: {' '.join(inside[:5])}{' ..' if len(inside) > 5 else ''}" if inside else ""
     raise DataError(str(path), f"a folder without {file.name}", "a run directory", fix)
+
+
+def _nothing_yet(file: Path) -> DataError:
+    fix = "the first comes after `balance.interval` iterations"
+    return DataError(str(file), "no interval yet", "at least one line", fix)
 
 
 def to_groups(records: Iterable[IntervalRecord]) -> tuple[tuple[GroupSeries, ...], tuple[str, ...]]:

@@ -78,7 +78,7 @@ class GroupSeries:
         return max(1, round(int(self.iteration[0]) / max(1, int(self.interval[0]))))
 
     def mean_loss(self, term: str | None = None) -> Floats:
-        """Return the mean loss of an iteration, as in the paper's Fig. 1: the interval's sum over its count, ``[I, K]``.
+        """Return the mean loss of an iteration, as in the paper's Fig. 1: each sum over its count, ``[I, K]``.
 
         Args:
             term: one of ``terms``; None for the sum over them.

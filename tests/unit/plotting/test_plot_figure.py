@@ -12,7 +12,7 @@ import pytest
 from simulated_runs import FIVE, lines, simulate
 
 from msbal.errors import SpecError
-from msbal.plotting import WHAT, RunSeries, draw_figure, draw_files, read_runs, save_figure
+from msbal.plotting import WHAT, RunSeries, describe_panels, draw_figure, draw_files, read_runs, save_figure
 from msbal.plotting.style import DASHES, PALETTES
 from msbal.records import NonFinite
 
@@ -31,8 +31,8 @@ def run(write_run: Write) -> RunSeries:
     return read_runs([write_run(intervals=40)])[0]
 
 
-def figure_of(runs: list[RunSeries], *what: str, **options: object) -> Figure:
-    return draw_figure(runs, what or WHAT, **options)  # type: ignore[arg-type]
+def figure_of(runs: list[RunSeries], *what: str, palette: str = "paper", **options: object) -> Figure:
+    return draw_figure(runs, describe_panels(runs, what or WHAT, palette), **options)  # type: ignore[arg-type]
 
 
 def axes_titled(figure: Figure, title: str) -> list[Axes]:
@@ -277,7 +277,7 @@ def test_one_interval_is_enough(write_run: Write) -> None:
 def test_nothing_to_show_says_what_and_why(write_run: Write) -> None:
     runs = read_runs([write_run(strategy="avw")])
     with pytest.raises(SpecError, match=r"found nothing of rewards .*strategies that choose"):
-        draw_figure(runs, ["rewards"])
+        describe_panels(runs, ["rewards"])
 
 
 # ---------------------------------------------------------------- files

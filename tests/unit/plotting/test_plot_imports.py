@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from msbal.errors import BackendError
-from msbal.plotting import WHAT, draw_figure, read_runs, write_page
+from msbal.plotting import WHAT, describe_panels, draw_figure, read_runs, write_page
 
 Write = Callable[..., Path]
 
@@ -49,7 +49,7 @@ def test_a_missing_library_says_what_to_install(
     )
     runs = read_runs([write_run()])
     draw: Any = {
-        "matplotlib": lambda: draw_figure(runs, WHAT),
+        "matplotlib": lambda: draw_figure(runs, describe_panels(runs, WHAT)),
         "plotly": lambda: write_page(runs, tmp_path / "a.html", what=WHAT),
     }[library]
     with pytest.raises(
