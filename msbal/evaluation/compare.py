@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from msbal.evaluation.bootstrap import ALL_METRICS, Difference, interval, resampled
 from msbal.evaluation.coco_metrics import METRICS
@@ -12,6 +14,8 @@ from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.runs import Evaluated, same_data
 
 Differences = dict[str, "Difference | None"]
+Draws = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Every metric of two runs on the same draws, ``[R, F + K]`` each."""
 
 
 @dataclass(frozen=True)
@@ -58,41 +62,41 @@ def compare(
         resamples: 0 leaves the intervals out.
         progress: called after each resample of each run that can be paired.
     """
-    first, others = runs[0], runs[1:]
-    paired = [resamples > 0 and same_data(first, other) for other in others]
-    notes = [
-        f"{other.name} and {first.name} were not evaluated on the same images here: no interval"
-        if other.data is not None and first.data is not None
-        else f"no predictions of {(first if first.data is None else other).name}: no interval"
-        for other, pair in zip(others, paired, strict=True)
-        if not pair and resamples > 0
-    ]
-    draws: dict[int, Any] = {}
-    if any(paired) and first.data is not None:
-        truth = ground_truth(first.data)
-        for index, run in enumerate(runs):
-            if run.detections is not None and (index == 0 or paired[index - 1]):
-                draws[index] = resampled(truth, run.detections, resamples, seed, progress)
+    first, classes = runs[0], list(runs[0].metrics.get("per_class", {}))
+    draws: dict[int, NDArray[np.float64]] = {}
+
+    def drawn(index: int) -> NDArray[np.float64]:
+        data, found = first.data, runs[index].detections
+        assert data is not None and found is not None  # same_data
+        if index not in draws:
+            draws[index] = resampled(ground_truth(data), found, resamples, seed, progress)
+        return draws[index]
+
+    notes: dict[str, None] = {}
     overall, by_class = [], []
-    classes = list(first.metrics.get("per_class", {}))
-    for index, other in enumerate(others, start=1):
-        both = (draws[0], draws[index]) if index in draws else None
-        overall.append(
-            {
-                name: _difference(flat(first)[name], flat(other)[name], both, column, confidence)
-                for column, name in enumerate(ALL_METRICS)
-            }
-        )
-        by_class.append(
-            {
-                name: _difference(_class_ap(first, name), _class_ap(other, name), both, column, confidence)
-                for column, name in enumerate(classes, start=len(ALL_METRICS))
-            }
-        )
+    for index, other in enumerate(runs[1:], start=1):
+        both = None
+        if resamples > 0 and same_data(first, other):
+            both = drawn(0), drawn(index)
+        elif resamples > 0:
+            notes[_unpaired(first, other)] = None
+        values = [(name, flat(first)[name], flat(other)[name]) for name in ALL_METRICS]
+        values += [(name, _class_ap(first, name), _class_ap(other, name)) for name in classes]
+        differences = [
+            (name, _difference(one, two, both, column, confidence))
+            for column, (name, one, two) in enumerate(values)
+        ]
+        overall.append(dict(differences[: len(ALL_METRICS)]))
+        by_class.append(dict(differences[len(ALL_METRICS) :]))
     done = resamples if draws else 0
-    return Comparison(
-        tuple(runs), tuple(overall), tuple(by_class), done, seed, confidence, tuple(dict.fromkeys(notes))
-    )
+    return Comparison(tuple(runs), tuple(overall), tuple(by_class), done, seed, confidence, tuple(notes))
+
+
+def _unpaired(first: Evaluated, other: Evaluated) -> str:
+    """Return why two runs have no interval."""
+    if first.data is None or other.data is None:
+        return f"no predictions of {(first if first.data is None else other).name}: no interval"
+    return f"{other.name} and {first.name} were not evaluated on the same images here: no interval"
 
 
 def flat(run: Evaluated) -> dict[str, float | None]:
@@ -108,10 +112,10 @@ def _class_ap(run: Evaluated, name: str) -> float | None:
 
 
 def _difference(
-    first: float | None, second: float | None, draws: tuple[Any, Any] | None, column: int, confidence: float
+    one: float | None, two: float | None, draws: Draws | None, column: int, confidence: float
 ) -> Difference | None:
-    if first is None or second is None:
+    if one is None or two is None:
         return None
     if draws is None:
-        return Difference(second - first)
-    return interval(second - first, draws[0][:, column], draws[1][:, column], confidence)
+        return Difference(two - one)
+    return interval(two - one, draws[0][:, column], draws[1][:, column], confidence)

@@ -102,30 +102,32 @@ def sift(entries: Sequence[Any], data: DetectionData) -> tuple[Detections, NDArr
         if texts:
             kept["have ids that are texts: they are read as those of the ground truth are"] = texts
     image_id, category_id, box, score = columns
+    image = _lookup(image_id, [record.id for record in data.images])
+    label = _lookup(category_id, data.category_ids)
+    good = np.ones(len(score), dtype=np.bool_)
 
     def leave_out(bad: NDArray[np.bool_], reason: str) -> None:
-        nonlocal index, image_id, category_id, box, score
-        if bad.any():
-            dropped[reason] = dropped.get(reason, 0) + int(bad.sum())
-            keep = ~bad
-            index, image_id, category_id = index[keep], image_id[keep], category_id[keep]
-            box, score = box[keep], score[keep]
+        count = int((bad & good).sum())
+        if count:
+            dropped[reason] = dropped.get(reason, 0) + count
+            good[bad] = False
 
     leave_out(~np.isfinite(score), "the score is NaN or infinite")
     leave_out(np.logical_not(np.isfinite(box).all(axis=1)), "the box is NaN or infinite")
     leave_out(box[:, 2:].min(axis=1, initial=0.0) < 0, "the box has a negative width or height")
-    leave_out(_lookup(image_id, [image.id for image in data.images]) < 0, "the image is unknown")
-    notes = _other_numbers(category_id, data)
-    leave_out(_lookup(category_id, data.category_ids) < 0, "the category is unknown")
-    image = _lookup(image_id, [record.id for record in data.images])
-    size = np.array([(i.width, i.height) for i in data.images], dtype=np.float64).reshape(-1, 2)[image]
+    leave_out(image < 0, "the image is unknown")
+    notes = _other_numbers(category_id[good], data)
+    leave_out(label < 0, "the category is unknown")
+    detections = Detections(image[good], label[good], box[good], score[good])
+    size = np.array([(i.width, i.height) for i in data.images], dtype=np.float64).reshape(-1, 2)[
+        detections.image
+    ]
     # A data set that does not know the size of an image says 0: then nothing can be said.
-    outside = (box[:, :2] >= size) | (box[:, :2] + box[:, 2:] <= 0)
-    beyond = (outside & (size > 0)).any(axis=1)
-    if beyond.any():
-        kept["lie outside their image: they count as false positives"] = int(beyond.sum())
-    detections = Detections(image, _lookup(category_id, data.category_ids), box, score)
-    return detections, index, Remarks(len(entries), dropped, kept, notes)
+    outside = (detections.box[:, :2] >= size) | (detections.box[:, :2] + detections.box[:, 2:] <= 0)
+    beyond = int((outside & (size > 0)).any(axis=1).sum())
+    if beyond:
+        kept["lie outside their image: they count as false positives"] = beyond
+    return detections, index[good], Remarks(len(entries), dropped, kept, notes)
 
 
 def _other_numbers(category_id: NDArray[np.int64], data: DetectionData) -> tuple[str, ...]:
