@@ -126,7 +126,7 @@ def page(outputs: dict[str, str]) -> str:
     parts = [
         "# What balancing costs",
         "",
-        "Every metric here was printed by the command above it, in one run of",
+        "Every number here was printed by the command above it, in one run of",
         "`python tests/benchmarks/page.py`, which writes this page. Ratios compare things that ran in turns in one",
         "process; absolute times are those of this machine.",
         "",
