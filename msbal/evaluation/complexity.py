@@ -79,7 +79,7 @@ class BalancingCost:
 
     Attributes:
         plain: multiply-adds of the framework's own forward pass and losses.
-        split: the same through the seam, the balancer included.
+        split: the same through the loss splitter, the balancer included.
         parameters: learnable numbers that the balancer holds.
     """
 
