@@ -1,6 +1,6 @@
 """The panels as a page: one HTML file to hover over, zoom and filter, which needs nothing else.
 
-Plotly's Python objects are the figures (`plotly_figure`) and its library, inlined, draws them. A short script of our
+Plotly's Python objects are the figures (`plotly_panel`) and its library, inlined, draws them. A short script of our
 own, ``page/page.js``, applies the page's controls and a zoom to all of them, where plotly's buttons reach only the
 figure that they stand in.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from msbal.plotting.describe import Row, describe_panels, make_look
 from msbal.plotting.kinds import Look
 from msbal.plotting.panel import Panel
-from msbal.plotting.plotly_figure import plotly_figure, without_mathtext
+from msbal.plotting.plotly_panel import plotly_panel, without_mathtext
 from msbal.plotting.series import GroupSeries, RunSeries
 from msbal.plotting.style import DASHES, PALETTES, level_colors, need
 from msbal.records.atomic import write_text
@@ -97,7 +97,7 @@ def _cards(runs: Sequence[RunSeries], rows: Sequence[Row]) -> tuple[str, list[di
             )
         if row.together:
             cards.append(_card(row.together, "overlay", "", ""))
-        figures += [plotly_figure(panel) for panel in (*row.alone, row.together) if panel]
+        figures += [plotly_panel(panel) for panel in (*row.alone, row.together) if panel]
         text += f'<div class="row">{"".join(cards)}</div>'
     return text, figures
 

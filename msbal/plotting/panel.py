@@ -1,4 +1,4 @@
-"""What stands in one set of axes, described once and drawn in two forms: a file's (`figure`) and the page's (`html`).
+"""What stands in one set of axes, described once and drawn twice: by `matplotlib_panel` and by `plotly_panel`.
 
 Shape legend: N points of a curve.
 """

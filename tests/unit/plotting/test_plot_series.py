@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import simulate
 
-from msbal.plotting.figure import isolated
 from msbal.plotting.kinds import steps_of_weights
+from msbal.plotting.matplotlib_panel import isolated
 from msbal.plotting.reading import to_groups
 from msbal.plotting.series import GroupSeries, merge_names, moving_average
 from msbal.records import IntervalRecord, NonFinite

@@ -15,7 +15,7 @@ DIGITS = 6
 """Significant digits that the page carries: more than a screen shows, half the size of all."""
 
 
-def plotly_figure(panel: Panel) -> dict[str, Any]:
+def plotly_panel(panel: Panel) -> dict[str, Any]:
     """Return a plotly figure as JSON's types; its `meta` tells the page's script what it may change."""
     import plotly.graph_objects as go
 

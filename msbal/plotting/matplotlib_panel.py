@@ -1,0 +1,127 @@
+"""A panel in the axes of a file's figure, by matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msbal.plotting.panel import Curve, Marks, Panel
+from msbal.plotting.series import Bools, Floats, moving_average
+from msbal.plotting.style import DASHES, Style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_panel(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
+    """Draw all of `panel` but its title; `smooth` intervals in a moving average, 1 for those of the panel's own."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if panel.log:
+        ax.set_yscale("log")
+    top: Floats | float = 0.0  # of the stack so far
+    for place, curve in enumerate(panel.curves):
+        if smooth > 1 or not curve.if_smoothed:
+            top = _draw_curve(ax, curve, style, smooth, top, place / 10_000)
+    for marks in panel.marks:
+        _draw_marks(ax, marks, panel, style)
+    for height in panel.rules:
+        ax.axhline(height, color="#9a9a9a", linewidth=0.5, zorder=1)
+    ax.set_ylabel(panel.ylabel)
+    ax.set_xlim(panel.x)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if panel.range:
+        ax.set_ylim(panel.range)
+    elif not panel.log and all(np.nanmin(curve.y, initial=0.0) >= 0 for curve in panel.curves):
+        ax.set_ylim(bottom=0)
+    _label_heights(ax, panel)
+    if panel.note:
+        spans = sorted({smooth if smooth > 1 else curve.span for curve in panel.curves if curve.span})
+        if spans != [1]:
+            ax.annotate(
+                panel.note.format(span="/".join(map(str, spans))), (1, panel.note_at), (0, 1),
+                xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="bottom",
+                color="#555555", fontsize="x-small", zorder=6,
+            )  # fmt: skip
+
+
+def _draw_curve(
+    ax: Axes, curve: Curve, style: Style, smooth: int, top: Floats | float, behind: float
+) -> Floats | float:
+    """Draw one curve, thicker ones and those with a smaller `behind` on top; return the top of the stack so far."""
+    from matplotlib.colors import to_rgb
+
+    x, y, color = curve.x, curve.y, curve.color
+    span = smooth if smooth > 1 and curve.span else curve.span
+    if span > 1:
+        y = moving_average(y, span)
+    marked = curve.marked and span <= 1
+    if curve.stack:
+        y = top + y
+        # Each area reaches down to 0 behind those before it: areas side by side would have light seams. The colour is
+        # mixed with white, since these cannot be transparent.
+        mixed = 1 - curve.alpha * (1 - np.array(to_rgb(color)))
+        ax.fill_between(*_corners(x, y, curve.hold), color=tuple(mixed), linewidth=0, zorder=1 - behind)
+        return y
+    if curve.hold:
+        x, y = _corners(x, y, curve.hold)
+    if curve.base is not None:
+        ax.fill_between(x, curve.base, y, color=color, linewidth=0, alpha=min(curve.alpha, 0.85) * 0.3)
+    ax.plot(
+        x, y, color=color, linestyle=DASHES[curve.dash], linewidth=style.line * curve.width,
+        marker="o" if marked else "", markersize=style.marker, alpha=curve.alpha, solid_joinstyle="round",
+        zorder=2 + curve.width / 10 - behind,
+    )  # fmt: skip
+    if not marked and not curve.hold and (alone := isolated(y)).any():
+        ax.plot(x[alone], y[alone], color=color, linestyle="", marker="o", markersize=style.marker)
+    return top
+
+
+def _corners(x: Floats, y: Floats, hold: str) -> tuple[Floats, Floats]:
+    """The corners of steps: a fill by matplotlib's own `step` would lose the one beside a gap."""
+    steps = np.repeat(x, 2), np.repeat(y, 2)
+    return (steps[0][1:], steps[1][:-1]) if hold == "after" else (steps[0][:-1], steps[1][1:])
+
+
+def isolated(y: Floats) -> Bools:
+    """``[N] -> [N]``, the values without a neighbour, which no line would show."""
+    known = np.concatenate([[False], np.isfinite(y), [False]])
+    return np.asarray(known[1:-1] & ~known[:-2] & ~known[2:], dtype=np.bool_)
+
+
+def _draw_marks(ax: Axes, marks: Marks, panel: Panel, style: Style) -> None:
+    if marks.y is None:
+        ax.scatter(
+            marks.x, [1.0] * len(marks.x), color=marks.color, marker="x", s=(style.marker * 2) ** 2,
+            linewidths=style.line, transform=ax.get_xaxis_transform(), clip_on=False, zorder=5,
+        )  # fmt: skip
+        return
+    number = max([1, *(len(curve.x) for curve in panel.curves)])
+    ax.vlines(
+        marks.x, marks.y - marks.height / 2, marks.y + marks.height / 2, color=marks.color, alpha=marks.alpha,
+        linewidth=float(np.clip(style.line * 300 / number, 0.2, style.line * 1.6)),
+    )  # fmt: skip
+
+
+def _label_heights(ax: Axes, panel: Panel) -> None:
+    if panel.ticks is not None:
+        ax.set_yticks(list(panel.ticks), list(panel.ticks.values()))
+        for label, line in zip(ax.get_yticklabels(), ax.yaxis.get_gridlines(), strict=True):
+            if label.get_text() in panel.tick_color:
+                label.set_color(panel.tick_color[label.get_text()])
+                line.set_visible(False)
+    if any(curve.stack for curve in panel.curves):
+        ax.set_axisbelow(False)
+        ax.grid(True, color="white", alpha=0.4)
+    if panel.right:
+        ax.tick_params(axis="y", length=0)
+        right = ax.secondary_yaxis("right")
+        right.set_yticks(list(panel.right), list(panel.right.values()), fontsize="x-small")
+        right.tick_params(axis="y", length=0, pad=2)  # a tick before "1" reads as a minus
+        right.spines["right"].set_visible(False)
+
+
+def _thousands(value: float, _: Any = None) -> str:
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
