@@ -1,7 +1,7 @@
-"""What other papers weigh losses by: the baselines of an ablation, one idea a file.
+"""Other papers' weightings: the baselines of an ablation, one idea a file.
 
-They are strategies like anyone's, and use nothing of the engine but what an author of one uses. All but `fixed` are
-rescaled to sum to the number of levels, which leaves the learning rate as it is.
+They are strategies like any author's, and use only what an author would use of the engine. All but `fixed` are rescaled
+to sum to the number of levels, which leaves the learning rate unchanged.
 """
 
 from msbal.baselines.autobalance import Autobalance

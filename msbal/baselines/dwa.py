@@ -19,9 +19,9 @@ class DWA(Strategy):
     """Favours the levels whose loss falls slowest.
 
     Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019:
-    ``w = K softmax(r / T)``, ``r_i = L_i(t-1) / L_i(t-2)``; 1 as long as there are no two losses.
-    Deviates: L is the interval's, not the epoch's; a level without positives in the interval, or with a
-    loss of zero in one of the two, has the weight 1, and the others sum to their number.
+    ``w = K softmax(r / T)``, ``r_i = L_i(t-1) / L_i(t-2)``; 1 until there are two losses. Deviates: L is the
+    interval's, not the epoch's; a level without positives in the interval, or with a loss of zero in one of the two,
+    has the weight 1, and the others sum to their number.
 
     Attributes:
         temperature: T; the larger, the more equal the weights.

@@ -1,4 +1,4 @@
-"""Constant weights: the baseline that a tuned loss has to beat."""
+"""Constant weights: the baseline that any strategy has to beat."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msbal.engine.strategies.registry import register
 @register
 @dataclass(frozen=True)
 class Fixed(Strategy):
-    """Weighs the levels with given constants from the first iteration on.
+    """Weighs the levels by given constants from the first iteration on.
 
     Attributes:
         weights: one per level, finest first. Not rescaled unless the balancer's `rescale` is set.

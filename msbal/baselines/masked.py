@@ -1,4 +1,4 @@
-"""Weights that sum to K, levels without positives left out: of one iteration, on the losses' device."""
+"""Weights of one iteration that sum to K, without the levels that lack positives; on the losses' device."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def rescale(raw: Tensor, empty: Tensor) -> Tensor:
-    """Weights proportional to `raw` where not empty, else 1; their sum is K.
+    """Return weights proportional to `raw` where not empty, else 1; their sum is K.
 
     Args:
-        raw: ``[K]``, above 0; anything at all where empty.
+        raw: ``[K]``, above 0; any value where empty.
         empty: ``[K]`` mask.
     """
     kept = raw.masked_fill(empty, 0.0)
@@ -18,6 +18,6 @@ def rescale(raw: Tensor, empty: Tensor) -> Tensor:
 
 
 def rescale_softmax(logits: Tensor, empty: Tensor) -> Tensor:
-    """`rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
+    """Return `rescale` of ``exp(logits)``, without overflow; `logits` are finite where not empty."""
     share = logits.masked_fill(empty, -torch.inf).softmax(0)
     return (share * (~empty).sum()).masked_fill(empty, 1.0)

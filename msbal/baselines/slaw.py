@@ -20,17 +20,16 @@ class SLAW(StepStrategy):
     """Weighs by the inverse of the loss's running standard deviation.
 
     Crawshaw and Kosecka, "SLAW: Scaled Loss Approximate Weighting for Efficient Multi-Task Learning",
-    arXiv 2109.08218: ``w_i = K (1 / s_i) / sum_j (1 / s_j)``, ``s = sqrt(a - b^2)``, a and b exponential
-    moving averages of ``L^2`` and L. As in the authors' code they are plain averages over the first
-    ``1 / (1 - beta)`` iterations (averages that start at 0 would for hundreds of iterations show how large a
-    loss is, not how much it varies), and the weights of the first iteration are 1. Deviates: ``a - b^2``
-    is kept as itself, by the recursion that it obeys, since the difference of two averages loses all
-    digits of a small variance; an iteration in which a level has no positives, or a loss of zero, does
-    not move its averages, and its weight is 1.
+    arXiv 2109.08218: ``w_i = K (1 / s_i) / sum_j (1 / s_j)``, ``s = sqrt(a - b^2)``, a and b exponential moving
+    averages of ``L^2`` and L. As in the authors' code they are plain averages over the first ``1 / (1 - beta)``
+    iterations (averages that start at 0 would show for hundreds of iterations how large a loss is, not how much it
+    varies), and the weights of the first iteration are 1. Deviates: ``a - b^2`` is computed by its own recursion, since
+    the difference of two averages loses all digits of a small variance; an iteration in which a level has no positives,
+    or a loss of zero, does not move its averages, and its weight is 1.
 
     Attributes:
         decay: beta of the moving averages.
-        floor: the least s.
+        floor: the lowest s.
     """
 
     name: ClassVar[str] = "slaw"

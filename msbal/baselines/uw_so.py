@@ -22,8 +22,7 @@ class UWSO(StepStrategy):
     Deviates: rescaled to the sum K; a level without positives, or with a loss of zero, has the weight 1.
 
     Attributes:
-        temperature: T. The paper tunes it for each data set; the smaller the losses, the larger it
-            should be.
+        temperature: T. The paper tunes it for each data set; the smaller the losses, the larger it should be.
     """
 
     name: ClassVar[str] = "uw_so"

@@ -1,6 +1,6 @@
-"""The balancing engine: losses in, weights out. Knows of no file, terminal or framework.
+"""The balancing engine: losses in, weights out. It knows no file, terminal or framework.
 
-The names below are imported on first use: whoever reads records, which are plain numbers, needs no torch.
+The names below are imported on first use, so that readers of records, which are plain numbers, need no torch.
 """
 
 from __future__ import annotations

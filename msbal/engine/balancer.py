@@ -27,7 +27,7 @@ from msbal.engine.statistics import EPSILON, Array
 from msbal.engine.strategies.base import Strategy
 from msbal.engine.strategies.step import StepStrategy, Tensors, Weighing, iteration_of, weigh
 
-try:  # as `torch.compiler.disable`, which imports the compiler at once: a second, for nothing where nobody compiles
+try:  # in place of `torch.compiler.disable`, which imports the compiler at once: a second, wasted if nobody compiles
     from torch._compile import _disable_dynamo as _outside_of_graphs
 except ImportError:
     _outside_of_graphs = torch.compiler.disable
@@ -37,7 +37,7 @@ _FIXED = frozenset(Settings.__dataclass_fields__)
 
 @dataclass
 class _Call:
-    """What a call was weighed by: activation checkpointing makes it again, within the backward pass."""
+    """The weights of a call. Activation checkpointing repeats the call within the backward pass."""
 
     losses: Tensor  # [T * K], detached
     weights: Tensor  # [T * K], in the losses' dtype
@@ -47,7 +47,7 @@ class _Call:
 
 @dataclass
 class _Now:
-    """What changes from call to call. No buffers: DistributedDataParallel would replace each rank's by rank 0's."""
+    """What changes from call to call. No buffers: DistributedDataParallel would overwrite each rank's with rank 0's."""
 
     memory: Memory  # as of the last interval's end
     rows: Tensor  # [A, T * K + K] float64: each iteration's losses, and its positives, NaN where unknown
@@ -67,13 +67,13 @@ class Balancer(nn.Module):
     """Weighs the losses of pyramid levels against each other: eq 1.
 
     Call it once an iteration. The scalar is the sum of all terms of all levels, each level times its weight. After
-    every `interval` calls the strategy decides the weights that hold from the next call on; gradients of earlier
-    calls keep the weights that they were made with. Where gradients are off (``no_grad``, ``inference_mode``) and in
-    evaluation mode (``eval()``) it weighs, but neither counts nor decides.
+    every `interval` calls the strategy decides the weights from the next call on; gradients of earlier calls keep the
+    weights that they were made with. Where gradients are off (``no_grad``, ``inference_mode``), and in evaluation mode
+    (``eval()``), it weighs but neither counts nor decides.
 
-    An iteration waits for nothing on the device, an interval's end once, for the interval's losses. In a process group
-    the losses of all ranks are gathered once an interval (by a `StepStrategy` at every iteration), and every rank
-    decides the same; all ranks have to call it equally often. Under `torch.compile` the graph breaks here.
+    An iteration waits for nothing on the device; the end of an interval waits once, for its losses. In a process group
+    the losses of all ranks are gathered once an interval (for a `StepStrategy` at every iteration), and every rank
+    decides the same; all ranks must call it equally often. Under `torch.compile` the graph breaks here.
 
     Args:
         levels: names, finest first.
@@ -83,7 +83,7 @@ class Balancer(nn.Module):
         seed: of the strategy's random draws.
         group: the name of these levels among others; draws of different groups are independent.
         epsilon: of eq 4.
-        rescale: multiply the strategy's weights so that their sum is K: what is left is balancing, not a larger
+        rescale: multiply the strategy's weights so that their sum is K, which leaves balancing without a larger
             learning rate.
 
     Raises:
@@ -127,7 +127,7 @@ class Balancer(nn.Module):
         super().__setattr__(name, value)
 
     def reset_parameters(self) -> None:
-        """Begin anew: no interval has ended, and nothing has been learned."""
+        """Start over: no interval has ended, and nothing has been learned."""
         self._begin(Memory.initial(self._settings))
         with torch.no_grad():
             for key, value in self._initially_learned().items():
@@ -137,7 +137,7 @@ class Balancer(nn.Module):
         return {} if self._step is None else self._step.initial_parameters(len(self.levels))
 
     def _begin(self, memory: Memory, rows: Sequence[Array] | Array = ()) -> None:
-        """Go on from an interval's end, with the first n rows of the interval after it."""
+        """Continue from an interval's end, with the first n rows of the next interval."""
         padded = np.zeros((self.interval, self._width))
         padded[:, -len(self.levels) :] = np.nan
         padded[: len(rows)] = np.reshape(rows, (-1, self._width))
@@ -165,7 +165,7 @@ class Balancer(nn.Module):
         return (self._outside if is_compiling() else self._weigh)(losses, apart=False)
 
     def weighted(self, losses: Losses) -> Tensor:
-        """`forward` as ``[T, K]`` weighted losses, which add up to its value and its gradient."""
+        """Weigh as `forward` does, but return ``[T, K]`` weighted losses, which add up to its value and gradient."""
         return (self._outside if is_compiling() else self._weigh)(losses, apart=True)
 
     @_outside_of_graphs
@@ -179,21 +179,21 @@ class Balancer(nn.Module):
         total = (values * weights).view(len(self.terms), -1) if apart else torch.dot(values, weights)
         for name, gradient in call.gradients.items():
             parameter = self.get_parameter(name)
-            # A zero, through which the parameter receives its gradient.
+            # A zero that carries the gradient to the parameter.
             carried = torch.dot(parameter - parameter.detach(), gradient.to(parameter.dtype))
             total = total + carried.to(total.dtype) / total.numel()
         return total
 
     def _call(self, values: Tensor, positives: Tensor | None) -> _Call:
-        """Find the weights of this call; count it, where gradients are on."""
+        """Find the weights of this call, and count it where gradients are on."""
         now, losses, counts = self._now, values.detach(), self.training and torch.is_grad_enabled()
         weights = now.weights
         if weights is None or weights.dtype is not values.dtype or weights.device != values.device:
             weights = self._prepare(values)
         call = new = _Call(losses, weights)
         if counts and torch._C._current_graph_task_id() >= 0:
-            # Within a backward pass activation checkpointing calls again: with the weights of the loss that was
-            # shown, and counted only if it was not (a reentrant checkpoint's first call is without gradients).
+            # Within a backward pass activation checkpointing repeats a call: it gets the weights of the first one, and
+            # counts only if that did not (a reentrant checkpoint's first call is without gradients).
             call = next((earlier for earlier in reversed(now.calls) if _same(earlier.losses, losses)), new)
         elif self.training:
             now.calls.append(call)
@@ -224,7 +224,7 @@ class Balancer(nn.Module):
         return call
 
     def _weigh_step(self, losses: Tensor, positives: Tensor | None) -> Weighing | None:
-        """The weights that a `StepStrategy` gives this iteration."""
+        """Let a `StepStrategy` weigh this iteration."""
         now = self._now
         if self._step is None or now.step is None:
             return None
@@ -238,7 +238,7 @@ class Balancer(nn.Module):
     def _prepare(self, values: Tensor) -> Tensor:
         """Bring everything to the losses' device and dtype."""
         now, device, terms = self._now, values.device, len(self.terms)
-        with torch.inference_mode(False):  # what is made here outlives an evaluation in inference mode
+        with torch.inference_mode(False):  # these tensors outlive an evaluation in inference mode
             now.rows = now.rows.to(device, copy=True)  # copied, for shallow copies of the module
             count = len(values)
             now.views = list(zip(now.rows[:, :count].unbind(), now.rows[:, count:].unbind(), strict=True))
@@ -261,7 +261,7 @@ class Balancer(nn.Module):
         if ranks() > 1:
             mark = np.array([self.intervals, zlib.crc32(repr(self._settings.identity()).encode())])
             parts.append(_upload(mark, now.rows.device))
-        # The one wait in an interval: everything that the host has to know, in one copy.
+        # The one wait in an interval: everything that the host needs, in one copy.
         found = all_gather(torch.cat(parts)).to("cpu").numpy()
         if ranks() > 1 and (found[:, -2:] != found[0, -2:]).any():
             raise RuntimeError(
@@ -285,12 +285,12 @@ class Balancer(nn.Module):
         now.position, now.weights = 0, None
 
     def _learned(self) -> dict[str, Tensor]:
-        """The parameters, detached in float64, by the strategy's names."""
+        """Return the parameters, detached in float64, by the strategy's names."""
         found = {key.removeprefix("strategy_"): value for key, value in self._parameters.items()}
         return {key: value.detach().to(torch.float64) for key, value in found.items() if value is not None}
 
     def _split(self, rows: Array) -> tuple[Array, Array | None]:
-        """``[R, n, T * K + K]`` as losses ``[R, n, T, K]`` and positives ``[K]``, summed, or None where unknown."""
+        """Split ``[R, n, T * K + K]`` into losses ``[R, n, T, K]`` and positives ``[K]``, summed; None if unknown."""
         losses, positives = np.split(rows, [len(self.terms) * len(self.levels)], axis=2)
         shape = (*rows.shape[:2], len(self.terms), len(self.levels))
         return losses.reshape(shape), None if np.isnan(positives).all() else np.nansum(positives, axis=(0, 1))
@@ -300,9 +300,9 @@ class Balancer(nn.Module):
     def synchronize(self) -> None:
         """Gather every rank's part of the unfinished interval, for the next `state_dict`.
 
-        A collective: all ranks call it before rank 0 saves a checkpoint, which has otherwise only the losses that
-        rank 0 saw since the last interval's end. Does nothing in a single process. Raises: RuntimeError, where the
-        ranks have not counted the same iterations.
+        A collective: all ranks call it before rank 0 saves a checkpoint, which otherwise has only rank 0's losses since
+        the last interval's end. A no-op in a single process. Raises: RuntimeError, where the ranks have not counted
+        the same iterations.
         """
         now = self._now
         if ranks() == 1 or now.position == 0 or now.gathered is not None:
@@ -317,7 +317,7 @@ class Balancer(nn.Module):
         now.gathered = found[:, :-1].reshape(-1, *now.rows.shape)[:, : now.position]
 
     def get_extra_state(self) -> dict[str, Any]:
-        """All but what is learned: plain numbers, ``rows`` of the unfinished interval, ``of`` whose they are."""
+        """Return all but the parameters: plain numbers, ``rows`` of the unfinished interval, ``of`` which balancer."""
         now, memory = self._now, self._now.memory
         if now.step is not None:
             state = {key: value.tolist() for key, value in now.step.state.items()}
@@ -328,10 +328,10 @@ class Balancer(nn.Module):
         return {"of": self._settings.identity(), "rows": rows.clone(), **asdict(memory)}
 
     def set_extra_state(self, saved: Any) -> None:
-        """Go on from a saved state.
+        """Continue from a saved state.
 
         Raises:
-            RuntimeError: where it is of a balancer that was made otherwise, or no state at all.
+            RuntimeError: where it belongs to a balancer with other settings, or is no state at all.
         """
         try:
             self._settings.refuse_others(dict(saved["of"]))
@@ -348,12 +348,12 @@ class Balancer(nn.Module):
         self._now.gathered = rows
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy goes on alike, but what is on its way belongs to the original.
+        # A copy continues alike, but pending calls and reports belong to the original.
         now = replace(self._now, weights=None, views=[], reports=deque(), calls=deque(maxlen=64))
         return {**self.__dict__, "_now": now}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Balancer:
-        # `model.half()` must not take what is learned with it: only the device may change.
+        # `model.half()` must not convert the parameters: only the device may change.
         def keep_dtype(tensor: Tensor) -> Tensor:
             moved: Tensor = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
@@ -373,7 +373,7 @@ class Balancer(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """``[K]`` float64 in force, on the device of the last losses."""
+        """The weights in force: ``[K]`` float64, on the device of the last losses."""
         now = self._now
         return (
             _upload(np.array(now.memory.weights), now.rows.device) if now.step is None else now.step.weights
@@ -381,21 +381,21 @@ class Balancer(nn.Module):
 
     @property
     def intervals(self) -> int:
-        """Intervals ended so far."""
+        """The number of intervals that have ended."""
         return self._now.memory.interval
 
     @property
     def iteration(self) -> int:
-        """Iterations counted so far."""
+        """The number of iterations counted."""
         return self.intervals * self.interval + self._now.position
 
     def reports(self) -> list[IntervalReport]:
-        """The intervals that have ended since the last call, oldest first."""
+        """Return the intervals that have ended since the last call, oldest first."""
         reports, self._now.reports = list(self._now.reports), deque()
         return reports
 
     def drain(self) -> list[IntervalRecord]:
-        """The records of `reports`."""
+        """Return the records of `reports`."""
         return [report.record for report in self.reports()]
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
@@ -405,12 +405,12 @@ class Balancer(nn.Module):
 
 
 def _upload(array: Array, device: torch.device, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A new tensor on the device, for which nobody waits."""
+    """Copy an array to the device, without waiting."""
     tensor = torch.from_numpy(array.copy()).to(dtype)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether they are equal in every number; NaN is NaN. Waits for the device."""
+    """Return whether all numbers are equal, NaN being NaN. Waits for the device."""
     alike = one.dtype is other.dtype and one.device == other.device
     return alike and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)

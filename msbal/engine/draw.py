@@ -1,8 +1,8 @@
 """Random numbers as a pure function of (seed, group, t).
 
 NumPy's Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is a block cipher applied to a
-counter. The seed and the group's name are its key, and each interval has a counter of its own. There is no state to
-save or to keep in step: every rank, device and resumed run draws the same.
+counter. The seed and the group's name are its key, and each interval has its own counter. There is no state to save or
+to synchronise: every rank, device and resumed run draws the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def generator(seed: int, group: str, interval: int) -> np.random.Generator:
-    """The generator of interval t of a group; of the seed the lowest 64 bits count."""
+    """Return the generator of interval t of a group. Only the lowest 64 bits of the seed count."""
     key = (seed % 2**64) + (zlib.crc32(group.encode()) << 64)
     # The counter's lowest 64 bits count the blocks within the interval.
     return np.random.Generator(np.random.Philox(key=key, counter=interval << 64))

@@ -50,7 +50,7 @@ class BalancerSet(nn.Module):
             raise ValueError("groups should have at least one group of levels. Found none.")
         self.groups, self.per_term = dict(groups), per_term
         self.balancers: dict[str, Balancer] = {}
-        # The parts of an iteration's losses that each balancer takes: a group, and a row of it or all of them.
+        # The losses that each balancer takes: a group, and one of its rows or all of them.
         self._parts: dict[str, tuple[str, slice]] = {}
         for group, names in groups.items():
             for row in [slice(i, i + 1) for i in range(len(names.terms))] if per_term else [slice(None)]:
@@ -59,14 +59,14 @@ class BalancerSet(nn.Module):
                 own = {"terms": names.terms[row], "group": name, **options}
                 self.balancers[name] = Balancer(names.levels, strategy, **own)
                 self._parts[name] = group, row
-                # Part of the checkpoint's keys, in which a dot would separate modules.
+                # This name is part of the checkpoint's keys, in which a dot would separate modules.
                 self.add_module(f"balancer:{name}".replace(".", "/"), self.balancers[name])
 
     def forward(self, losses: Mapping[str, LevelLosses]) -> Tensor:
-        """The sum of all groups' weighted losses, a scalar.
+        """Return the sum of all groups' weighted losses, a scalar.
 
         Raises:
-            ValueError: where `losses` has not exactly the groups.
+            ValueError: where `losses` does not have exactly the groups.
         """
         if set(losses) != set(self.groups):
             raise ValueError(f"losses should have the groups {sorted(self.groups)}. Found {sorted(losses)}.")
@@ -80,7 +80,7 @@ class BalancerSet(nn.Module):
         return total
 
     def weighted(self, group: str, losses: LevelLosses) -> Tensor:
-        """One group's ``[T, K]`` weighted losses, as `Balancer.weighted`; each group is called once an iteration."""
+        """Return one group's ``[T, K]`` weighted losses, as `Balancer.weighted` does; call it once an iteration."""
         found: list[Tensor] = [
             self.balancers[name].weighted(LevelLosses(losses.values[row], losses.positives))
             for name, (own, row) in self._parts.items()
@@ -89,11 +89,11 @@ class BalancerSet(nn.Module):
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def reports(self) -> list[IntervalReport]:
-        """See `Balancer.reports`; of all balancers, in their order."""
+        """Return the `Balancer.reports` of all balancers, in their order."""
         return [report for balancer in self.balancers.values() for report in balancer.reports()]
 
     def drain(self) -> list[IntervalRecord]:
-        """The records of `reports`."""
+        """Return the records of `reports`."""
         return [report.record for report in self.reports()]
 
     def synchronize(self) -> None:

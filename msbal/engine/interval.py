@@ -20,7 +20,7 @@ from msbal.engine.strategies.base import checked, decide, naming, plain, rescale
 
 @dataclass(frozen=True)
 class Memory:
-    """What an interval leaves to the next: plain numbers, as they stand in checkpoints."""
+    """What one interval passes on to the next: plain numbers, as in checkpoints."""
 
     interval: int  # t, intervals ended so far
     weights: list[float]  # [K] in force
@@ -30,7 +30,7 @@ class Memory:
 
     @classmethod
     def initial(cls, settings: Settings) -> Memory:
-        """Before the first interval; its Var_0 is 1."""
+        """Return the memory before the first interval, in which Var_0 is 1."""
         k, strategy = len(settings.levels), settings.strategy
         with naming(strategy, "initial_state() or initial_weights()"):
             state, weights = plain(strategy.initial_state(k)), checked(strategy.initial_weights(k), k)
@@ -40,7 +40,7 @@ class Memory:
 
     @classmethod
     def loaded(cls, saved: Mapping[str, Any], levels: int) -> Memory:
-        """From a checkpoint. Raises: KeyError, TypeError or ValueError where something else is there."""
+        """Read it from a checkpoint. Raises: KeyError, TypeError or ValueError, where that has something else."""
         keys = ("weights", "previous_loss", "previous_variance")
         vectors = {key: [float(number) for number in saved[key]] for key in keys}
         if any(len(vector) != levels or not np.isfinite(vector).all() for vector in vectors.values()):
@@ -49,7 +49,7 @@ class Memory:
 
 
 class IntervalReport(NamedTuple):
-    """A record, and the losses ``[A, T, K]`` that it was made from: unweighted, averaged over ranks."""
+    """A record, and the losses ``[A, T, K]`` behind it: unweighted, averaged over ranks."""
 
     record: IntervalRecord
     losses: Array
@@ -58,7 +58,7 @@ class IntervalReport(NamedTuple):
 def end_interval(
     settings: Settings, memory: Memory, losses: Array, positives: Array | None = None
 ) -> tuple[Memory, IntervalReport]:
-    """Decide the weights of the next interval. One whose statistics are not usable is reported, and decides nothing.
+    """Decide the weights of the next interval. An interval with unusable statistics is reported, but decides nothing.
 
     Args:
         losses: ``[R, A, T, K]``, unweighted.

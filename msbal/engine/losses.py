@@ -1,4 +1,4 @@
-"""One iteration's losses, gathered as one vector: T terms (``cls``, ``bbox``, ...) of K levels each, finest first."""
+"""Gathers one iteration's losses into one vector: T terms (``cls``, ``bbox``, ...) of K levels each, finest first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class LevelLosses:
     """The losses of one iteration, split by term and pyramid level, still attached to the graph.
 
     Attributes:
-        values: ``[T, K]``, each the scalar loss that the framework would have summed, with the framework's own
-            normalisers and term weights applied.
+        values: ``[T, K]``, the scalar losses that the framework would sum, with its own normalisers and term weights
+            applied.
         positives: ``[K]`` positive samples (anchors, points, RoIs) per level, on the losses' device, or None.
     """
 
@@ -30,7 +30,7 @@ Losses: TypeAlias = (
 
 
 def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-    """Bring any accepted form of losses into values ``[T * K]``, in float32 or better, and positives ``[K]``.
+    """Turn any accepted form of losses into values ``[T * K]``, in float32 or better, and positives ``[K]``.
 
     Args:
         losses: ``LevelLosses``; a ``[T, K]`` tensor (of one term also ``[K]``); of one term a sequence of K scalars;
@@ -70,9 +70,9 @@ def gather(losses: Losses, terms: Sequence[str], levels: Sequence[str]) -> tuple
 
 
 def _row(losses: Any, name: str, levels: Sequence[str]) -> list[Tensor]:
-    """One term's losses: one ``[K]`` tensor, or K scalars."""
+    """Return one term's losses as one ``[K]`` tensor or K scalars."""
     row, dim = ([losses], 1) if isinstance(losses, Tensor) else (list(losses), 0)
-    # A list of one vector a level would otherwise pass for one of one vector a term where T equals K.
+    # Where T equals K, a list of one vector per level could otherwise pass for one vector per term.
     wrong = [loss for loss in row if not isinstance(loss, Tensor) or loss.dim() != dim]
     count = sum(loss.numel() for loss in row if not wrong)
     if count != len(levels):
@@ -88,8 +88,6 @@ def _join(parts: list[Tensor]) -> Tensor:
     devices = sorted({str(part.device) for part in parts})
     if len(devices) > 1:
         raise ValueError(f"losses should be on one device. Found them on {' and '.join(devices)}.")
-    if all(
-        part.dim() == 0 for part in parts
-    ):  # one stack of all scalars: one for each term would cost a kernel each
-        return torch.stack(parts)
+    if all(part.dim() == 0 for part in parts):
+        return torch.stack(parts)  # one kernel for all scalars, not one for each term
     return torch.cat([part.view(-1) for part in parts])

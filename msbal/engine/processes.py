@@ -21,7 +21,7 @@ def rank() -> int:
 
 
 def all_gather(flat: Tensor) -> Tensor:
-    """Gather ``[N]`` of every rank as ``[R, N]``. Not reduced: all ranks average in one order, and a NaN keeps its rank."""
+    """Gather ``[N]`` of every rank as ``[R, N]``; not reduced, so that ranks average alike and a NaN keeps its rank."""
     if ranks() == 1:
         return flat.unsqueeze(0)
     gathered = flat.new_empty(ranks() * flat.numel())

@@ -1,4 +1,4 @@
-"""What the engine reports at the end of an interval. Standard library only: readers need no torch."""
+"""The engine's report at the end of an interval. It uses only the standard library, so that readers need no torch."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class NonFinite:
 class IntervalRecord:
     """One interval of one group of levels. Lists run over the levels, finest first.
 
-    A function of the losses and the seed alone, so that a resumed run writes the same as an unbroken one.
+    It depends on the losses and the seed alone, so that a resumed run writes the same as an unbroken one.
 
     Attributes:
         interval, iteration: t, and its last iteration, t times alpha; both counted from 1.
         loss, loss_by_term: eq 2, the sums over the interval of the unweighted losses.
         variance, variance_reduction: eq 3, unbiased, and eq 4, of each level's loss.
-        weights: eq 5, those that hold from the next iteration on; `previous_weights` held until now.
+        weights: eq 5, in force from the next iteration on; `previous_weights` were in force until now.
         reward: eq 6, -1, 0 or 1; None where the strategy has no reward.
         action: the action taken at this interval's end; the strategy's own name where it has no choice.
         probabilities: eq 7, per action, after this interval's update; empty without a choice.
         group: which head the levels belong to (``rpn``, ``roi``, a term under per_term, else ``all``).
-        count: the iterations that entered the statistics, all their losses finite.
+        count: the iterations in the statistics, those whose losses were all finite.
         nonfinite: the losses left out, named.
         positives: positive samples per level over the interval, where they are known.
     """

@@ -1,4 +1,4 @@
-"""What a balancer is made with, checked: it never changes, and the state of another one is refused."""
+"""The settings of a balancer, checked. They never change, and a state saved with other settings is refused."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Settings:
         self.strategy.check(len(self.levels))
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint says of whose it is: plain values, the strategy's hyperparameters among them."""
+        """Return what identifies a checkpoint: plain values, including the strategy's hyperparameters."""
         options = {f"strategy.{key}": repr(value) for key, value in asdict(self.strategy).items()}
         names = {"levels": list(self.levels), "terms": list(self.terms), "strategy": self.strategy.name}
         others = ("interval", "seed", "group", "epsilon", "rescale")
         return names | options | {key: getattr(self, key) for key in others}
 
     def refuse_others(self, saved: Mapping[str, Any]) -> None:
-        """Refuse the state of a balancer that was made otherwise. Raises: RuntimeError, naming the first difference."""
+        """Refuse a state that was saved with other settings. Raises: RuntimeError, naming the first difference."""
         own = self.identity()
         for key in own | dict(saved):
             if own.get(key) != saved.get(key):

@@ -22,14 +22,14 @@ class IntervalStatistics:
     """What a strategy may look at when an interval ends.
 
     Attributes:
-        interval, count: t, counted from 1; its iterations that entered (all losses finite, on all ranks).
+        interval, count: t, counted from 1; its iterations with only finite losses, on all ranks.
         loss: ``[K]`` eq 2, the sum over the interval of each level's loss over all terms.
         loss_by_term: ``[T, K]``.
         variance: ``[K]`` eq 3.
         variance_reduction: ``[K]`` eq 4.
         previous_loss: ``[K]`` that of interval t - 1; zeros at t = 1.
         positives: ``[K]`` positive samples over the interval and all ranks; None where unknown.
-        weights: ``[K]`` those that held during the interval.
+        weights: ``[K]`` those in force during the interval.
     """
 
     interval: int
@@ -44,7 +44,7 @@ class IntervalStatistics:
 
     @property
     def usable(self) -> bool:
-        """Whether to decide: of fewer than two iterations there is no variance, and a sum or a square can overflow."""
+        """Whether to decide: fewer than two iterations have no variance, and a sum or a square can overflow."""
         return bool(np.isfinite(self.loss).all() and np.isfinite(self.variance).all())
 
 
@@ -57,11 +57,11 @@ def interval_statistics(
     previous_variance: ArrayLike,
     epsilon: float = EPSILON,
 ) -> IntervalStatistics:
-    """Equations 2 to 4 of ``[R, A, T, K]`` unweighted losses, of which ranks are averaged.
+    """Compute equations 2 to 4 from ``[R, A, T, K]`` unweighted losses, averaged over ranks.
 
-    An iteration in which any loss of any rank is not finite is left out for all levels, so that the levels stay
-    comparable; the sums are then scaled up to the full interval, so that intervals stay comparable too. Where no
-    iteration is left, loss, variance and reduction are NaN; the variance of a single one is NaN too.
+    An iteration with any loss that is not finite, on any rank, is left out for all levels, so that levels stay
+    comparable; the sums are then scaled up to the full interval, so that intervals stay comparable too. With no
+    iteration left, loss, variance and reduction are NaN; with one, the variance is.
     """
     alpha = losses.shape[1]
     kept = np.isfinite(losses).all(axis=(0, 2, 3))
@@ -84,9 +84,9 @@ def interval_statistics(
 
 
 def unbiased_variance(losses: Array) -> Array:
-    """Eq 3 of ``[A, K]`` losses, ``[K]``; NaN of fewer than two iterations."""
+    """Return eq 3 of ``[A, K]`` losses, ``[K]``; NaN for fewer than two iterations."""
     if len(losses) < 2:
         return np.full(losses.shape[1], np.nan)
-    # Seen from the first iteration: the mean of equal losses need not be equal to them once it is rounded, and of
-    # huge losses that difference alone is a huge variance.
+    # Relative to the first iteration: the rounded mean of equal losses need not equal them, and for huge losses that
+    # difference alone would be a huge variance.
     return np.asarray(np.var(losses - losses[0], axis=0, ddof=1))

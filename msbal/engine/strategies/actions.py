@@ -15,16 +15,16 @@ from msbal.engine.strategies.registry import register
 
 
 def select_top(score: Array, top_k: int) -> Array:
-    """The `top_k` levels of the highest score, as a ``[K]`` mask; of equals the finer level wins."""
+    """Return a ``[K]`` mask of the `top_k` levels with the highest score; of equals the finer level wins."""
     selected = np.zeros(len(score), dtype=bool)
     selected[np.argsort(-score, kind="stable")[:top_k]] = True
     return selected
 
 
 def amplify(selected: Array, loss: Array, amplification: float) -> Array:
-    """Eq 5: ``w_j = 1 + lambda * L_j / sum(L)`` for the selected levels, 1 for the others; all ``[K]``.
+    """Apply eq 5: ``w_j = 1 + lambda * L_j / sum(L)`` for the selected levels, 1 for the others; all ``[K]``.
 
-    With a total of zero nothing is amplified. The share is kept within [0, 1], which matters to negative losses alone.
+    With a total of zero nothing is amplified. The share is kept within [0, 1], which matters only for negative losses.
     """
     # Divided by the largest first: a sum of losses near the end of float64 would overflow.
     scaled = loss / (np.abs(loss).max() or 1.0)
@@ -56,7 +56,7 @@ class SelectionStrategy(Strategy):
 
     @abstractmethod
     def score(self, statistics: IntervalStatistics) -> Array:
-        """``[K]``: the highest are amplified."""
+        """Return ``[K]`` scores; the levels with the highest are amplified."""
 
     def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Decision:
         selected = select_top(self.score(statistics), self.top_k)
@@ -99,7 +99,7 @@ class MaxLoss(SelectionStrategy):
 @register
 @dataclass(frozen=True)
 class Equal(Strategy):
-    """Action a3 and the paper's baseline: weighs every level with 1, the framework's own training with records."""
+    """Action a3 and the paper's baseline: weighs every level with 1, which records the framework's own training."""
 
     name: ClassVar[str] = "equal"
 

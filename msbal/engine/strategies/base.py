@@ -1,4 +1,4 @@
-"""What a strategy is: the statistics of an interval in, weights out, as a pure function on NumPy arrays.
+"""What a strategy is: a pure function on NumPy arrays, from the statistics of an interval to weights.
 
 To add one, write a subclass with ``@register`` on it, or name it in your package's entry point group
 ``msbal.strategies``. `msbal.testing.strategies` has the tests that it should pass.
@@ -26,7 +26,7 @@ Decision: TypeAlias = tuple[Array, State]
 
 
 class StrategyError(RuntimeError):
-    """A strategy failed, or returned what is no decision; the text names it."""
+    """A strategy failed, or returned something that is no decision; the text names it."""
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,29 @@ class Strategy(ABC):
         """Refuse a number of levels that the strategy cannot work with. Raises: ValueError, see `refuse_unless`."""
 
     def initial_state(self, levels: int) -> State:
-        """What the strategy remembers before the first interval.
+        """Return what the strategy remembers before the first interval.
 
         Records show ``action`` (what was chosen last), ``reward`` (-1, 0, 1) and ``probabilities`` (by action).
         """
         return {}
 
     def initial_weights(self, levels: int) -> Array:
-        """``[K]`` weights of the first interval."""
+        """Return the ``[K]`` weights of the first interval."""
         return np.ones(levels)
 
     @abstractmethod
     def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Decision:
-        """The ``[K]`` weights of the next interval, and the new state.
+        """Return the ``[K]`` weights of the next interval, and the new state. Change no argument.
 
-        Changes no argument. `rng` is new for each interval, and gives the same on every rank and after a resume. Not
-        called for an interval whose loss or variance is not finite.
+        `rng` is new for each interval, and draws the same on every rank and after a resume. Not called for an interval
+        whose loss or variance is not finite.
         """
 
 
 def decide(
     strategy: Strategy, statistics: IntervalStatistics, state: State, rng: np.random.Generator, rescale: bool
 ) -> tuple[Array, dict[str, Any]]:
-    """`Strategy.decide`, looked at before anything trusts it; with `rescale` the weights' sum is K.
+    """Call `Strategy.decide` and check the result; with `rescale` the weights' sum is K.
 
     Raises: StrategyError, where it fails or returns anything but K finite weights of at least 0 and a plain state.
     """
@@ -78,7 +78,7 @@ def decide(
 
 
 def checked(weights: Any, levels: int) -> Array:
-    """``[K]`` weights. Raises: TypeError or ValueError, where they are anything else."""
+    """Return ``[K]`` weights. Raises: TypeError or ValueError, where they are anything else."""
     if not (isinstance(weights, np.ndarray) and weights.shape == (levels,) and weights.dtype.kind in "fiu"):
         raise TypeError(f"a NumPy array of {levels} weights was expected, not {reprlib.repr(weights)}")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
@@ -88,7 +88,7 @@ def checked(weights: Any, levels: int) -> Array:
 
 @contextmanager
 def naming(strategy: Strategy, what: str) -> Iterator[None]:
-    """Say which strategy failed, and in what. Raises: StrategyError, from any exception within."""
+    """Say which strategy failed, and where. Raises: StrategyError, from any exception within."""
     try:
         yield
     except Exception as error:
@@ -98,12 +98,12 @@ def naming(strategy: Strategy, what: str) -> Iterator[None]:
 
 
 def rescaled(weights: Array) -> Array:
-    """Weights times one factor, so that their sum is K."""
+    """Return the weights times one factor, so that their sum is K."""
     return np.asarray(weights * (len(weights) / weights.sum()))
 
 
 def plain(state: State) -> dict[str, Any]:
-    """A state of Python's own numbers, strings, lists and dictionaries: what any checkpoint can hold."""
+    """Return the state in Python's own numbers, strings, lists and dictionaries, which any checkpoint can hold."""
     found: dict[str, Any] = json.loads(json.dumps(dict(state), default=lambda value: value.tolist()))
     return found
 

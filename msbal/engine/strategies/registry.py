@@ -1,4 +1,8 @@
-"""Strategies by name: the paper's, the baselines, and those of other installed packages."""
+"""Strategies by name: the paper's, the baselines, and those of other installed packages.
+
+The modules in `OWN_MODULES` are imported by name, at run time and on first use: that is how the engine knows the
+baselines without depending on them.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,13 @@ _S = TypeVar("_S", bound=type[Strategy])
 
 
 def register(strategy: _S) -> _S:
-    """Class decorator: make a strategy known by name. Raises: ValueError, where another class has it already."""
+    """Register a strategy by its name; a class decorator. Raises: ValueError, where another class has the name."""
     if not (isinstance(strategy, type) and issubclass(strategy, Strategy) and is_dataclass(strategy)):
         raise ValueError(f"A strategy should be a dataclass and a subclass of Strategy. Found {strategy!r}.")
     if not strategy.name:
         raise ValueError(f"{strategy.__name__}.name should be a non-empty string. Found ''.")
     known = _REGISTRY.get(strategy.name, strategy)
-    # A module that is loaded again registers its strategy again.
+    # A module that is reloaded registers its strategy again.
     if (known.__module__, known.__qualname__) != (strategy.__module__, strategy.__qualname__):
         raise ValueError(
             f"Strategy name `{strategy.name}` should be free. Found it taken by {known.__module__}."
@@ -35,20 +39,20 @@ def register(strategy: _S) -> _S:
 
 @cache
 def _load_all() -> dict[str, str]:
-    """Load every strategy, which registers it; return why each that cannot be used fails, by name."""
+    """Load every strategy, which registers it; return by name why each unusable one fails."""
     for module in OWN_MODULES:
         import_module(module)
     return load_entry_points(ENTRY_POINT_GROUP, register, _REGISTRY)
 
 
 def available() -> dict[str, type[Strategy]]:
-    """All strategies by name."""
+    """Return all strategies by name."""
     _load_all()
     return dict(_REGISTRY)
 
 
 def make(name: str, **options: object) -> Strategy:
-    """A strategy from its name and hyperparameters.
+    """Make a strategy from its name and hyperparameters.
 
     Raises:
         ValueError: where the name is unknown (listing what exists) or an option does not fit.

@@ -17,18 +17,18 @@ ACTIONS = ("avw", "min_loss", "max_loss", "equal")
 
 
 def reward(previous_loss: Array, loss: Array) -> int:
-    """Eq 6: the sign (-1, 0 or 1) of the fall of the total loss; ``[K]`` each."""
+    """Return eq 6: the sign (-1, 0 or 1) of the fall of the total loss; the losses are ``[K]``."""
     return int(np.sign(previous_loss.sum() - loss.sum()))
 
 
 def reinforce(
     p: dict[str, float], action: str, reward: int, step: float, p_min: float, p_max: float
 ) -> dict[str, float]:
-    """Eq 7: raise the probability of an action that was rewarded, lower it after any other outcome.
+    """Apply eq 7: raise the probability of a rewarded action, lower it after any other outcome. `step` is gamma.
 
-    Only that action's probability is kept within [p_min, p_max]; the others are rescaled so that the sum stays 1,
-    and may leave it. They are divided by their own sum, not by the ``1 - p`` of the paper, which it equals: over
-    thousands of intervals the rounding of ``1 - p`` would grow. `step` is gamma.
+    Only that action's probability is kept within [p_min, p_max]; the others are rescaled so that the sum stays 1, and
+    may leave it. They are divided by their own sum, which equals the paper's ``1 - p`` but does not accumulate its
+    rounding over thousands of intervals.
     """
     moved = min(max(p[action] + (step if reward > 0 else -step), p_min), p_max)
     others = sum(p[q] for q in p if q != action)
@@ -70,7 +70,7 @@ class RLO(Strategy):
             self._strategy(action)
 
     def _strategy(self, action: str) -> Strategy:
-        """The strategy that an action stands for."""
+        """Return the strategy of an action."""
         known = available()
         kind = known.get(action)
         if kind is not None and issubclass(kind, SelectionStrategy):
@@ -92,7 +92,7 @@ class RLO(Strategy):
         if state["action"]:  # before any has been taken there is nothing to reward
             earned = reward(statistics.previous_loss, statistics.loss)
             p = reinforce(p, state["action"], earned, self.step, self.p_min, self.p_max)
-        # The inverse of the cumulative distribution; a last sum may round to less than what was drawn.
+        # The inverse of the cumulative distribution. The last sum may round to less than the draw, hence `min`.
         passed = np.searchsorted(np.cumsum(list(p.values())), rng.random(), side="right")
         action = self.actions[min(int(passed), len(self.actions) - 1)]
         weights, _ = self._strategy(action).decide(statistics, {}, rng)

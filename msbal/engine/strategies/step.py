@@ -1,5 +1,7 @@
-"""What weighs at every iteration: the one kind of strategy that is tensor code, so that no iteration waits for the
-device. Tensors are float64, on the losses' device."""
+"""Strategies that weigh at every iteration: the one kind that is tensor code, so that no iteration has to wait.
+
+Tensors are float64, on the losses' device.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,8 @@ class Iteration(NamedTuple):
     Attributes:
         losses: ``[K]``, detached, over all terms; averaged over ranks.
         positives: ``[K]``, summed over ranks, or None where they are unknown.
-        empty: ``[K]`` mask: no positives, or a loss of 0 or below, of which a ratio or a logarithm is anything.
-        draws: this iteration's row of what `StepStrategy.draws` gave, or None.
+        empty: ``[K]`` mask: no positives, or a loss of 0 or below, which has no useful ratio or logarithm.
+        draws: this iteration's row of `StepStrategy.draws`, or None.
     """
 
     losses: Tensor
@@ -36,7 +38,7 @@ class Iteration(NamedTuple):
 
 
 class Weighing(NamedTuple):
-    """What a `StepStrategy` makes of one iteration.
+    """A `StepStrategy`'s answer to one iteration.
 
     Attributes:
         weights: ``[K]``, finite and at least 0.
@@ -59,29 +61,29 @@ class StepStrategy(Strategy):
     needs_positives: ClassVar[bool] = False
 
     def initial_parameters(self, levels: int) -> Mapping[str, list[float]]:
-        """What is learned, ``[K]`` each: parameters of the balancer, which the optimizer has to be given."""
+        """Return the parameters to learn, ``[K]`` each. They become the balancer's; give them to the optimizer."""
         return {}
 
     def draws(self, rng: np.random.Generator, interval: int, levels: int) -> Array | None:
-        """``[A, ...]`` random numbers for the A iterations of an interval, drawn before it."""
+        """Draw ``[A, ...]`` random numbers for the A iterations of an interval, before it."""
         return None
 
     @abstractmethod
     def weigh(self, iteration: Iteration, state: Tensors) -> Weighing:
-        """Weights of this iteration, without waiting for the device: no ``item()``, no ``if`` on a tensor.
+        """Weigh this iteration, without waiting for the device: no ``item()``, no ``if`` on a tensor.
 
-        `state` has the detached parameters too. Of an iteration that is not finite nothing is kept, whatever this says.
+        `state` includes the detached parameters. For an iteration that is not finite the result is discarded.
         """
 
     def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Decision:
-        """The weights of the last iteration."""
+        """Return the weights of the last iteration."""
         return statistics.weights, state
 
 
 def weigh(
     strategy: StepStrategy, iteration: Iteration, before: Weighing, learned: Tensors, rescale: bool
 ) -> Weighing:
-    """`StepStrategy.weigh`, with no trace of an iteration that is not finite; with `rescale` the weights' sum is K.
+    """Call `StepStrategy.weigh`, but ignore an iteration that is not finite; with `rescale` the weights' sum is K.
 
     Raises:
         StrategyError: where it fails, or returns something else.
@@ -101,7 +103,7 @@ def weigh(
 
 
 def iteration_of(losses: Tensor, positives: Tensor | None, draws: Tensor | None) -> Iteration:
-    """An iteration from this rank's losses and positives ``[K]``; a collective where there are several ranks."""
+    """Make an iteration from this rank's losses and positives ``[K]``; a collective."""
     if ranks() > 1:
         rows = all_gather(losses if positives is None else torch.cat([losses, positives.to(losses.dtype)]))
         positives = None if positives is None else rows[:, len(losses) :].sum(dim=0)
