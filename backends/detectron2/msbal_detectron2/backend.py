@@ -1,4 +1,4 @@
-"""The backend as msbal's core finds it. Importing this module imports neither torch nor detectron2."""
+"""The entry point of the group ``msbal.backends``. Importing it imports neither torch nor detectron2."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ INSTALL = "msbal backends install detectron2"
 
 
 class Detectron2Backend:
-    """Trains with detectron2."""
+    """See `msbal.backend.Backend`."""
 
     name: ClassVar[str] = "detectron2"
     summary: ClassVar[str] = "detectron2's model zoo: RetinaNet, FCOS, Faster and Cascade R-CNN with FPN"
     model_spec: ClassVar[type[Detectron2Model]] = Detectron2Model
-    # Length, batch, learning rate and the rest are the config's where the spec does not name them.
+    # The config decides length, batch, learning rate and the rest where the spec does not name them.
     schedule_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def diagnose(self) -> Diagnosis:
-        """Whether detectron2 can be imported, and whether it has its C++ operators."""
+        """Find out whether detectron2 can be imported, and whether it has its C++ operators."""
         if find_spec("torch") is None or find_spec("torchvision") is None:
             return Diagnosis({}, ["torch or torchvision is not installed"], ["pip install torch torchvision"])
         if find_spec("detectron2") is None:
@@ -50,7 +50,7 @@ class Detectron2Backend:
         return Diagnosis(versions, notes=[] if compat.has_cpp_operators() else [installer.WITHOUT_CPP])
 
     def starter(self, data: DetectionData) -> str:
-        """The ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
+        """Return the ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
         from msbal_detectron2.starter import starter
 
         return starter(data)

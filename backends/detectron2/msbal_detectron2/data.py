@@ -28,19 +28,19 @@ _CORNERS = 3
 
 
 class Outlines(outlines.Outlines):
-    """See `msbal.data.coco.outlines`."""
+    """The objects' outlines as detectron2 takes them; see `msbal.data.coco.outlines`."""
 
     instead: ClassVar[str] = (
         "override MODEL.MASK_ON=False (in a LazyConfig model.roi_heads.mask_in_features=null)"
     )
 
     def of(self, record: ImageRecord) -> list[Any]:
-        """The same; an outline of less than three corners is an empty list: detectron2 leaves such objects out."""
+        """Return one outline an object; an empty list for fewer than three corners, as detectron2 leaves those out."""
         return [_checked(outline) for outline in super().of(record)]
 
 
 def _checked(outline: Any) -> Any:
-    """As ``detectron2.data.datasets.load_coco_json`` does."""
+    """Check an outline as ``detectron2.data.datasets.load_coco_json`` does."""
     if outline is None:
         return None
     if isinstance(outline, dict):
@@ -53,7 +53,7 @@ def _checked(outline: Any) -> Any:
 
 
 def dataset_dict(record: ImageRecord, outlines: Outlines | None = None) -> dict[str, Any]:
-    """An image as detectron2's mappers take it. Labels are indices; crowds are marked, mappers drop them.
+    """Return an image as detectron2's mappers take it. Labels are indices; crowds are marked, and mappers drop them.
 
     Raises:
         DataError: where `outlines` lack an object.
@@ -78,7 +78,7 @@ def dataset_dict(record: ImageRecord, outlines: Outlines | None = None) -> dict[
 
 
 def register_data(data: DetectionData, name: str) -> None:
-    """Make a data set that msbal has read (COCO, VOC, generated) known to detectron2 under `name`.
+    """Register a data set that msbal has read (COCO, VOC, ...) with detectron2 under `name`.
 
     Raises:
         DataError: where the name is taken.
@@ -101,7 +101,7 @@ def map_image(mapper: Mapper, record: ImageRecord, outlines: Outlines | None = N
     try:
         return mapper(dataset_dict(record, outlines))
     except Exception as error:  # decoders raise anything on damaged files
-        # Raises what all backends say, where the file is to blame.
+        # Raises the error of all backends, where the file is to blame.
         read_pixels(record.path, record.width, record.height)
         if isinstance(error, SizeMismatchError | OSError | SyntaxError):
             raise DataError(
@@ -113,7 +113,7 @@ def map_image(mapper: Mapper, record: ImageRecord, outlines: Outlines | None = N
 
 
 def read_images(record: ImageRecord, mapper: Any) -> list[NDArray[np.uint8]]:
-    """``[H, W, 3]`` RGB as a mapper reads it; none where it reads other colours than RGB or BGR."""
+    """Return ``[H, W, 3]`` RGB as a mapper reads it; nothing where it reads other colours than RGB or BGR."""
     if mapper.image_format not in ("RGB", "BGR"):
         return []
     pixels = read_image(str(record.path), format=mapper.image_format)
@@ -122,7 +122,7 @@ def read_images(record: ImageRecord, mapper: Any) -> list[NDArray[np.uint8]]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """NumPy's and Python's generators, which augmentations draw from, seeded; put back at the end."""
+    """Seed NumPy's and Python's generators, which augmentations draw from; restore them at the end."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -137,14 +137,14 @@ def seeded(seed: int) -> Iterator[None]:
 class Stream(Dataset[dict[str, Any]]):
     """The endless stream of training samples, addressed by position.
 
-    A sample is a function of (seed, position) alone: not of the strategy, the workers, the processes or where
-    a run was resumed. detectron2's own sampler starts anew on a resume.
+    A sample depends on (seed, position) alone, not on the strategy, the workers, the processes or where a run was
+    resumed. detectron2's own sampler would start anew on a resume.
 
     Args:
         images: those to train on.
         mapper: detectron2's, with the config's augmentations.
         seed: of order and augmentation.
-        outlines: the objects', where masks are learned.
+        outlines: those of the objects, where masks are learned.
     """
 
     images: Sequence[ImageRecord]

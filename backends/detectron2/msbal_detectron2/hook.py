@@ -1,4 +1,4 @@
-"""The balancing as a hook of detectron2's trainers: what counts, records, scalars, state in their checkpoints."""
+"""Balancing as a hook of detectron2's trainers: what counts, records, scalars, and state in their checkpoints."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 class BalanceHook(HookBase):  # type: ignore[misc]
-    """Takes what the balancers report to the trainer's EventStorage and to a file.
+    """Puts what the balancers report into the trainer's EventStorage and into a file.
 
-    Only what the trainer computes between its hooks' ``before_step`` and ``after_step`` counts: a validation loss that
-    another hook computes, with gradients or without, is detectron2's own.
+    Only what the trainer computes between its hooks' ``before_step`` and ``after_step`` counts: a validation loss of
+    another hook, with gradients or without, is detectron2's own.
 
-    Its state is part of the trainer's ``state_dict()``, and so of every checkpoint that has the trainer in it, as
-    those of ``DefaultTrainer`` do. Each process's part is in those of a ``PeriodicCheckpointer``.
+    The state is part of the trainer's ``state_dict()``, and so of every checkpoint that includes the trainer, as those
+    of ``DefaultTrainer`` do. Those of a ``PeriodicCheckpointer`` have each process's part.
 
     Args:
         balanced: the trainer's model.
@@ -42,8 +42,8 @@ class BalanceHook(HookBase):  # type: ignore[misc]
         self._first = True
 
     def register(self, trainer: TrainerBase) -> None:
-        """Become the first of the trainer's hooks: its scalars are there when the writers, registered last, write."""
-        # A model that is balanced again: what was removed has no more to say.
+        """Become the first of the trainer's hooks: its scalars exist when the writers, which are the last, write."""
+        # Where a model is balanced again, drop the hook of the balancing that was removed.
         others = [hook for hook in trainer._hooks if not (isinstance(hook, BalanceHook) and hook.removed)]
         trainer._hooks.clear()
         trainer.register_hooks([self, *others])
@@ -51,7 +51,7 @@ class BalanceHook(HookBase):  # type: ignore[misc]
 
     @property
     def removed(self) -> bool:
-        """Whether the model is balanced no more."""
+        """Whether this balancing was removed from the model."""
         return balanced_of(self.balanced.model) is not self.balanced
 
     def before_train(self) -> None:
@@ -63,11 +63,11 @@ class BalanceHook(HookBase):  # type: ignore[misc]
         learned.fit_schedules(self.trainer)
         self._first = True
         checkpointers = [h for h in self.trainer._hooks if isinstance(h, hooks.PeriodicCheckpointer)]
-        # Only the first process has them, but all must know when it will save.
+        # Only the first process has checkpointers, but all must know when it will save.
         self._checkpoint_periods = all_gather_objects([hook.period for hook in checkpointers])[0]
 
     def after_step(self) -> None:
-        """Take the records that have arrived; waits for nothing but, before a checkpoint, the other processes."""
+        """Write the records that have arrived. Waits only before a checkpoint, for the other processes."""
         if self.removed:
             return
         if self._first:
@@ -79,7 +79,7 @@ class BalanceHook(HookBase):  # type: ignore[misc]
             self.balanced.synchronize()
 
     def after_train(self) -> None:
-        """Take the last records; where training broke off on a NaN, say which loss it was."""
+        """Write the last records; where training ended on a NaN, name the loss."""
         if self.removed:
             return
         self._records.flush()
@@ -90,7 +90,7 @@ class BalanceHook(HookBase):  # type: ignore[misc]
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Called at every checkpoint, so that no record is younger than the state it belongs to."""
+        """Return the balancers' state for a checkpoint, after writing all records that belong to it."""
         if self.removed:
             return {}
         self._records.flush()
@@ -105,13 +105,13 @@ class BalanceHook(HookBase):  # type: ignore[misc]
 
 
 def put_scalars(storage: Any, record: IntervalRecord, balanced: Balanced) -> None:
-    """Put a record into an EventStorage, unsmoothed: it is one decision, not a noisy reading."""
+    """Put a record into an EventStorage, unsmoothed, as it is one decision and no noisy measurement."""
     for name, value in interval_scalars(record, balanced.groups).items():
         storage.put_scalar(name, value, smoothing_hint=False)
 
 
 def _count_between_hooks(trainer: TrainerBase, balanced: Balanced) -> None:
-    """Pause while the trainer's hooks run. By its own methods, as no hook knows whether others come after it."""
+    """Pause while the trainer's hooks run. Wraps the trainer's methods, as no hook knows whether others follow it."""
     before_step, after_step, after_train = trainer.before_step, trainer.after_step, trainer.after_train
 
     def before() -> None:
@@ -128,6 +128,6 @@ def _count_between_hooks(trainer: TrainerBase, balanced: Balanced) -> None:
         try:
             after_train()
         finally:
-            balanced.go_on()  # in a loop of one's own everything counts
+            balanced.go_on()  # in the user's own loop everything counts
 
     trainer.before_step, trainer.after_step, trainer.after_train = before, after, end

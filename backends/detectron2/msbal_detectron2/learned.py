@@ -1,4 +1,4 @@
-"""Strategies that learn their weights have parameters: a trainer's optimizer and schedules have to know them."""
+"""Adds the parameters of a strategy that learns its weights to a trainer's optimizer and schedules."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _log = logging.getLogger(__name__)
 
 
 def join(trainer: TrainerBase, parameters: Sequence[nn.Parameter]) -> None:
-    """Give them to the trainer's optimizer, as a group of their own, and to its schedules."""
+    """Add parameters to the trainer's optimizer, as their own group, and to its schedules."""
     optimizer = trainer.optimizer
     own, first = add_learned(optimizer, parameters), optimizer.param_groups[0]
     if own is None:
         return
-    # Without it there is no schedule yet; one that is made later takes the new group in.
+    # Without it there is no schedule yet; a later one will include the new group.
     if "initial_lr" in first:
         own["initial_lr"] = own["lr"]
         own["lr"] *= _progress(first)
@@ -32,7 +32,7 @@ def join(trainer: TrainerBase, parameters: Sequence[nn.Parameter]) -> None:
 
 
 def fit_schedules(trainer: TrainerBase) -> None:
-    """Let schedules made, or loaded from a checkpoint written, before the last groups joined know these groups."""
+    """Extend schedules that were made, or saved in a checkpoint, before the last groups joined."""
     for scheduler in _schedulers(trainer):
         groups = scheduler.optimizer.param_groups
         for per_group in ("base_lrs", "lr_lambdas", "min_lrs"):
@@ -43,7 +43,7 @@ def fit_schedules(trainer: TrainerBase) -> None:
 
 
 def _with_learned_group(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
-    """A checkpoint from before the learned weights joined knows nothing of the last group: it starts anew."""
+    """Complete a checkpoint from before the learned weights joined: the last group starts anew."""
     saved = state["param_groups"]
     if len(saved) != len(optimizer.param_groups) - 1:
         return None
@@ -57,12 +57,12 @@ def _with_learned_group(optimizer: Optimizer, state: dict[str, Any]) -> dict[str
 
 
 def _progress(group: dict[str, Any]) -> float:
-    """The share of its initial learning rate that a group has now."""
+    """Return a group's current share of its initial learning rate."""
     return float(group["lr"] / group["initial_lr"]) if group["initial_lr"] else 1.0
 
 
 def _schedulers(trainer: TrainerBase) -> list[LRScheduler]:
-    """Those that are already made for the trainer's optimizer."""
+    """Return the schedulers that exist for the trainer's optimizer."""
     found = [getattr(trainer, "scheduler", None)]
     found += [
         getattr(hook, "scheduler", None) for hook in trainer._hooks if isinstance(hook, hooks.LRScheduler)

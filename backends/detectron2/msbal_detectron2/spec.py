@@ -35,7 +35,7 @@ class Detectron2Model(SpecModel):
     @field_validator("config")
     @classmethod
     def _own_path(cls, value: str, info: ValidationInfo) -> str:
-        """A path that exists, seen from the spec's folder, becomes absolute; all else is a name of the zoo."""
+        """Make a path that exists, seen from the spec's folder, absolute; anything else is a name of the zoo."""
         path = resolve(Path(value), info)
         return str(path) if path.is_file() else value
 

@@ -1,4 +1,4 @@
-"""A commented starter spec for a data set, which trains as it stands."""
+"""Writes a commented starter spec for a data set, which trains unchanged."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ schedule:
 
 
 def starter(data: DetectionData) -> str:
-    """Commented ``model:`` and ``schedule:`` sections, as YAML."""
+    """Return commented ``model:`` and ``schedule:`` sections, as YAML."""
     # The config leaves images without boxes out.
     boxed = tuple(image for image in data.images if len(image.boxes))
     size = size_up(replace(data, images=boxed or data.images))

@@ -1,4 +1,4 @@
-"""Initial weights and checkpoints, read without running code that is pickled in them."""
+"""Reads initial weights and checkpoints, without running code that is pickled in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from msbal.errors import SpecError
 from msbal.training.tensors import read_tensors
 
-# What the model zoo's .pkl files hold: dictionaries of NumPy arrays.
+# The model zoo's .pkl files hold dictionaries of NumPy arrays.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -36,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """What a file of weights holds: a ``.pth`` of torch's, or a ``.pkl`` of detectron2's model zoo.
+    """Read a file of weights: a ``.pth`` of torch's, or a ``.pkl`` of detectron2's model zoo.
 
     Raises:
         SpecError: where it is missing, damaged, or holds more than tensors, arrays and plain values.
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> dict[str, Any]:
             f"holds pickled code, which is never run ({str(error).partition(chr(10))[0][:100]})",
             "tensors, arrays and plain values only",
         ) from error
-    except Exception as error:  # damaged bytes take the unpickler anywhere
+    except Exception as error:  # on damaged bytes the unpickler raises anything
         reason = (str(error) or type(error).__name__).partition("\n")[0][:200]
         raise SpecError(where, f"cannot be read: {reason}", "a .pkl file, whole") from error
     if not isinstance(content, Mapping):
@@ -64,10 +64,10 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def start_from(model: nn.Module, path: Path, heuristics: bool = False) -> None:
-    """Load initial weights as detectron2 does: by name, legacy names translated, other shapes left out.
+    """Load initial weights as detectron2 does: by name, with legacy names translated and other shapes left out.
 
     Args:
-        heuristics: match names that differ, as for a backbone from elsewhere.
+        heuristics: whether to match names that differ, as for a backbone from elsewhere.
 
     Raises:
         SpecError: where the file cannot be read, or nothing in it fits.
@@ -88,7 +88,7 @@ def start_from(model: nn.Module, path: Path, heuristics: bool = False) -> None:
         }
     )
     checkpointer._log_incompatible_keys(report)
-    # Normalisation layers fill in statistics that a file lacks: those say nothing.
+    # Normalisation layers fill in statistics that a file lacks, so those prove nothing.
     left_out = {*report.missing_keys, *(name for name, *_ in report.incorrect_shapes)}
     if not any(
         name not in left_out and not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
@@ -101,7 +101,7 @@ def start_pretrained(model: nn.Module, source: str) -> None:
     """Load the weights that a config names, downloading them on first use.
 
     Raises:
-        SpecError: where it names none, or they cannot be had.
+        SpecError: where it names none, or they cannot be downloaded.
     """
     if not source:
         raise SpecError("model.pretrained", "the config names no weights", "a config with MODEL.WEIGHTS")
@@ -119,7 +119,7 @@ def start_pretrained(model: nn.Module, source: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` with NumPy's numbers as Python's, so that a file of it loads without pickled code."""
+    """Turn NumPy's numbers in `value` into Python's, so that a file of it loads without pickled code."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, np.generic):

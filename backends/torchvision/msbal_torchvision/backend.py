@@ -35,7 +35,7 @@ class TorchvisionBackend:
     }
 
     def diagnose(self) -> Diagnosis:
-        """Look at torch and torchvision, and whether torchvision's operators load."""
+        """Examine torch and torchvision, and whether torchvision's operators load."""
         versions: dict[str, str] = {}
         for package in ("msbal-torchvision", "torch", "torchvision"):
             try:
@@ -67,7 +67,7 @@ class TorchvisionBackend:
         return Diagnosis(versions, notes=notes)
 
     def build(self, spec: RunSpec, classes: Sequence[str]) -> TorchvisionDetector:
-        """Build the model on its device, its initial weights decided by the spec's seed.
+        """Build the model on its device, with initial weights from the spec's seed.
 
         Raises:
             SpecError: where the model cannot be built or balanced as the spec says.
@@ -94,7 +94,7 @@ class TorchvisionBackend:
         return TorchvisionDetector(model, splitters, spec, resolve_device(spec.device))
 
     def starter(self, data: DetectionData) -> str:
-        """The ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
+        """Return the ``model:`` and ``schedule:`` sections of a starter spec, as commented YAML."""
         from msbal_torchvision.starter import starter
 
         return starter(data)

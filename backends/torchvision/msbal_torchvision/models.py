@@ -1,6 +1,6 @@
-"""From the spec's ``model:`` section to a torchvision model.
+"""Builds a torchvision model from the spec's ``model:`` section.
 
-Everything is made of torchvision's own parts; what differs from its own builders is said where it does.
+Everything is made of torchvision's own parts; comments say where it differs from torchvision's builders.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from msbal.errors import SpecError
 from msbal_torchvision.spec import TorchvisionModel
 from msbal_torchvision.weights import load_weights
 
-# Images of this size and more get torchvision's anchors; the anchors of smaller ones shrink with them, or
-# the coarse levels would have anchors larger than the image and nothing to learn.
+# Images of this size and more get torchvision's anchors. Those of smaller images shrink with them; otherwise the coarse
+# levels would have anchors larger than the image and nothing to learn.
 FULL_SIZE = 640
 
 
@@ -34,26 +34,24 @@ def build_model(spec: TorchvisionModel, classes: int) -> nn.Module:
     """Build the model, with random weights where the spec names none.
 
     Args:
-        classes: without the background, which torchvision counts as class 0.
+        classes: their number without the background, which torchvision counts as class 0.
 
     Raises:
         SpecError: where weights cannot be found, downloaded or used.
     """
-    model: nn.Module
-    model = (
-        _ssd_of_torchvision(spec, classes + 1) if spec.own_size else _BUILDERS[spec.name](spec, classes + 1)
-    )
+    build = _ssd_of_torchvision if spec.own_size else _BUILDERS[spec.name]
+    model = build(spec, classes + 1)
     if spec.weights is not None:
         load_weights(model, spec.weights)
     return model
 
 
 def anchor_sizes(spec: TorchvisionModel, strides: tuple[int, ...], per_stride: int) -> tuple[float, ...]:
-    """Side of each level's smallest anchor, in pixels.
+    """Return the side of each level's smallest anchor, in pixels.
 
     Args:
-        strides: of the levels, finest first.
-        per_stride: sides per stride at full size: 4 in RetinaNet, 8 in the RPN, 1 in FCOS.
+        strides: those of the levels, finest first.
+        per_stride: the side of an anchor in strides, at full size: 4 in RetinaNet, 8 in the RPN, 1 in FCOS.
     """
     if spec.anchor_sizes is not None:
         return spec.anchor_sizes
@@ -68,7 +66,7 @@ def _shrink(spec: TorchvisionModel) -> float:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm as in torchvision's RetinaNet v2, with fewer groups where there are few channels."""
+    """Make a GroupNorm as in torchvision's RetinaNet v2, with fewer groups for few channels."""
     groups = next(
         groups for groups in (32, 16, 8, 4, 2, 1) if channels % groups == 0 and channels >= 2 * groups
     )
@@ -86,24 +84,24 @@ def _norm(spec: TorchvisionModel) -> Callable[..., nn.Module]:
 
 
 def _fpn_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
-    # As torchvision: none over a frozen backbone; from scratch the pyramid needs one to learn.
+    # As in torchvision, none over a frozen backbone; from scratch the pyramid needs one to learn.
     return None if spec.norm == "frozen_bn" or (spec.norm is None and spec.starts_trained) else _norm(spec)
 
 
 def _head_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
-    # Levels share a head: batch statistics would mix them, and differ between training and prediction.
+    # Levels share a head: batch statistics would mix them and differ between training and prediction.
     return None if _fpn_norm(spec) is None else group_norm
 
 
 def _with_imagenet(
     spec: TorchvisionModel, make: Callable[..., nn.Module], key: str, trained: str, /, **arguments: Any
 ) -> nn.Module:
-    """What `make` makes, with torchvision's ImageNet weights where the spec asks for them.
+    """Call `make`, with torchvision's ImageNet weights where the spec asks for them.
 
     Args:
         key: the argument of `make` that takes the weights.
-        trained: their name.
-        arguments: more for `make`, which may have any name.
+        trained: the weights' name.
+        arguments: further ones of `make`, of any name.
     """
     if not spec.pretrained:
         return make(**{key: None}, **arguments)
@@ -119,10 +117,10 @@ def _with_imagenet(
 
 
 def _pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWithFPN:
-    """Backbone and FPN.
+    """Build a backbone with an FPN.
 
     Args:
-        finest: stride of the finest level, 4 or 8.
+        finest: the stride of the finest level, 4 or 8.
         extra: ``p6p7`` adds two strided convolutions on top, ``pool`` one pooling.
     """
     channels = spec.fpn_channels
@@ -140,8 +138,8 @@ def _pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWithFPN
         width = body.inplanes // 8
         in_channels = [width * 2 ** (stage - 1) for stage in returned]
     else:
-        # Unlike torchvision's own builder, which takes the last two stages (both of stride 32), one stage
-        # of each stride, so that the levels are octaves.
+        # One stage of each stride, so that the levels are octaves. torchvision's own builder takes the last two stages,
+        # both of stride 32.
         body = body.features
         strided = (
             [0] + [i for i, block in enumerate(body) if getattr(block, "_is_cn", False)] + [len(body) - 1]
@@ -200,7 +198,7 @@ def _retinanet(spec: TorchvisionModel, classes: int) -> nn.Module:
 def _fcos(spec: TorchvisionModel, classes: int) -> nn.Module:
     sizes = anchor_sizes(spec, (8, 16, 32, 64, 128), 1)
     anchors = AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
-    # FCOSHead fixes 32 groups, which few channels cannot have; its branches take any norm.
+    # FCOSHead has 32 groups, too many for few channels; its branches take any norm.
     head = FCOSHead(32, 1, classes, num_convs=1)
     channels, convs = spec.fpn_channels, spec.head_convs
     head.classification_head = FCOSClassificationHead(channels, 1, classes, convs, norm_layer=group_norm)
@@ -210,7 +208,7 @@ def _fcos(spec: TorchvisionModel, classes: int) -> nn.Module:
         classes,
         anchor_generator=anchors,
         head=head,
-        # In anchors, which shrink below strides on small images; points stay a stride apart.
+        # Its unit is the anchor, which on small images is smaller than a stride, while points stay a stride apart.
         center_sampling_radius=1.5 * max(1.0, 8 / sizes[0]),
         **_sizes(spec),
         **_post(spec),
@@ -235,7 +233,7 @@ def _fasterrcnn(spec: TorchvisionModel, classes: int) -> nn.Module:
 
 
 def _ssd(spec: TorchvisionModel, classes: int) -> nn.Module:
-    """SSD's boxes and loss over a feature pyramid, at `min_size` pixels squared."""
+    """Build SSD's boxes and loss over a feature pyramid, for images of `min_size` pixels squared."""
     size = max(spec.min_size)
     strides = (8, 16, 32, 64, 128)
     scales = [side / size for side in anchor_sizes(spec, strides, 4)]
@@ -243,7 +241,7 @@ def _ssd(spec: TorchvisionModel, classes: int) -> nn.Module:
         [[2, 3]] * len(scales), scales=[*scales, min(1.05, 2 * scales[-1])], steps=list(strides)
     )
     backbone = _pyramid(spec, 8, "p6p7")
-    # SSD wants the channels of each level; a pyramid has one number.
+    # SSD wants the channels of each level, where a pyramid has one number.
     backbone.out_channels = [spec.fpn_channels] * len(scales)
     return SSD(backbone, boxes, (size, size), classes, **_post(spec))  # type: ignore[no-any-return]
 

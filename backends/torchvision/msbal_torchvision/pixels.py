@@ -22,7 +22,7 @@ Sample = tuple[Tensor, dict[str, Tensor]]
 
 
 def read_image(record: ImageRecord) -> Tensor:
-    """``[3, H, W]`` uint8, turned as `msbal.data.images.image_files` says.
+    """Return ``[3, H, W]`` uint8, turned as `msbal.data.images.image_files` says.
 
     Raises:
         DataError: where the file cannot be read, or has another size than the annotations say.
@@ -32,7 +32,7 @@ def read_image(record: ImageRecord) -> Tensor:
 
 
 def require_extent(record: ImageRecord, resizing: Any) -> None:
-    """Refuse an image of which a model's own resizing leaves less than a pixel.
+    """Refuse an image that a model's own resizing would shrink to less than a pixel.
 
     Args:
         resizing: the model's ``transform``.
@@ -55,7 +55,7 @@ def require_extent(record: ImageRecord, resizing: Any) -> None:
 
 
 def read_target(record: ImageRecord) -> dict[str, Tensor]:
-    """The boxes to train on: ``boxes`` ``[N, 4]`` float32 and ``labels`` ``[N]`` from 1; crowds left out."""
+    """Return the boxes to train on: ``boxes`` ``[N, 4]`` float32 and ``labels`` ``[N]`` from 1, without crowds."""
     kept = ~record.crowd
     return {
         "boxes": torch.from_numpy(record.boxes[kept].astype(np.float32)).reshape(-1, 4),
@@ -70,7 +70,7 @@ class Stream(Dataset[Sample]):
     Args:
         data: the training split.
         seed: of order and augmentation.
-        flip: probability of mirroring an image.
+        flip: the probability of mirroring an image.
     """
 
     data: DetectionData
@@ -78,7 +78,7 @@ class Stream(Dataset[Sample]):
     flip: float = 0.5
 
     def index(self, position: int) -> int:
-        """The image at `position`."""
+        """Return the index of the image at `position`."""
         return image_at(position, len(self.data), self.seed)
 
     def __getitem__(self, position: int) -> Sample:
@@ -99,7 +99,7 @@ class Stream(Dataset[Sample]):
 def to_device(
     samples: Sequence[Sample], device: torch.device
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """What a model's forward pass takes: float images in 0..1, and targets."""
+    """Return what a model's forward pass takes: float images in 0..1, and targets."""
     images = [image.to(device, non_blocking=True).float() / 255 for image, _ in samples]
     targets: list[dict[str, Any]] = [
         {key: value.to(device, non_blocking=True) for key, value in target.items()} for _, target in samples
@@ -108,5 +108,5 @@ def to_device(
 
 
 def keep(samples: list[Sample]) -> list[Sample]:
-    """Collate nothing: images of a batch have different sizes."""
+    """Return the samples unchanged, as the images of a batch have different sizes."""
     return samples

@@ -1,4 +1,4 @@
-"""What `msbal init` proposes for a data set."""
+"""Writes the starter spec that `msbal init` proposes for a data set."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ schedule:
 
 
 def starter(data: DetectionData) -> str:
-    """Commented ``model:`` and ``schedule:`` sections, sized for the data and for whether there is a GPU.
+    """Return commented ``model:`` and ``schedule:`` sections, sized for the data and for whether there is a GPU.
 
-    At least about 400 iterations: fewer give a model from scratch, and a strategy, nothing to work with.
+    It asks for about 400 iterations or more: in fewer, neither a model from scratch nor a strategy gets anywhere.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A model that starts from weights in a file."""
+"""Starts a model from weights in a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from msbal.training.tensors import read_tensors
 
 
 def load_weights(model: Any, path: Path) -> None:
-    """Start a model from a backbone's, a whole model's or a checkpoint's weights.
+    """Start a model from the weights of a backbone, a whole model or a checkpoint.
 
-    Tensors of another shape (the class list differs) are left as they are, with a warning that names them.
+    Tensors of another shape (another class list's) are left out, with a warning that names one.
 
     Raises:
         SpecError: where the file cannot be read, or has nothing for the model's backbone.
@@ -55,7 +55,7 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def _as_backbone(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A classifier's names (``layer1.0...``, ``features.3...``) as the detector's."""
+    """Rename a classifier's tensors (``layer1.0...``, ``features.3...``) to the detector's names."""
     named = {}
     for name, value in tensors.items():
         stem = name.removeprefix("features.").removeprefix("body.")

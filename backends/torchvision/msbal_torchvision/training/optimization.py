@@ -19,9 +19,9 @@ MAX_WARMUP = 500
 def make_optimizer(
     parameters: Iterable[nn.Parameter], spec: OptimizerSpec, device: torch.device
 ) -> Optimizer:
-    """The spec's optimizer, of the model's parameters that are trained."""
-    # Fused on CUDA, it takes the scaler's verdict on the device, and a step waits for nothing. On the CPU a
-    # fused Adam is several times faster, a fused SGD is not and rounds otherwise than the usual one.
+    """Make the spec's optimizer for the trained parameters."""
+    # Fused on CUDA, it takes the scaler's verdict on the device, so that a step waits for nothing. On a CPU a fused
+    # Adam is several times faster; a fused SGD is not, and rounds differently from the usual one.
     on_gpu = True if device.type == "cuda" else None
     if spec.name == "sgd":
         return SGD(
@@ -33,10 +33,10 @@ def make_optimizer(
 
 
 class LearningRate:
-    """The learning rate's factor after so many iterations: a pure function, so that it resumes exactly.
+    """The learning rate's factor, a pure function of the iteration, so that it resumes exactly.
 
     Args:
-        spec: of it `warmup` (by default 500 iterations, at most a tenth of the run), `scheduler`, `decay`.
+        spec: its `warmup` (by default 500 iterations, at most a tenth of the run), `scheduler` and `decay` are used.
         total: iterations of the run.
     """
 
@@ -47,7 +47,7 @@ class LearningRate:
         self.milestones = [round(fraction * total) for fraction in decay]
 
     def __call__(self, done: int) -> float:
-        """The factor for the iteration after `done` others."""
+        """Return the factor for the iteration after `done` others."""
         warm = 1.0
         if done < self.warmup:
             warm = WARMUP_START + (1 - WARMUP_START) * done / self.warmup
@@ -60,7 +60,7 @@ class LearningRate:
 
 
 def make_scheduler(optimizer: Optimizer, spec: ScheduleSpec, total: int) -> LambdaLR:
-    """Torch's scheduler around `LearningRate`, stepped once an iteration."""
-    # So it is also before the first step, where gradients accumulate or the first is left out.
+    """Make torch's scheduler around `LearningRate`, stepped once an iteration."""
+    # It also steps before the optimizer's first step, where gradients accumulate or that step is skipped.
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before", UserWarning)
     return LambdaLR(optimizer, LearningRate(spec, total))
