@@ -41,17 +41,19 @@ class MMDetBackend:
         from mmdet.utils import register_all_modules
         from mmengine.model import revert_sync_batchnorm
 
+        from msbal_mmdet.quiet import quiet
+
+        with quiet():  # before anything else imports mmdet's data sets, which say what they do without
+            register_all_modules(init_default_scope=True)
+
         from msbal.backend.kit.seeding import seed_everything
         from msbal.training.distributed import resolve_device, world_size
         from msbal_mmdet.config.masks import check_needs
         from msbal_mmdet.config.overrides import apply_model
         from msbal_mmdet.config.reading import read_config
         from msbal_mmdet.detector import MMDetDetector
-        from msbal_mmdet.quiet import quiet
 
         assert isinstance(spec.model, MMDetModel)
-        with quiet():
-            register_all_modules(init_default_scope=True)
         config = read_config(spec.model)
         check_needs(config, spec)
         apply_model(config, spec, classes)

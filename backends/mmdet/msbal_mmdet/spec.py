@@ -1,11 +1,11 @@
-"""The spec's ``model:`` section for the mmdet backend. Importing it imports no mmdet."""
+"""The spec's ``model:`` section for the mmdet backend; importing it imports no mmdet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from msbal.spec.base import SpecModel, resolve
 
@@ -27,21 +27,15 @@ class MMDetModel(SpecModel):
         description="Start the backbone from the weights that the config names (downloaded once); false: at random. "
         "A `load_from` of the config, or `weights`, comes after that.",
     )
-    weights: Path | None = Field(
+    weights: Annotated[Path, AfterValidator(resolve)] | None = Field(
         None,
         description="Start from this checkpoint of mmdet, not from the config's `load_from`; tensors that do not fit "
         "are left out.",
     )
 
-    @field_validator("weights")
-    @classmethod
-    def _from_spec(cls, value: Path | None, info: ValidationInfo) -> Path | None:
-        return None if value is None else resolve(value, info)
-
     @field_validator("config")
     @classmethod
-    def _config_from_spec(cls, value: str, info: ValidationInfo) -> str:
-        # A file of the spec's folder is made absolute, so that the saved spec finds it again; everything
-        # else is a name in the zoo.
+    def _from_spec(cls, value: str, info: ValidationInfo) -> str:
+        # A file is made absolute, so that the saved spec finds it again; anything else is a name in the zoo.
         path = resolve(Path(value), info)
         return str(path) if path.is_file() else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,7 @@ def test_strategies_that_learn_or_draw_every_step(
     before = [p.detach().clone() for p in model.parameters()]
     hook = MultiScaleBalanceHook(**settings)
     assert hook.spec.strategy == strategy
-    runner = run_with(model, tmp_path, hook)
+    runner = run(model, tmp_path, iterations=3, hooks=[hook], listed=0)
     learned = list(hook.balancers.parameters()) if hook.balancers is not None else []
     inside = {id(p) for group in runner.optim_wrapper.optimizer.param_groups for p in group["params"]}
     assert {id(p) for p in learned} <= inside
@@ -197,9 +198,6 @@ def test_strategies_that_learn_or_draw_every_step(
     ],
     ids=["cosine", "steps", "none"],
 )
-@pytest.mark.filterwarnings(
-    "error:Seems like"
-)  # as a scheduler says of an optimizer step that it cannot count
 def test_what_is_learned_follows_the_schedule(
     schedule: Any, retinanet: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +207,10 @@ def test_what_is_learned_follows_the_schedule(
         rates.append([group["lr"] for group in runner.optim_wrapper.optimizer.param_groups])
 
     monkeypatch.setattr(MultiScaleBalanceHook, "before_train_iter", note)
-    run(retinanet(), tmp_path, strategy="uw", schedule=schedule)
+    with warnings.catch_warnings():
+        # As a scheduler says of an optimizer step that it cannot count.
+        warnings.filterwarnings("error", message="Seems like")
+        run(retinanet(), tmp_path, strategy="uw", schedule=schedule)
     assert len(rates) == 6
     for model_rate, learned_rate in rates:
         assert learned_rate == pytest.approx(model_rate)
@@ -245,29 +246,6 @@ def test_in_a_loop_of_ones_own_they_go_where_the_user_puts_them(
     assert (whole != 0).tolist() == [True, True, True, False, False]
 
 
-def run_with(model: Any, folder: Path, hook: MultiScaleBalanceHook) -> Runner:
-    """Train three iterations with a hook that is at hand afterwards."""
-    runner = Runner(
-        model=model,
-        work_dir=str(folder),
-        train_dataloader={
-            "batch_size": 2, "num_workers": 0, "dataset": Samples(), "collate_fn": {"type": "pseudo_collate"},
-            "sampler": {"type": "InfiniteSampler", "seed": 0},
-        },
-        train_cfg={"type": "IterBasedTrainLoop", "max_iters": 3, "val_interval": 10**6},
-        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.001}},
-        default_hooks={"checkpoint": None},
-        default_scope="mmdet",
-        randomness={"seed": 0},
-        log_level="ERROR",
-        experiment_name=f"test_{folder.name}_{id(hook)}",
-        cfg=Config({}),
-    )  # fmt: skip
-    runner.register_hook(hook)
-    runner.train()
-    return runner
-
-
 def test_gradient_accumulation_counts_every_pass(retinanet: Callable[[], Any], tmp_path: Path) -> None:
     run(retinanet(), tmp_path, iterations=4, accumulate=2)
     assert [r.iteration for r in read_intervals(tmp_path / "intervals.jsonl")] == [2, 4]
@@ -276,7 +254,7 @@ def test_gradient_accumulation_counts_every_pass(retinanet: Callable[[], Any], t
 def test_one_level_is_refused_or_trains_unbalanced(tmp_path: Path) -> None:
     model = make("yolof/yolof_r50-c5_8xb8-1x_coco.py")
     with pytest.raises(SpecError, match="one level"):
-        run_with(model, tmp_path / "a", MultiScaleBalanceHook())
+        run(model, tmp_path / "a")
     hook = MultiScaleBalanceHook(unbalanced=True)
     runner = type("R", (), {"_train_loop": 1, "optim_wrapper": 1, "hooks": [hook], "model": model})()
     runner.logger = _Logger()
