@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import os
 import queue
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,8 @@ HEARTBEAT = 30.0
 """Seconds without a line of output after which a sign of life is printed."""
 BUILD_TOOLS = ("setuptools>=70,<82", "wheel", "ninja", "psutil")
 """What building a C++ extension against the installed torch needs; setuptools 82 dropped pkg_resources."""
+NINJA = re.compile(r"\[\d+/\d+\]")
+"""How ninja counts what it has compiled: [12/148]."""
 
 Say = Callable[[str], None]
 
@@ -100,10 +103,11 @@ def run(step: Step, say: Say) -> int:
             say(f"  ... still at it: {step.title}, {(time.monotonic() - started) / 60:.0f} min")
             continue
         output = [*output[-39:], text]
-        if step.minutes and text.startswith("["):  # ninja: [12/148]
+        progress = NINJA.search(text)
+        if step.minutes and progress:
             compiled += 1
             if compiled % 10 == 0:
-                say(f"  {text.split(']')[0]}] compiled")
+                say(f"  {progress[0]} compiled")
         elif not step.minutes and text:
             say(f"  {text}")
     code = process.wait()

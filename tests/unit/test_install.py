@@ -49,6 +49,17 @@ def test_a_steps_output_and_exit_code_come_through(monkeypatch: pytest.MonkeyPat
     assert install.run(bad, said.append) == 4 and any("why" in line for line in said)
 
 
+def test_of_a_long_build_every_tenth_file_is_shown() -> None:
+    said: list[str] = []
+    code = "for i in range(1, 26): print(f'DEBUG [{i}/25] c++ file{i}.cpp')"
+    assert install.run(install.Step("build", (sys.executable, "-c", code), minutes=20), said.append) == 0
+    assert said[1:] == [
+        "  this takes about 20 minutes on this machine",
+        "  [10/25] compiled",
+        "  [20/25] compiled",
+    ]
+
+
 def test_a_step_that_fails_ends_it_unless_it_may() -> None:
     steps = [
         install.Step("try", ["x"], may_fail=True),
