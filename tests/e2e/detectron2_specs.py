@@ -65,7 +65,7 @@ def write_lazy(folder: Path) -> Path:
 
 
 def generated(folder: Path) -> Any:
-    """The pictures of shapes that the specs train on."""
+    """The images of shapes that the specs train on."""
     spec = parse_spec(
         {
             "backend": "detectron2",
@@ -78,7 +78,7 @@ def generated(folder: Path) -> Any:
 
 
 def write_coco(folder: Path) -> Path:
-    """``train.json``: the pictures in COCO's format, each object's mask the box's inscribed diamond."""
+    """``train.json``: the images in COCO's format; each object's mask is the diamond in its box."""
     document = generated(folder).to_coco()
     for annotation in document["annotations"]:
         x, y, w, h = annotation["bbox"]
@@ -90,14 +90,14 @@ def write_coco(folder: Path) -> Path:
 
 
 def write_voc(folder: Path) -> Path:
-    """The pictures as ``VOCdevkit/VOC2007``."""
+    """The images as ``VOCdevkit/VOC2007``."""
     data = generated(folder)
     root = folder / "VOCdevkit" / "VOC2007"
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     for image in data.images:
-        with Image.open(image.path) as picture:
-            picture.convert("RGB").save(root / "JPEGImages" / f"{image.id:06d}.jpg")
+        with Image.open(image.path) as opened:
+            opened.convert("RGB").save(root / "JPEGImages" / f"{image.id:06d}.jpg")
         objects = "".join(
             f"<object><name>{data.classes[label]}</name><difficult>0</difficult><bndbox><xmin>{x1 + 1:.0f}</xmin>"
             f"<ymin>{y1 + 1:.0f}</ymin><xmax>{x2:.0f}</xmax><ymax>{y2:.0f}</ymax></bndbox></object>"

@@ -231,7 +231,7 @@ def test_asked_to_stop_while_it_evaluates(folder: Path, unbroken: Path, which: i
 
 
 def write_coco(folder: Path, images: int) -> Path:
-    """The first so many of the pictures as a COCO data set, and a spec that trains on it."""
+    """The first so many of the images as a COCO data set, and a spec that trains on it."""
     from msbal.data import load
 
     root = folder / "data"

@@ -88,16 +88,6 @@ class Detectron2Detector(SplitDetectron2):
         """Return an image as read for training and inference alike."""
         return read_images(record, self.recipe.mapper(training=False))
 
-    def check_data(self, train: DetectionData) -> None:
-        """Refuse data in which an object has no mask, where masks are learned.
-
-        Raises:
-            DataError: naming the object.
-        """
-        outlines = self._read_outlines(train)
-        if outlines is not None:
-            outlines.check(train.images)
-
     def _read_outlines(self, data: DetectionData) -> Outlines | None:
         """Return what a mask head learns from, read once; None for a model without."""
         if self._outlines is None and getattr(getattr(self.model, "roi_heads", None), "mask_on", False):
@@ -125,7 +115,9 @@ class Detectron2Detector(SplitDetectron2):
         Raises:
             DataError: where no image is left, or an object lacks the mask that is learned.
         """
-        self.check_data(train)
+        outlines = self._read_outlines(train)
+        if outlines is not None:
+            outlines.check(train.images)
         setting = self.recipe.filter_setting
         notes = use_notes(train, self._unfit, setting, f"override {setting}=False in model.overrides")
         notes += self.recipe.notes

@@ -49,7 +49,7 @@ def require_extent(record: ImageRecord, resizing: Any) -> None:
     if sides[0] * scale < 1:
         raise DataError(
             str(record.path),
-            f"is {record.width} x {record.height} pixels, of which resizing to at most {limit} leaves nothing",
+            f"is {record.width} x {record.height} pixels: resizing to at most {limit} leaves nothing of it",
             fix="cut images this long into parts, or raise model.max_size",
         )
 

@@ -1,4 +1,4 @@
-"""Optimizer steps as the backends take them: which are left out, what is said of them, and who learns."""
+"""Optimizer steps as the backends take them: which are skipped, what a person is told, and what learns."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from msbal.backend.kit.level_sums import spread
-from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Outputs, Rows, Targets
 
 
 class FCOSSplitter(AnchorSplitter):
@@ -26,11 +26,7 @@ class FCOSSplitter(AnchorSplitter):
     term_keys = ("classification", "bbox_regression", "bbox_ctrness")
 
     def rows(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
+        self, targets: Targets, head_outputs: Outputs, anchors: list[Tensor], matched_idxs: list[Tensor]
     ) -> Rows:
         cls_logits, matched = head_outputs["cls_logits"], torch.stack(matched_idxs)
         foreground = matched >= 0

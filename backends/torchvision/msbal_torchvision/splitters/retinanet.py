@@ -29,7 +29,7 @@ from torchvision.ops import (
 from msbal.backend.kit.level_sums import spread
 from msbal.backend.kit.splitter import require_own_loss
 from msbal_torchvision.splitters.numerics import row_sums
-from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Outputs, Rows, Targets
 
 _ENCODED = {"l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}
 _IOU = {"ciou": complete_box_iou_loss, "diou": distance_box_iou_loss, "giou": generalized_box_iou_loss}
@@ -47,11 +47,7 @@ class RetinaNetSplitter(AnchorSplitter):
         require_own_loss(self.owner.regression_head, RetinaNetRegressionHead, "compute_loss")
 
     def rows(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
+        self, targets: Targets, head_outputs: Outputs, anchors: list[Tensor], matched_idxs: list[Tensor]
     ) -> Rows:
         between_thresholds = self.owner.classification_head.BETWEEN_THRESHOLDS
         regression = self.owner.regression_head

@@ -18,6 +18,9 @@ from msbal.engine import LevelLosses
 from msbal.errors import SpecError
 
 Grids = list[tuple[int, int]]
+Targets = list[dict[str, Tensor]]
+Outputs = dict[str, Tensor]
+"""What torchvision's loss methods take: an image's ``boxes`` and ``labels``; a head's outputs by name."""
 
 
 class LevelSplitter(LossSplitter):

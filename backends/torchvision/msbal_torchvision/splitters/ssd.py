@@ -18,7 +18,7 @@ from torchvision.models.detection.ssd import SSD
 
 from msbal.backend.kit.level_sums import spread
 from msbal_torchvision.splitters.numerics import row_sums
-from msbal_torchvision.splitters.splitter import AnchorSplitter, Rows
+from msbal_torchvision.splitters.splitter import AnchorSplitter, Outputs, Rows, Targets
 
 
 class SSDSplitter(AnchorSplitter):
@@ -41,11 +41,7 @@ class SSDSplitter(AnchorSplitter):
         return dict(reversed(super().named(weighted).items()))
 
     def rows(
-        self,
-        targets: list[dict[str, Tensor]],
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
+        self, targets: Targets, head_outputs: Outputs, anchors: list[Tensor], matched_idxs: list[Tensor]
     ) -> Rows:
         model, cls_logits = self.owner, head_outputs["cls_logits"]
         images, total, classes = cls_logits.shape

@@ -1,4 +1,4 @@
-"""The installer without a network: the archive, the patches, the stand-in operators."""
+"""The installer without a network: the archive, the patches, the substitute for its operators."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_what_has_no_outline_is_refused_before_training(tmp_path: Path) -> None:
     path = write(tmp_path, {"bbox": [8, 8, 16, 16], "segmentation": SQUARE}, {"bbox": [30, 30, 20, 20]})
     detector, data = build(path, MASK)
     with pytest.raises(DataError, match=r"in a.png has no `segmentation`"):
-        detector.check_data(data)
+        detector.remarks(data)
 
 
 def build(path: Path, config: str) -> tuple[Detectron2Detector, Any]:

@@ -28,13 +28,13 @@ WIDTH, HEIGHT = 40, 30
 
 def _whole(form: str) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    file, picture = io.BytesIO(), Image.fromarray(pixels)
+    file, image = io.BytesIO(), Image.fromarray(pixels)
     if form == "JPEG":
         exif = Image.Exif()
         exif[0x0112] = 3
-        picture.save(file, form, exif=exif)
+        image.save(file, form, exif=exif)
     else:
-        picture.save(file, form)
+        image.save(file, form)
     return file.getvalue()
 
 
