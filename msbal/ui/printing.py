@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 from typing import IO
 
 from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.segment import Segment
+from rich.table import Column, Table
 from rich.text import Text
 
 from msbal.ui.text import encodable, one_line
@@ -37,22 +42,47 @@ def needed_width(console: Console, drawn: RenderableType) -> int:
     return Measurement.get(console, console.options.update(max_width=10_000), drawn).maximum
 
 
-def print_whole(console: Console, drawn: RenderableType) -> None:
-    """Print a table, wider than the terminal if need be: a broken line is better than a missing number.
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table in parts that fit the terminal, each with the first column; a pipe gets it in one.
 
-    A pipe has no width, so nothing is wrapped there.
+    Nothing is cut: what is too wide even so is broken by the terminal.
     """
     given = console.width
-    narrowest, needed = Measurement.get(console, console.options.update(max_width=10_000), drawn)
-    console.width = max(given, narrowest if console.is_terminal else needed)
-    # A table may come out wider than the minimum that rich has computed for it, and rich would cut it.
-    while (taken := _width(console, drawn)) > console.width:
-        console.width = taken
-    console.print(drawn)
-    console.width = given
+    for part in _parts(console, table) if console.is_terminal else [table]:
+        console.width = max(
+            given, _width(console, part) if console.is_terminal else needed_width(console, part)
+        )
+        console.print(part)
+        console.width = given
 
 
-def _width(console: Console, drawn: RenderableType) -> int:
-    return max(
-        (Segment.get_line_length(line) for line in Segment.split_lines(console.render(drawn))), default=0
-    )
+def _parts(console: Console, table: Table) -> list[Table]:
+    """Split a table by columns; the title goes over the first part, the caption under the last."""
+    first, *rest = table.columns
+    parts = []
+    while rest:
+        count = len(rest)
+        while count > 1 and _width(console, _with_columns(table, [first, *rest[:count]])) > console.width:
+            count -= 1
+        parts.append(_with_columns(table, [first, *rest[:count]]))
+        rest = rest[count:]
+    for before, after in itertools.pairwise(parts):
+        before.caption = after.title = None
+    return parts or [table]
+
+
+def _with_columns(table: Table, columns: Sequence[Column]) -> Table:
+    part = copy(table)
+    part.columns = [replace(column, _index=index) for index, column in enumerate(columns)]
+    return part
+
+
+def _width(console: Console, table: Table) -> int:
+    """Return the least width at which rich cuts nothing; it may be more than the minimum that rich computes."""
+    width = Measurement.get(console, console.options.update(max_width=10_000), table).minimum
+    while True:
+        lines = Segment.split_lines(console.render(table, console.options.update(max_width=width)))
+        taken = max((Segment.get_line_length(line) for line in lines), default=0)
+        if taken <= width:
+            return width
+        width = taken

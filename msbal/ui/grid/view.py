@@ -54,14 +54,17 @@ class GridView:
         room = max(1, options.max_height - 5)  # the frame, the counts, the bar and the table's head
         arms = _chosen_arms(grid, room)
         left = grid.remaining()
-        when = line(("ETA ", QUIET), duration(left))
+        when, style = line(("ETA ", QUIET), duration(left)), "cyan"
         if left == 0:
-            when = line(("after ", QUIET), duration(grid.elapsed()))
+            when, style = (
+                line(("after ", QUIET), duration(grid.elapsed())),
+                BAD if grid.count("failed") else GOOD,
+            )
         over = grid.count("done", "kept", "failed") + sum(run.progress or 0.0 for run in grid.runs.values())
         share = over / max(1, len(grid.runs))
         rows: list[RenderableType] = [
             counts_text(grid),
-            bar_line(share, "cyan", line(f"{100 * share:.0f} %"), when, width),
+            bar_line(share, style, line(f"{100 * share:.0f} %"), when, width),
             _table(grid, arms, width, "+-" if options.ascii_only else "±"),
         ]
         if len(arms) < len(grid.arms):

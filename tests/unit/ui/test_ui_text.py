@@ -6,9 +6,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
 
 from msbal.errors import SpecError
-from msbal.ui.printing import error_line
+from msbal.ui.printing import error_line, print_whole
 from msbal.ui.text import (
     condensed,
     duration,
@@ -116,3 +118,19 @@ def test_error_line_is_one_line() -> None:
 def test_error_line_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     error_line(ValueError(""))
     assert capsys.readouterr() == ("", "error: ValueError\n")
+
+
+@pytest.mark.parametrize(("width", "parts"), [(40, 6), (80, 2), (200, 1)])
+def test_a_table_is_printed_in_parts_that_fit_the_terminal(width: int, parts: int) -> None:
+    table = Table("arm", *(f"metric {i}" for i in range(12)), title="all", caption="a note")
+    for arm in ("equal", "rlo"):
+        table.add_row(arm, *(f"{arm[0]}{i:07}" for i in range(12)))
+    for column in table.columns:
+        column.min_width = 8
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    print_whole(console, table)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, printed.splitlines())) <= width
+    assert all(printed.count(f"{arm[0]}{i:07}") == 1 for arm in ("equal", "rlo") for i in range(12))
+    assert printed.count("equal") == printed.count("arm") == parts
+    assert printed.split()[0] == "all" and printed.count("a note") == 1
