@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from msbal.data.files import listed, named, require_folder
 from msbal.data.folders import entries_of, is_folder
@@ -18,35 +17,32 @@ from msbal.errors import DataError
 HOLDOUT = 0.2  # of the images, where there is one split only
 
 
-def recognise(folder: Path, prefer: Literal["coco", "voc", "yolo"] | None = None) -> Proposal:
+def recognise(folder: Path) -> Proposal:
     """Find the data set in a folder.
 
-    Known are COCO annotation files (``annotations/*.json`` with split names in their own or their
-    folder's name, Roboflow's ``train/_annotations.coco.json``, a single file) with their images anywhere
-    below the folder; Pascal VOC (``VOCdevkit``, one ``VOC2007``, XML files anywhere with images of their
-    names, with or without ``ImageSets``); and YOLO (``data.yaml``, ``obj.data``, or the names of the classes
-    and ``images`` with ``labels``). Where there is one split only, a fifth of it is to be held out.
+    Known are COCO annotation files (``annotations/*.json`` with split names in their own or their folder's name,
+    Roboflow's ``train/_annotations.coco.json``, a single file) with images anywhere below the folder; Pascal VOC
+    (``VOCdevkit``, one ``VOC2007``, XML files anywhere with images of the same names, with or without ``ImageSets``);
+    and YOLO (``data.yaml``, ``obj.data``, or names of classes and ``images`` with ``labels``). The first that is there
+    is taken. Where it has one split only, a fifth of the images is held out.
 
     Args:
         folder: to look in, three levels deep.
-        prefer: which to take where several are there; the first of COCO, VOC and YOLO if None.
 
     Raises:
         DataError: naming what was looked for and what is there instead.
     """
     require_folder(folder, "a folder with a data set")
     root = folder.absolute()
-    finders = {"coco": find_coco, "voc": find_voc, "yolo": find_yolo}
     found: list[Proposal] = []
     problems: list[DataError] = []
-    for name in sorted(finders, key=lambda name: name != prefer):
+    for find in (find_coco, find_voc, find_yolo):
         try:
-            layout = finders[name](root)
+            proposal = find(root)
         except DataError as error:
             problems.append(error)
-            continue
-        if layout is not None:
-            found.append(layout)
+        else:
+            found += [] if proposal is None else [proposal]
     if found:
         best = found[0]
         notes = (
