@@ -66,7 +66,7 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     from msbal.cli.console import note, progress_bar
     from msbal.records import RunDirectory, read_intervals
     from msbal.training import claim, execute, prepare
-    from msbal.training.distributed import process_group, rank, resolve_device
+    from msbal.training.distributed import from_first_rank, process_group, rank, resolve_device
     from msbal.training.launch import watch_launcher
     from msbal.training.resume import check_same_run
     from msbal.ui.monitor import make_monitor
@@ -76,11 +76,14 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     device = resolve_device(spec.device)
     with process_group(device):
         first = rank() == 0
-        if first:
-            # Before the data and the model take their time; `claim` repeats the check and then writes.
+
+        def refuse() -> None:
             RunDirectory(spec.output).check(resume=resume, force=force)
             if resume:
                 check_same_run(spec, RunDirectory(spec.output))
+
+        # Before the data and the model take their time; `claim` repeats the check and then writes.
+        from_first_rank(refuse)
         with progress_bar("checking the images", shown=first and mode != "quiet") as progress:
             plan = prepare(spec, progress)
         run = claim(spec, resume, force)
