@@ -7,6 +7,7 @@ python3 dev.py test fast    the same without whole runs and without MMDetection 
 python3 dev.py test all     the same with all that there is, for a release: clusters, a browser, every head
 python3 dev.py docs         build the documentation's site into site/
 python3 dev.py version V    write a new version wherever one stands
+python3 dev.py publish URL  make the README's links absolute and name the repository, before wheels are built
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ ENGINE = ("contract/", "reference/", "unit/baselines/", "unit/engine/")
 PROJECTS = (ROOT / "pyproject.toml", *sorted(ROOT.glob("backends/*/pyproject.toml")))
 # Where a version of ours stands: the package's, a backend's and what they require of each other.
 VERSION = re.compile(r'((?:^__version__ = |^version = |"msbal[-\w]*==|^version: )"?)\d[\w.]*', re.MULTILINE)
+LINK = re.compile(r"(\])\((?!https?:|#|mailto:)([^)\s]+)\)")
 DOCS = ("docs/build.py",)
 # Of what is tried at random, more before a release; variables that are set already stay.
 MORE = {"MSBAL_KILLS": "3", "MSBAL_FUZZ_EXAMPLES": "500"}
@@ -66,6 +68,8 @@ def main(arguments: list[str]) -> int:
         return run([str(PYTHON), *DOCS])
     if arguments[:1] == ["version"] and len(arguments) == 2:
         return set_version(arguments[1])
+    if arguments[:1] == ["publish"] and len(arguments) == 2:
+        return name_repository(arguments[1])
     print(__doc__)
     return 0 if arguments in ([], ["-h"], ["--help"]) else 2
 
@@ -107,6 +111,26 @@ def set_version(version: str) -> int:
     for file in files:
         text = file.read_text(encoding="utf-8")
         file.write_text(VERSION.sub(rf"\g<1>{version}", text), encoding="utf-8")
+    return 0
+
+
+def name_repository(url: str) -> int:
+    """Make links absolute for a package index, which has none of the repository's files.
+
+    Args:
+        url: the repository at GitHub; the files are those of this version's tag. Only a release knows it.
+    """
+    init = (ROOT / "msbal" / "__init__.py").read_text(encoding="utf-8")
+    version = next(VERSION.finditer(init))[0].rpartition('"')[2]
+    readme = ROOT / "README.md"
+    text = LINK.sub(rf"\1({url}/blob/v{version}/\2)", readme.read_text(encoding="utf-8"))
+    text = re.sub(rf"(!\[[^\]]*\]\({re.escape(url)})/blob/", r"\1/raw/", text)
+    readme.write_text(text, encoding="utf-8")
+    for file in PROJECTS:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(
+            text.replace("[project.urls]\n", f'[project.urls]\nSource = "{url}"\n'), encoding="utf-8"
+        )
     return 0
 
 

@@ -78,6 +78,25 @@ def test_one_version_stands_everywhere_and_one_command_writes_it(
     ]
 
 
+def test_on_a_package_index_no_link_of_the_readme_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev, url = module(ROOT / "dev.py"), "https://github.com/someone/msbal"
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    for name in ("README.md", "pyproject.toml", "msbal/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(dev, "PROJECTS", [tmp_path / "pyproject.toml"])
+    assert dev.name_repository(url) == 0
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]*)\)", readme)
+    assert all(target.startswith("https://") for _, target in links)
+    own = [(image, target) for image, target in links if target.startswith(url)]
+    kinds = {True: "raw", False: "blob"}
+    assert own and all(f"/{kinds[bool(image)]}/v{msbal.__version__}/" in target for image, target in own)
+    assert f'Source = "{url}"' in (tmp_path / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def test_each_distribution_has_the_licence() -> None:
     for file in ROOT.glob("backends/*/LICENSE"):
         assert file.read_text(encoding="utf-8") == (ROOT / "LICENSE").read_text(encoding="utf-8")
