@@ -1,4 +1,4 @@
-"""What the README shows works."""
+"""What the README and the page on the paper show works."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def test_the_links_lead_somewhere() -> None:
 
 def test_the_paper_is_where_it_says() -> None:
     root = Path(__file__).parents[2]
-    table = README.split("| equation | where |")[1].split("\n\n")[0]
+    page = (root / "docs" / "paper.md").read_text(encoding="utf-8")
+    table = page.split("| equation | where |")[1].split("\n\n")[0]
     rows = [row.split("|")[1:3] for row in table.splitlines()[2:]]
     assert [int(n) for what, _ in rows for n in re.findall(r"\d", what)] == [1, 2, 3, 4, 5, 6, 7]
     for _, where in rows:
