@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from msbal.engine.processes import rank as rank
+from msbal.engine.processes import ranks
 from msbal.errors import MsbalError, RunError, SpecError
 from msbal.training.launch import LOST, UNMET
 
@@ -20,14 +22,8 @@ TIMEOUT = "MSBAL_TIMEOUT"
 T = TypeVar("T")
 
 
-def rank() -> int:
-    """Return this process's number, 0 in a run of one."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """Return the number of processes of the run."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+world_size = ranks
+"""Returns the number of processes of the run."""
 
 
 def barrier() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from msbal.backend.kit.balanced import Balanced
 from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.seeding import seed_iteration
-from msbal.backend.kit.steps import Stepper
+from msbal.backend.kit.steps import Stepper, exchanging
 from msbal.engine.processes import rank, ranks
 from msbal.engine.record import IntervalRecord
 from msbal.spec import ScheduleSpec
@@ -102,7 +101,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         if self.iter == self.start_iter:
             self.optimizer.zero_grad()
         due = done % self.schedule.accumulate == 0 or done == self.max_iter
-        with self._sync(due):
+        with exchanging(self.model, due):
             with self.stepper.autocast():
                 losses = self.model(data)
                 total = sum(losses.values())
@@ -117,12 +116,6 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             self.guard.look(done, left_out, explained=self.stepper.scales)
             if self.average is not None and not left_out:
                 self.average.update_parameters(self.balanced.model)
-
-    def _sync(self, due: bool) -> AbstractContextManager[Any]:
-        """Exchange gradients between processes only where a step follows."""
-        if due or not isinstance(self.model, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        return self.model.no_sync()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the iteration, hooks (the learning rate's), optimizer and scaler."""

@@ -90,6 +90,13 @@ class Stepper:
         return now < before
 
 
+def exchanging(model: nn.Module, due: bool) -> AbstractContextManager[Any]:
+    """Return the context for a backward pass, in which processes exchange gradients only if a step is due."""
+    if due or not isinstance(model, nn.parallel.DistributedDataParallel):
+        return nullcontext()
+    return model.no_sync()
+
+
 def make_average(model: nn.Module, decay: float | None) -> AveragedModel | None:
     """Return an exponential moving average of a model's weights and buffers, by the spec's ``schedule.ema``.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from typing import Any
 
@@ -19,7 +18,7 @@ from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.seeding import seed_iteration
-from msbal.backend.kit.steps import Stepper, add_learned, make_average
+from msbal.backend.kit.steps import Stepper, add_learned, exchanging, make_average
 from msbal.errors import SpecError
 from msbal.training.checkpoints import Checkpoints, resuming
 from msbal.training.distributed import rank, world_size
@@ -189,7 +188,7 @@ class Trainer:
         self.iteration += 1
         seed_iteration(self.seed, self.iteration, self.rank)
         images, targets = to_device(samples, self.device)
-        with self._synchronisation(whole):
+        with exchanging(self.forward, whole):
             with self.stepper.autocast():
                 losses: dict[str, Tensor] = self.forward(images, targets)
             self.balanced.require_calls()
@@ -207,11 +206,6 @@ class Trainer:
         # On the CPU there is nothing to wait for.
         if self.device.type == "cpu" or self.iteration % LOOK_EVERY == 0:
             self.look()
-
-    def _synchronisation(self, whole: bool) -> AbstractContextManager[Any]:
-        if isinstance(self.forward, DistributedDataParallel) and not whole:
-            return self.forward.no_sync()
-        return nullcontext()
 
     def look(self) -> None:
         """Find out, waiting for the device, whether a step was skipped, and apply the policy; see `Guard.look`."""
