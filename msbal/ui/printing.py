@@ -43,32 +43,48 @@ def needed_width(console: Console, drawn: RenderableType) -> int:
 
 
 def print_whole(console: Console, table: Table) -> None:
-    """Print a table in parts that fit the terminal, each with the first column; a pipe gets it in one.
+    """Print a table in parts that fit the terminal, each with the row's labels; a pipe gets it in one.
 
     Nothing is cut: what is too wide even so is broken by the terminal.
     """
     given = console.width
-    for part in _parts(console, table) if console.is_terminal else [table]:
+    parts = _parts(console, table) if console.is_terminal else [table]
+    caption = None
+    if len(parts) > 1:  # the last may be narrow
+        caption, parts[-1].caption = parts[-1].caption, None
+    for part in parts:
         console.width = max(
             given, _width(console, part) if console.is_terminal else needed_width(console, part)
         )
         console.print(part)
         console.width = given
+    if caption:
+        console.print(caption, style="table.caption")
 
 
 def _parts(console: Console, table: Table) -> list[Table]:
     """Split a table by columns; the title goes over the first part, the caption under the last."""
-    first, *rest = table.columns
+    labels = _labels(console, table)
+    rest = table.columns[len(labels) :]
     parts = []
     while rest:
         count = len(rest)
-        while count > 1 and _width(console, _with_columns(table, [first, *rest[:count]])) > console.width:
+        while count > 1 and _width(console, _with_columns(table, [*labels, *rest[:count]])) > console.width:
             count -= 1
-        parts.append(_with_columns(table, [first, *rest[:count]]))
+        parts.append(_with_columns(table, [*labels, *rest[:count]]))
         rest = rest[count:]
     for before, after in itertools.pairwise(parts):
         before.caption = after.title = None
     return parts or [table]
+
+
+def _labels(console: Console, table: Table) -> list[Column]:
+    """Return the columns that say which row it is: the texts before the first number, where there is room for them."""
+    texts = list(itertools.takewhile(lambda column: column.justify == "left", table.columns))
+    narrow = (
+        len(texts) < len(table.columns) and _width(console, _with_columns(table, texts)) <= console.width / 2
+    )
+    return texts if texts and narrow else table.columns[:1]
 
 
 def _with_columns(table: Table, columns: Sequence[Column]) -> Table:

@@ -308,3 +308,17 @@ def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> N
         for part in (*table.header, *table.notes, *(cell for row in table.rows for cell in row)):
             assert set(part.split()) <= set(printed), part
         assert console.width == width
+
+
+def test_every_part_of_a_table_that_is_too_wide_says_which_row_it_is(first: Any) -> None:
+    from rich.console import Console
+
+    from msbal.ui.printing import print_whole
+
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    print_whole(console, table_of(first).rich())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    # The row of `rlo` has all four ticks, those of `equal` and `avw` one, that of `both` two; so has each part.
+    assert printed.count("✓") % 8 == 0 and printed.count("✓") > 8
+    (verdict,) = [line for line in printed.splitlines() if line.split()[-1:] == ["better"]]
+    assert verdict.count("✓") == 4
