@@ -7,11 +7,14 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import msbal
+from msbal.backend import LevelGroup
 from msbal.spec.balance import balance_models
 from msbal.spec.run import RunSpec
 
@@ -50,6 +53,25 @@ def test_the_reference_has_every_key_with_its_description() -> None:
     assert set(RunSpec.model_fields) <= set(rows)
     for name, model in balance_models().items():
         assert f"### {name}\n" in page and set(model.model_fields) - {"strategy"} <= set(rows)
+
+
+def test_the_splitter_that_a_page_shows_splits() -> None:
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/splitters.md").read_text("utf-8"), re.M | re.S
+    )
+    names: dict[str, Any] = {}
+    exec(compile(code, "splitters.md", "exec"), names)
+    group = LevelGroup("all", "Head", ("P3", "P4"), (8, 16), ("cls", "bbox"))
+    split = names["ListSplitter"](torch.nn.Identity(), group, ("cls", "bbox")).split(
+        lambda: {
+            "cls": [torch.tensor(1.0), torch.tensor(2.0)],
+            "bbox": [torch.tensor(3.0), torch.tensor(4.0)],
+        },
+        (),
+        {},
+    )
+    assert split.losses.values.tolist() == [[1, 2], [3, 4]]
+    assert split.result(split.losses.values * 2)["bbox"] == [torch.tensor(6.0), torch.tensor(8.0)]
 
 
 def test_a_readme_of_a_package_index_has_no_links_into_the_repository() -> None:
