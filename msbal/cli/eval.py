@@ -82,9 +82,9 @@ def command(
             "--draw", min=0, metavar="N", help="Draw the N images on which the first two differ most."
         ),
     ] = 0,
-    pictures: Annotated[
-        Path, typer.Option("--pictures", metavar="FOLDER", help="The folder that --draw writes to.")
-    ] = Path("pictures"),
+    drawings: Annotated[
+        Path, typer.Option("--drawings", metavar="FOLDER", help="The folder that --draw writes to.")
+    ] = Path("drawings"),
     threshold: Annotated[
         float, typer.Option("--threshold", min=0.0, max=1.0, help="The lowest score that --draw shows.")
     ] = 0.5,
@@ -145,7 +145,7 @@ class Call:
     flops: bool
     input_size: str
     draw: int
-    pictures: Path
+    drawings: Path
     threshold: float
     resamples: int
     confidence: float
@@ -344,11 +344,11 @@ def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
     if len(found) > len(RUNS):
         raise SpecError("--draw", f"{len(found)} runs", f"at most {len(RUNS)} side by side")
     try:
-        files, failed = draw(found, call.draw, call.pictures, call.threshold)
+        files, failed = draw(found, call.draw, call.drawings, call.threshold)
     except OSError as error:
-        reason = f"{call.pictures} cannot be written: {error.strerror}"
-        raise SpecError("--pictures", reason, "a folder") from error
+        reason = f"{call.drawings} cannot be written: {error.strerror}"
+        raise SpecError("--drawings", reason, "a folder") from error
     more = [f"and {len(failed) - 5} more"] if len(failed) > 5 else []
     for line in failed[:5] + more:
         note(stderr, line)
-    print_line(stderr, f"{len(files)} images in {call.pictures}")
+    print_line(stderr, f"{len(files)} images in {call.drawings}")

@@ -108,7 +108,7 @@ def test_many_runs_in_a_pipe_are_one_table(folder: Path, capsys: pytest.CaptureF
 
 def test_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = (folder / "runs/base", folder / "runs/rlo")
-    call(*runs, "--resamples", 0, "--draw", 2, "--pictures", folder / "drawn")
+    call(*runs, "--resamples", 0, "--draw", 2, "--drawings", folder / "drawn")
     assert len(list((folder / "drawn").glob("*.png"))) == 2
     assert "2 images in" in capsys.readouterr().err
 
@@ -197,8 +197,8 @@ def test_a_run_still_going_shows_what_it_recorded(folder: Path, capsys: pytest.C
         (["runs/base", "--input", "big"], "--input: `big`"),
         (["runs/base", "--input", "8x8"], "--input: `8x8`"),
         (
-            ["runs/base", "--draw", "1", "--pictures", "truth.json"],
-            "--pictures: truth.json cannot be written",
+            ["runs/base", "--draw", "1", "--drawings", "truth.json"],
+            "--drawings: truth.json cannot be written",
         ),
         (["runs/none"], "runs/none: no such folder"),
         (["base.json"], "base.json: is a file"),
