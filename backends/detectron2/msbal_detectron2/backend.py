@@ -1,4 +1,4 @@
-"""The entry point of the group ``msbal.backends``. Importing it imports neither torch nor detectron2."""
+"""The entry point of the group ``msbal.backends``. Importing it does not import detectron2."""
 
 from __future__ import annotations
 

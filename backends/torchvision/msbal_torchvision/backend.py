@@ -1,4 +1,4 @@
-"""The entry point of the group ``msbal.backends``. Importing it imports no torch."""
+"""The entry point of the group ``msbal.backends``. Importing it does not import torchvision."""
 
 from __future__ import annotations
 
