@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msbal.ablation.reporting.paper_layout import check_arms
+from msbal.ablation.paper_layout import check_arms
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import SpecError, suggest
 from msbal.records.names import short_names

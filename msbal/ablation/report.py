@@ -10,8 +10,8 @@ from typing import Any
 from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Interval, Outcomes
 from msbal.ablation.grid import Grid
+from msbal.ablation.paper_layout import layout_of_published
 from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table
-from msbal.ablation.reporting.paper_layout import layout_of_published
 from msbal.ablation.reporting.paper_table import paper_table
 from msbal.ablation.reporting.report_page import render_page
 from msbal.ablation.spec import AblationSpec

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from msbal.ablation.reporting.paper_layout import COLUMNS, TableLayout
+from msbal.ablation.paper_layout import COLUMNS, TableLayout
 from msbal.errors import SpecError, suggest
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.spec import SpecModel, apply_override, read_mapping

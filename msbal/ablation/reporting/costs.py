@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from msbal.ablation.grid import Grid
-from msbal.ablation.reporting.paper_layout import COST, TableLayout
+from msbal.ablation.paper_layout import COST, TableLayout
 from msbal.errors import MsbalError
 from msbal.evaluation.complexity import Complexity
 from msbal.records.atomic import write_json

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid
-from msbal.ablation.reporting.paper_layout import COST, TableLayout, TableRow
+from msbal.ablation.paper_layout import COST, TableLayout, TableRow
 from msbal.ablation.statistics import Conclusion, summarize
 from msbal.evaluation.complexity import Complexity
 from msbal.evaluation.metric_text import full_name, mean_and_sd, signed, span

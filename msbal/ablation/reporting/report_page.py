@@ -16,9 +16,9 @@ from markupsafe import Markup, escape
 
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid
+from msbal.ablation.paper_layout import TableLayout
 from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.arm_tables import SIZES
-from msbal.ablation.reporting.paper_layout import TableLayout
 from msbal.ablation.reporting.weight_courses import Course, course_drawings, course_of
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, Paired, Summary, pair, summarize
