@@ -49,9 +49,9 @@ class MMDetBackend:
         from msbal.backend.kit.seeding import seed_everything
         from msbal.training.distributed import resolve_device, world_size
         from msbal_mmdet.config.masks import check_needs
-        from msbal_mmdet.config.overrides import apply_model
         from msbal_mmdet.config.reading import read_config
         from msbal_mmdet.detector import MMDetDetector
+        from msbal_mmdet.training.overrides import apply_model
 
         assert isinstance(spec.model, MMDetModel)
         config = read_config(spec.model)

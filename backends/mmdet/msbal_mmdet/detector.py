@@ -25,10 +25,10 @@ from msbal_mmdet.config.datasets import apply_data
 from msbal_mmdet.config.length import run_length
 from msbal_mmdet.config.masks import Outlines, read_outlines
 from msbal_mmdet.config.notes import plan_notes
-from msbal_mmdet.config.overrides import apply_run
 from msbal_mmdet.config.schedule import apply_schedule
 from msbal_mmdet.splitters.model_losses import Batch, ModelLosses
 from msbal_mmdet.training import checkpoints, runner
+from msbal_mmdet.training.overrides import apply_run
 
 CONFIG_FILE = "config.py"
 """The whole config in the run's folder, as mmdet's own tools/train.py takes it."""

@@ -28,8 +28,8 @@ from msbal.spec import BalanceSpec, balance_models
 from msbal.spec.explain import explain
 from msbal_mmdet.config.nodes import kind
 from msbal_mmdet.splitters.find import Found, find
-from msbal_mmdet.training.nonfinite import NonFiniteWatch
-from msbal_mmdet.training.steps import CountedStep, join_optimizer
+from msbal_mmdet.steps.nonfinite import NonFiniteWatch
+from msbal_mmdet.steps.train_step import CountedStep, join_optimizer
 
 KEY = "msbal"
 """The balancers' state in a checkpoint."""

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from msbal.backend.kit.seeding import mix, seed_everything, seed_iteration
 from msbal.errors import RunError
-from msbal_mmdet.training.progress import ProgressHook
+from msbal_mmdet.steps.progress import ProgressHook
 
 
 class Drawn(NamedTuple):

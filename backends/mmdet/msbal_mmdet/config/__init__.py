@@ -1,1 +1,1 @@
-"""mmdet's configs: read, with the spec applied to them, and the pipelines and data sets that they describe."""
+"""mmdet's configs: reading them, the schedules, pipelines and data sets that they describe, and what to say of them."""

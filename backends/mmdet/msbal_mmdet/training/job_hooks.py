@@ -14,10 +14,10 @@ from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.engine import BalancerSet
 from msbal.records.atomic import put_in_place
 from msbal.training.distributed import rank, world_size
-from msbal_mmdet.config.overrides import SAVE_EVERY
 from msbal_mmdet.hooks import MultiScaleBalanceHook, Records
 from msbal_mmdet.splitters.find import Found
 from msbal_mmdet.training import checkpoints
+from msbal_mmdet.training.overrides import SAVE_EVERY
 
 
 class Stopped(Exception):

@@ -20,11 +20,12 @@ from mmengine.config import Config
 from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import RunSpec, parse_spec
-from msbal_mmdet.config import datasets, length, overrides, reading, schedule
+from msbal_mmdet.config import datasets, length, reading, schedule
 from msbal_mmdet.config.notes import plan_notes
 from msbal_mmdet.config.pipeline import info
 from msbal_mmdet.spec import MMDetModel
 from msbal_mmdet.starter import starter
+from msbal_mmdet.training import overrides
 
 RETINANET = "retinanet/retinanet_r50_fpn_1x_coco.py"
 
