@@ -8,11 +8,20 @@ from msbal.backend.protocol import Backend
 from msbal.errors import BackendError, suggest
 
 ENTRY_POINT_GROUP = "msbal.backends"
+OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
+"""The backends that `msbal backends install` knows."""
 
 
 def installed_backends() -> dict[str, metadata.EntryPoint]:
     """Return the entry points by name; none is loaded."""
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def missing(name: str) -> tuple[str, str]:
+    """Return, for an error, why a backend cannot be used that has no entry point, and what to do."""
+    if name in OWN_BACKENDS:
+        return f"`{name}` is not installed", f"run `msbal backends install {name}`"
+    return f"`{name}` is unknown", suggest(name, {*installed_backends(), *OWN_BACKENDS})
 
 
 def load_backend(name: str) -> Backend:
@@ -23,19 +32,15 @@ def load_backend(name: str) -> Backend:
     """
     points = installed_backends()
     if name not in points:
-        raise BackendError(
-            "backend",
-            f"`{name}` is not installed",
-            suggest(name, points),
-            f"run `msbal backends install {name}`",
-        )
+        found, fix = missing(name)
+        raise BackendError("backend", found, fix=fix)
     try:
         backend = points[name].load()()
     except Exception as error:
         raise BackendError(
             "backend",
             f"`{name}` fails to load: {type(error).__name__}: {error}",
-            fix=f"run `msbal backends {name}` to see what is wrong",
+            fix=f"run `msbal backends check {name}` to see what is wrong",
         ) from error
     if not isinstance(backend, Backend):
         raise BackendError("backend", f"`{name}` is a {type(backend).__name__}", "a msbal.backend.Backend")

@@ -35,7 +35,7 @@ def overview(context: typer.Context) -> None:
     from rich.text import Text
 
     from msbal.backend import installed_backends
-    from msbal.spec.load import OWN_BACKENDS
+    from msbal.backend.discovery import OWN_BACKENDS
 
     table = Table()
     for column in ("backend", "state", "versions", "what to do"):
@@ -94,8 +94,8 @@ def install(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
 ) -> None:
     """Install a backend and its framework into this Python environment, and check it."""
+    from msbal.backend.discovery import OWN_BACKENDS
     from msbal.install import pip
-    from msbal.spec.load import OWN_BACKENDS
 
     if name not in OWN_BACKENDS:
         raise SpecError("backend", f"`{name}` is unknown", fix=suggest(name, OWN_BACKENDS))

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from msbal.backend import installed_backends
-from msbal.errors import SpecError, suggest
+from msbal.backend.discovery import installed_backends, missing
+from msbal.errors import SpecError
 from msbal.records.atomic import write_text
 from msbal.spec.explain import explain
 from msbal.spec.mapping import apply_override, read_mapping
@@ -49,13 +49,8 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
             f"{source}: backend", found, f"one of {', '.join(sorted(known)) or 'the installed backends'}"
         )
     if backend not in known:
-        raise SpecError(
-            f"{source}: backend",
-            f"`{backend}` is not installed" if backend in OWN_BACKENDS else f"`{backend}` is unknown",
-            fix=f"run `msbal backends install {backend}`"
-            if backend in OWN_BACKENDS
-            else suggest(backend, known),
-        )
+        found, fix = missing(backend)
+        raise SpecError(f"{source}: backend", found, fix=fix)
     balance = raw.get("balance", {})
     strategy = balance.get("strategy", "rlo") if isinstance(balance, Mapping) else "rlo"
     if not isinstance(strategy, str):
@@ -65,10 +60,6 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
         return model.model_validate(dict(raw), context={"base": base or Path.cwd()})
     except ValidationError as error:
         raise explain(error, source, model) from error
-
-
-OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
-"""The backends that `msbal backends install` knows."""
 
 
 def dump_spec(spec: RunSpec) -> dict[str, Any]:
