@@ -225,6 +225,7 @@ def test_a_nan_on_one_rank_is_named_with_level_term_iteration_and_rank(tmp_path:
     assert err.count("error: ") == 1, "all ranks say the same: " + err
 
 
+@pytest.mark.release
 def test_or_its_step_is_left_out_on_both(tmp_path: Path) -> None:
     code, out, err = two(tmp_path, "nan", "balance.on_nonfinite=skip")
     assert code == 0, out + err

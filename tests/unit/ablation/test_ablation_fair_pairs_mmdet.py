@@ -18,6 +18,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.release
 def test_all_arms_of_a_seed_see_the_same(tmp_path: Path) -> None:
     config = "retinanet/retinanet_r50_fpn_1x_coco.py"
     model = {"config": config, "pretrained": False, "cfg_options": SMALL}
