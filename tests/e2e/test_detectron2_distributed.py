@@ -82,7 +82,6 @@ def ends(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], ...]:
     return tuple(torch.load(folder / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
 
 
-@pytest.mark.release
 def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> None:
     """From the checkpoint of iteration 4, in the middle of an interval of which each rank saw its part."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
