@@ -64,9 +64,10 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     from rich.console import Console
 
     from msbal.cli.console import note, progress_bar
+    from msbal.engine.processes import rank
     from msbal.records import RunDirectory, read_intervals
     from msbal.training import claim, execute, prepare
-    from msbal.training.distributed import from_first_rank, process_group, rank, resolve_device
+    from msbal.training.distributed import from_first_rank, process_group, resolve_device
     from msbal.training.launch import watch_launcher
     from msbal.training.resume import check_same_run
     from msbal.ui.monitor import make_monitor

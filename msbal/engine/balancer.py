@@ -20,7 +20,7 @@ from torch.compiler import is_compiling
 from msbal.engine.draw import generator
 from msbal.engine.interval import IntervalReport, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
-from msbal.engine.processes import all_gather, rank, ranks
+from msbal.engine.processes import all_gather, rank, world_size
 from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.engine.settings import Settings
 from msbal.engine.statistics import EPSILON, Array
@@ -258,12 +258,12 @@ class Balancer(nn.Module):
     def _end_interval(self, step: Weighing | None) -> None:
         now, memory, own = self._now, self._now.memory, rank()
         parts = [now.rows.flatten(), *([] if step is None else [step.weights, *self._learned().values()])]
-        if ranks() > 1:
+        if world_size() > 1:
             mark = np.array([self.intervals, zlib.crc32(repr(self._settings.identity()).encode())])
             parts.append(_upload(mark, now.rows.device))
         # The one wait in an interval: everything that the host needs, in one copy.
         found = all_gather(torch.cat(parts)).to("cpu").numpy()
-        if ranks() > 1 and (found[:, -2:] != found[0, -2:]).any():
+        if world_size() > 1 and (found[:, -2:] != found[0, -2:]).any():
             raise RuntimeError(
                 f"Balancer `{self.group}`: the processes have counted different numbers of intervals, or their "
                 f"balancers differ (in the seed?). Make and load them alike on all, and call them equally often."
@@ -305,7 +305,7 @@ class Balancer(nn.Module):
         the same iterations.
         """
         now = self._now
-        if ranks() == 1 or now.position == 0 or now.gathered is not None:
+        if world_size() == 1 or now.position == 0 or now.gathered is not None:
             return
         mark = _upload(np.array([self.iteration]), now.rows.device)
         found = all_gather(torch.cat([now.rows.flatten(), mark])).to("cpu").numpy()
@@ -339,9 +339,9 @@ class Balancer(nn.Module):
             count, length, width = rows.shape
             if count == 0 or length >= self.interval or width != self._width:
                 raise ValueError(f"rows of the shape {list(rows.shape)}")
-            if count != ranks():  # each of another number of ranks takes an equal part
-                rows = rows.mean(axis=0, keepdims=True).repeat(ranks(), axis=0)
-                rows[..., -len(self.levels) :] *= count / ranks()  # positives are summed over ranks
+            if count != world_size():  # each of another number of ranks takes an equal part
+                rows = rows.mean(axis=0, keepdims=True).repeat(world_size(), axis=0)
+                rows[..., -len(self.levels) :] *= count / world_size()  # positives are summed over ranks
             self._begin(memory, rows[rank()])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RuntimeError(f"Balancer `{self.group}`: the saved state is damaged: {error!r}") from error

@@ -60,7 +60,7 @@ def _draw_curve(
     marked = curve.marked and span <= 1
     if curve.stack:
         y = top + y
-        # Each area reaches down to 0 behind those before it: areas side by side would have light seams. The colour is
+        # Each area reaches down to 0 behind those before it: areas side by side would show light lines. The colour is
         # mixed with white, since these cannot be transparent.
         mixed = 1 - curve.alpha * (1 - np.array(to_rgb(color)))
         ax.fill_between(*_corners(x, y, curve.hold), color=tuple(mixed), linewidth=0, zorder=1 - behind)

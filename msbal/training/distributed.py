@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from msbal.engine.processes import rank as rank
-from msbal.engine.processes import ranks
+from msbal.engine.processes import rank, world_size
 from msbal.errors import MsbalError, RunError, SpecError
 from msbal.training.launch import LOST, UNMET
 
@@ -20,10 +19,6 @@ TIMEOUT = "MSBAL_TIMEOUT"
 """Environment variable: how many seconds a process waits for another, by default 600."""
 
 T = TypeVar("T")
-
-
-world_size = ranks
-"""Returns the number of processes of the run."""
 
 
 def barrier() -> None:

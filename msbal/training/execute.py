@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from msbal.backend import Detector, Job, Monitor
 from msbal.backend.kit.determinism import deterministic
 from msbal.data import DetectionData, subset
+from msbal.engine.processes import all_gather_objects, rank, world_size
 from msbal.errors import RunError, raise_of_worker
 from msbal.evaluation import evaluate
 from msbal.records import (
@@ -27,7 +26,7 @@ from msbal.records import (
 )
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
-from msbal.training.distributed import barrier, from_first_rank, rank, world_size
+from msbal.training.distributed import barrier, from_first_rank
 from msbal.training.images import BesideTraining
 from msbal.training.plan import Plan
 from msbal.training.resume import choose_checkpoint
@@ -198,12 +197,9 @@ def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -
 
 def _predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:
     """Predict on all of `data`, each rank on its share; return all, in image order, on every rank."""
-    ranks = world_size()
-    if ranks == 1:
+    if world_size() == 1:
         return detector.predict(data)
-    mine = detector.predict(subset(data, range(rank(), len(data), ranks)))
-    parts: list[Any] = [None] * ranks
-    dist.all_gather_object(parts, mine)
+    parts = all_gather_objects(detector.predict(subset(data, range(rank(), len(data), world_size()))))
     order = {image.id: i for i, image in enumerate(data.images)}
     return sorted((p for part in parts for p in part), key=lambda p: order.get(p["image_id"], 0))
 

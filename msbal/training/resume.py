@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from msbal.engine.processes import world_size
 from msbal.errors import SpecError
 from msbal.records import Recorder, RunDirectory, read_starts
 from msbal.spec import RunSpec, differences, dump_spec, read_mapping
 from msbal.training.checkpoints import find, iteration_of
-from msbal.training.distributed import from_first_rank, world_size
+from msbal.training.distributed import from_first_rank
 
 _FREE = (
     "output",

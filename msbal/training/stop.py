@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from msbal.training.distributed import world_size
+from msbal.engine.processes import world_size
 
 
 class StopRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -128,10 +129,8 @@ class Fanout(Monitor):
         if monitor not in self._monitors:
             return
         self._monitors.remove(monitor)
-        try:
+        with contextlib.suppress(Exception):  # the first failure is the one to tell
             _call(monitor, "close", None)
-        except Exception as second:
-            error = error or second
         text = one_line(f"{type(monitor).__name__} failed and is left out: {type(error).__name__}: {error}")
         if self._monitors:
             self.message(text)

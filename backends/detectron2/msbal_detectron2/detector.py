@@ -24,10 +24,11 @@ from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.steps import add_learned, make_average
 from msbal.data import DetectionData, ImageRecord
+from msbal.engine.processes import rank, world_size
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
-from msbal.training.distributed import rank, resolve_device, world_size
+from msbal.training.distributed import resolve_device
 from msbal.training.stream import Positions
 from msbal_detectron2.assignment import count_boxes
 from msbal_detectron2.data import Outlines, Stream, map_image, read_images

@@ -23,7 +23,7 @@ from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.seeding import seed_iteration
 from msbal.backend.kit.steps import Stepper, exchanging
-from msbal.engine.processes import rank, ranks
+from msbal.engine.processes import rank, world_size
 from msbal.engine.record import IntervalRecord
 from msbal.spec import ScheduleSpec
 from msbal.training.checkpoints import Checkpoints, resuming
@@ -146,7 +146,7 @@ class RunHook(HookBase):  # type: ignore[misc]
         self._job, self._trainer, self._run_evaluation = job, trainer, evaluate
         self._cadence = Cadence(job, total, start, save_every, self._evaluate, self._save)
         device = next(trainer.balanced.model.parameters()).device
-        self._pace = Pace(job.monitor, images * ranks(), total, device)
+        self._pace = Pace(job.monitor, images * world_size(), total, device)
         _report_to_storage(job, trainer)
 
     def after_step(self) -> None:

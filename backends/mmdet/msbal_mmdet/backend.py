@@ -47,7 +47,8 @@ class MMDetBackend:
             register_all_modules(init_default_scope=True)
 
         from msbal.backend.kit.seeding import seed_everything
-        from msbal.training.distributed import resolve_device, world_size
+        from msbal.engine.processes import world_size
+        from msbal.training.distributed import resolve_device
         from msbal_mmdet.config.masks import check_needs
         from msbal_mmdet.config.reading import read_config
         from msbal_mmdet.detector import MMDetDetector

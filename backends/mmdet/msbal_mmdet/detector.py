@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from msbal.backend import Job
 from msbal.backend.kit.data_set import predict_each
 from msbal.data import DetectionData, ImageRecord
+from msbal.engine.processes import rank
 from msbal.spec import RunSpec
-from msbal.training.distributed import rank
 from msbal_mmdet.config import pipeline
 from msbal_mmdet.config.datasets import apply_data
 from msbal_mmdet.config.length import run_length

@@ -14,9 +14,9 @@ from msbal.backend.kit.data_set import predict_each, use_notes
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.data import DetectionData, ImageRecord
+from msbal.engine.processes import world_size
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
-from msbal.training.distributed import world_size
 from msbal_torchvision.assignment import count_boxes
 from msbal_torchvision.pixels import read_image, read_target, require_extent, to_device
 from msbal_torchvision.training import CHECKPOINTS, Trainer

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from msbal.backend.protocol import LevelGroup
-from msbal.engine.processes import all_gather_objects, rank, ranks
+from msbal.engine.processes import all_gather_objects, rank, world_size
 from msbal.errors import RunError
 
 MAX_MESSAGES = 10
@@ -167,7 +167,7 @@ class Guard:
             if not bool(first.finite):
                 what = name_losses(self.groups, first.losses, first.rest)
                 self._seen.append(Sighting(first.iteration, rank(), what))
-                if ranks() == 1:
+                if world_size() == 1:
                     self.policy.deal(self._seen[-1:])
 
     def look(self, iteration: int, left_out: bool, explained: bool = False) -> None:
@@ -184,7 +184,7 @@ class Guard:
         if not left_out:
             return
         seen, self._seen = of_all_ranks(self._seen), []
-        if ranks() > 1:
+        if world_size() > 1:
             self.policy.deal(seen)
         if not seen and not explained:
             self.policy.deal([Sighting(iteration, rank(), UNEXPLAINED)])

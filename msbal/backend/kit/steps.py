@@ -13,7 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from msbal.engine.processes import ranks
+from msbal.engine.processes import world_size
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _NEVER = 2**31 - 1
@@ -132,7 +132,7 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
 
     A collective: call it on all ranks, after the last backward pass of a step and before anything reads the gradients.
     """
-    count = ranks()
+    count = world_size()
     if count == 1:
         return
     for parameter in parameters:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msbal.engine.processes import all_gather, ranks
+from msbal.engine.processes import all_gather, world_size
 from msbal.engine.statistics import Array, IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, Strategy, naming
 
@@ -104,7 +104,7 @@ def weigh(
 
 def iteration_of(losses: Tensor, positives: Tensor | None, draws: Tensor | None) -> Iteration:
     """Make an iteration from this rank's losses and positives ``[K]``; a collective."""
-    if ranks() > 1:
+    if world_size() > 1:
         rows = all_gather(losses if positives is None else torch.cat([losses, positives.to(losses.dtype)]))
         positives = None if positives is None else rows[:, len(losses) :].sum(dim=0)
         losses = rows[:, : len(losses)].mean(dim=0)

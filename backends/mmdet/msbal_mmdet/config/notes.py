@@ -13,9 +13,9 @@ from mmengine.hooks import EMAHook, Hook
 from msbal.backend.kit.data_set import use_notes
 from msbal.data import DetectionData
 from msbal.data.files import printable
+from msbal.engine.processes import world_size
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
-from msbal.training.distributed import world_size
 from msbal_mmdet.config.datasets import apply_data, filter_of, innermost
 from msbal_mmdet.config.nodes import kind, kinds, walk
 from msbal_mmdet.config.schedule import OWN_LOOPS, apply_schedule

@@ -12,8 +12,8 @@ from msbal.backend.kit.balanced import balanced_of
 from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.engine import BalancerSet
+from msbal.engine.processes import rank, world_size
 from msbal.records.atomic import put_in_place
-from msbal.training.distributed import rank, world_size
 from msbal_mmdet.hooks import MultiScaleBalanceHook, Records
 from msbal_mmdet.splitters.find import Found
 from msbal_mmdet.training import checkpoints

@@ -16,8 +16,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from msbal.backend import Detector, Job
+from msbal.engine.processes import world_size
 from msbal.errors import RunError
-from msbal.training.distributed import world_size
 from msbal_mmdet import loops
 from msbal_mmdet.config.length import building
 from msbal_mmdet.config.nodes import kind

@@ -19,9 +19,9 @@ from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.seeding import seed_iteration
 from msbal.backend.kit.steps import Stepper, add_learned, exchanging, make_average
+from msbal.engine.processes import rank, world_size
 from msbal.errors import SpecError
 from msbal.training.checkpoints import Checkpoints, resuming
-from msbal.training.distributed import rank, world_size
 from msbal.training.stream import Positions
 from msbal_torchvision.pixels import Sample, Stream, keep, to_device
 from msbal_torchvision.training.optimization import make_optimizer, make_scheduler
