@@ -1,4 +1,4 @@
-"""Metrics in 0..1 as texts in per cent, ``-`` where there is none."""
+"""Metrics in 0..1 as people read them: in points, 0..100 as papers have them, and ``-`` where there is none."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ def full_name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
-def points(value: float | None) -> str:
-    """Return a metric with two decimals."""
-    return "-" if value is None else f"{100 * value:.2f}"
+def points(value: float | None, digits: int = 2) -> str:
+    """Return a metric in points, e.g. ``41.23``."""
+    return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
-def signed(value: float | None) -> str:
-    """Return a difference with its sign."""
-    return "-" if value is None else f"{100 * value:+.2f}"
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return a difference in points, with its sign."""
+    return "-" if value is None else f"{100 * value:+.{digits}f}"
 
 
-def span(low: float | None, high: float | None) -> str:
-    """Return an interval of differences."""
-    return "-" if low is None or high is None else f"{signed(low)} .. {signed(high)}"
+def span(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Return an interval of differences, in points."""
+    return "-" if low is None or high is None else f"{signed(low, digits)} .. {signed(high, digits)}"
 
 
 def mean_and_sd(mean: float | None, sd: float | None) -> str:
