@@ -96,6 +96,10 @@ class Monitor(Protocol):
         """An evaluation ended; `metrics` is what metrics.json says of it."""
         return
 
+    def drawn(self, iteration: int, name: str, path: Path) -> None:
+        """An image was written into the run's folder; `name` says what it shows: ``train`` or ``detections``."""
+        return
+
     def message(self, text: str) -> None:
         """Show a person one line."""
         return

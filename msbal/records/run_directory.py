@@ -23,6 +23,7 @@ class RunDirectory:
         predictions_file: the final detections on the validation split, in COCO results format.
         log_file: what was printed, in plain lines.
         checkpoints: the folder of checkpoints.
+        images: the folder of what is drawn: training images with their boxes, detections.
         tensorboard: the folder of TensorBoard's event files.
     """
 
@@ -36,6 +37,7 @@ class RunDirectory:
         self.predictions_file = path / "predictions.json"
         self.log_file = path / "log.txt"
         self.checkpoints = path / "checkpoints"
+        self.images = path / "images"
         self.tensorboard = path / "tensorboard"
         self._files = (
             self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
@@ -116,6 +118,7 @@ class RunDirectory:
     def _abandoned(self) -> list[Path]:
         """Find the temporary files of atomic writes that were killed; a checkpoint's may be large."""
         found = [file for one in self._files for file in self.path.glob(f".{one.name}.*.tmp")]
+        found += self.images.glob(".*.tmp")
         return found + [p for name in (".iteration_*.tmp", ".partial_*") for p in self.checkpoints.glob(name)]
 
     def _barely_begun(self) -> bool:
@@ -127,7 +130,7 @@ class RunDirectory:
 
     def _clear(self) -> None:
         """Delete what a run leaves, and nothing else; the spec last, since it says that there is a run."""
-        for folder in (self.checkpoints, self.tensorboard):
+        for folder in (self.checkpoints, self.images, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         for file in self._files:
             file.unlink(missing_ok=True)

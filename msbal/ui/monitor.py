@@ -95,6 +95,9 @@ class Fanout(Monitor):
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         self._each("evaluated", iteration, metrics)
 
+    def drawn(self, iteration: int, name: str, path: Path) -> None:
+        self._each("drawn", iteration, name, path)
+
     def message(self, text: str) -> None:
         self._each("message", text)
 
