@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+from pathlib import Path
 
 import needed
 import numpy as np
@@ -16,6 +17,9 @@ if sys.version_info < (3, 12):
     # An old setuptools, which torch's compiler imports, insists on its own distutils and fails where a
     # framework has imported the standard library's before it in the same process.
     os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")
+
+# As in an activated environment: recommended commands are then plain `msbal ...`, however pytest was started.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 # On a busy machine an example may take as long as it likes.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

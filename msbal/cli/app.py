@@ -89,9 +89,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_error(error: Exception) -> None:
-    from msbal.ui.printing import error_line  # imports rich, which a command that succeeds may not need
+    # They import rich, which a command that succeeds may not need.
+    from msbal.cli.console import runnable
+    from msbal.ui.printing import error_line
 
-    error_line(error)
+    error_line(runnable(str(error)) or error)
 
 
 def _usage(error: Exception) -> str:

@@ -36,18 +36,19 @@ def overview(context: typer.Context) -> None:
 
     from msbal.backend import installed_backends
     from msbal.backend.discovery import OWN_BACKENDS
+    from msbal.cli.console import runnable
 
     table = Table()
     for column in ("backend", "state", "versions", "what to do"):
         table.add_column(column, overflow="fold")
     for name in sorted({*installed_backends(), *OWN_BACKENDS}):
         if name not in installed_backends():
-            table.add_row(name, Text("not installed", "dim"), "", f"msbal backends install {name}")
+            table.add_row(name, Text("not installed", "dim"), "", runnable(f"msbal backends install {name}"))
             continue
         diagnosis = _diagnose(name)
         versions = ", ".join(f"{package} {version}" for package, version in diagnosis.versions.items())
         if diagnosis.problems:
-            table.add_row(name, Text("broken", "red"), versions, f"msbal backends check {name}")
+            table.add_row(name, Text("broken", "red"), versions, runnable(f"msbal backends check {name}"))
         else:
             table.add_row(name, Text("ready", "green"), versions, "")
     Console().print(table)
@@ -58,16 +59,18 @@ def check(name: NameArgument) -> None:
     """Say all that is wrong with one backend; exit 3 where something is."""
     from rich.console import Console
 
+    from msbal.cli.console import runnable
+
     diagnosis = _diagnose(name)
     console = Console(soft_wrap=True, highlight=False)
     for package, version in diagnosis.versions.items():
         console.print(f"{package} {version}")
     for note in diagnosis.notes:
-        console.print(f"[yellow]note:[/] {note}")
+        console.print(f"[yellow]note:[/] {runnable(note)}")
     for i, problem in enumerate(diagnosis.problems):
         console.print(f"[red]problem:[/] {problem}")
         if i < len(diagnosis.remedies):
-            console.print(f"  mend it: {diagnosis.remedies[i]}", markup=False)
+            console.print(f"  mend it: {runnable(diagnosis.remedies[i])}", markup=False)
     console.print("[red]broken[/]" if diagnosis.problems else "[green]ready[/]")
     if diagnosis.problems:
         raise typer.Exit(3)

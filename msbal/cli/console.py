@@ -1,10 +1,15 @@
-"""What several commands print or write: notes, a progress bar, text for a file or stdout."""
+"""What several commands print or write: commands to type next, notes, a progress bar, text for a file or stdout."""
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +20,49 @@ from msbal.records.atomic import write_text
 from msbal.ui.printing import print_line
 from msbal.ui.text import one_line
 
+_COMMANDS = re.compile(
+    r"(?<![\w./-])(msbal(?= (?:init|train|ablate|eval|predict|plot-losses|inspect|replay|schema|backends)\b)"
+    r"|pip(?= install\b))"
+)
+
+
+def msbal_command() -> str:
+    """Return what runs this msbal in the user's shell.
+
+    It is ``msbal`` in an activated environment, else the script's path, or ``PYTHON -m msbal`` without a script.
+    """
+    return _command("msbal")
+
+
+def runnable(text: str) -> str:
+    """Return a text with the commands of msbal and pip in it as the user's shell can run them."""
+    return _COMMANDS.sub(lambda found: _command(found[0]), text)
+
+
+@cache
+def _command(name: str) -> str:
+    folder = Path(sys.executable).parent
+    found = shutil.which(name)
+    if found and Path(found).absolute().parent == folder:
+        return name
+    script = shutil.which(name, path=str(folder))
+    if script is None:
+        return f"{_typed(Path(sys.executable))} -m {name}"
+    return _typed(Path(script))
+
+
+def _typed(path: Path) -> str:
+    """Return a path as one would type it: relative where that is shorter."""
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:  # another drive
+        relative = str(path)
+    return shlex.quote(min(relative, str(path), key=len))
+
 
 def note(console: Console, text: str) -> None:
     """Print a note, on one line."""
-    print_line(console, ("note:", "yellow"), " ", one_line(text))
+    print_line(console, ("note:", "yellow"), " ", runnable(one_line(text)))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ def command(
     from rich.console import Console
 
     from msbal.backend import OffersStarter, load_backend
-    from msbal.cli.console import write_to
+    from msbal.cli.console import msbal_command, write_to
     from msbal.data import load, recognise, remarks, shared_images
     from msbal.errors import SpecError
     from msbal.spec import DataSpec, parse_spec
@@ -56,8 +57,8 @@ def command(
     text = "\n".join(
         [
             f"# A starter spec for {data}: {found.summary}.",
-            f"# Check it:  msbal train {target} --dry-run",
-            f"# Train:     msbal train {target}",
+            f"# Check it:  msbal train {shlex.quote(str(target))} --dry-run",
+            f"# Train:     msbal train {shlex.quote(str(target))}",
             "",
             f"backend: {backend}",
             sections.rstrip(),
@@ -75,7 +76,7 @@ def command(
     lines.append(f"  classes: {', '.join(train.classes[:20])}")
     of_val = remarks(val) if val is not None else []
     lines += [f"  note: {n}" for n in (*found.notes, *remarks(train), *of_val, *shared_images(train, val))]
-    lines += [f"written: {target}", f"next: msbal train {target}"]
+    lines += [f"written: {target}", f"next: {msbal_command()} train {shlex.quote(str(target))}"]
     Console(soft_wrap=True, highlight=False).print("\n".join(lines), markup=False)
 
 

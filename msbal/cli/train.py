@@ -122,18 +122,21 @@ def model_name(spec: RunSpec) -> str:
 
 
 def _next_steps(outcome: Outcome, spec: RunSpec) -> Mapping[str, str]:
+    from msbal.cli.console import msbal_command
+
     place = os.path.relpath(outcome.run.path)
     # A path that begins like an option would be taken for one.
     where = shlex.quote(os.path.join(".", place) if place.startswith("-") else place)  # noqa: PTH118
+    msbal = msbal_command()
     if not outcome.finished:
-        return {"run": where, "continue": f"msbal train {where}/spec.yaml --resume"}
-    steps = {"run": where, "see": f"msbal plot-losses {where}"}
+        return {"run": where, "continue": f"{msbal} train {where}/spec.yaml --resume"}
+    steps = {"run": where, "see": f"{msbal} plot-losses {where}"}
     if outcome.metrics is not None:
-        steps["metrics"] = f"msbal eval {where}"
+        steps["metrics"] = f"{msbal} eval {where}"
     other = "equal" if spec.balance.strategy != "equal" else "rlo"
     steps["compare"] = (
-        f"msbal train {where}/spec.yaml --set balance.strategy={other} -o {where}-{other}; "
-        f"msbal eval {where}-{other} {where}"
+        f"{msbal} train {where}/spec.yaml --set balance.strategy={other} -o {where}-{other}; "
+        f"{msbal} eval {where}-{other} {where}"
     )
     return steps
 

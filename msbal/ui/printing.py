@@ -31,7 +31,7 @@ def print_line(console: Console, *parts: str | Text | tuple[str, str]) -> None:
     console.print(line, soft_wrap=True, highlight=False)
 
 
-def error_line(error: BaseException, file: IO[str] | None = None) -> None:
+def error_line(error: BaseException | str, file: IO[str] | None = None) -> None:
     """Print an error as one line, ``error: ...``, to stderr or `file`."""
     detail = one_line(str(error)) or type(error).__name__
     print_line(Console(file=file or sys.stderr), ("error:", "bold red"), " ", detail)
