@@ -100,6 +100,13 @@ class Monitor(Protocol):
         """An image was written into the run's folder; `name` says what it shows: ``train`` or ``detections``."""
         return
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Something other than training goes on: ``evaluating``, 12 of 64. It ends when `done` is `total`.
+
+        A total of 1 stands for something that cannot be counted.
+        """
+        return
+
     def message(self, text: str) -> None:
         """Show a person one line."""
         return
@@ -115,8 +122,8 @@ class Job:
         run: the folder of everything that the run writes.
         balancers: one for each of the detector's groups. Save them in the checkpoint (`state_dict`), and give their
             parameters, if any, to the optimizer.
-        recorder: takes the balancers' interval records. Call `recorder.step` once an iteration, `recorder.flush`
-            before a checkpoint is saved, and `recorder.rewind` after one is loaded.
+        recorder: takes the balancers' interval records. Call `recorder.step` once an iteration, with its learning rate,
+            `recorder.flush` before a checkpoint is saved, and `recorder.rewind` after one is loaded.
         monitor: shows progress.
         checkpoint: to resume from, or None.
         evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a distributed run all
@@ -171,8 +178,14 @@ class Detector(Protocol):
     def load(self, checkpoint: Path) -> None:
         """Load the weights of one of this backend's checkpoints, safely (no pickled code)."""
 
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
-        """Return detections in COCO results format: image_id, category_id, bbox (x, y, w, h), score."""
+    def predict(
+        self, data: DetectionData, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return detections in COCO results format: image_id, category_id, bbox (x, y, w, h), score.
+
+        Args:
+            progress: call it after each image with how many are done.
+        """
 
 
 @runtime_checkable

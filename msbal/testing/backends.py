@@ -413,10 +413,14 @@ class BackendContract:
             assert file.is_file(), file
         assert any(run.checkpoints.iterdir())
         ids = {image.id for image in plan.val.images} if plan.val else set()
-        for prediction in plan.detector.predict(plan.val) if plan.val else []:
+        done: list[int] = []
+        for prediction in plan.detector.predict(plan.val, done.append) if plan.val else []:
             assert set(prediction) >= {"image_id", "category_id", "bbox", "score"}
             assert prediction["image_id"] in ids
             assert prediction["category_id"] in plan.train.category_ids
+        assert done == list(range(1, len(ids) + 1)), (
+            f"predict(data, progress) reported {done} of {len(ids)} images"
+        )
 
     def test_resumes_exactly(self, trained_case: str, runs: Runs) -> None:
         whole = runs.whole(trained_case)

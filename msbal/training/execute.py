@@ -195,11 +195,18 @@ def _compare_data(run: RunDirectory, now: Mapping[str, Any], monitor: Monitor) -
         )
 
 
-def _predictions(detector: Detector, data: DetectionData) -> list[dict[str, Any]]:
+def _predictions(detector: Detector, data: DetectionData, monitor: Monitor) -> list[dict[str, Any]]:
     """Predict on all of `data`, each rank on its share; return all, in image order, on every rank."""
+
+    def progress(done: int) -> None:
+        # The other ranks are as far with their shares, which are as large.
+        monitor.progress("evaluating", min(done * world_size(), len(data)), len(data))
+
+    monitor.progress("evaluating", 0, len(data))
     if world_size() == 1:
-        return detector.predict(data)
-    parts = all_gather_objects(detector.predict(subset(data, range(rank(), len(data), world_size()))))
+        return detector.predict(data, progress)
+    share = subset(data, range(rank(), len(data), world_size()))
+    parts = all_gather_objects(detector.predict(share, progress))
     order = {image.id: i for i, image in enumerate(data.images)}
     return sorted((p for part in parts for p in part), key=lambda p: order.get(p["image_id"], 0))
 
@@ -208,13 +215,15 @@ def _evaluate(
     plan: Plan, run: RunDirectory, monitor: Monitor, detector: Detector, iteration: int, final: bool
 ) -> Mapping[str, Any]:
     assert plan.val is not None
-    predictions = _predictions(detector, plan.val)
+    predictions = _predictions(detector, plan.val, monitor)
     metrics: Mapping[str, Any] = {}
     if rank() == 0:
+        monitor.progress("computing metrics", 0, 1)
         metrics = evaluate(plan.val, predictions)
         if final:
             write_json(run.predictions_file, predictions)
         metrics = add_evaluation(run, iteration, metrics, final)
+        monitor.progress("computing metrics", 1, 1)
         monitor.evaluated(iteration, metrics)
     barrier()
     return metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,9 @@ class Detectron2Detector(SplitDetectron2):
         self.average = None
 
     @torch.no_grad()
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+    def predict(
+        self, data: DetectionData, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Return detections in COCO results format, the images in order."""
         model = self.model if self.average is None else self.average
         mapper = self.recipe.mapper(training=False)
@@ -223,7 +225,7 @@ class Detectron2Detector(SplitDetectron2):
             found = model([map_image(mapper, record)])[0]["instances"]
             return found.pred_boxes.tensor, found.pred_classes, found.scores
 
-        return predict_each(model, data, detect)
+        return predict_each(model, data, detect, progress)
 
 
 def _kind(outlines: Outlines | None) -> Masks:

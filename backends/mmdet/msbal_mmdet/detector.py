@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,9 @@ class MMDetDetector(ModelLosses):
         checkpoints.load_weights(self.model, checkpoint)
 
     @torch.inference_mode()
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+    def predict(
+        self, data: DetectionData, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Return detections in COCO results format, the images in order."""
         transform, model = pipeline.predicting(self.config), self.model
 
@@ -131,7 +133,7 @@ class MMDetDetector(ModelLosses):
             found = model.test_step(batch)[0].pred_instances
             return _boxes(found), found.labels, found.scores
 
-        return predict_each(model, data, detect)
+        return predict_each(model, data, detect, progress)
 
 
 def _boxes(found: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ class TorchvisionDetector(SplitModel):
         self.average = None
 
     @torch.inference_mode()
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+    def predict(
+        self, data: DetectionData, progress: Callable[[int], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Return detections in COCO results format, the images in order and the best first in each."""
         model = self.model if self.average is None else self.average
 
@@ -89,4 +91,4 @@ class TorchvisionDetector(SplitModel):
             kept = found["labels"] > 0
             return found["boxes"][kept], found["labels"][kept] - 1, found["scores"][kept]
 
-        return predict_each(model, data, detect)
+        return predict_each(model, data, detect, progress)

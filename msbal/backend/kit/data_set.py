@@ -61,7 +61,10 @@ def use_notes(
 
 
 def predict_each(
-    model: nn.Module, data: DetectionData, detect: Callable[[ImageRecord], tuple[Tensor, Tensor, Tensor]]
+    model: nn.Module,
+    data: DetectionData,
+    detect: Callable[[ImageRecord], tuple[Tensor, Tensor, Tensor]],
+    progress: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the detections of all images in COCO results format, in the images' order; the model in eval mode.
 
@@ -70,17 +73,18 @@ def predict_each(
 
     Args:
         detect: returns one image's boxes, labels and scores, as `coco_results` takes them.
+        progress: called after each image with how many are done.
     """
-    training = model.training
+    training, found = model.training, list[dict[str, Any]]()
     model.eval()
     try:
-        return [
-            found
-            for record in data.images
-            for found in coco_results(record.id, *detect(record), data.category_ids)
-        ]
+        for done, record in enumerate(data.images, start=1):
+            found += coco_results(record.id, *detect(record), data.category_ids)
+            if progress is not None:
+                progress(done)
     finally:
         model.train(training)
+    return found
 
 
 def coco_results(

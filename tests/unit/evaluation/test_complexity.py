@@ -69,7 +69,7 @@ class Detector:
     def __init__(self) -> None:
         self.model: Any = nn.Conv2d(3, 4, 3, padding=1)
 
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+    def predict(self, data: DetectionData, progress: Any = None) -> list[dict[str, Any]]:
         from PIL import Image
 
         with Image.open(data.images[0].path) as file:

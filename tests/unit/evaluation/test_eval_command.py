@@ -119,7 +119,7 @@ class Detector:
     def load(self, checkpoint: Path) -> None:
         self.predictions = json.loads(checkpoint.read_text())
 
-    def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+    def predict(self, data: DetectionData, progress: Any = None) -> list[dict[str, Any]]:
         assert [image.id for image in data.images] == [image.id for image in DATA.images]
         return self.predictions
 
@@ -448,7 +448,7 @@ def test_the_labels_of_a_checkpoint_are_found_by_name_in_other_annotations(
     class Labels:
         def load(self, checkpoint: Path) -> None: ...
 
-        def predict(self, data: DetectionData) -> list[dict[str, Any]]:
+        def predict(self, data: DetectionData, progress: Any = None) -> list[dict[str, Any]]:
             return [
                 {**entry, "category_id": data.category_ids[label_of[entry["category_id"]]]}
                 for entry in PREDICTIONS
