@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
+MSBAL = PYTHON.with_name("msbal.exe" if os.name == "nt" else "msbal")
 FRAMEWORKS = ("mmdet", "detectron2")
 TIERS = {"": "a change", "fast": "a first look", "all": "a release"}
 # The longest first, so that no core waits for another at the end.
@@ -78,7 +80,20 @@ def main(arguments: list[str]) -> int:
 def quickstart(arguments: list[str]) -> int:
     """Train examples/quickstart.yaml; further arguments go to `msbal train`."""
     install("base", [".[plots]", "./backends/torchvision"])
-    return run([str(PYTHON), "-m", "msbal", "train", "examples/quickstart.yaml", "--force", *arguments])
+    # In the caller's folder, so that the paths in what is printed are right there.
+    spec = os.path.relpath(ROOT / "examples" / "quickstart.yaml")
+    code = run([str(MSBAL), "train", spec, "--force", *arguments], folder=Path.cwd())
+    print(f"To type just `msbal` from now on: {activation()}", flush=True)
+    return code
+
+
+def activation() -> str:
+    """Return the line that activates .venv in the caller's shell."""
+    scripts = os.path.relpath(PYTHON.parent)
+    if os.name == "nt":
+        return str(Path(scripts) / "activate")
+    fish = ".fish" if os.environ.get("SHELL", "").endswith("fish") else ""
+    return f"source {shlex.quote(scripts)}/activate{fish}"
 
 
 def test(tier: str) -> int:
@@ -261,16 +276,19 @@ def make_venv() -> None:
             sys.exit(code)
 
 
-def run(command: list[str], quiet: bool = False) -> int:
-    """Run a command from the project's root and give its exit code."""
+def run(command: list[str], quiet: bool = False, folder: Path = ROOT) -> int:
+    """Run a command, from the project's root unless told otherwise, and return its exit code."""
     if not quiet:
-        shown = [Path(part).name if part == str(PYTHON) else part for part in command]
-        print("$", " ".join(shown), flush=True)
+        shown = [os.path.relpath(part, folder) if part.startswith(str(VENV)) else part for part in command]
+        print("$", shlex.join(shown), flush=True)
     output = subprocess.DEVNULL if quiet else None
     environment = {**os.environ, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, stdout=output, stderr=output, check=False
-    ).returncode
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # the command has got it, too, and may have something to save
+                continue
 
 
 if __name__ == "__main__":
