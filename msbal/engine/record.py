@@ -20,7 +20,7 @@ class NonFinite:
 class IntervalRecord:
     """One interval of one group of levels. Lists run over the levels, finest first.
 
-    It depends on the losses and the seed alone, so that a resumed run writes the same as an unbroken one.
+    It depends on the losses, the seed and the schedule alone: a resumed run writes the same as an unbroken one.
 
     Attributes:
         interval, iteration: t, and its last iteration, t times alpha; both counted from 1.
@@ -34,6 +34,8 @@ class IntervalRecord:
         count: the iterations in the statistics, those whose losses were all finite.
         nonfinite: the losses left out, named.
         positives: positive samples per level over the interval, where they are known.
+        learning_rate: of the optimizer's first group of parameters, in the step of the interval's last iteration. The
+            engine does not know it: who records a training fills it in; None where it is unknown.
     """
 
     interval: int
@@ -52,3 +54,4 @@ class IntervalRecord:
     previous_weights: tuple[float, ...] = ()
     nonfinite: tuple[NonFinite, ...] = ()
     positives: tuple[float, ...] | None = None
+    learning_rate: float | None = None

@@ -18,8 +18,11 @@ _LISTS = ("loss", "variance", "variance_reduction", "weights", "previous_weights
 
 
 def to_json(record: IntervalRecord) -> str:
-    """Return a record as one line without its newline; NaN becomes null."""
-    return json.dumps(finite(dataclasses.asdict(record)), ensure_ascii=False, allow_nan=False)
+    """Return a record as one line without its newline; NaN becomes null, an unknown learning rate has no key."""
+    keys = finite(dataclasses.asdict(record))
+    if keys["learning_rate"] is None:
+        del keys["learning_rate"]
+    return json.dumps(keys, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(line: str) -> IntervalRecord:
@@ -50,6 +53,8 @@ def from_json(line: str) -> IntervalRecord:
             known["positives"] = _floats(known["positives"], len(levels))
         if known.get("reward") is not None:
             known["reward"] = int(known["reward"])
+        if known.get("learning_rate") is not None:
+            known["learning_rate"] = float(known["learning_rate"])
         known["action"] = str(known.get("action") or "")
         known["group"] = str(known.get("group") or "all")
         return IntervalRecord(**known)

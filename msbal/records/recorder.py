@@ -39,6 +39,7 @@ class Recorder:
         self._waiting: dict[int, dict[str, IntervalReport]] = {}
         self._unsynced = False
         self._iteration: int | None = None
+        self._learning_rate: float | None = None
 
     def attach(self, balancers: BalancerSet) -> None:
         """Record these balancers. Call once, before training."""
@@ -49,14 +50,16 @@ class Recorder:
         """Alpha, of all balancers."""
         return next(iter(self._attached.balancers.values())).interval
 
-    def step(self, iteration: int | None, renumber: bool = False) -> None:
+    def step(self, iteration: int | None, renumber: bool = False, learning_rate: float | None = None) -> None:
         """Write the intervals that have ended by the end of `iteration`.
 
         Args:
+            learning_rate: the one with which `iteration` stepped, for the records; None where it is unknown.
             renumber: put this iteration into the records, for a run that counts otherwise than its balancers: its
                 iterations have several passes, or it began without balancing.
         """
         self._iteration = iteration if renumber else None
+        self._learning_rate = learning_rate
         self._take()
 
     def flush(self) -> None:
@@ -114,6 +117,9 @@ class Recorder:
         records = [report.record for report in reports]
         if self._iteration is not None:
             records = [replace(record, iteration=self._iteration) for record in records]
+        if self._learning_rate is not None:
+            rate = float(self._learning_rate)  # a tensor where the optimizer's is one
+            records = [replace(record, learning_rate=rate) for record in records]
         if self.run is not None:
             self._unsynced = True
             if self.per_iteration:

@@ -103,6 +103,9 @@ def test_the_same_records(runs: dict[str, Path]) -> None:
     for run in runs.values():
         records = read_intervals(run / "intervals.jsonl")
         assert [record.iteration for record in records] == [2, 4, 6]
+        # Half warmed up in the second iteration, a tenth from the fourth on.
+        rates = [record.learning_rate for record in records]
+        assert rates == pytest.approx([0.5005e-3, 1e-4, 1e-4]), run.name
         for record in records:
             assert record.group == "all"
             assert record.levels == ("P3", "P4", "P5", "P6", "P7")

@@ -66,6 +66,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         super().__init__(model, data_loader, optimizer)
         self.balanced, self.schedule, self.seed = balanced, schedule, seed
         self.average, self.stop_requested = average, False
+        self.learning_rate = 0.0  # with which the last iteration stepped
         self.guard = Guard(on_nonfinite, balanced.groups)
         self.stepper = Stepper(
             optimizer,
@@ -97,6 +98,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         data = next(self._data_loader_iter)
         self.storage.put_scalar("data_time", time.perf_counter() - started)
         done = self.iter + 1
+        self.learning_rate = float(self.optimizer.param_groups[0]["lr"])
         seed_iteration(self.seed, done, rank())
         if self.iter == self.start_iter:
             self.optimizer.zero_grad()
@@ -154,8 +156,8 @@ class RunHook(HookBase):  # type: ignore[misc]
         trainer, done = self._trainer, self.trainer.iter + 1
         if done == trainer.start_iter + 1:
             trainer.balanced.require_calls()
-        self._pace.tick(done, float(trainer.optimizer.param_groups[0]["lr"]))
-        trainer.stop_requested = self._cadence.after(done)
+        self._pace.tick(done, trainer.learning_rate)
+        trainer.stop_requested = self._cadence.after(done, trainer.learning_rate)
 
     def _evaluate(self, done: int) -> None:
         self._run_evaluation(done)

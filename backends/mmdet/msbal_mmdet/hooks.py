@@ -40,7 +40,7 @@ class Records(Protocol):
 
     def begin(self, iteration: int) -> None: ...
 
-    def step(self, iteration: int) -> None: ...
+    def step(self, iteration: int, *, learning_rate: float | None) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -63,6 +63,7 @@ class MultiScaleBalanceHook(Hook):
     Attributes:
         balancers: the run's; None where it is not balanced.
         balanced: the model's handle, while it trains.
+        learning_rate: with which this iteration steps; None where the run has several optimizers.
 
     Raises:
         SpecError: at construction where a setting is wrong, at the run's start where the model cannot be balanced.
@@ -85,6 +86,7 @@ class MultiScaleBalanceHook(Hook):
         self._records: Records | None = None
         self._loaded: dict[str, Any] | None = None
         self._begun = self._called = False
+        self.learning_rate: float | None = None
         self._watch: NonFiniteWatch | None = None
 
     # -- mmengine's calls --------------------------------------------------------------------------
@@ -142,7 +144,9 @@ class MultiScaleBalanceHook(Hook):
         self._watch = NonFiniteWatch(runner.optim_wrapper, self.balanced, self.make_on_nonfinite(runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Begin the records where the run begins."""
+        """Begin the records where the run begins; after the iteration, the learning rate is the next one's."""
+        optimizer = getattr(runner.optim_wrapper, "optimizer", None)
+        self.learning_rate = None if optimizer is None else optimizer.param_groups[0]["lr"]
         if self._records is not None and not self._begun:
             self._begun = True
             self._records.begin(runner.iter)
@@ -157,7 +161,7 @@ class MultiScaleBalanceHook(Hook):
             self._called = True
             self.balanced.require_calls()
         self._watch.after_iteration(runner.iter + 1, outputs)
-        self._records.step(runner.iter + 1)
+        self._records.step(runner.iter + 1, learning_rate=self.learning_rate)
         for hook in _saving_hooks(runner):
             due = hook.every_n_train_iters(runner, hook.interval) or self.is_last_train_iter(runner)
             if not hook.by_epoch and due:

@@ -44,14 +44,17 @@ class Cadence:
         """Return whether no gradient waits for its step, so that a run resumes exactly from here."""
         return iteration % self._accumulate == 0 or iteration == self.total
 
-    def after(self, iteration: int) -> bool:
+    def after(self, iteration: int, learning_rate: float | None = None) -> bool:
         """Do what is due after an iteration; on all ranks alike.
+
+        Args:
+            learning_rate: with which the iteration stepped, of the optimizer's first group; for the records.
 
         Returns:
             whether to end the run here: it was asked to stop, and its checkpoint is written.
         """
         job, at_end = self.job, iteration == self.total
-        job.recorder.step(iteration)
+        job.recorder.step(iteration, learning_rate=learning_rate)
         every = job.spec.evaluate.every
         if job.evaluate is not None and every and iteration % every == 0 and not at_end:
             # Before the checkpoint: a run killed in between evaluates again, and misses nothing.

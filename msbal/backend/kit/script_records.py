@@ -61,13 +61,14 @@ class ScriptRecords:
                 file.rename(aside)
                 self._say(f"msbal: the records of an earlier start are now in {aside}")
 
-    def step(self, iteration: int | None = None) -> None:
+    def step(self, iteration: int | None = None, learning_rate: float | None = None) -> None:
         """Write the intervals that have ended.
 
         Args:
             iteration: the run's, for the records; None for the balancers' own.
+            learning_rate: see `IntervalRecord`; None where the optimizer is not known.
         """
-        self._recorder.step(iteration, renumber=iteration is not None)
+        self._recorder.step(iteration, iteration is not None, learning_rate)
 
     def flush(self) -> None:
         """Write the intervals that have ended and fsync: before a checkpoint and at the end."""

@@ -28,7 +28,7 @@ class Journal:
         self.balancers = SimpleNamespace(synchronize=lambda: self.log.append("synchronize"))
         self.evaluate = True
 
-    def step(self, iteration: int) -> None:
+    def step(self, iteration: int, learning_rate: float | None) -> None:
         self.iteration = iteration
 
     def stop_requested(self) -> bool:

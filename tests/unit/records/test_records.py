@@ -52,6 +52,7 @@ def records(draw: st.DrawFn) -> IntervalRecord:
         previous_weights=draw(row),
         nonfinite=draw(st.sampled_from([(), (NonFinite(3, "cls", "P3", 1, "nan"),)])),
         positives=draw(st.one_of(st.none(), row)),
+        learning_rate=draw(st.one_of(st.none(), numbers)),
     )
 
 
@@ -114,7 +115,7 @@ def run_balancers(
                 for name, names in groups.items()
             }
         )
-        recorder.step(step + 1)
+        recorder.step(step + 1, learning_rate=0.1 / (step + 1))
 
 
 @pytest.mark.parametrize("killed_at", [4, 5, 7, 9])
@@ -149,6 +150,12 @@ def test_a_rewound_recording_is_that_of_an_unbroken_run(tmp_path: Path, killed_a
     run_balancers(groups, recorder, range(4, 14), balancers)
     assert parts.intervals_file.read_text() == whole.intervals_file.read_text()
     assert parts.losses_file.read_text() == whole.losses_file.read_text()
+    assert [r.learning_rate for r in read_intervals(parts.intervals_file)[::2]] == [
+        0.1 / 3,
+        0.1 / 6,
+        0.1 / 9,
+        0.1 / 12,
+    ]
     assert whole.losses_file.read_text().startswith("iteration,rpn:P2/cls,")
     assert len(whole.losses_file.read_text().splitlines()) == 1 + 12
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
@@ -62,8 +63,8 @@ class JobHook(Hook):
     # After everything that changes state in an iteration.
     priority = "LOWEST"
 
-    def __init__(self, detector: Detector, job: Job) -> None:
-        self.detector, self.job = detector, job
+    def __init__(self, detector: Detector, job: Job, balance: JobBalanceHook) -> None:
+        self.detector, self.job, self.balance = detector, job, balance
         self.saved = 0
 
     def before_train(self, runner: Any) -> None:
@@ -87,8 +88,9 @@ class JobHook(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         done = runner.iter + 1
-        self.pace.tick(done, float(runner.optim_wrapper.get_lr()["lr"][0]))
-        if self.cadence.after(done) and done < runner.max_iters:
+        rate = self.balance.learning_rate
+        self.pace.tick(done, math.nan if rate is None else rate)
+        if self.cadence.after(done, rate) and done < runner.max_iters:
             raise Stopped
 
     def after_train(self, runner: Any) -> None:

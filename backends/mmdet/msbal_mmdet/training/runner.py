@@ -111,8 +111,9 @@ def make_runner(detector: Detector, config: Config, job: Job) -> Runner:
     config.experiment_name = f"msbal_{os.getpid()}_{time.monotonic_ns()}"
     logging.getLogger("mmengine").setLevel(logging.ERROR)
     runner = _build_runner(config, detector.model)
-    runner.register_hook(JobBalanceHook(job))
-    runner.register_hook(JobHook(detector, job))
+    balance = JobBalanceHook(job)
+    runner.register_hook(balance)
+    runner.register_hook(JobHook(detector, job, balance))
     return runner
 
 

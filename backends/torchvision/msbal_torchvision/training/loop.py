@@ -57,7 +57,7 @@ class Trainer:
             raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
         self.rank, self.processes = rank(), world_size()
         self.batch = self.schedule.batch_size
-        self.iteration = 0
+        self.iteration, self.learning_rate = 0, 0.0  # with which that iteration stepped
 
         self.balancers = job.balancers.to(device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -155,8 +155,8 @@ class Trainer:
         try:
             for samples in batches:
                 self.run_iteration(samples, cadence.whole(self.iteration + 1))
-                pace.tick(self.iteration, self.optimizer.param_groups[0]["lr"])
-                if cadence.after(self.iteration):
+                pace.tick(self.iteration, self.learning_rate)
+                if cadence.after(self.iteration, self.learning_rate):
                     return
         finally:
             # An error's traceback holds the workers, and torch would end them by SIGTERM, which they ignore.
@@ -186,6 +186,7 @@ class Trainer:
             whole: whether the optimizer steps afterwards, with what has accumulated.
         """
         self.iteration += 1
+        self.learning_rate = self.optimizer.param_groups[0]["lr"]
         seed_iteration(self.seed, self.iteration, self.rank)
         images, targets = to_device(samples, self.device)
         with exchanging(self.forward, whole):
