@@ -1,6 +1,7 @@
 """Build the site into site/, strictly: a broken link, an unknown name or an address of elsewhere fails.
 
 The pages of a spec's keys and of the commands are written first, from the models' and the commands' own descriptions.
+That of the keys is kept in the repository, for those who read there; one that is out of date fails, too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ FETCHED = re.compile(
 def main() -> int:
     """Write the generated pages, build the site and look for what it would fetch from elsewhere."""
     reference = ROOT / "docs" / "reference"
-    (reference / "spec.md").write_text(spec_page(), encoding="utf-8")
+    tracked, keys = reference / "spec.md", spec_page()
+    if not tracked.is_file() or tracked.read_text(encoding="utf-8") != keys:
+        tracked.write_text(keys, encoding="utf-8")
+        print(f"{tracked.relative_to(ROOT)} was not that of the specs, and has been written anew: commit it.")
+        return 1
     (reference / "commands.md").write_text(commands_page(), encoding="utf-8")
     (reference / "balance.txt").write_text(balance_text(), encoding="utf-8")
     code = subprocess.run(

@@ -20,7 +20,7 @@ from msbal.spec.run import RunSpec
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md", *ROOT.glob("backends/*/README.md")])
-GENERATED = {"spec.md", "commands.md"}
+GENERATED = {"commands.md"}
 
 
 def module(path: Path) -> ModuleType:
@@ -53,6 +53,11 @@ def test_the_reference_has_every_key_with_its_description() -> None:
     assert set(RunSpec.model_fields) <= set(rows)
     for name, model in balance_models().items():
         assert f"### {name}\n" in page and set(model.model_fields) - {"strategy"} <= set(rows)
+
+
+def test_every_strategy_is_in_the_table_of_strategies() -> None:
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(balance_models())
 
 
 def test_the_splitter_that_a_page_shows_splits() -> None:
