@@ -55,10 +55,10 @@ def load_weights(model: Any, path: Path) -> None:
 
 
 def _as_backbone(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a classifier's tensors (``layer1.0...``, ``features.3...``) to the detector's names."""
+    """Rename a classifier's tensors (``layer1.0...``, ``features.3...``, ``_blocks.3...``) to the detector's names."""
     named = {}
     for name, value in tensors.items():
-        stem = name.removeprefix("features.").removeprefix("body.")
+        stem = name.removeprefix("features.").removeprefix("body.").removeprefix("_blocks.")
         named[f"backbone.body.{stem}"] = value
         named[f"backbone.features.{stem}"] = value
     return named
