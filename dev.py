@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
 
 def quickstart(arguments: list[str]) -> int:
     """Train examples/quickstart.yaml; further arguments go to `msbal train`."""
-    install("base", [".[plots]", "./backends/torchvision"])
+    install("base", [".[plots,features]", "./backends/torchvision"])
     # In the caller's folder, so that the paths in what is printed are right there.
     spec = os.path.relpath(ROOT / "examples" / "quickstart.yaml")
     code = run([str(MSBAL), "train", spec, "--force", *arguments], folder=Path.cwd())
