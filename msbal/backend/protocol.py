@@ -92,6 +92,10 @@ class Monitor(Protocol):
         """An ``IntervalRecord`` has arrived."""
         return
 
+    def interval_so_far(self, record: Any) -> None:
+        """An ``IntervalRecord`` of the iterations so far of a run's first interval; it decides nothing."""
+        return
+
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         """An evaluation ended; `metrics` is what metrics.json says of it."""
         return

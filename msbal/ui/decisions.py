@@ -48,7 +48,7 @@ def decision_rows(group: GroupState, width: int) -> list[RenderableType]:
         table.add_row(
             Text("▶" if taken else "", style=RAISED),
             Text(name, style=RAISED if taken else "", overflow="ellipsis"),
-            bar(probability, bar_width, "cyan" if taken else ""),
+            bar(probability, bar_width, RAISED if taken else "cyan"),
             Text(f"{probability:.3f}", style=STRONG if taken else ""),
             trail(group, name, trail_width),
         )

@@ -1,8 +1,8 @@
 """What a person sees of a run: a live view, or a line for each event, or next to nothing.
 
-The first word of a line says which event it is: ``start``, ``train``, ``interval``, ``eval``, ``note``,
-``end``. Nothing but ASCII is added to the names that the user chose, and there are no escape codes unless the
-console is a terminal with colours.
+The first word of a line says which event it is: ``start``, ``levels``, ``train``, ``interval``, ``doing``,
+``eval``, ``note``, ``end``. Nothing but ASCII is added to the names that the user chose, and there are no escape codes
+unless the console is a terminal with colours.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from msbal.ui.output import Output
 from msbal.ui.overview import END_STYLES, scalar_parts, summary
 from msbal.ui.printing import print_line
 from msbal.ui.state import Ending, RunHeader, RunState, mean_loss, nonfinite_line, shown_metrics
-from msbal.ui.text import duration, number, one_line
+from msbal.ui.text import duration, number, one_line, points
 from msbal.ui.view import RunView
 
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord
 
-PROGRESS_SECONDS = 10.0  # at least, between two ``train`` lines
+PROGRESS_SECONDS = 10.0  # at least, between two ``train`` or ``doing`` lines
 
 
 class RunDisplay(RunState):
@@ -87,22 +87,42 @@ class RunDisplay(RunState):
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
         super().stepped(iteration, scalars)
-        if self._out.drawing or (now := self.clock()) < self._next:
+        if self._rests():
             return
-        self._next = now + PROGRESS_SECONDS
         share = f"{100 * iteration / self.total:5.1f}%" if self.total else "-"
+        losses = (
+            mean_loss(g.so_far) for g in self.groups.values() if g.last is None and g.so_far is not None
+        )
+        so_far = " ".join(f"loss so far {number(loss)}" for loss in losses)
         times = f"elapsed {duration(self.elapsed)}", f"eta {duration(self.remaining())}"
-        self._out.event("train", self._position(iteration), share, *scalar_parts(self), *times)
+        self._out.event("train", self._position(iteration), share, so_far, *scalar_parts(self), *times)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        super().progress(what, done, total)
+        activity = self.activity
+        if activity is None or self._rests():
+            return
+        eta = f"eta {duration(activity.remaining(self.clock()))}" if activity.total > 1 else ""
+        self._out.event("doing", self._position(self.iteration), activity.counts, eta)
+
+    def _rests(self) -> bool:
+        """Tell whether no progress is to be printed now, as a view shows it or it is too soon after the last."""
+        if self._out.drawing or (now := self.clock()) < self._next:
+            return True
+        self._next = now + PROGRESS_SECONDS
+        return False
 
     def _position(self, iteration: int) -> str:
         total = str(self.total)
-        return f"it {iteration:>{len(total)}}/{total}"
+        epoch = f"  epoch {self.epoch}" if self.epoch else ""
+        return f"it {iteration:>{len(total)}}/{total}{epoch}"
 
     def interval(self, record: IntervalRecord) -> None:
         super().interval(record)
         losses = [mean_loss(record), *(mean_loss(record, (loss,)) for loss in record.loss)]
         named = zip(("loss", *record.levels), losses, strict=True)
-        weights = Text("weight")
+        unused = record.iteration >= self.total > 0
+        weights = Text("weights unused:" if unused else f"weights from {record.iteration + 1}:")
         for level, weight in zip(record.levels, record.weights, strict=True):
             weights.append(f" {level} ").append(f"{weight:.3f}", style=RAISED if weight > 1 else "")
         action: str | Text = f"action {record.action}" if record.action else ""
@@ -129,7 +149,7 @@ class RunDisplay(RunState):
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         super().evaluated(iteration, metrics)
         shown = shown_metrics(metrics).items()
-        found = (f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in shown)
+        found = (f"{name} {points(value)}" for name, value in shown)
         self._out.event("eval", self._position(iteration), *found)
 
     def message(self, text: str) -> None:
@@ -159,7 +179,7 @@ class RunDisplay(RunState):
 
 
 class QuietMonitor(Monitor):
-    """A monitor that prints the first non-finite loss of each group, and how the run ended."""
+    """A monitor that prints the first non-finite loss of each group and, in one line, how the run ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -176,13 +196,17 @@ class QuietMonitor(Monitor):
         self._metrics = dict(metrics)
 
     def close(self, ending: Ending | None = None) -> None:
-        """Print the end: how it came, the last evaluation, and the ending's details. Again: no effect."""
-        if self._closed:
+        """Print how the run ended, its last metrics, and where it is. Again, or for a failure: no effect.
+
+        A failure has an error line of its own.
+        """
+        ended = ending or Ending()
+        if self._closed or ended.how == "failed":
             return
         self._closed = True
-        ended = ending or Ending()
         shown = shown_metrics(self._metrics, ("AP", "AP50"))
-        found = [f"{name} {value:.4f}" for name, value in shown.items() if value is not None]
-        print_line(self._console, ", ".join([ended.how, *found]))
-        for label, text in ended.details.items():
-            print_line(self._console, one_line(f"{label}: {text}"))
+        found = [f"{name} {points(value)}" for name, value in shown.items() if value is not None]
+        where = [
+            f"{label}: {ended.details[label]}" for label in ("run", "continue") if label in ended.details
+        ]
+        print_line(self._console, one_line(", ".join([ended.how, *found, *where])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,13 +37,16 @@ class Column:
     cells: list[Text]
 
 
-def level_table(group: GroupState, width: int, total: bool) -> Table:
+def level_table(group: GroupState, width: int, total: bool, total_iterations: int = 0) -> Table:
     """Return a table at most `width` wide: a head, a row per level and, if `total`, one of totals.
+
+    The losses are those of the last interval, or of the unfinished first one so far; the weights are in force now. A
+    level without boxes is shown faintly.
 
     If room is short, columns go in this order: the bars, stride, share, the reduction of the variance, the
     variance, the single terms, the trend, the summed loss. The level and its weight stay.
     """
-    columns = _columns(group)
+    columns = _columns(group, total_iterations)
     while len(columns) > 2 and sum(c.width for c in columns) + len(columns) - 1 > width:
         columns.remove(max(columns, key=lambda c: c.rank))
     gap = 2 if sum(c.width for c in columns) + 2 * (len(columns) - 1) <= width else 1
@@ -62,9 +66,27 @@ def level_table(group: GroupState, width: int, total: bool) -> Table:
     return table
 
 
-def _columns(group: GroupState) -> list[Column]:
-    record, count = group.last, len(group.levels)
-    names = [Text(f"■ {name}", style=level_colour(i)) for i, name in enumerate(group.levels)]
+def without_boxes(record: IntervalRecord | None) -> list[bool]:
+    """Tell for each level whether none of its samples was a box's, or it had no loss at all."""
+    if record is None:
+        return []
+    positives = record.positives or (1.0,) * len(record.levels)
+    return [not many or not loss for many, loss in zip(positives, record.loss, strict=True)]
+
+
+def weights_in_force(record: IntervalRecord, total: int) -> tuple[float, ...]:
+    """Return the weights after a record: the decided ones, unless the run of `total` iterations ended with it."""
+    unused = record.iteration >= total > 0 and record.previous_weights
+    return record.previous_weights if unused else record.weights
+
+
+def _columns(group: GroupState, total_iterations: int) -> list[Column]:
+    record, count = group.last or group.so_far, len(group.levels)
+    empty = without_boxes(record)
+    names = [
+        Text(f"□ {name}", QUIET) if any(empty[i : i + 1]) else Text(f"■ {name}", level_colour(i))
+        for i, name in enumerate(group.levels)
+    ]
     name_width = min(14, max(5, *(name.cell_len for name in names)))
     columns = [Column("Level", name_width, 0, [*names, Text("total", QUIET)])]
     if group.strides:
@@ -74,7 +96,7 @@ def _columns(group: GroupState) -> list[Column]:
         columns.append(Column(term, max(7, min(10, len(term))), 60, _losses(record, row, count, "")))
     whole = sum(record.loss) if record else 0.0
     shares = [loss / whole for loss in record.loss] if record and whole else [None] * count
-    weights = record.weights if record else (1.0,) * count
+    weights = weights_in_force(record, total_iterations) if record else (1.0,) * count
     top = max(2.5, *weights)  # 2.5 is the largest weight that RLO gives with the paper's lambda
 
     def each(cell: Callable[[IntervalRecord, int], Text]) -> list[Text]:
@@ -88,7 +110,7 @@ def _columns(group: GroupState) -> list[Column]:
         Column("Variance", 10, 70, each(_variance)),
         Column("Reduction", 9, 80, each(_reduction)),
         Column("Weight", 6, 1, [_weight(weight) for weight in weights]),
-        Column("", 8, 96, [bar(weight / top, 8, RAISED if weight > 1 else "") for weight in weights]),
+        Column("", 8, 96, [bar(weight / top, 8, RAISED if weight > 1 else "cyan") for weight in weights]),
         Column("Trend", MIN_TREND, 50, []),
     ]
 
@@ -105,6 +127,8 @@ def _losses(
 
 def _variance(record: IntervalRecord, i: int) -> Text:
     """Return the variance with an arrow of its own: down, green, if eq 4's reduction is positive."""
+    if not math.isfinite(record.variance[i]):  # of a single iteration
+        return Text("-  ")
     value, reduction = f"{record.variance[i]:.2e}", record.variance_reduction[i]
     if reduction > 0:
         return Text(f"{value} ▼", style=GOOD)
@@ -113,6 +137,8 @@ def _variance(record: IntervalRecord, i: int) -> Text:
 
 def _reduction(record: IntervalRecord, i: int) -> Text:
     value = record.variance_reduction[i]
+    if not math.isfinite(value):
+        return Text("-")
     return Text(signed(value), style=GOOD if value > 0 else BAD if value < 0 else QUIET)
 
 

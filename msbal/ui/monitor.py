@@ -98,6 +98,9 @@ class Fanout(Monitor):
     def drawn(self, iteration: int, name: str, path: Path) -> None:
         self._each("drawn", iteration, name, path)
 
+    def interval_so_far(self, record: IntervalRecord) -> None:
+        self._each("interval_so_far", record)
+
     def progress(self, what: str, done: int, total: int) -> None:
         self._each("progress", what, done, total)
 

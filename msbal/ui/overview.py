@@ -11,10 +11,12 @@ from rich.text import Text
 
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, SEPARATOR, STRONG, bar_line, fitted, line
 from msbal.ui.state import mean_loss, shown_metrics
-from msbal.ui.text import duration, number, one_line, size_of
+from msbal.ui.text import duration, number, one_line, points, size_of
 
 if TYPE_CHECKING:
-    from msbal.ui.state import RunState
+    from msbal.ui.state import Activity, RunState
+
+MIN_WIDTH_WITH_EPOCH = 60
 
 END_STYLES = {"finished": GOOD, "stopped": "yellow", "failed": BAD}
 
@@ -34,14 +36,30 @@ def title_line(state: RunState, width: int) -> Text:
 
 
 def progress_line(state: RunState, width: int) -> Text:
-    """Return a bar, then iteration, percentage and the time that is left, as far as they fit."""
+    """Return a bar, then iteration, percentage, epoch and the time that is left, as far as they fit."""
     share = state.iteration / state.total if state.total else 0.0
     counts = line((f"{state.iteration:,}", STRONG), f"/{state.total:,}  {100 * share:.0f} %")
-    if state.ending is None:
-        return bar_line(share, "cyan", counts, line(("ETA ", QUIET), duration(state.remaining())), width)
-    style = END_STYLES[state.ending.how]
-    when = line((state.ending.how, f"bold {style}"), f" after {duration(state.elapsed)}")
+    if state.epoch and width >= MIN_WIDTH_WITH_EPOCH:
+        counts.append("  epoch ", style=QUIET).append(state.epoch)
+    style = "cyan"
+    if state.ending is not None:
+        style = END_STYLES[state.ending.how]
+        when = line((state.ending.how, f"bold {style}"), f" after {duration(state.elapsed)}")
+    elif share < 1:
+        when = line(("ETA ", QUIET), duration(state.remaining()))
+    else:
+        when = line("trained")
     return bar_line(share, style, counts, when, width)
+
+
+def activity_line(state: RunState, activity: Activity, width: int) -> Text:
+    """Return what goes on in place of training: ``evaluating 12/64``, with a bar and its own ETA."""
+    now = state.clock()
+    counts = line((activity.counts, STRONG))
+    if activity.total <= 1:
+        return line(counts, "  ", duration(now - activity.begun))
+    when = line(("ETA ", QUIET), duration(activity.remaining(now)))
+    return bar_line(activity.done / activity.total, "magenta", counts, when, width)
 
 
 def scalar_parts(state: RunState) -> list[Text]:
@@ -55,7 +73,9 @@ def scalar_parts(state: RunState) -> list[Text]:
 
 
 def pace_line(state: RunState, width: int) -> Text:
-    """Return how fast the run is, and when the next decision falls."""
+    """Return what goes on in place of training, or else how fast that is and when the next decision falls."""
+    if state.activity is not None:
+        return activity_line(state, state.activity, width)
     parts = scalar_parts(state)
     if state.ending is None:
         parts.append(line(("elapsed ", QUIET), duration(state.elapsed)))
@@ -76,9 +96,9 @@ def metric_block(state: RunState, width: int) -> RenderableType:
         part = line((f"{name:<7} ", STRONG if name == "AP" else ""), _metric(name, value, 5))
         old = before.get(name)
         if value is not None and old is not None and width >= 23:
-            change = round(value - old, 3)
+            change = round(100 * (value - old), 1)
             style, mark = (GOOD, "▲") if change > 0 else (BAD, "▼") if change < 0 else (QUIET, " ")
-            part.append(f"  {mark} {change:+.3f}", style=style)
+            part.append(f"  {mark} {f'{change:+.1f}' if change else '':>5}", style=style)
         parts.append(part)
     return Columns(parts, padding=(0, 3), column_first=True, equal=True)
 
@@ -95,7 +115,7 @@ def metric_line(state: RunState, width: int) -> Text:
 
 
 def _metric(name: str, value: float | None, width: int = 0) -> tuple[str, str]:
-    return f"{'-' if value is None else f'{value:.3f}':>{width}}", STRONG if name == "AP" else ""
+    return f"{points(value):>{width}}", STRONG if name == "AP" else ""
 
 
 def summary(state: RunState) -> dict[str, Text]:
@@ -114,9 +134,9 @@ def summary(state: RunState) -> dict[str, Text]:
             "  ".join(f"{level} {weight:.2f}" for level, weight in weights), ("  (mean weights)", QUIET)
         )
         if record.probabilities:
-            counts = "  ".join(f"{name} {group.chosen[name]}" for name in record.probabilities)
-            unused = "  (the last is unused)" if record.iteration >= state.total else ""
-            found[f"decided{of}"] = line(counts, (unused, QUIET))
+            chosen = group.chosen(state.total)
+            counts = "  ".join(f"{name} {chosen[name]}" for name in record.probabilities)
+            found[f"chosen{of}"] = line(counts, ("  (intervals)", QUIET))
         if group.nonfinite:
             found[f"left out{of}"] = line(
                 (f"{group.nonfinite} non-finite loss{'es' * (group.nonfinite > 1)}", BAD)
@@ -124,5 +144,5 @@ def summary(state: RunState) -> dict[str, Text]:
     if len(state.evaluations) > 1:
         iteration, best = max(state.evaluations, key=lambda e: e[1].get("AP") or 0.0)
         if best.get("AP") is not None:
-            found["best AP"] = line((f"{best['AP']:.3f}", STRONG), f" at {iteration:,}")
+            found["best AP"] = line((points(best["AP"]), STRONG), f" at {iteration:,}")
     return found

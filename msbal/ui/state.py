@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ class RunHeader:
 
     Attributes:
         interval: alpha, in iterations.
+        epochs: the run's length in epochs, where its spec counts them.
+        evaluated_after: the iterations after which it is evaluated.
     """
 
     name: str
@@ -34,6 +37,8 @@ class RunHeader:
     strategy: str
     interval: int
     device: str
+    epochs: int | None = None
+    evaluated_after: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,46 @@ class Ending:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What goes on while no iteration does: ``evaluating``, 12 of 64.
+
+    Attributes:
+        total: 1 for something that cannot be counted.
+        begun: when, in seconds.
+    """
+
+    what: str
+    done: int
+    total: int
+    begun: float
+
+    @property
+    def counts(self) -> str:
+        """``evaluating 12/64``, or what goes on alone where it cannot be counted."""
+        return f"{self.what} {self.done:,}/{self.total:,}" if self.total > 1 else self.what
+
+    def remaining(self, now: float) -> float | None:
+        """Return the seconds to its end at its pace so far; None as long as that is unknown."""
+        return (now - self.begun) * (self.total - self.done) / self.done if self.done else None
+
+
 class GroupState:
-    """One group of levels: its last records, and sums over all of them."""
+    """One group of levels: its last records, and sums over all of them.
+
+    Attributes:
+        so_far: the record of the unfinished first interval.
+    """
 
     def __init__(self, declared: LevelGroup) -> None:
         self.name, self.head = declared.name, declared.head
         self.levels, self.strides, self.terms = declared.levels, declared.strides, declared.terms
         self.records: deque[IntervalRecord] = deque(maxlen=HISTORY)
-        self.chosen: Counter[str] = Counter()
+        self.so_far: IntervalRecord | None = None
         self.nonfinite = 0
         self.intervals = 0
         self.first_loss: float | None = None
+        self._chosen: Counter[str] = Counter()
         self._weights = [0.0] * len(self.levels)
 
     def add(self, record: IntervalRecord) -> None:
@@ -70,7 +104,7 @@ class GroupState:
             self.terms = tuple(record.loss_by_term)
         self.records.append(record)
         self.intervals += 1
-        self.chosen[record.action] += 1
+        self._chosen[record.action] += 1
         self.nonfinite += len(record.nonfinite)
         held = record.previous_weights or (1.0,) * len(self.levels)
         self._weights = [a + b for a, b in zip(self._weights, held, strict=True)]
@@ -85,6 +119,11 @@ class GroupState:
     def mean_weights(self) -> list[float]:
         """The mean, over all intervals, of the weights that each level was trained with."""
         return [weight / max(1, self.intervals) for weight in self._weights]
+
+    def chosen(self, total: int) -> Counter[str]:
+        """Count the actions whose weights were in force, so not one taken at the very end of `total` iterations."""
+        unused = [self.last.action] if self.last is not None and self.last.iteration >= total > 0 else []
+        return self._chosen - Counter(unused)
 
 
 def mean_loss(record: IntervalRecord, sums: Sequence[float] | None = None) -> float | None:
@@ -140,6 +179,8 @@ class RunState(Monitor):
         self.evaluations: deque[tuple[int, Mapping[str, Any]]] = deque(maxlen=HISTORY)
         self.messages: deque[str] = deque(maxlen=50)
         self.ending: Ending | None = None
+        self.activity: Activity | None = None
+        self._paused = 0.0  # seconds of the activities that have ended
         self._pace: deque[tuple[float, int]] = deque()
         self._history = tuple(history)
 
@@ -151,7 +192,8 @@ class RunState(Monitor):
             for record in self._history:
                 self._add(record)
             self._history = ()
-            self._pace.append((self.begun, iteration))
+            self._paused = 0.0
+            self._pace.append((self._training_clock(), iteration))
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
         # No lock: both stores are atomic, and training never waits for a frame being drawn.
@@ -165,6 +207,9 @@ class RunState(Monitor):
                 self.messages.append(nonfinite_line(record, self.several))
 
     def _add(self, record: IntervalRecord) -> None:
+        self._group(record).add(record)
+
+    def _group(self, record: IntervalRecord) -> GroupState:
         if record.group not in self.groups:
             # Under `per_term` the records' groups are not the declared ones: they replace those.
             strides: tuple[int, ...] = ()
@@ -175,11 +220,22 @@ class RunState(Monitor):
                         del self.groups[name]
             group = LevelGroup(record.group, "", tuple(record.levels), strides, tuple(record.loss_by_term))
             self.groups[record.group] = GroupState(group)
-        self.groups[record.group].add(record)
+        return self.groups[record.group]
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         with self.lock:
             self.evaluations.append((iteration, dict(metrics)))
+
+    def interval_so_far(self, record: IntervalRecord) -> None:
+        with self.lock:
+            self._group(record).so_far = record
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now, before = self.clock(), self.activity
+        if before is not None and (done >= total or before.what != what):
+            self._paused += now - before.begun
+        begun = before.begun if before is not None and before.what == what else now
+        self.activity = None if done >= total else Activity(what, done, total, begun)
 
     def message(self, text: str) -> None:
         with self.lock:
@@ -189,6 +245,7 @@ class RunState(Monitor):
         with self.lock:
             self.ending = ending or Ending()
             self.ended = self.clock()
+            self.activity = None
 
     @property
     def several(self) -> bool:
@@ -202,13 +259,43 @@ class RunState(Monitor):
             return 0.0
         return (self.clock() if self.ended is None else self.ended) - self.begun
 
+    @property
+    def epoch(self) -> str:
+        """``3/12``, the epoch under way where the spec counts them, or nothing."""
+        epochs = self.header.epochs
+        if not epochs or not self.total:
+            return ""
+        return f"{min(epochs, self.iteration * epochs // self.total + 1)}/{epochs}"
+
     def remaining(self) -> float | None:
-        """Return the seconds to the end at the pace of the last minute; None as long as that is unknown."""
-        if self.iteration >= self.total > 0:
-            return 0.0
-        seen = self._pace
-        seen.append((self.clock(), self.iteration))
-        while len(seen) > 2 and seen[-1][0] - seen[1][0] > PACE_SECONDS:
-            seen.popleft()
-        seconds, done = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
-        return (self.total - self.iteration) * seconds / done if done > 0 and seconds > 0 else None
+        """Return the seconds to the end, None as long as they are unknown.
+
+        Training goes on at the pace of its last minute, and evaluations take as long as those so far.
+        """
+        training = 0.0
+        if self.iteration < self.total or not self.total:
+            seen = self._pace
+            seen.append((self._training_clock(), self.iteration))
+            while len(seen) > 2 and seen[-1][0] - seen[1][0] > PACE_SECONDS:
+                seen.popleft()
+            seconds, done = seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]
+            if done <= 0 or seconds <= 0:
+                return None
+            training = (self.total - self.iteration) * seconds / done
+        return training + self._evaluating()
+
+    def _evaluating(self) -> float:
+        """Return the seconds of the evaluations to come, and of the rest of the one under way."""
+        activity, now, known = self.activity, self.clock(), len(self.evaluations)
+        spent = 0.0 if activity is None else now - activity.begun
+        rest = activity.remaining(now) if activity is not None else None
+        each = self._paused / known if known else spent + (rest or 0.0)
+        over = max(self.iteration - 1, self.evaluations[-1][0] if known else 0)
+        due = self.header.evaluated_after
+        whole = (len(due) - bisect_right(due, over)) * each
+        return max(0.0, whole - spent)
+
+    def _training_clock(self) -> float:
+        """Return the time without that of the activities."""
+        activity, now = self.activity, self.clock()
+        return now - self._paused - (0.0 if activity is None else now - activity.begun)

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 SPARKS = "▁▂▃▄▅▆▇█"
-_LOOK_ALIKES = str.maketrans(SPARKS + "━╾─·■▲▼▶●±…", "_.-~+*^#" + "=---*^v>o~~")
+_LOOK_ALIKES = str.maketrans(SPARKS + "━╾─·■□▲▼▶●±…", "_.-~+*^#" + "=---*o^v>o~~")
 
 
 def number(value: float | None) -> str:
@@ -31,6 +31,11 @@ def signed(value: float) -> str:
     if size >= 999.5 and math.isfinite(value):
         return f"{value:+.0e}"
     return f"{value:+.{2 if size < 9.995 else 1 if size < 99.95 else 0}f}"
+
+
+def points(value: float | None) -> str:
+    """Return a metric of 0..1 in points, as papers have it: ``41.2``; ``-`` where it is undefined."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def duration(seconds: float | None) -> str:

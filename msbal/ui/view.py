@@ -15,7 +15,7 @@ from rich.segment import SegmentLines
 from rich.text import Text
 
 from msbal.ui.decisions import decision_line, decision_rows
-from msbal.ui.levels import level_table
+from msbal.ui.levels import level_table, weights_in_force, without_boxes
 from msbal.ui.look import (
     QUIET,
     RAISED,
@@ -27,7 +27,7 @@ from msbal.ui.look import (
     message_block,
     panel,
 )
-from msbal.ui.overview import metric_block, metric_line, pace_line, progress_line, title_line
+from msbal.ui.overview import activity_line, metric_block, metric_line, pace_line, progress_line, title_line
 
 if TYPE_CHECKING:
     from msbal.ui.state import GroupState, RunState
@@ -60,23 +60,35 @@ def _head(state: RunState, width: int) -> Panel:
 
 
 def _group_title(group: GroupState) -> Text:
-    return line((group.name if group.name != "all" else "levels", STRONG), (f" {group.head}".rstrip(), QUIET))
+    name = group.name if group.name != "all" else "levels"
+    none = any(without_boxes(group.last or group.so_far))
+    about = f" {group.head}".rstrip() + (" · □ no boxes in these iterations" if none else "")
+    return line((name, STRONG), (about, QUIET))
 
 
 def _levels(state: RunState, group: GroupState, width: int, *more: Text) -> Panel:
-    record, span = group.last, state.header.interval
-    note = f"first decision after iteration {span:,}"
-    if record is not None:
-        last = record.iteration
-        note = f"interval {record.interval}: iterations {last - span + 1:,} to {last:,}"
-    return panel(Group(level_table(group, width - 4, not more), *more), _group_title(group), note)
+    table = level_table(group, width - 4, not more, state.total)
+    return panel(Group(table, *more), _group_title(group), _levels_note(state, group))
+
+
+def _levels_note(state: RunState, group: GroupState) -> str:
+    """Say which iterations the losses are of, and from which one on the weights are in force."""
+    span, record = state.header.interval, group.last
+    if record is None:
+        so_far = f"iterations 1 to {group.so_far.iteration:,} so far · " if group.so_far is not None else ""
+        return f"{so_far}first decision after iteration {span:,}"
+    last = record.iteration
+    note = f"interval {record.interval}: iterations {last - span + 1:,} to {last:,}"
+    return note + (f" · weights from {last + 1:,} on" if last < state.total else " · with these weights")
 
 
 def _actions(state: RunState, group: GroupState, width: int) -> Panel:
     record = group.last
     title = line(("action", STRONG), (f" {group.name}" if state.several else "", QUIET))
-    used = record is not None and record.iteration < state.total
-    note = f"{record.action} from iteration {record.iteration + 1:,}" if record and used else ""
+    note = ""
+    if record is not None and record.action:
+        used = record.iteration < state.total
+        note = f"{record.action} from iteration {record.iteration + 1:,}" if used else "the last is unused"
     return panel(Group(*decision_rows(group, width - 4)), title, note)
 
 
@@ -112,25 +124,33 @@ def _compact(state: RunState, width: int) -> Group:
 
 
 def _bare(state: RunState, width: int) -> Group:
-    rows: list[RenderableType] = [title_line(state, width), progress_line(state, width)]
+    rows: list[RenderableType] = [title_line(state, width), _progress(state, width)]
     for group in state.groups.values():
         rows += [_group_title(group)] if state.several else []
-        rows += [level_table(group, width, False), decision_line(group, width)]
+        rows += [level_table(group, width, False, state.total), decision_line(group, width)]
     return Group(*rows, *_last_metrics(state, width))
 
 
 def _small(state: RunState, width: int) -> Group:
-    rows: list[RenderableType] = [progress_line(state, width)]
+    rows: list[RenderableType] = [_progress(state, width)]
     for group in state.groups.values():
         record = group.last
         if record is None:
             continue
         weights = line(f"{group.name} " if state.several else "")
-        for i, (level, weight) in enumerate(zip(record.levels, record.weights, strict=True)):
+        for i, (level, weight) in enumerate(
+            zip(record.levels, weights_in_force(record, state.total), strict=True)
+        ):
             weights.append(f"{level} ", style=level_colour(i))
             weights.append(f"{weight:.2f} ", style=RAISED if weight > 1 else "")
         rows += [weights, decision_line(group, width)]
     return Group(*rows, *_last_metrics(state, width))
+
+
+def _progress(state: RunState, width: int) -> Text:
+    """Return the one line that says how far the run is, where there is no room for more."""
+    activity = state.activity
+    return progress_line(state, width) if activity is None else activity_line(state, activity, width)
 
 
 def _last_metrics(state: RunState, width: int) -> list[Text]:

@@ -64,7 +64,7 @@ def run(folder: Path) -> Path:
     assert "6 images, 6 boxes" in printed
     assert "1 of 7 boxes is left out" in printed
     printed = msbal("train", "cells.yaml", "--plain", *SMALL, cwd=folder)
-    assert "interval t   1" in printed and "weight P3" in printed and "AP" in printed
+    assert "interval t   1" in printed and "weights from 5: P3" in printed and "AP" in printed
     assert "msbal plot-losses runs/cells" in printed
     return folder / "runs" / "cells"
 

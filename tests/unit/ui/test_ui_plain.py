@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ Make = Callable[..., IntervalRecord]
 
 INTERVAL = re.compile(
     r"interval +t +(?P<t>\d+)  it +(?P<it>\d+)/(?P<total>\d+)(?:  (?P<group>\w+) *)?  loss (?P<loss>\S+) +"
-    r"(?P<losses>(?:P\d \S+ *)+)  weight (?P<weights>(?:P\d \S+ ?)+)  action (?P<action>\w+) *"
+    r"(?P<losses>(?:P\d \S+ *)+)  weights from (?P<from>\d+): (?P<weights>(?:P\d \S+ ?)+)  action (?P<action>\w+) *"
     r"(?: p (?P<p>\S+))?(?:  reward +(?P<reward>\S+))?$"
 )
 
@@ -85,6 +86,31 @@ def test_progress_lines_come_by_the_clock(header: RunHeader, clock, one_group, p
     assert lines[-1].endswith("elapsed 0:00:50  eta 0:07:30"), "900 iterations at 2 a second"
 
 
+def test_lines_say_what_goes_on_beside_training(
+    header: RunHeader, clock, one_group, make_record: Make, paper
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = RunDisplay(console, replace(header, epochs=4), clock=clock)
+    monitor.started(0, 200, one_group)
+    clock.now += 10
+    monitor.interval_so_far(replace(make_record(1, one_group[0]), iteration=20))
+    monitor.stepped(20, {})
+    for done in range(65):
+        clock.now += 0.25
+        monitor.progress("evaluating", done, 64)
+    clock.now += 10
+    monitor.progress("computing metrics", 0, 1)
+    monitor.interval(make_record(2, one_group[0]))
+    monitor.close()
+    lines = console.file.getvalue().splitlines()
+    assert re.match(r"train +it  20/200  epoch 1/4 +10.0%  loss so far 1.682  elapsed", lines[2])
+    assert lines[3] == "doing    it  20/200  epoch 1/4  evaluating 39/64  eta 0:00:06", (
+        "ten seconds after the last"
+    )
+    assert lines[4] == "doing    it  20/200  epoch 1/4  computing metrics"
+    assert "weights unused: P3 1.654" in lines[5], "decided as the run ended"
+
+
 def test_no_escape_codes_without_a_terminal(
     header: RunHeader, one_group, make_record: Make, metrics, paper
 ) -> None:  # type: ignore[no-untyped-def]
@@ -105,7 +131,7 @@ def test_no_escape_codes_without_a_terminal(
     )
     assert "note     [red]two lines[2J" in lines
     assert any(
-        line.startswith("eval ") and "AP 0.2314  AP50 0.4012" in line and "AP_S -  " in line for line in lines
+        line.startswith("eval ") and "AP 23.1  AP50 40.1" in line and "AP_S -  " in line for line in lines
     )
     assert lines[-2].startswith("end      stopped  it    0/1000")
     assert lines[-1] == "end      resume: msbal train spec.yaml --resume"
@@ -149,10 +175,9 @@ def test_quiet_says_only_what_went_wrong_and_the_end(
     for t in (2, 3):
         monitor.interval(make_record(t, one_group[0], bad=1))
     monitor.evaluated(500, metrics)
-    monitor.close(Ending("finished", {"run": "runs/shapes"}))
+    monitor.close(Ending("finished", {"run": "runs/shapes", "see": "msbal plot-losses runs/shapes"}))
     monitor.close()
     assert console.file.getvalue().splitlines() == [
         "note: cls loss of P3 was nan in iteration 200 (rank 0): left out of the statistics",
-        "finished, AP 0.2314, AP50 0.4012, VOC mAP 0.4444",
-        "run: runs/shapes",
+        "finished, AP 23.1, AP50 40.1, VOC mAP 44.4, run: runs/shapes",
     ]

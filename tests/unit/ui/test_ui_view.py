@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
@@ -68,9 +70,9 @@ def test_numbers_are_those_of_the_record(
         row = next(line for line in text.splitlines() if f" {name} " in line and f"{probability:.3f}" in line)
         assert ("▶" in row) == (name == last.action)
     assert f"reward of {records[-2].action} {last.reward:+d}" in text
-    assert "AP      0.231  ▲ +0.031" in text
+    assert "AP       23.1  ▲  +3.1" in text
     assert re.search(r"AP_S +-", text), "undefined, not zero"
-    assert "VOC mAP 0.444" in text
+    assert "VOC mAP  44.4" in text
     assert "38.2 img/s" in text and "lr 0.01" in text and "2.0 GiB" in text
     assert "700/2,000" in text and "35 %" in text
     assert "interval 7: iterations 601 to 700" in text
@@ -193,9 +195,95 @@ def test_final_view_has_the_summary(shown: Shown, state, one_group, make_record:
     first, last = (sum(r.loss) / r.count for r in (records[0], records[-1]))
     assert told["loss"] == f"{number(first)} -> {number(last)}"
     assert told["trained with"].startswith("P3 1.57  P4 1.00"), "1.0 in the first interval, then 1.65"
-    assert told["decided"] == "avw 2  min_loss 2  max_loss 2  equal 2"
+    assert told["chosen"].startswith("avw 2  min_loss 2  max_loss 2  equal 2 ")
     assert "stopped after 0:01:20" in text and "ETA" not in text
-    assert told["best AP"] == "0.231 at 500"
+    assert told["best AP"] == "23.1 at 500"
+
+
+def test_what_is_decided_as_the_run_ends_was_never_in_force(
+    shown: Shown, state, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
+    last = replace(
+        make_record(20, one_group[0]),
+        weights=(1.0, 2.345, 1.0, 1.0, 1.0),
+        previous_weights=(1.0, 1.0, 1.789, 1.0, 1.0),
+    )
+    run = state(one_group, [make_record(19, one_group[0]), last])
+    text = shown(RunView(run), 120, 50)
+    assert "1.789" in text and "2.345" not in text, "the weights that it ended with"
+    assert "with these weights" in text and "the last is unused" in text
+    assert summary(run)["chosen"].plain.startswith("avw 0  min_loss 0  max_loss 0  equal 1 "), (
+        "not that of record 20"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 120, 160, 200])
+@pytest.mark.parametrize("height", [5, 12, 60])
+def test_an_evaluation_shows_its_own_progress(
+    shown: Shown, header: RunHeader, clock, one_group, width: int, height: int
+) -> None:  # type: ignore[no-untyped-def]
+    run = RunState(header, clock=clock)
+    run.started(0, 600, one_group)
+    run.stepped(600, {})
+    run.progress("evaluating", 0, 64)
+    clock.now += 3
+    run.progress("evaluating", 12, 64)
+    text = shown(RunView(run), width, height)
+    assert "evaluating 12/64" in text and "ETA 0:00:13" in text and "ETA 0:00:00" not in text
+    run.progress("evaluating", 64, 64)
+    run.progress("computing metrics", 0, 1)
+    clock.now += 2
+    text = shown(RunView(run), width, height)
+    assert "computing metrics  0:00:02" in text and "ETA" not in text
+
+
+def test_the_time_left_counts_evaluations_as_what_they_take(header: RunHeader, clock, one_group) -> None:  # type: ignore[no-untyped-def]
+    run = RunState(replace(header, evaluated_after=(100, 200, 300)), clock=clock)
+    run.started(0, 300, one_group)
+    for i in range(1, 101):
+        clock.now += 0.1
+        run.stepped(i, {})
+        run.remaining()
+    assert run.remaining() == pytest.approx(20), "how long an evaluation takes is unknown"
+    run.progress("evaluating", 0, 10)
+    clock.now += 15
+    run.progress("evaluating", 5, 10)
+    assert run.remaining() == pytest.approx(20 + 15 + 2 * 30)
+    clock.now += 15
+    run.progress("evaluating", 10, 10)
+    run.evaluated(100, {"AP": 0.1})
+    assert run.remaining() == pytest.approx(20 + 2 * 30), "and the training is no slower for it"
+
+
+def test_losses_so_far_come_before_the_first_interval_ends(
+    shown: Shown, header: RunHeader, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
+    run = RunState(header)
+    run.started(0, 600, one_group)
+    losses = make_record(1, one_group[0])
+    run.interval_so_far(
+        replace(losses, iteration=7, variance=(math.nan,) * 5, variance_reduction=(math.nan,) * 5)
+    )
+    text = shown(RunView(run), 80, 40)
+    assert number(losses.loss[0] / 100) in text and "iterations 1 to 7 so far" in text and " nan" not in text
+    run.interval(make_record(2, one_group[0]))
+    assert "so far" not in shown(RunView(run), 80, 40)
+
+
+def test_a_level_without_boxes_is_marked(shown: Shown, state, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
+    record = make_record(1, one_group[0])
+    text = shown(RunView(state(one_group, [replace(record, positives=(9.0, 9.0, 9.0, 9.0, 0.0))])), 80, 40)
+    assert "□ P7" in text and "■ P6" in text and "□ no boxes in these iterations" in text
+    text = shown(RunView(state(one_group, [record])), 80, 40)
+    assert "□" not in text, "positives are unknown"
+
+
+def test_epochs_are_said_where_the_spec_counts_them(shown: Shown, header: RunHeader, one_group) -> None:  # type: ignore[no-untyped-def]
+    run = RunState(replace(header, epochs=12))
+    run.started(0, 600, one_group)
+    for iteration, epoch in ((0, "1/12"), (49, "1/12"), (50, "2/12"), (600, "12/12")):
+        run.stepped(iteration, {})
+        assert f"epoch {epoch}" in shown(RunView(run), 80, 40)
 
 
 def test_history_continues_the_trends_of_a_resumed_run(
