@@ -116,6 +116,22 @@ class Monitor(Protocol):
         return
 
 
+class BestCheckpoint(Protocol):
+    """Keeps the checkpoint of a run's best evaluation, by AP: ``checkpoints/best.pth``.
+
+    Attributes:
+        iteration: of the best evaluation so far, the same on all ranks; None before the first.
+    """
+
+    iteration: int | None
+
+    def saved(self, iteration: int) -> None:
+        """Keep the checkpoint that was just saved, if it is the best evaluation's."""
+
+    def rewind(self, iteration: int) -> None:
+        """Forget the evaluations after `iteration`, from which the run goes on; a collective."""
+
+
 @dataclass
 class Job:
     """One training run as a backend sees it.
@@ -132,6 +148,7 @@ class Job:
         checkpoint: to resume from, or None.
         evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a distributed run all
             ranks call it. The core evaluates the end of the run itself.
+        best: what keeps the best checkpoint; `msbal.backend.kit.cadence.Cadence` tells it what it has to know.
         stop_requested: ask it once an iteration; when it is True, save a checkpoint and return.
         ended: set by the backend where the framework itself ended the run early: after which iteration.
     """
@@ -145,6 +162,7 @@ class Job:
     monitor: Monitor
     checkpoint: Path | None = None
     evaluate: Callable[[Detector, int], Mapping[str, Any]] | None = None
+    best: BestCheckpoint | None = None
     stop_requested: Callable[[], bool] = field(default=lambda: False)
     ended: int | None = None
 

@@ -23,8 +23,10 @@ class RunDirectory:
         predictions_file: the final detections on the validation split, in COCO results format.
         log_file: what was printed, in plain lines.
         checkpoints: the folder of checkpoints.
+        best_checkpoint: in it, the checkpoint of the best evaluation.
         images: the folder of what is drawn: training images with their boxes, detections.
         tensorboard: the folder of TensorBoard's event files.
+        trackers: the folder of what other trackers keep: the run's ids with them, what they write offline.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,8 +39,10 @@ class RunDirectory:
         self.predictions_file = path / "predictions.json"
         self.log_file = path / "log.txt"
         self.checkpoints = path / "checkpoints"
+        self.best_checkpoint = self.checkpoints / "best.pth"
         self.images = path / "images"
         self.tensorboard = path / "tensorboard"
+        self.trackers = path / "trackers"
         self._files = (
             self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
             self.environment_file, self.spec_file,
@@ -119,7 +123,7 @@ class RunDirectory:
         """Find the temporary files of atomic writes that were killed; a checkpoint's may be large."""
         found = [file for one in self._files for file in self.path.glob(f".{one.name}.*.tmp")]
         found += self.images.glob(".*.tmp")
-        return found + [p for name in (".iteration_*.tmp", ".partial_*") for p in self.checkpoints.glob(name)]
+        return found + [p for name in (".*.tmp", ".partial_*") for p in self.checkpoints.glob(name)]
 
     def _barely_begun(self) -> bool:
         """Tell whether the folder is empty, or as a run leaves it that is killed before it writes its spec."""
@@ -130,7 +134,7 @@ class RunDirectory:
 
     def _clear(self) -> None:
         """Delete what a run leaves, and nothing else; the spec last, since it says that there is a run."""
-        for folder in (self.checkpoints, self.images, self.tensorboard):
+        for folder in (self.checkpoints, self.images, self.tensorboard, self.trackers):
             shutil.rmtree(folder, ignore_errors=True)
         for file in self._files:
             file.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from msbal.records import (
 )
 from msbal.records.atomic import write_json
 from msbal.spec import RunSpec, save_spec
+from msbal.training.best import Best
 from msbal.training.distributed import barrier, from_first_rank
 from msbal.training.images import BesideTraining
 from msbal.training.plan import Plan
@@ -40,11 +41,13 @@ class Outcome:
     Attributes:
         finished: False where it was asked to stop before its end.
         metrics: the final evaluation, or None.
+        best: the best evaluation, or None; its weights are in `RunDirectory.best_checkpoint`.
     """
 
     run: RunDirectory
     finished: bool
     metrics: Mapping[str, Any] | None
+    best: Mapping[str, Any] | None = None
 
 
 def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
@@ -122,9 +125,12 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
         write_environment(run, versions, spec.device, world_size(), data)
     recorder = Recorder(run if first else None, monitor.interval, spec.log.per_iteration)
     recorder.attach(plan.balancers)
+    best = Best(run)
 
-    def evaluate_now(detector: Detector, iteration: int) -> Mapping[str, Any]:
-        return _evaluate(plan, run, monitor, detector, iteration, final=False)
+    def evaluate_now(detector: Detector, iteration: int, final: bool = False) -> Mapping[str, Any]:
+        metrics = _evaluate(plan, run, monitor, detector, iteration, final)
+        best.evaluated()
+        return metrics
 
     with StopRequest() as stop:
         agreed = StopAgreement(stop)
@@ -138,6 +144,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             monitor=monitor,
             checkpoint=choose_checkpoint(run, recorder, monitor.message) if resume else None,
             evaluate=evaluate_now if plan.val is not None else None,
+            best=best if plan.val is not None else None,
             stop_requested=agreed,
         )
         # All processes have checked the same images before; one of them checks the rest.
@@ -153,12 +160,13 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
         try:
             if plan.val is not None:
                 last = plan.iterations if job.ended is None else job.ended
-                metrics = _evaluate(plan, run, monitor, plan.detector, last, final=True)
+                metrics = evaluate_now(plan.detector, last, final=True)
+                best.saved(last)
             barrier()
         except KeyboardInterrupt:
             # All is trained and saved; --resume repeats the evaluation.
             return Outcome(run, finished=False, metrics=None)
-    return Outcome(run, finished=True, metrics=metrics)
+    return Outcome(run, finished=True, metrics=metrics, best=read_metrics(run)["best"] if first else None)
 
 
 def _require_finite(run: RunDirectory) -> None:

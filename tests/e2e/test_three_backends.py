@@ -18,6 +18,7 @@ from needed import need_packages
 
 from msbal.records import read_intervals
 from msbal.spec import load_spec
+from msbal.training.tensors import read_tensors
 
 SIDE = 96
 MODELS: dict[str, dict[str, Any]] = {
@@ -90,7 +91,10 @@ def test_the_same_files(runs: dict[str, Path]) -> None:
     assert names["torchvision"] == names["detectron2"] == common
     assert "config.py" in names["mmdet"]
     kept = {name: sorted(p.stem for p in (run / "checkpoints").iterdir()) for name, run in runs.items()}
-    assert set(map(tuple, kept.values())) == {("iteration_00000004", "iteration_00000006")}, kept
+    assert set(map(tuple, kept.values())) == {("best", "iteration_00000004", "iteration_00000006")}, kept
+    for run in runs.values():
+        best = json.loads((run / "metrics.json").read_text())["best"]["iteration"]
+        assert read_tensors(run / "checkpoints" / "best.pth")["iteration"] == best in (4, 6), run.name
 
 
 def test_the_same_records(runs: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ class Cadence:
     Args:
         total: iterations of the run.
         done: iterations before this process started; 0 unless resumed.
-        save_every: iterations between checkpoints; None saves at the end only.
+        save_every: iterations between checkpoints; None saves at the end only. The best evaluation's is saved too.
         evaluate: called with the iteration, but not with the last one: the core evaluates the end.
         save: writes the checkpoint of an iteration. By then all records are written, and the balancers of all ranks
             have exchanged what a checkpoint needs.
@@ -38,7 +38,9 @@ class Cadence:
         self.job, self.total, self.save_every = job, total, save_every
         self._evaluate, self._save = evaluate, save
         self._accumulate = accumulate or job.spec.schedule.accumulate
-        self._saved = done
+        self._saved = self._evaluated = done
+        if job.best is not None:
+            job.best.rewind(done)
 
     def whole(self, iteration: int) -> bool:
         """Return whether no gradient waits for its step, so that a run resumes exactly from here."""
@@ -55,23 +57,33 @@ class Cadence:
         """
         job, at_end = self.job, iteration == self.total
         job.recorder.step(iteration, learning_rate=learning_rate)
-        every = job.spec.evaluate.every
-        if job.evaluate is not None and every and iteration % every == 0 and not at_end:
+        whole, best = self.whole(iteration), False
+        if (
+            job.evaluate is not None and whole and not at_end
+            and _due(job.spec.evaluate.every, self._evaluated, iteration)
+        ):  # fmt: skip
             # Before the checkpoint: a run killed in between evaluates again, and misses nothing.
             job.recorder.flush()
             self._evaluate(iteration)
+            self._evaluated = iteration
+            best = job.best is not None and job.best.iteration == iteration
         # All ranks ask in every iteration, as they have to agree.
         stop = job.stop_requested()
-        period = self.save_every
-        due = period is not None and iteration // period > self._saved // period
-        if not (self.whole(iteration) and (stop or at_end or due)):
+        if not (whole and (stop or at_end or best or _due(self.save_every, self._saved, iteration))):
             return False
         job.recorder.flush()
         # The ranks' own losses of the unfinished interval; a collective.
         job.balancers.synchronize()
         self._save(iteration)
         self._saved = iteration
+        if job.best is not None:
+            job.best.saved(iteration)
         return stop
+
+
+def _due(period: int | None, last: int, iteration: int) -> bool:
+    """Return whether a multiple of `period` lies after the last time and not after this iteration."""
+    return period is not None and iteration // period > last // period
 
 
 class Pace:

@@ -27,6 +27,7 @@ class Journal:
         self.recorder = SimpleNamespace(step=self.step, flush=lambda: self.log.append("flush"))
         self.balancers = SimpleNamespace(synchronize=lambda: self.log.append("synchronize"))
         self.evaluate = True
+        self.best: Any = None
 
     def step(self, iteration: int, learning_rate: float | None) -> None:
         self.iteration = iteration
@@ -59,6 +60,17 @@ def test_a_checkpoint_has_its_records_and_the_end_has_a_checkpoint() -> None:
 def test_an_evaluation_comes_before_the_checkpoint_and_the_end_is_the_cores() -> None:
     log = Journal(evaluate_every=2).run(4, 2)
     assert log == ["flush", "evaluate 2", *SAVED, "save 2", *SAVED, "save 4"]
+
+
+def test_the_best_evaluation_is_saved_at_once_and_an_evaluation_waits_for_the_step() -> None:
+    journal = Journal(accumulate=2, evaluate_every=3)
+    journal.best = SimpleNamespace(
+        iteration=4,
+        rewind=lambda done: journal.log.append(f"rewind {done}"),
+        saved=lambda i: journal.log.append(f"saved {i}"),
+    )
+    first = ["rewind 0", "flush", "evaluate 4", *SAVED, "save 4", "saved 4"]
+    assert journal.run(8, None) == [*first, "flush", "evaluate 6", *SAVED, "save 8", "saved 8"]
 
 
 def test_a_checkpoint_waits_for_the_step() -> None:
