@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
+
+MIN_LIKENESS = 0.6  # of two names, from 0 to 1, for one to be meant by the other
 
 
 class MsbalError(Exception):
@@ -82,6 +83,38 @@ def raise_of_worker(error: RuntimeError) -> None:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return ``did you mean `x`? known: a, b, x`` for a name that is not among `known`."""
     names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean `{near[0]}`? " if near else ""
+    near = nearest(name, names)
+    hint = f"did you mean `{near}`? " if near else ""
     return f"{hint}known: {', '.join(names) or 'none'}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name that is most like this one, if one is: mistyped, cut short, longer, or spelled another way."""
+    likeness, found = max(((_likeness(name, other), other) for other in known), default=(0.0, ""))
+    return found if likeness >= MIN_LIKENESS else None
+
+
+def _likeness(name: str, other: str) -> float:
+    """Return 1 for names that differ in case and punctuation only, less for each letter, 0 for nothing alike."""
+    a, b = (re.sub(r"[\W_]", "", text).casefold() for text in (name, other))
+    if not a or not b:
+        return float(name == other)
+    short, long = sorted((a, b), key=len)
+    alike = 1 - _edits(a, b) / len(long)
+    if len(short) >= 3 and (long.startswith(short) or (len(short) >= 4 and long.endswith(short))):
+        return max(alike, 0.7 + 0.3 * alike)
+    return alike
+
+
+def _edits(a: str, b: str) -> int:
+    """Return how many letters to insert, delete, replace or swap with their neighbour make `b` of `a`."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, start=1):
+        older, before, row = before, row, [i]
+        for j, other in enumerate(b, start=1):
+            least = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and a[i - 2 : i] == other + b[j - 2]:
+                least = min(least, older[j - 2] + 1)
+            row.append(least)
+    return row[-1]

@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from msbal.errors import SpecError, suggest
+from msbal.errors import SpecError, nearest, suggest
+from msbal.spec.balance import BalanceSpec, balance_models
+from msbal.spec.keys import meant, models_in
 
 _EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
@@ -26,6 +28,25 @@ _EXPECTED = {
     "less_than_equal": "at most {le}",
 }
 
+_DESCRIBED = {"bool_type", "bool_parsing", "less_than", "tuple_type", "list_type"}
+"""Findings after which a key's description helps, as they tell that it was taken for something else."""
+
+VALUES = {
+    "true": "fp16",
+    "fp32": "none",
+    "float32": "none",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "pascal": "voc",
+}
+"""Other tools' words for values of a spec."""
+
+REMEDIES = {
+    "data": "`msbal init DATA` writes this section for a data set",
+    "model": "`msbal init DATA` writes this section for a data set",
+}
+"""What to do where a section is missing or is none."""
+
 
 def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecError:
     """Return the first finding as a `SpecError`; an unknown key before a missing one, which it may explain."""
@@ -39,21 +60,67 @@ def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecE
     where = ": ".join(filter(None, (source, ".".join(keys))))
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     if kind == "extra_forbidden":
-        return SpecError(
-            where, f"unknown key{more}", fix=suggest(keys[-1], model.model_fields if model else ())
-        )
+        known = f"known: {', '.join(sorted(model.model_fields if model else ()))}"
+        return SpecError(where, f"unknown key{more}", fix=meant(".".join(keys), root, model) or known)
     if kind.startswith("union_tag"):
-        tags = [tag for member in _models(field.annotation) for tag in _tags(member)] if field else []
+        tags = [tag for member in models_in(field.annotation) for tag in _tags(member)] if field else []
         found = f"`{context['tag']}` is unknown" if "tag" in context else "missing"
-        return SpecError(where, f"{found}{more}", fix=suggest(str(context.get("tag", "")), tags))
+        tag = str(context.get("tag", ""))
+        return SpecError(where, f"{found}{more}", fix=suggest(VALUES.get(tag.lower(), tag), tags))
     if kind == "missing":
-        return SpecError(where, f"missing{more}", _as_clause(field))
+        return SpecError(where, f"missing{more}", _as_clause(field), REMEDIES.get(".".join(keys), ""))
     if kind == "value_error":
         return SpecError(where, f"{context.get('error')}{more}")
     expected = _EXPECTED.get(kind, "").format(**context) or first["msg"].removeprefix("Input should be ")
+    value = first.get("input")
     if kind == "string_pattern_mismatch":
         expected = _as_clause(field)
-    return SpecError(where, f"{_short(first.get('input'))}{more}", expected)
+    elif kind in _DESCRIBED and field and field.description:
+        expected = f"{expected} ({_as_clause(field)})"
+    fix = _meant_value(kind, value, ".".join(keys), field)
+    if kind == "model_type" and not fix.startswith("did") and model and field:
+        expected += f": {', '.join(models_in(field.annotation)[0].model_fields)}"
+    return SpecError(where, f"{_short(value)}{more}", expected, fix)
+
+
+def _meant_value(kind: str, value: Any, key: str, field: FieldInfo | None) -> str:
+    """Say what to write instead of a wrong value, where that can be told."""
+    if kind == "literal_error" and field:
+        options = [
+            str(option)
+            for part in (field.annotation, *get_args(field.annotation))
+            for option in get_args(part)
+        ]
+        near = VALUES.get(str(value).lower()) or nearest(str(value), options)
+        return f"did you mean `{near}`?" if near in options else ""
+    if kind in ("int_parsing", "int_from_float"):
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        return f"write {number:.0f}" if number.is_integer() else ""
+    if kind in ("tuple_type", "list_type") and isinstance(value, (str, int, float)):
+        return f"write [{value}]"
+    if kind in ("model_type", "model_attributes_type") and field and not isinstance(value, (list, tuple)):
+        sections = models_in(field.annotation)
+        leaf = _leaf_for(sections[0], value) if len(sections) == 1 else None
+        return f"did you mean `{key}.{leaf}: {_plain(value)}`?" if leaf else REMEDIES.get(key, "")
+    return ""
+
+
+def _leaf_for(section: type[BaseModel], value: Any) -> str | None:
+    """Return the key of a section that such a value belongs to: the only one that takes it."""
+    if isinstance(value, bool):
+        return next((name for name, field in section.model_fields.items() if field.annotation is bool), None)
+    if not isinstance(value, str):
+        return None
+    if issubclass(section, BalanceSpec):
+        return "strategy" if nearest(value, balance_models()) else None
+    for name, field in section.model_fields.items():
+        if get_origin(field.annotation) is Literal and nearest(value, map(str, get_args(field.annotation))):
+            return name
+    needed = [name for name, field in section.model_fields.items() if field.is_required()]
+    return needed[0] if len(needed) == 1 else None
 
 
 def _follow(
@@ -70,7 +137,7 @@ def _follow(
     field: FieldInfo | None = None
     annotation: Any = root
     for part in loc:
-        models = _models(annotation)
+        models = models_in(annotation)
         tagged = [member for member in models if part in _tags(member)] if len(models) > 1 else []
         if tagged:
             annotation = tagged[0]
@@ -82,12 +149,6 @@ def _follow(
         field = model.model_fields.get(part) if model else None
         annotation = field.annotation if field else None
     return keys, model, field
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models in an annotation: itself, or the members of a union."""
-    candidates = [annotation, *get_args(annotation)]
-    return [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
 
 
 def _tags(model: type[BaseModel]) -> list[Any]:
@@ -102,6 +163,10 @@ def _as_clause(field: FieldInfo | None) -> str:
     return text[:1].lower() + text[1:] if text[1:2] == " " or text[1:2].islower() else text
 
 
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _plain(value) if isinstance(value, bool) else repr(value)
     return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> RunSpec:
         SpecError: naming the file, the key (or line), what was found and what was expected.
     """
     raw = read_mapping(path)
+    _refuse_other_files(raw, path)
     for override in overrides:
         apply_override(raw, override)
     raw.setdefault("output", str(Path("runs") / path.stem))
@@ -46,8 +48,9 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
     if not isinstance(backend, str):
         found = "missing" if backend is None else f"{backend!r} ({type(backend).__name__})"
         raise SpecError(
-            f"{source}: backend", found, f"one of {', '.join(sorted(known)) or 'the installed backends'}"
-        )
+            f"{source}: backend", found, f"one of {', '.join(sorted(known)) or 'the installed backends'}",
+            "`msbal init DATA` writes a whole spec" if not set(raw) & {"model", "data", "schedule"} else "",
+        )  # fmt: skip
     if backend not in known:
         found, fix = missing(backend)
         raise SpecError(f"{source}: backend", found, fix=fix)
@@ -60,6 +63,30 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
         return model.model_validate(dict(raw), context={"base": base or Path.cwd()})
     except ValidationError as error:
         raise explain(error, source, model) from error
+    except SpecError as error:
+        raise SpecError(f"{source}: {error.where}", error.found, error.expected, error.fix) from error
+
+
+def _refuse_other_files(raw: Mapping[str, Any], path: Path) -> None:
+    """Refuse files that are taken for run specs: an ablation's spec, and what data sets have.
+
+    Raises:
+        SpecError: saying what it is, and what it is for.
+    """
+    if "backend" in raw:
+        return
+    if "base" in raw or "arms" in raw:
+        raise SpecError(
+            str(path), "an ablation spec", "a run spec", f"run `msbal ablate {shlex.quote(str(path))}`"
+        )
+    of_coco, of_yolo = (
+        {"images", "annotations"} <= set(raw),
+        "names" in raw and {"train", "nc", "path"} & set(raw),
+    )
+    if of_coco or of_yolo:
+        found = "a COCO annotation file" if of_coco else "the data.yaml of a YOLO data set"
+        folder = shlex.quote(str(path.parent))
+        raise SpecError(str(path), found, "a run spec", f"make one for these data with `msbal init {folder}`")
 
 
 def dump_spec(spec: RunSpec) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from msbal.errors import SpecError
+from msbal.errors import SpecError, nearest
 from msbal.spec.balance import balance_models
 
 if sys.version_info >= (3, 11):
@@ -36,11 +36,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise SpecError(where, "no such file", "a spec", "make one with `msbal init DATA`") from error
+        near = nearest(path.name, (spec.name for spec in _specs(path.parent)))
+        fix = f"did you mean `{path.with_name(near)}`?" if near else "make one with `msbal init DATA`"
+        raise SpecError(where, "no such file", "a spec", fix) from error
     except UnicodeDecodeError as error:
-        raise SpecError(where, f"not a text file (byte {error.start})", "UTF-8") from error
+        raise SpecError(
+            where, f"not a text file (byte {error.start})", "a spec, YAML or TOML in UTF-8"
+        ) from error
     except (OSError, ValueError) as error:
         raise SpecError(where, getattr(error, "strerror", None) or str(error), "a readable file") from error
+    if path.suffix == ".py":
+        raise SpecError(
+            where,
+            "Python code",
+            "a spec, YAML or TOML",
+            "a framework's config belongs in a spec, as `model.config`",
+        )
     raw: Any
     if path.suffix == ".toml":
         try:
@@ -52,8 +63,33 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if raw is None:
         raise SpecError(where, "empty", "a spec", "make one with `msbal init DATA`")
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise SpecError(where, f"a {type(raw).__name__}", "keys and values, e.g. `backend: torchvision`")
+        kind = {"list": "a list", "str": "plain text"}.get(type(raw).__name__, f"a {type(raw).__name__}")
+        raise SpecError(where, kind, "keys and values, e.g. `backend: torchvision`")
     return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain types only, and no key twice: YAML's own loader would take the last and drop the others."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"`{key.value}` is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_SYNTAX = {
+    "'\\t'": "indent with spaces, not with tabs",
+    "mapping values are not allowed": "write `key: value`, one a line, those of a section two spaces further in",
+    "could not find expected ':'": "write `key: value`, with a space after the colon",
+    "is there twice": "keep one of them",
+    "expected <block end>": "align the keys of a section",
+}
+"""By a part of what PyYAML says, what to do."""
 
 
 def safe_yaml(text: str, where: str) -> Any:
@@ -63,12 +99,13 @@ def safe_yaml(text: str, where: str) -> Any:
         SpecError: naming `where`, and the line and column.
     """
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise SpecError(f"{where}{place}", f"YAML syntax: {problem}") from error
+        fix = next((fix for part, fix in _SYNTAX.items() if part in problem), "")
+        raise SpecError(f"{where}{place}", f"YAML syntax: {problem}", fix=fix) from error
     except (RecursionError, ValueError, OverflowError, TypeError, AttributeError, KeyError) as error:
         # PyYAML raises these for values such as a date that does not exist.
         raise SpecError(where, f"YAML value: {error}") from error
@@ -85,7 +122,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     key = ".".join(part.strip() for part in key.split("."))
     if not equals or not all(key.split(".")):
-        raise SpecError("--set", f"`{override}`", "KEY=VALUE, e.g. balance.interval=50")
+        name, _, value = (part.strip() for part in override.partition(":"))
+        fix = f"write --set {name}={value or 'VALUE'}" if not equals and name and " " not in name else ""
+        raise SpecError("--set", f"`{override}`", "KEY=VALUE, e.g. balance.interval=50", fix)
     put(raw, key, safe_yaml(text, f"--set {key}"), where=f"--set {key}")
 
 
@@ -161,5 +200,10 @@ def _refuse_endless(value: Any, where: str) -> None:
 
 
 def _specs_in(folder: Path) -> str:
-    names = sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".toml"))[:4]
+    names = [str(path) for path in _specs(folder)[:4]]
     return f"name one of the files in it: {', '.join(names)}" if names else "make one with `msbal init DATA`"
+
+
+def _specs(folder: Path) -> list[Path]:
+    endings = (".yaml", ".yml", ".toml")
+    return sorted(path for path in folder.iterdir() if path.suffix in endings) if folder.is_dir() else []

@@ -28,10 +28,20 @@ class EvaluateSpec(SpecModel):
 class LogSpec(SpecModel):
     """The spec's ``log:`` section."""
 
-    tensorboard: bool = Field(False, description="Also write TensorBoard scalars.")
+    trackers: tuple[str, ...] = Field(
+        (),
+        description="Where else to follow the run: tensorboard, wandb, mlflow, clearml, comet, trackio, or a tracker "
+        "of another package. Each has to be installed.",
+    )
+    tensorboard: bool = Field(False, description="Short for `trackers: [tensorboard]`.")
     per_iteration: bool = Field(
         True, description="Also write losses.csv: each level's loss at every iteration."
     )
+
+    @property
+    def all_trackers(self) -> tuple[str, ...]:
+        """The names of the trackers, whichever key asks for them."""
+        return (*self.trackers, "tensorboard") if self.tensorboard else self.trackers
 
 
 class RunSpec(SpecModel):
@@ -57,12 +67,15 @@ class RunSpec(SpecModel):
     device: str = Field("auto", description="cpu, cuda, cuda:N, or auto: the first GPU if there is one.")
     output: Path = Field(description="The run's folder; by default runs/NAME, with the name of the spec.")
 
-    @field_validator("device")
+    @field_validator("device", mode="before")
     @classmethod
-    def _device_form(cls, value: str) -> str:
+    def _device_form(cls, value: object) -> str:
+        value = str(value)
         kind, _, index = value.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
-            raise ValueError(f"`{value}` should be auto, cpu, cuda or cuda:N")
+            meant = {"gpu": "cuda", "mps": "cpu"}.get(kind, f"cuda:{kind}" if kind.isdigit() else "")
+            hint = f"; did you mean `{meant}`?" if meant else ""
+            raise ValueError(f"`{value}` should be auto, cpu, cuda or cuda:N{hint}")
         return value
 
     @field_validator("output")
@@ -71,10 +84,10 @@ class RunSpec(SpecModel):
         return expand(value).absolute()
 
     @model_validator(mode="after")
-    def _interval_fits(self) -> RunSpec:
+    def _long_enough(self) -> RunSpec:
         total = self.schedule.iterations
         if total is not None:
-            check_interval(self.balance.interval, total)
+            check_length(self, total)
         return self
 
 
@@ -114,16 +127,18 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
     )
 
 
-def check_interval(interval: int, iterations: int) -> None:
-    """Refuse an interval in which no decision would be made.
+def check_length(spec: RunSpec, iterations: int) -> None:
+    """Refuse a run that is too short for what the spec wants to happen in it.
 
     Raises:
-        SpecError: where the interval is longer than the run.
+        SpecError: where the interval or the warm-up is longer than the run.
     """
-    if interval > iterations:
-        raise SpecError(
-            "balance.interval",
-            f"{interval} iterations in a run of {iterations}",
-            f"at most {iterations}",
-            "shorten the interval or lengthen the run: the weights change only at an interval's end",
-        )
+    for key, value, why in (
+        ("balance.interval", spec.balance.interval, "the weights change only at an interval's end"),
+        ("schedule.warmup", spec.schedule.warmup or 0, "the learning rate would never be reached"),
+    ):
+        if value > iterations:
+            raise SpecError(
+                key, f"{value} iterations in a run of {iterations}", f"at most {iterations}",
+                f"shorten it, or lengthen the run: {why}",
+            )  # fmt: skip

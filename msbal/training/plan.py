@@ -10,13 +10,12 @@ import torch
 from msbal.backend import HONOURED, Backend, Detector, Honours, Remarks, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
-from msbal.data import DetectionData, load, remarks, shared_images
+from msbal.data import DetectionData, load
 from msbal.engine import BalancerSet
 from msbal.errors import BackendError, SpecError
-from msbal.spec import RunSpec, check_interval
+from msbal.spec import RunSpec, check_length
 from msbal.training.images import ImageCheck, Progress
-
-FEW_INTERVALS = 20
+from msbal.training.notes import notes_on
 
 
 @dataclass
@@ -95,7 +94,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     balancers = make_balancers(spec, detector)
     refuse_what_is_not_honoured(spec, backend, balancers)
     iterations = detector.iterations(train)
-    check_interval(spec.balance.interval, iterations)
+    check_length(spec, iterations)
     intervals = iterations // spec.balance.interval
     splits = {"data.train": train, **({} if val is None else {"data.val": val})}
     # Generated images are as described.
@@ -103,7 +102,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     images.before_training(progress)
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals, images,
-        [*_warnings(spec, iterations, train, val), *of_framework],
+        [*notes_on(spec, iterations, train, val, detector), *of_framework],
     )  # fmt: skip
 
 
@@ -143,22 +142,3 @@ def make_balancers(spec: RunSpec, detector: Detector) -> BalancerSet:
     except ValueError as error:
         levels = "; ".join(f"{g.name}: {', '.join(g.levels)}" for g in detector.groups)
         raise SpecError("balance", f"{error} The model has {levels}") from error
-
-
-def _warnings(spec: RunSpec, iterations: int, train: DetectionData, val: DetectionData | None) -> list[str]:
-    found, interval = [], spec.balance.interval
-    intervals, unfinished = divmod(iterations, interval)
-    if spec.balance.strategy not in ("equal", "fixed") and intervals < FEW_INTERVALS:
-        plural = "s" * (intervals != 1)
-        few = (
-            f"only {intervals} interval{plural} of {interval} iterations: the strategy decides {intervals} "
-            f"time{plural}"
-        )
-        fitting = max(2, iterations // FEW_INTERVALS)
-        if fitting < interval:
-            few += f"; balance.interval={fitting} would give {iterations // fitting}"
-        found.append(few)
-        if unfinished:
-            found.append(f"iterations after the last whole interval, which decide nothing: {unfinished}")
-    of_val = remarks(val) if val is not None else []
-    return [*found, *remarks(train), *of_val, *shared_images(train, val)]

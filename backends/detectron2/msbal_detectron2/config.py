@@ -13,7 +13,7 @@ import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, LazyConfig, get_cfg
 
-from msbal.errors import SpecError, suggest
+from msbal.errors import SpecError, nearest
 
 
 @functools.cache
@@ -45,11 +45,13 @@ def find_config(name: str) -> tuple[Path, bool]:
         found, of_zoo = zoo_root() / name, True
     else:
         _refuse_foreign(name)
-        hint = suggest(name, zoo_configs()).partition("known:")[0].strip()
+        known = {config.rpartition("/")[2]: config for config in zoo_configs()}
+        near = nearest(name.rpartition("/")[2], known)
         raise SpecError(
             "model.config",
             f"`{name}` is neither in detectron2's model zoo nor a file",
-            hint or "a name such as COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+            "a name such as COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+            f"did you mean `{known[near]}`?" if near else "",
         )
     if found.suffix not in (".yaml", ".yml", ".py"):
         raise SpecError("model.config", f"{found.name}", "a .yaml or .py file")

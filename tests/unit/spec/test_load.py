@@ -110,7 +110,7 @@ BAD = {
     "unknown key": (MINIMAL + "balanse: {}\n", r"balanse: unknown key; did you mean `balance`"),
     "deep unknown key": (
         MINIMAL + "balance: {intervall: 5}\n",
-        r"balance\.intervall: unknown key.*`interval`",
+        r"balance\.intervall: unknown key.*`balance\.interval`",
     ),
     "negative interval": (MINIMAL + "balance: {interval: -5}\n", r"balance\.interval: -5"),
     "strategy": (
@@ -136,7 +136,7 @@ BAD = {
     ),
     "key of a format": (
         MINIMAL.replace("format: generated", "format: yolo, names: x, train: {image: [a]}"),
-        r"data\.train\.image: unknown key.*did you mean `images`",
+        r"data\.train\.image: unknown key.*did you mean `data\.train\.images`",
     ),
     "missing": (
         MINIMAL.replace("format: generated", "format: coco"),

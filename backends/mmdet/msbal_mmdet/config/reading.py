@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
-from msbal.errors import SpecError, suggest
+from msbal.errors import SpecError, nearest
 from msbal_mmdet.config.nodes import with_names
 from msbal_mmdet.spec import MMDetModel
 
@@ -81,11 +81,11 @@ def find_config(name: str) -> Path:
     for candidate in (folder / stem, *sorted(folder.glob(f"*/{stem}"))):
         if candidate.is_file():
             return candidate
-    known = [str(p.relative_to(folder)) for p in folder.glob("*/*.py")]
-    near = suggest(stem, known).partition("known:")[0].strip()
+    known = {path.name: path.relative_to(folder) for path in folder.glob("*/*.py")}
+    near = nearest(Path(stem).name, known)
     raise SpecError(
         "model.config", f"`{name}` is no file and not in mmdet's zoo", "e.g. retinanet/retinanet_r50_fpn_1x_coco.py",
-        f"{near} look into {folder}".strip(),
+        f"did you mean `{known[near]}`?" if near else f"look into {folder}",
     )  # fmt: skip
 
 
