@@ -380,6 +380,11 @@ class Balancer(nn.Module):
         )
 
     @property
+    def device(self) -> torch.device:
+        """The device of the last losses."""
+        return self._now.rows.device
+
+    @property
     def intervals(self) -> int:
         """The number of intervals that have ended."""
         return self._now.memory.interval
@@ -397,6 +402,18 @@ class Balancer(nn.Module):
     def drain(self) -> list[IntervalRecord]:
         """Return the records of `reports`."""
         return [report.record for report in self.reports()]
+
+    def so_far(self) -> IntervalRecord | None:
+        """Return a record of this process's iterations since the last interval's end, None where there are none.
+
+        It decides nothing. Waits for the device.
+        """
+        now = self._now
+        if now.position == 0:
+            return None
+        losses, positives = self._split(now.rows[None, : now.position].cpu().numpy())
+        _, report = end_interval(self._settings, now.memory, losses, positives, decides=False)
+        return replace(report.record, iteration=self.iteration)
 
     def nonfinite(self) -> tuple[NonFinite, ...]:
         """Name this process's NaN and infinite losses of the last iteration. Waits for the device."""

@@ -56,13 +56,14 @@ class IntervalReport(NamedTuple):
 
 
 def end_interval(
-    settings: Settings, memory: Memory, losses: Array, positives: Array | None = None
+    settings: Settings, memory: Memory, losses: Array, positives: Array | None = None, decides: bool = True
 ) -> tuple[Memory, IntervalReport]:
     """Decide the weights of the next interval. An interval with unusable statistics is reported, but decides nothing.
 
     Args:
         losses: ``[R, A, T, K]``, unweighted.
         positives: ``[K]``, over the interval and all ranks; None where unknown.
+        decides: False only reports, as for an interval that has not ended.
 
     Raises:
         StrategyError: see `decide`.
@@ -72,7 +73,7 @@ def end_interval(
     statistics = interval_statistics(
         t, losses, positives, old.weights, old.previous_loss, old.previous_variance, settings.epsilon
     )
-    if statistics.usable:
+    if decides and statistics.usable:
         rng = generator(settings.seed, settings.group, t)
         # Eq 5; of rlo eq 6 and 7 too.
         weights, state = decide(settings.strategy, statistics, old.state, rng, settings.rescale)

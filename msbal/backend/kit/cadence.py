@@ -8,8 +8,10 @@ from collections.abc import Callable
 import torch
 
 from msbal.backend.protocol import Job, Monitor
+from msbal.engine.processes import rank
 
 SECONDS = 0.25
+LOSSES_SECONDS = 1.0
 
 
 class Cadence:
@@ -39,6 +41,7 @@ class Cadence:
         self._evaluate, self._save = evaluate, save
         self._accumulate = accumulate or job.spec.schedule.accumulate
         self._saved = self._evaluated = done
+        self._next_losses = 0.0
         if job.best is not None:
             job.best.rewind(done)
 
@@ -57,6 +60,7 @@ class Cadence:
         """
         job, at_end = self.job, iteration == self.total
         job.recorder.step(iteration, learning_rate=learning_rate)
+        self._tell_losses()
         whole, best = self.whole(iteration), False
         if (
             job.evaluate is not None and whole and not at_end
@@ -79,6 +83,23 @@ class Cadence:
         if job.best is not None:
             job.best.saved(iteration)
         return stop
+
+    def _tell_losses(self) -> None:
+        """Tell the monitor the losses so far, once a second until the first interval ends.
+
+        A GPU has to be waited for, so there it is done after 1, 2, 4, 8, ... iterations only.
+        """
+        now = time.perf_counter()
+        if rank() or now < self._next_losses:
+            return
+        for balancer in self.job.balancers.balancers.values():
+            n = balancer.iteration
+            if balancer.intervals or (n & (n - 1) and balancer.device.type == "cuda"):
+                continue
+            record = balancer.so_far()
+            if record is not None:
+                self.job.monitor.interval_so_far(record)
+                self._next_losses = now + LOSSES_SECONDS
 
 
 def _due(period: int | None, last: int, iteration: int) -> bool:

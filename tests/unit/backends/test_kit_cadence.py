@@ -14,6 +14,10 @@ from msbal.backend.kit import cadence
 from msbal.backend.kit.cadence import Cadence, Pace
 from msbal.backend.kit.data_set import coco_results
 from msbal.backend.kit.seeding import mix, seed_iteration
+from msbal.engine import BalancerSet
+from msbal.engine.group import GroupNames
+from msbal.engine.losses import LevelLosses
+from msbal.engine.record import IntervalRecord
 
 
 class Journal:
@@ -25,7 +29,7 @@ class Journal:
         schedule = SimpleNamespace(accumulate=accumulate)
         self.spec = SimpleNamespace(schedule=schedule, evaluate=SimpleNamespace(every=evaluate_every))
         self.recorder = SimpleNamespace(step=self.step, flush=lambda: self.log.append("flush"))
-        self.balancers = SimpleNamespace(synchronize=lambda: self.log.append("synchronize"))
+        self.balancers = SimpleNamespace(synchronize=lambda: self.log.append("synchronize"), balancers={})
         self.evaluate = True
         self.best: Any = None
 
@@ -80,6 +84,25 @@ def test_a_checkpoint_waits_for_the_step() -> None:
 
 def test_a_stop_saves_first() -> None:
     assert Journal(stop_at=2).run(5, None) == [*SAVED, "save 2", "stop 2"]
+
+
+def test_losses_so_far_are_told_until_the_first_interval_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[IntervalRecord] = []
+    journal: Any = Journal()
+    journal.monitor = SimpleNamespace(interval_so_far=told.append)
+    journal.balancers = BalancerSet(
+        {"all": GroupNames(("P3", "P4", "P5"), ("cls", "bbox"))}, "avw", interval=4
+    )
+    monkeypatch.setattr(cadence, "LOSSES_SECONDS", 0.0)
+    running = Cadence(journal, 9, 0, None, evaluate=lambda i: None, save=lambda i: None)
+    for iteration in range(1, 7):
+        losses = iteration * torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.5, 0.5]])
+        journal.balancers({"all": LevelLosses(losses)})
+        running.after(iteration)
+    assert [(record.iteration, record.count) for record in told] == [(1, 1), (2, 2), (3, 3)]
+    assert told[2].loss == (9.0, 15.0, 21.0) and told[2].weights == (1.0, 1.0, 1.0)
+    (record,) = journal.balancers.drain()
+    assert record.loss == (15.0, 25.0, 35.0), "being looked at changes nothing"
 
 
 def test_the_pace_is_told_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
