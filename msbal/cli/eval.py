@@ -79,15 +79,27 @@ def command(
     draw: Annotated[
         int,
         typer.Option(
-            "--draw", min=0, metavar="N", help="Draw the N images on which the first two differ most."
+            "--draw",
+            min=0,
+            metavar="N",
+            help="Draw the detections on N images: the best, the typical and the worst.",
         ),
     ] = 0,
     drawings: Annotated[
-        Path, typer.Option("--drawings", metavar="FOLDER", help="The folder that --draw writes to.")
-    ] = Path("drawings"),
+        Path | None,
+        typer.Option(
+            "--drawings",
+            "-o",
+            metavar="FOLDER",
+            help="The folder that --draw writes to; by default images/ in the first run's folder.",
+        ),
+    ] = None,
     threshold: Annotated[
-        float, typer.Option("--threshold", min=0.0, max=1.0, help="The lowest score that --draw shows.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            "--threshold", help="The lowest score that --draw shows; by default the one of the best F1."
+        ),
+    ] = None,
     resamples: Annotated[
         int,
         typer.Option(
@@ -145,8 +157,8 @@ class Call:
     flops: bool
     input_size: str
     draw: int
-    drawings: Path
-    threshold: float
+    drawings: Path | None
+    threshold: float | None
     resamples: int
     confidence: float
     seed: int
@@ -334,21 +346,43 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
 
 
 def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:
-    from msbal.cli.console import note
-    from msbal.evaluation.compared_images import RUNS, draw
+    from msbal.cli.console import note, progress_bar
+    from msbal.drawing.detections import MAX_RUNS, DrawnDetections
+    from msbal.drawing.sheet import save
     from msbal.evaluation.runs import same_data
     from msbal.ui.printing import print_line
 
     if any(not same_data(found[0], other) for other in found[1:]):
         raise SpecError("--draw", "the runs were not evaluated on the same images", "runs of one data set")
-    if len(found) > len(RUNS):
-        raise SpecError("--draw", f"{len(found)} runs", f"at most {len(RUNS)} side by side")
+    if len(found) > MAX_RUNS:
+        raise SpecError("--draw", f"{len(found)} runs", f"at most {MAX_RUNS} side by side")
+    drawn = DrawnDetections(found, call.draw, call.threshold)
+    folder = call.drawings or _folder_of_drawings(call, found)
     try:
-        files, failed = draw(found, call.draw, call.drawings, call.threshold)
+        if call.drawings is None and folder.is_dir():
+            for old in folder.glob("*.png"):
+                old.unlink()
+        with progress_bar("drawing") as bar:
+            for number, (name, image) in enumerate(drawn.singles(), start=1):
+                save(image, folder / name)
+                bar(number, len(drawn))
+        save(drawn.sheet(), folder / "sheet.png")
     except OSError as error:
-        reason = f"{call.drawings} cannot be written: {error.strerror}"
+        reason = f"{folder} cannot be written: {error.strerror}"
         raise SpecError("--drawings", reason, "a folder") from error
-    more = [f"and {len(failed) - 5} more"] if len(failed) > 5 else []
-    for line in failed[:5] + more:
+    more = [f"and {len(drawn.unreadable) - 5} more"] if len(drawn.unreadable) > 5 else []
+    for line in drawn.unreadable[:5] + more:
         note(stderr, line)
-    print_line(stderr, f"{len(files)} images in {call.drawings}")
+    print_line(stderr, f"{len(drawn)} images in {folder}, all on {folder / 'sheet.png'}")
+    for line in drawn.how:
+        print_line(stderr, line)
+
+
+def _folder_of_drawings(call: Call, found: list[Evaluated]) -> Path:
+    """Return the folder of the first run's drawings, alone or beside the others; where there is no run, one here."""
+    from msbal.records import RunDirectory
+
+    if not call.runs:
+        return Path("drawings")
+    others = "_".join(re.sub(r"[^\w.-]+", "_", run.name) for run in found[1:])
+    return RunDirectory(call.runs[0]).images / (f"compared_with_{others}" if others else "detections")

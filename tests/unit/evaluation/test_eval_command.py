@@ -107,10 +107,21 @@ def test_many_runs_in_a_pipe_are_one_table(folder: Path, capsys: pytest.CaptureF
 
 
 def test_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = (folder / "runs/base", folder / "runs/rlo")
-    call(*runs, "--resamples", 0, "--draw", 2, "--drawings", folder / "drawn")
-    assert len(list((folder / "drawn").glob("*.png"))) == 2
-    assert "2 images in" in capsys.readouterr().err
+    base, rlo = folder / "runs/base", folder / "runs/rlo"
+    call(base, rlo, "--resamples", 0, "--draw", 2, "--drawings", folder / "drawn")
+    assert len(list((folder / "drawn").glob("*.png"))) == 2 + 1
+    said = capsys.readouterr().err
+    assert "2 images in" in said and "gain in F1 over base: 1 gains most, 1 loses most" in said
+
+
+def test_draws_into_the_folder_of_the_run_and_replaces_what_was_drawn_there(folder: Path) -> None:
+    base, rlo = folder / "runs/base", folder / "runs/rlo"
+    call(base, "--draw", 3)
+    call(base, "--draw", 1)
+    drawn = base / "images/detections"
+    assert [file.name[:11] for file in sorted(drawn.iterdir())] == ["01_typical_", "sheet.png"]
+    call(base, rlo, "--resamples", 0, "--draw", 1)
+    assert (base / "images/compared_with_rlo/sheet.png").is_file()
 
 
 class Detector:
