@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from msbal import __version__
 from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, replay, schema, train
-from msbal.errors import MsbalError, SpecError
+from msbal.errors import MsbalError
 
 DEBUG = "MSBAL_DEBUG"
 
@@ -69,8 +69,12 @@ def run(arguments: Sequence[str]) -> int:
         _print_error(error)
         return error.exit_code
     except _ClickException as error:
-        # One line, as for every other mistake; click's own form takes three.
-        _print_error(SpecError("call", _usage(error)))
+        if type(error).__name__ == "NoArgsIsHelpError":  # which has printed the help
+            _print_next()
+            return 2
+        from msbal.cli.mistakes import explain_call
+
+        _print_error(explain_call(error, arguments))
         return 2
     except (typer.Abort, KeyboardInterrupt):
         _print_error(RuntimeError("interrupted"))
@@ -96,7 +100,13 @@ def _print_error(error: Exception) -> None:
     error_line(runnable(str(error)) or error)
 
 
-def _usage(error: Exception) -> str:
-    context: Any = getattr(error, "ctx", None)
-    message: str = getattr(error, "format_message", error.__str__)().rstrip(".")
-    return f"{message}; see `{context.command_path} --help`" if context else message
+def _print_next() -> None:
+    from msbal.cli.console import runnable
+
+    typer.echo(
+        runnable("""\
+Begin with one of these:
+  msbal init DATA           write a spec for a folder with a COCO, VOC or YOLO data set
+  msbal train SPEC          train by a spec; --dry-run only checks it
+  msbal plot-losses RUN     draw the losses and weights of a run""")
+    )
