@@ -14,7 +14,7 @@ from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.predictions import sift
 from msbal.evaluation.voc_metrics import voc_average_precision
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "usable_detections"]
 
 
 def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detections) -> dict[str, Any]:
@@ -31,12 +31,7 @@ def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detect
         (``AP``, ``AP_11``), ``boxes`` and ``detections`` (how many there are). Metrics are in 0..1, and None
         where there is nothing to find.
     """
-    if isinstance(predictions, Detections):
-        detections = predictions
-    else:
-        detections, _, remarks = sift(predictions, data)
-        for line in remarks.lines():
-            logging.getLogger(__name__).warning("%s: %s", data.name, line)
+    detections = predictions if isinstance(predictions, Detections) else usable_detections(data, predictions)
     truth = ground_truth(data)
     result = accumulate(data, truth, detections)
     area, eleven = voc_average_precision(truth, detections)
@@ -51,6 +46,14 @@ def evaluate(data: DetectionData, predictions: Sequence[dict[str, Any]] | Detect
         "voc": {"mAP": _mean(area), "mAP_11": _mean(eleven)},
         "per_class": per_class,
     }
+
+
+def usable_detections(data: DetectionData, predictions: Sequence[dict[str, Any]]) -> Detections:
+    """Return predictions in COCO results format as columns; a warning in the log counts those that are left out."""
+    detections, _, remarks = sift(predictions, data)
+    for line in remarks.lines():
+        logging.getLogger(__name__).warning("%s: %s", data.name, line)
+    return detections
 
 
 def _mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:

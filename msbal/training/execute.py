@@ -14,7 +14,7 @@ from msbal.backend.kit.determinism import deterministic
 from msbal.data import DetectionData, subset
 from msbal.engine.processes import all_gather_objects, rank, world_size
 from msbal.errors import RunError, raise_of_worker
-from msbal.evaluation import evaluate
+from msbal.evaluation import evaluate, usable_detections
 from msbal.records import (
     Recorder,
     RunDirectory,
@@ -31,6 +31,7 @@ from msbal.training.distributed import barrier, from_first_rank
 from msbal.training.images import BesideTraining
 from msbal.training.plan import Plan
 from msbal.training.resume import choose_checkpoint
+from msbal.training.run_images import draw_detections, draw_training_data
 from msbal.training.stop import StopAgreement, StopRequest
 
 
@@ -147,6 +148,8 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
             best=best if plan.val is not None else None,
             stop_requested=agreed,
         )
+        if first and not resume:
+            draw_training_data(run, plan.train, monitor)
         # All processes have checked the same images before; one of them checks the rest.
         with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
             plan.detector.train(job)
@@ -227,11 +230,14 @@ def _evaluate(
     metrics: Mapping[str, Any] = {}
     if rank() == 0:
         monitor.progress("computing metrics", 0, 1)
-        metrics = evaluate(plan.val, predictions)
+        detections = usable_detections(plan.val, predictions)
+        metrics = evaluate(plan.val, detections)
         if final:
             write_json(run.predictions_file, predictions)
         metrics = add_evaluation(run, iteration, metrics, final)
         monitor.progress("computing metrics", 1, 1)
         monitor.evaluated(iteration, metrics)
+        if final:
+            draw_detections(run, plan.val, detections, metrics, iteration, monitor)
     barrier()
     return metrics

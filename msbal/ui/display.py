@@ -1,12 +1,13 @@
 """What a person sees of a run: a live view, or a line for each event, or next to nothing.
 
 The first word of a line says which event it is: ``start``, ``levels``, ``train``, ``interval``, ``doing``,
-``eval``, ``note``, ``end``. Nothing but ASCII is added to the names that the user chose, and there are no escape codes
-unless the console is a terminal with colours.
+``eval``, ``image``, ``note``, ``end``. Nothing but ASCII is added to the names that the user chose, and there are no
+escape codes unless the console is a terminal with colours.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -151,6 +152,9 @@ class RunDisplay(RunState):
         shown = shown_metrics(metrics).items()
         found = (f"{name} {points(value)}" for name, value in shown)
         self._out.event("eval", self._position(iteration), *found)
+
+    def drawn(self, iteration: int, name: str, path: Path) -> None:
+        self._out.event("image", one_line(os.path.relpath(path)))
 
     def message(self, text: str) -> None:
         super().message(text)

@@ -79,8 +79,9 @@ def test_the_run_folder(run: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert names >= {
         "spec.yaml", "environment.json", "intervals.jsonl", "losses.csv", "metrics.json", "predictions.json",
-        "checkpoints", "log.txt",
+        "checkpoints", "log.txt", "images",
     }  # fmt: skip
+    assert {path.name for path in (run / "images").iterdir()} == {"train.png", "detections.png"}
     records = [json.loads(line) for line in (run / "intervals.jsonl").read_text().splitlines()]
     assert [r["interval"] for r in records] == [1, 2, 3, 4]
     assert records[0]["levels"] == ["P3", "P4", "P5", "P6", "P7"]
