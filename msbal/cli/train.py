@@ -14,7 +14,7 @@ import typer
 from msbal.cli.options import PlainOption, QuietOption, SetOption, SpecArgument, mode_of, overrides_of
 
 if TYPE_CHECKING:
-    from msbal.backend import LevelGroup
+    from msbal.backend import LevelGroup, Monitor
     from msbal.spec import RunSpec
     from msbal.training import Outcome, Plan
     from msbal.ui.monitor import Mode
@@ -36,8 +36,16 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The run's folder.")] = None,
     plain: PlainOption = False,
     quiet: QuietOption = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Also follow the run in this tool: tensorboard, wandb, mlflow, clearml, comet or trackio. Repeatable.",
+        ),
+    ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write TensorBoard scalars.")
+        bool, typer.Option("--tensorboard", help="Short for --track tensorboard.")
     ] = False,
     nproc: Annotated[
         int | None, typer.Option("--nproc", min=1, help="Train with this many processes on this machine.")
@@ -49,8 +57,11 @@ def command(
 
     if resume and force:
         raise SpecError("--resume", "given together with --force", "one of them")
-    overrides = overrides_of(set_, output) + (["log.tensorboard=true"] if tensorboard else [])
-    loaded = load_spec(spec, overrides)
+    loaded = load_spec(spec, overrides_of(set_, output))
+    if asked := [*(track or ()), *(["tensorboard"] if tensorboard else [])]:
+        trackers = tuple(dict.fromkeys([*loaded.log.trackers, *asked]))
+        log = loaded.log.model_copy(update={"trackers": trackers})
+        loaded = loaded.model_copy(update={"log": log})
     if dry_run:
         _print_plan(loaded)
     elif nproc is not None and nproc > 1:
@@ -66,6 +77,8 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     from msbal.cli.console import note, progress_bar
     from msbal.engine.processes import rank
     from msbal.records import RunDirectory, read_intervals
+    from msbal.spec import dump_spec
+    from msbal.trackers import TrackedRun, make_trackers
     from msbal.training import claim, execute, prepare
     from msbal.training.distributed import from_first_rank, process_group, resolve_device
     from msbal.training.launch import watch_launcher
@@ -78,10 +91,15 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
     with process_group(device):
         first = rank() == 0
 
+        trackers: list[Monitor] = []
+
         def refuse() -> None:
-            RunDirectory(spec.output).check(resume=resume, force=force)
+            folder = RunDirectory(spec.output)
+            folder.check(resume=resume, force=force)
             if resume:
-                check_same_run(spec, RunDirectory(spec.output))
+                check_same_run(spec, folder)
+            tracked = TrackedRun(folder, dump_spec(spec), resume, lambda line: monitor.message(line))
+            trackers.extend(make_trackers(spec.log.all_trackers, tracked))
 
         # Before the data and the model take their time; `claim` repeats the check and then writes.
         from_first_rank(refuse)
@@ -105,7 +123,7 @@ def _train(spec: RunSpec, resume: bool, force: bool, mode: Mode) -> bool:
             console,
             header,
             log_file=run.log_file if first else None,
-            tensorboard=run.tensorboard if first and spec.log.tensorboard else None,
+            trackers=trackers,
             history=read_intervals(run.intervals_file) if resume and run.intervals_file.exists() else (),
         ) as monitor:
             outcome = execute(plan, run, monitor, resume)

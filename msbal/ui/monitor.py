@@ -35,7 +35,7 @@ def make_monitor(
     header: RunHeader,
     *,
     log_file: Path | None = None,
-    tensorboard: Path | None = None,
+    trackers: Iterable[Monitor] = (),
     history: Iterable[IntervalRecord] = (),
 ) -> Fanout:
     """Return the monitors of a run, as one. Close it at the end, or use it in a ``with`` statement.
@@ -45,11 +45,10 @@ def make_monitor(
         console: where to print.
         header: what the run is.
         log_file: also append lines to this file.
-        tensorboard: also write TensorBoard's event files into this folder.
+        trackers: monitors of other tools, which are told of the run, too.
         history: the records so far of a run that is resumed, for the trends.
 
     Raises:
-        SpecError: if TensorBoard is asked for and missing.
         ValueError: for an unknown mode.
     """
     if mode not in ("auto", "live", "plain", "quiet"):
@@ -62,11 +61,7 @@ def make_monitor(
         monitors.append(RunDisplay(console, header, live=live, history=history))
     if log_file is not None:
         monitors.append(RunDisplay.to_file(log_file, header))
-    if tensorboard is not None:
-        from msbal.ui.tensorboard import TensorBoardMonitor
-
-        monitors.append(TensorBoardMonitor(tensorboard))
-    return Fanout(monitors)
+    return Fanout([*monitors, *trackers])
 
 
 class Fanout(Monitor):
@@ -140,7 +135,8 @@ class Fanout(Monitor):
         self._monitors.remove(monitor)
         with contextlib.suppress(Exception):  # the first failure is the one to tell
             _call(monitor, "close", None)
-        text = one_line(f"{type(monitor).__name__} failed and is left out: {type(error).__name__}: {error}")
+        name = getattr(monitor, "name", type(monitor).__name__)
+        text = one_line(f"{name} failed and is left out: {type(error).__name__}: {error}")
         if self._monitors:
             self.message(text)
         else:

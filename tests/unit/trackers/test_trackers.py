@@ -1,0 +1,168 @@
+"""What every tracker is told, through one that takes notes; how trackers are found; what a train command says."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import played
+import pytest
+from rich.console import Console
+
+from msbal.errors import SpecError
+from msbal.records import RunDirectory
+from msbal.trackers import ENTRY_POINT_GROUP, TrackedRun, Tracker, find_trackers, make_trackers
+from msbal.ui.monitor import Ending, RunHeader, make_monitor
+
+OWN = {"tensorboard", "wandb", "mlflow", "clearml", "comet", "trackio"}
+
+
+class Notes(Tracker):
+    """Takes notes, and fails or interrupts where told."""
+
+    name: ClassVar[str] = "notes"
+    package: ClassVar[str] = "json"
+
+    def __init__(self, run: TrackedRun, fails: str = "") -> None:
+        super().__init__(run)
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.images: list[tuple[int, str, Path]] = []
+        self.calls: list[str] = []
+        self.fails = fails
+
+    def _note(self, call: str) -> None:
+        self.calls.append(call)
+        if call == self.fails:
+            raise ConnectionError("no route to host")
+
+    def begin(self, iteration: int) -> str:
+        print("Welcome to Notes!", input() if self.fails == "input" else "")
+        self._note(f"begin {iteration}")
+        return "on paper"
+
+    def write(self, iteration: int, row: Mapping[str, float]) -> None:
+        self._note("write")
+        self.rows.append((iteration, dict(row)))
+
+    def show(self, iteration: int, name: str, path: Path) -> None:
+        self.images.append((iteration, name, path))
+
+    def end(self, how: str) -> None:
+        self._note(f"end {how}")
+
+
+def run_in(folder: Path, resume: bool = False) -> TrackedRun:
+    return TrackedRun(RunDirectory(folder), played.SPEC, resume)
+
+
+def test_an_iterations_numbers_are_one_row(tmp_path: Path) -> None:
+    notes = Notes(run_in(tmp_path))
+    played.play(notes, tmp_path / "train.png")
+    notes.close(Ending("finished"))
+    rows = dict(notes.rows)
+    assert [i for i, _ in notes.rows] == sorted(rows), "one row an iteration, in order"
+    assert rows[200] == {
+        "loss/P3": 0.25, "loss/P4": 0.125, "loss/cls/P3": 0.15, "loss/cls/P4": 0.075, "loss/bbox/P3": 0.1,
+        "loss/bbox/P4": 0.05, "weight/P3": 1.5, "weight/P4": 1.0, "variance/P3": 0.5, "variance/P4": 0.25,
+        "reduction/P3": 0.125, "probability/avw": 0.75, "probability/min_loss": 0.25, "reward": 1.0, "action": 1.0,
+        "train/loss": 0.375, "train/learning_rate": 0.01, "train/images_per_second": 32.0,
+        "metrics/AP": 25.0, "metrics/AP50": 50.0, "metrics/voc/mAP": 37.5, "class_AP/cup": 25.0,
+    }  # fmt: skip
+    assert rows[100]["weight/P3"] == 1.0, "in the first interval all weights are 1"
+    assert notes.images == [(0, "images/train", tmp_path / "train.png")]
+    assert (notes.calls[0], notes.calls[-1]) == ("begin 0", "end finished")
+
+
+def test_groups_are_told_apart_and_their_losses_summed(tmp_path: Path) -> None:
+    notes = Notes(run_in(tmp_path))
+    notes.started(0, 400, (played.group("rpn"), played.group("roi")))
+    for t in (1, 2):
+        notes.interval(played.record(t, "rpn"))
+        notes.interval(played.record(t, "roi", count=0 if t == 2 else 100))
+    notes.close()
+    (_, first), (_, second) = notes.rows
+    assert first["rpn/loss/P3"] == first["roi/loss/P3"] == 0.5 and "loss/P3" not in first
+    assert first["train/loss"] == 1.5
+    assert "roi/loss/P3" not in second and "train/loss" not in second, "no finite loss of one, no total"
+    assert notes.calls[-1] == "end failed", "closed without an ending"
+
+
+def test_an_image_may_come_before_the_start(tmp_path: Path) -> None:
+    notes = Notes(run_in(tmp_path))
+    notes.drawn(0, "train", tmp_path / "train.png")
+    notes.started(0, 400, (played.group(),))
+    assert notes.images == [(0, "images/train", tmp_path / "train.png")]
+
+
+@pytest.mark.parametrize("call", ["begin 0", "write", "end finished", "input"])
+@pytest.mark.parametrize("mode", ["plain", "quiet"])
+def test_one_that_fails_is_left_out_and_asks_nothing(tmp_path: Path, call: str, mode: Any) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    bad, good = Notes(run_in(tmp_path), call), Notes(run_in(tmp_path))
+    log = tmp_path / "log.txt"
+    header = RunHeader("run", "torchvision", "retinanet", "rlo", 100, "cpu")
+    with make_monitor(mode, console, header, log_file=log, trackers=[bad, good]) as monitor:
+        played.play(monitor, tmp_path / "train.png")
+        monitor.close(Ending("finished"))
+    assert [i for i, _ in good.rows][-1] == 400 and good.calls[-1] == "end finished"
+    error = "EOFError: EOF when reading a line" if call == "input" else "ConnectionError: no route to host"
+    if call != "end finished":  # the log is closed by then
+        assert log.read_text().count(f"notes failed and is left out: {error}") == 1
+    assert "Welcome" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_what_a_tool_prints_is_dropped_and_its_place_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    notes = Notes(TrackedRun(RunDirectory(tmp_path), {}, say=said.append))
+    notes.started(0, 400, (played.group(),))
+    assert said == ["notes: on paper"] and capsys.readouterr().out == ""
+    print("afterwards")
+    assert capsys.readouterr().out == "afterwards\n"
+
+
+def test_an_id_is_kept_for_the_resumed_run_alone(tmp_path: Path) -> None:
+    run_in(tmp_path).keep_id("notes", "abc")
+    assert run_in(tmp_path).kept_id("notes") is None
+    assert run_in(tmp_path, resume=True).kept_id("notes") == "abc"
+    assert run_in(tmp_path, resume=True).kept_id("other") is None
+
+
+def test_all_are_found_by_entry_point_and_none_is_imported() -> None:
+    assert {p.name for p in metadata.entry_points(group=ENTRY_POINT_GROUP)} >= OWN
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        if point.name in OWN:
+            assert point.load().name == point.name
+
+
+def test_an_unknown_one_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(SpecError, match=r"log\.trackers: `wandbb` is unknown; did you mean `wandb`\?"):
+        find_trackers(["wandbb"])
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    (point,) = metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)
+    monkeypatch.setattr("msbal.trackers.discovery.find_spec", lambda package: None)
+    with pytest.raises(SpecError, match=rf"{name} needs the package {point.load().package}") as caught:
+        make_trackers([name], run_in(tmp_path))
+    assert f"run `pip install 'msbal[{name}]'`" in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "broken_notes.py").write_text("raise TypeError('Descriptors cannot be created directly')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Notes, "package", "broken_notes")
+    with pytest.raises(SpecError, match="broken_notes cannot be imported: TypeError: Descriptors cannot"):
+        Notes(run_in(tmp_path))
+    sys.modules.pop("broken_notes", None)
+
+
+def test_every_own_tracker_has_an_extra() -> None:
+    assert set(metadata.metadata("msbal").get_all("Provides-Extra") or []) >= OWN
