@@ -44,7 +44,8 @@ def command(
         typer.Option(
             "--what",
             metavar="LIST",
-            help="Any of losses, weights, probabilities, rewards, variance, share, separated by commas; or all.",
+            help="Any of total, ap, lr, losses, weights, probabilities, rewards, variance, share, separated by "
+            "commas; or all. What a run has not recorded is left out.",
         ),
     ] = "all",
     page: Annotated[
@@ -56,10 +57,13 @@ def command(
     ] = 1,
     overlay: Annotated[
         bool,
-        typer.Option("--overlay/--side-by-side", help="Draw several runs in the same axes, or in columns."),
+        typer.Option(
+            "--overlay/--side-by-side",
+            help="Draw several runs in the same axes, up to four, each with a line style; or in columns.",
+        ),
     ] = False,
 ) -> None:
-    """Draw the loss of every level, and what the balancer made of it."""
+    """Draw the losses, AP and learning rate of runs, and what the balancer decided for each level."""
     from rich.console import Console
 
     from msbal.cli.console import note

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from msbal.errors import SpecError, suggest
-from msbal.plotting.kinds import Look, Shown, kinds
-from msbal.plotting.panel import Panel
-from msbal.plotting.series import RunSeries, merge_names
-from msbal.plotting.style import action_colors, level_colors
+from msbal.plotting.kinds import Look, Shown, kinds, run_kinds
+from msbal.plotting.panel import LevelLook, Panel
+from msbal.plotting.series import GroupSeries, RunSeries, merge_names
+from msbal.plotting.style import action_colors, level_colors, level_markers
 
-WHAT = ("losses", "weights", "probabilities", "rewards", "variance", "share")
+WHAT = ("total", "ap", "lr", "losses", "weights", "probabilities", "rewards", "variance", "share")
 
 
 def parse_what(text: str) -> tuple[str, ...]:
@@ -29,22 +29,32 @@ def parse_what(text: str) -> tuple[str, ...]:
     return tuple(name for name in WHAT if "all" in asked or name in asked)
 
 
-def make_look(runs: Sequence[RunSeries], palette: str) -> Look:
-    """Return the colours of everything in `runs`.
+def make_look(
+    runs: Sequence[RunSeries], palette: str = "paper", labelled: Sequence[GroupSeries] | None = None
+) -> Look:
+    """Return how everything in `runs` looks.
+
+    Args:
+        labelled: the groups whose levels without boxes are labelled as such; None for all of them.
 
     Raises:
         SpecError: an unknown palette.
     """
     groups = [group for run in runs for group in run.groups]
-    return Look(
-        level_colors(merge_names(group.levels for group in groups), palette),
-        action_colors(merge_names(group.actions for group in groups)),
-    )
+    levels, asked = merge_names(group.levels for group in groups), groups if labelled is None else labelled
+    markers = level_markers(levels)
+
+    def label(level: str) -> str:
+        empty = [level in group.without_boxes() for group in asked if level in group.levels]
+        return f"{level} (no boxes)" if empty and all(empty) else level
+
+    looks = {n: LevelLook(label(n), color, markers[n]) for n, color in level_colors(levels, palette).items()}
+    return Look(looks, action_colors(merge_names(group.actions for group in groups)))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of panel, for a group of levels.
+    """A kind of panel, for a group of levels or the run as a whole.
 
     Attributes:
         alone: a panel for each run, None where a run has nothing to show.
@@ -60,23 +70,26 @@ class Row:
 
 
 def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str = "paper") -> list[Row]:
-    """Describe the panels that at least one run can fill, group by group, in the order of `WHAT`.
+    """Describe the panels that at least one run can fill: of the runs as a whole, then group by group, as in `WHAT`.
 
     Raises:
         SpecError: no run can fill any, or an unknown palette.
     """
-    look = make_look(runs, palette)
     rows = []
-    for name in dict.fromkeys(group.name for run in runs for group in run.groups):
-        shown = [Shown(n, run.name, group) for n, run in enumerate(runs) if (group := run.group(name))]
+    for name in ("", *dict.fromkeys(group.name for run in runs for group in run.groups)):
+        of_name = [run.group(name) if name else run.groups[0] for run in runs]
+        shown = [
+            Shown(n, run, group) for n, (run, group) in enumerate(zip(runs, of_name, strict=True)) if group
+        ]
         peers = [one.group for one in shown]
-        for kind in (kind for kind in kinds(peers) if kind.what in what):
-            alone = {one.run: _placed(kind.describe([one], peers, look), [one]) for one in shown}
+        look = make_look(runs, palette, peers)
+        for kind in (kind for kind in (kinds(peers) if name else run_kinds()) if kind.what in what):
+            alone = {one.run: _placed(kind.describe([one], peers, look), name, [one]) for one in shown}
             some = [one for one in shown if alone[one.run]]
             together = kind.overlays and len(some) > 1
             row = Row(
                 [alone.get(n) for n in range(len(runs))],
-                _placed(kind.describe(some, peers, look), some) if together else None,
+                _placed(kind.describe(some, peers, look), name, some) if together else None,
             )
             if row.panels:
                 rows.append(row)
@@ -88,11 +101,10 @@ def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str
     return rows
 
 
-def _placed(panel: Panel | None, shown: Sequence[Shown]) -> Panel | None:
-    """Return `panel` with what follows from the runs in it."""
+def _placed(panel: Panel | None, group: str, shown: Sequence[Shown]) -> Panel | None:
+    """Return `panel` with what follows from the group that it shows and the runs in it."""
     if panel is None:
         return None
-    start = min(one.group.start for one in shown)
-    end = max(int(one.group.iteration[-1]) for one in shown)
+    start, end = min(one.whole.span[0] for one in shown), max(one.whole.span[1] for one in shown)
     x = (start, end + 0.012 * (end - start))  # the last mark stands clear of the edge
-    return replace(panel, group=shown[0].group.name, runs=tuple(one.run for one in shown), x=x)
+    return replace(panel, group=group, runs=tuple(one.run for one in shown), x=x)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msbal.errors import SpecError
 from msbal.plotting.describe import Row, describe_panels
-from msbal.plotting.matplotlib_panel import draw_panel
-from msbal.plotting.panel import Panel
+from msbal.plotting.matplotlib_panel import draw_panel, label_ends
+from msbal.plotting.panel import LevelLook, Panel
 from msbal.plotting.series import RunSeries
-from msbal.plotting.style import DASHES, Style, need, style_named
+from msbal.plotting.style import DASHES, MARKERS, Style, check_overlay, need, style_named
 from msbal.records.atomic import replace_with
 
 if TYPE_CHECKING:
@@ -36,14 +36,15 @@ def draw_files(
     """Write one file with everything where `out` ends in one of `FORMATS`, else a file a panel in that folder.
 
     Raises:
-        SpecError: an unknown style or palette, or nothing to draw.
+        SpecError: an unknown style or palette, nothing to draw, or more runs to overlay than line styles.
         BackendError: matplotlib is missing.
     """
     rows = describe_panels(runs, what, palette)
     files = {out: rows}
     if out.suffix.lstrip(".").lower() not in FORMATS or out.is_dir():
-        several_groups = len({row.panels[0].group for row in rows}) > 1
-        stems = [f"{row.panels[0].group}-" * several_groups + row.panels[0].key for row in rows]
+        firsts = [row.panels[0] for row in rows]
+        several_groups = len({panel.group for panel in firsts if panel.group}) > 1
+        stems = [f"{panel.group}-" * bool(several_groups and panel.group) + panel.key for panel in firsts]
         # What a group or term may be called (``stage0/cls``) must not lead out of the folder.
         safe = [
             "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in stem)
@@ -93,6 +94,8 @@ def draw_figure(
     areas, actions) stand once for each run.
     """
     chosen = style_named(style)
+    if overlay:
+        check_overlay(len(runs))
     need("matplotlib")
     import matplotlib as mpl
 
@@ -123,14 +126,14 @@ def _draw_cells(
     across = max(len(row) for row in rows)
     heights = [max(panel.tall for panel in row if panel) for row in rows]
     width = style.column if across == 1 else max(style.full, style.least * across)
-    several_groups = len({panel.group for panel in panels}) > 1
+    several_groups = len({panel.group for panel in panels if panel.group}) > 1
     # a, b, c.. for the figures of a paper; none for a single panel or more than the alphabet has.
     letters = iter("abcdefghijklmnopqrstuvwxyz" if 1 < len(panels) <= 26 else "")
     legend = 0.28 if style.name == "paper" else 0.6
     figure = Figure(figsize=(width, style.row * sum(heights) + legend), layout="constrained")
     grid = figure.add_gridspec(len(rows), across, height_ratios=heights)
     for r, row in enumerate(rows):
-        drawn = []
+        drawn: list[tuple[Axes, Panel]] = []
         for c, panel in enumerate(row):
             ax = figure.add_subplot(grid[r, c])
             header = f"{names[c]}\n" if side_by_side and r == 0 else ""
@@ -149,15 +152,31 @@ def _draw_cells(
             ax.set_title(f"{header}({letter}) {title}" if letter else header + title, loc="left")
             if not (r + 1 < len(rows) and c < len(rows[r + 1]) and rows[r + 1][c]):
                 ax.set_xlabel("Iteration")
-            drawn.append(ax)
+            drawn.append((ax, panel))
         if side_by_side:
-            _share_scale(drawn)
-    if named := next((panel.legend for panel in panels if panel.legend), None):
-        levels = [(level, color, 2 * style.line, "solid") for level, color in named.items()]
-        _legend(figure, levels, "outside upper center", 10)
+            _share_scale([ax for ax, _ in drawn])
+        for ax, panel in drawn:
+            label_ends(ax, panel, style, smooth)
+    named: dict[str, LevelLook] = {}
+    for level, look in (entry for panel in panels for entry in panel.legend.items()):
+        # Without boxes in one group only: there its curves say so.
+        named[level] = look if named.get(level, look) == look else replace(look, label=level)
+    if named:
+        levels: list[dict[str, Any]] = [
+            {
+                "label": look.label,
+                "color": look.color,
+                "lw": 1.5 * style.line,
+                "marker": MARKERS[look.marker][0],
+            }
+            for look in named.values()
+        ]
+        _legend(figure, levels, "outside upper center", 10, ms=1.4 * style.marker)
     if any(len(panel.runs) > 1 for panel in panels):
-        dashes = itertools.cycle(DASHES.values())
-        lines = [(name, "black", style.line, dash) for name, dash in zip(names, dashes, strict=False)]
+        lines = [
+            {"label": name, "color": "black", "lw": style.line, "ls": dash}
+            for name, dash in zip(names, DASHES.values(), strict=False)
+        ]
         _legend(figure, lines, "outside lower center", 3)
     return figure
 
@@ -171,11 +190,14 @@ def _share_scale(axes: Sequence[Axes]) -> None:
             ax.set_ylabel("")
 
 
-def _legend(figure: Figure, lines: Sequence[tuple[str, str, float, Any]], where: Any, columns: int) -> None:
+def _legend(figure: Figure, lines: Sequence[dict[str, Any]], where: Any, columns: int, **more: Any) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [
-        Line2D([], [], label=name, color=color, lw=width, ls=dash) for name, color, width, dash in lines
-    ]
-    length = 3.0 if columns == 3 else 1.6  # line styles need length to be told apart
-    figure.legend(handles=handles, loc=where, ncols=min(len(handles), columns), handlelength=length)
+    handles = [Line2D([], [], **line, **more) for line in lines]
+    # Line styles and marks need length to be told apart.
+    figure.legend(
+        handles=handles,
+        loc=where,
+        ncols=min(len(handles), columns),
+        handlelength=3.0 if columns == 3 else 2.2,
+    )

@@ -22,7 +22,7 @@ from msbal.plotting.kinds import Look
 from msbal.plotting.panel import Panel
 from msbal.plotting.plotly_panel import plotly_panel, without_mathtext
 from msbal.plotting.series import GroupSeries, RunSeries
-from msbal.plotting.style import DASHES, PALETTES, level_colors, need
+from msbal.plotting.style import DASHES, MARKERS, PALETTES, check_overlay, level_colors, need
 from msbal.records.atomic import write_text
 
 
@@ -40,9 +40,11 @@ def write_page(
 
     Raises:
         BackendError: plotly is missing.
-        SpecError: an unknown palette, or nothing to show.
+        SpecError: an unknown palette, nothing to show, or more runs to overlay than line styles.
     """
     need("plotly")
+    if overlay:
+        check_overlay(len(runs))
     look = make_look(runs, palette)
     cards, figures = _cards(runs, describe_panels(runs, what))
     from plotly.offline import get_plotlyjs
@@ -54,12 +56,13 @@ def write_page(
     parts = {
         "title": html.escape(title or f"Level losses of {', '.join(run.name for run in runs)}"),
         "style": _part("page.css"),
-        "levels": "".join(_chip("level", level, _dot(level=level), level) for level in look.levels),
+        "levels": "".join(_chip("level", name, _sign(look, name), its.label) for name, its in look.levels.items()),
         "runs": "".join(_chip("run", str(n), _dash(n), run.name) for n, run in enumerate(runs)),
         "one": "hidden" if len(runs) < 2 else "",
         "smooth": f'max="{max(101, smooth)}" value="{smooth}"',
         "palettes": "".join(_option(name, name == palette) for name in PALETTES),
-        "layouts": _option("side", not overlay, "side by side") + _option("overlay", overlay, "overlaid"),
+        "layouts": _option("side", not overlay, "side by side")
+        + _option("overlay", overlay, "overlaid") * (len(runs) <= len(DASHES)),
         "notes": "".join(
             f'<div class="note">{html.escape(f"{run.name}: {note}")}</div>' for run in runs for note in run.notes
         ),
@@ -83,12 +86,12 @@ def to_script(content: Any) -> str:
 def _cards(runs: Sequence[RunSeries], rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
     """Return the cards of all panels, and the figure of each: side by side, and overlaid where a kind allows it."""
     text, figures = "", []
-    heading = None if len({row.panels[0].group for row in rows}) > 1 else rows[0].panels[0].group
+    heading, several = "", len({row.panels[0].group for row in rows if row.panels[0].group}) > 1
     for row in rows:
         first = row.panels[0]
         if first.group != heading:
             heading = first.group
-            text += f"<h2>{html.escape(heading)}</h2>"
+            text += f"<h2>{html.escape(heading)}</h2>" * several
         cards = []
         for n, (run, panel) in enumerate(zip(runs, row.alone, strict=True)):
             layout = "side" if row.together or not panel else ""
@@ -120,14 +123,14 @@ def _chip(kind: str, value: str, sign: str, text: str) -> str:
     return f'<label class="chip">{box}{sign}{html.escape(text)}</label>'
 
 
-def _dot(*, level: str = "", color: str = "") -> str:
-    """A spot of a level's colour, which the page's palette gives, or of any other."""
-    look = f'data-level="{html.escape(level)}"' if level else f'style="background:{color}"'
-    return f'<span class="dot" {look}></span>'
+def _sign(look: Look, level: str) -> str:
+    """A level's mark in its colour, which the page's palette gives."""
+    sign = MARKERS[look.levels[level].marker][1]
+    return f'<span class="sign" data-level="{html.escape(level)}">{sign}</span>'
 
 
 def _dash(run: int) -> str:
-    pattern = ("none", "7 3", "2 3", "7 3 2 3", "11 3")[run % len(DASHES)]
+    pattern = ("none", "7 3", "2 3", "7 3 2 3")[run % len(DASHES)]
     line = (
         f'<line x2="26" y1="4" y2="4" stroke="currentColor" stroke-width="2" stroke-dasharray="{pattern}"/>'
     )
@@ -139,36 +142,46 @@ def _option(value: str, selected: bool, text: str = "") -> str:
 
 
 def _summary(runs: Sequence[RunSeries], look: Look) -> str:
-    """The table's rows: where each run stands, and what its choices earned."""
+    """The table's rows: what became of each run, and what its choices earned."""
     return "".join(
         f'<tr data-run="{n}"><td title="{html.escape(run.source)}">{html.escape(run.name)}'
-        f"{html.escape(f' · {group.name}') if len(run.groups) > 1 else ''}</td>{_summary_cells(group, look)}</tr>"
+        f"{html.escape(f' · {group.name}') if len(run.groups) > 1 else ''}</td>{_summary_cells(run, group, look)}</tr>"
         for n, run in enumerate(runs)
         for group in run.groups
     )
 
 
-def _summary_cells(group: GroupSeries, look: Look) -> str:
+def _summary_cells(run: RunSeries, group: GroupSeries, look: Look) -> str:
     known = np.flatnonzero(~group.missing)
     total = group.mean_loss().sum(axis=1)
     first, last = (f"{value:.4g}" if np.isfinite(value) else "–" for value in total[known[[0, -1]]])
-    weights = [
-        f'<span class="value">{_dot(level=level)}{html.escape(level)} {weight:.3g}</span>'
-        for level, weight in zip(group.levels, group.weights[-1], strict=True)
+    metrics = [
+        f'<span class="value">{name} {values[-1]:.1f}</span>'
+        for name, values in run.metrics.items()
+        if np.isfinite(values[-1])
     ]
-    actions = []
-    earned, taken = group.outcome(), np.array(group.action)
-    for name in group.actions or dict.fromkeys(name for name in group.action if name):
-        # Eq 6 judges the action of an interval by the next one: the newest has no verdict yet.
-        judged = earned[(taken == name) & np.isfinite(earned)] if group.actions else earned[:0]
+    weights = [
+        f'<span class="value">{_sign(look, level)} {html.escape(look.levels[level].label)} {weight:.3g}</span>'
+        for level, weight in zip(group.levels, np.nanmean(group.previous_weights, axis=0), strict=True)
+    ]
+    taken, actions = np.array(group.in_force()[0]), []
+    for name in group.actions or dict.fromkeys(name for name in taken if name):
+        judged = (
+            group.reward[(taken == name) & np.isfinite(group.reward)] if group.actions else group.reward[:0]
+        )
         share = f' <span class="soft">({(judged > 0).mean():.0%})</span>' if judged.size else ""
-        sign = _dot(color=look.actions.get(name, "#666666"))
+        dot = f'<span class="dot" style="background:{look.actions.get(name, "#666666")}"></span>'
         count = int((taken == name).sum())
-        actions.append(f'<span class="value">{sign}{html.escape(name)} {count}{share}</span>')
+        actions.append(f'<span class="value">{dot}{html.escape(name)} {count}{share}</span>')
     iterations = f'{group.iteration[-1]:,} <span class="soft">{len(known)} × {group.length}</span>'
     return "".join(
-        f"<td>{cell}</td>" for cell in (iterations, f"{first} → {last}", " ".join(weights), " ".join(actions))
-    )
+        f'<td data-label="{label}"><div>{cell}</div></td>'
+        for label, cell in (
+            ("Iterations", iterations), ("Mean loss, first → last interval", f"{first} → {last}"),
+            ("Last evaluation", " ".join(metrics) or "–"), ("Mean weights in force", " ".join(weights)),
+            ("Actions in force (rewarded)", " ".join(actions)),
+        )
+    )  # fmt: skip
 
 
 def _part(name: str) -> str:

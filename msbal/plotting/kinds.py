@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from msbal.plotting.lanes import describe_lanes
-from msbal.plotting.panel import Curve, Marks, Panel
-from msbal.plotting.series import Floats, GroupSeries
+from msbal.plotting.lanes import Steps, describe_lanes
+from msbal.plotting.panel import Curve, LevelLook, Marks, Panel
+from msbal.plotting.series import Floats, GroupSeries, RunSeries
 from msbal.plotting.style import BAD, DASHES, GOOD, INK
 
 TERM_TITLES = {
@@ -27,24 +27,26 @@ TERM_TITLES = {
     "loss": "Loss",  # what `msbal replay` calls the only term of a plain CSV
 }
 
+METRIC_COLORS = {"AP": INK, "AP50": GOOD}
+
 REWARD_SPAN = 25
 """Intervals in the mean of rewards, at most."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One run in a panel: its place in the list of runs, its name, and what it recorded."""
+    """One run in a panel: its place in the list of runs, what it recorded, and the group that the panel is about."""
 
     run: int
-    name: str
+    whole: RunSeries
     group: GroupSeries
 
 
 @dataclass(frozen=True)
 class Look:
-    """The colours of all runs' levels and actions, the same in every panel."""
+    """How all runs' levels look, and the colours of their actions, the same in every panel."""
 
-    levels: Mapping[str, str]
+    levels: Mapping[str, LevelLook]
     actions: Mapping[str, str]
 
 
@@ -63,24 +65,32 @@ class Kind:
 
     what: str
     describe: Describe
-    overlays: bool = False
+    overlays: bool = True
+
+
+def run_kinds() -> list[Kind]:
+    """Return the kinds that show the run as a whole."""
+    return [Kind("total", _total), Kind("ap", _metrics), Kind("lr", _learning_rate)]
 
 
 def kinds(peers: Sequence[GroupSeries]) -> list[Kind]:
-    """Return the kinds in the order of ``--what``.
+    """Return the kinds that show one group of levels, in the order of ``--what``.
 
     Losses have one for each term; weighted shares are left out where no weight ever left 1.
     """
     terms: list[str | None] = [*dict.fromkeys(term for group in peers for term in group.terms)]
     balanced = any((group.previous_weights[~group.missing] != 1).any() for group in peers)
     return [
-        *(Kind("losses", partial(_loss, term), overlays=True) for term in terms or [None]),
+        *(Kind("losses", partial(_loss, term)) for term in terms or [None]),
         Kind("weights", _weights),
-        Kind("probabilities", _probabilities),
-        Kind("rewards", _rewards, overlays=True),
-        Kind("variance", _variance, overlays=True),
-        Kind("variance", _reduction),
-        *(Kind("share", partial(_share, weighted)) for weighted in ((False, True) if balanced else (False,))),
+        Kind("probabilities", _probabilities, overlays=False),
+        Kind("rewards", _rewards),
+        Kind("variance", _variance),
+        Kind("variance", _reduction, overlays=False),
+        *(
+            Kind("share", partial(_share, weighted), overlays=False)
+            for weighted in ((False, True) if balanced else (False,))
+        ),
     ]
 
 
@@ -94,29 +104,82 @@ def _float(values: Any) -> Floats:
 
 def _told_apart(run: Shown, shown: Sequence[Shown]) -> tuple[str, str]:
     """Return what a curve's name ends in and its line style, by which it is told from those of other runs."""
-    return (f" · {run.name}", list(DASHES)[run.run % len(DASHES)]) if len(shown) > 1 else ("", "solid")
+    return (f" · {run.whole.name}", list(DASHES)[run.run % len(DASHES)]) if len(shown) > 1 else ("", "solid")
 
 
-def _level_curves(
-    shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look, *, mean: bool = False
-) -> list[Curve]:
-    """A line for each level of each run; behind it, faint, the values where the reader asks for an average."""
+def _averaged(curves: Iterable[Curve]) -> list[Curve]:
+    """Curves that follow the reader's moving average; behind each then stand its values, faint."""
+    return [
+        one
+        for curve in curves
+        for one in (
+            replace(curve, dash="solid", width=0.6, alpha=0.22, if_smoothed=True, label=""),
+            replace(curve, span=1),
+        )
+    ]
+
+
+def _level_curves(shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look) -> list[Curve]:
+    """A line for each level of each run."""
     curves = []
     for run in shown:
         of, dash = _told_apart(run, shown)
         for level, column in zip(run.group.levels, values(run.group).T, strict=True):
+            its = look.levels[level]
             curve = Curve(
-                level + of, look.levels[level], _float(run.group.iteration), column, level=level, run=run.run,
-                dash=dash, span=1, count=_float(run.group.count) if mean else None,
+                its.label + of, its.color, _float(run.group.iteration), column, level=level, run=run.run, dash=dash,
+                marker=its.marker, label=level,
             )  # fmt: skip
-            behind = replace(curve, dash="solid", width=0.6, alpha=0.22, span=0, if_smoothed=True)
-            curves += [behind, curve]
+            curves.append(curve)
+    return _averaged(curves)
+
+
+def _run_curves(
+    shown: Sequence[Shown], name: str, values: Callable[[RunSeries], tuple[Floats, Floats]]
+) -> list[Curve]:
+    """A line for each run that has values."""
+    curves = []
+    for run in shown:
+        of, dash = _told_apart(run, shown)
+        x, y = values(run.whole)
+        if _known(y):
+            curves.append(Curve(name + of, INK, x, y, run=run.run, dash=dash))
     return curves
+
+
+def _total(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
+    """The one loss that is the same measure whatever the strategy: without weights."""
+    curves = _averaged(_run_curves(shown, "total", RunSeries.total_loss))
+    says = "the sum over all levels, without weights: comparable between strategies"
+    return Panel("total", "Total loss", says, "Mean loss per iteration", curves) if curves else None
+
+
+def _metrics(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
+    """Each evaluation of the run."""
+    curves = []
+    for run in shown:
+        of, dash = _told_apart(run, shown)
+        for name, values in run.whole.metrics.items():
+            color = METRIC_COLORS[name]
+            curves.append(
+                Curve(name + of, color, run.whole.evaluated, values, run=run.run, dash=dash, label=name)
+            )
+    says = "of each evaluation, in points: 100 is perfect"
+    return Panel("ap", "Average precision", says, "AP (points)", curves, hover=".2f") if curves else None
+
+
+def _learning_rate(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
+    def values(run: RunSeries) -> tuple[Floats, Floats]:
+        return _float(run.groups[0].iteration), run.groups[0].learning_rate
+
+    curves = _run_curves(shown, "learning rate", values)
+    says = "of each interval's last iteration"
+    return Panel("learning-rate", "Learning rate", says, "Learning rate", curves) if curves else None
 
 
 def _loss(term: str | None, shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
     """The paper's Fig. 1: a term's loss by level, as a mean over the iterations of each interval."""
-    curves = _level_curves(shown, lambda group: group.mean_loss(term), look, mean=True)
+    curves = _level_curves(shown, lambda group: group.mean_loss(term), look)
     if not any(_known(curve.y) for curve in curves):
         return None
     marks = []
@@ -126,7 +189,7 @@ def _loss(term: str | None, shown: Sequence[Shown], _: Sequence[GroupSeries], lo
             mine = [loss for loss in lost if loss.level == level]
             said = [f"{level}/{one.term} = {one.value} at {one.iteration}, rank {one.rank}" for one in mine]
             at = _float([loss.iteration for loss in mine])
-            marks.append(Marks("not finite", look.levels[level], at, said, level=level, run=run.run))
+            marks.append(Marks("not finite", look.levels[level].color, at, said, level=level, run=run.run))
     return Panel(
         f"loss-{term}" if term else "loss", TERM_TITLES.get(term, f"{term} loss") if term else "Loss",
         "each level's unweighted loss, a point an interval", "Mean loss per iteration", curves, marks,
@@ -156,98 +219,101 @@ def _share(weighted: bool, shown: Sequence[Shown], _: Sequence[GroupSeries], loo
         return None
     curves = [
         Curve(
-            level, look.levels[level], x, part, level=level, run=run.run, hold="before", stack=True, span=1,
-            alpha=0.85,
+            look.levels[level].label, look.levels[level].color, x, part, level=level, run=run.run, steps=True,
+            stack=True, span=1, alpha=0.85,
         )
         for level, part in zip(run.group.levels, parts.T, strict=True)
     ]  # fmt: skip
-    key, title, says, loss = "share", "Share of the loss", "", "L_i"
+    key, title, says = "share", "Share of the loss $L_i$", ""
     if weighted:
-        key, title, says, loss = (
-            "share-weighted",
-            "Share of the weighted loss",
-            " times their weights",
-            "w_i L_i",
-        )
+        key, title, says = "share-weighted", "Share of the weighted loss $w_i L_i$", " times their weights"
     return Panel(
-        key, title, f"of the sum of the levels' losses{says}", f"Part of the sum ${loss}$", curves, legend=look.levels,
+        key, title, f"of the sum of the levels' losses{says}", "Share of the sum", curves, legend=look.levels,
         range=(0.0, 1.0), hover=".1%", ticks={0.0: "0", 0.25: "25%", 0.5: "50%", 0.75: "75%", 1.0: "100%"},
     )  # fmt: skip
 
 
-def steps_of_weights(group: GroupSeries) -> tuple[Floats, Floats]:
-    """x ``[I + 1]`` and y ``[I + 1, K]``: from x[n] to x[n + 1] the weight is y[n].
-
-    The first is what held before any decision, the last the newest decision.
-    """
-    x = _float([group.start, *group.iteration])
-    return x, np.concatenate([group.previous_weights[:1], group.weights])
+def _lanes(
+    panel: Panel,
+    shown: Sequence[Shown],
+    look: Look,
+    scale: tuple[float, float, float],
+    values: Callable[[GroupSeries], Floats],
+    *,
+    mean: bool,
+) -> Panel:
+    """Return `panel` with a lane a level of the values that the runs had in each interval."""
+    steps = []
+    for run in shown:
+        x, y = _over_intervals(run.group, values(run.group))
+        steps.append(
+            Steps(run.run, *_told_apart(run, shown), x, dict(zip(run.group.levels, y.T, strict=True)))
+        )
+    own = {level for one in steps for level in one.values}
+    levels = {level: its for level, its in look.levels.items() if level in own}
+    return describe_lanes(panel, steps, scale, levels, mean=mean)
 
 
 def _weights(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look) -> Panel:
-    (run,) = shown
-    every = np.concatenate([steps_of_weights(peer)[1].ravel() for peer in peers])
+    """The weights in force: those that a run decides at its very end never are."""
+    every = np.concatenate([peer.previous_weights.ravel() for peer in peers])
     # Never so fine that equal weights, off by rounding, would look like a decision.
     low = math.floor(float(np.nanmin(every, initial=1.0)) * 20) / 20
     high = math.ceil(float(np.nanmax(every, initial=1.1)) * 20) / 20
     panel = Panel(
         "weights", "Level weights $w_i$",
-        "eq 5: what each level's loss is multiplied by; a lane spans the range of all levels",
+        "eq 5: what each level's loss was multiplied by; a lane spans the range of all levels", "Weight in force",
     )  # fmt: skip
-    colors = {level: look.levels[level] for level in run.group.levels}
-    return describe_lanes(
-        panel, run.run, *steps_of_weights(run.group), "after", (low, 1.0, high), colors, mean=True
-    )
+    return _lanes(panel, shown, look, (low, 1.0, high), lambda group: group.previous_weights, mean=True)
 
 
 def _reduction(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look) -> Panel:
     """r is at most 1 and has no lower bound: the lanes end where one value in a hundred lies beyond."""
-    (run,) = shown
     every = np.concatenate([peer.variance_reduction.ravel() for peer in peers])
     low, high = np.nanpercentile(every, (1, 99)) if _known(every) else (-1.0, 1.0)
     scale = min(-0.1, math.floor(low * 10) / 10), 0.0, min(1.0, max(0.1, math.ceil(high * 10) / 10))
     panel = Panel(
-        "variance-reduction",
-        "Rate of variance reduction $r_i$",
-        "eq 4: above the line where the variance fell",
-    )
-    colors = {level: look.levels[level] for level in run.group.levels}
-    x, y = _over_intervals(run.group, run.group.variance_reduction)
-    return describe_lanes(panel, run.run, x, y, "before", scale, colors, mean=False)
+        "variance-reduction", "Rate of variance reduction $r_i$", "eq 4: above the line where the variance fell",
+        "Rate of reduction",
+    )  # fmt: skip
+    return _lanes(panel, shown, look, scale, lambda group: group.variance_reduction, mean=False)
 
 
 def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
-    """The policy of eq 7, and under it every action that was taken, with what it earned."""
+    """The policy of eq 7, and below it the action in force in every interval, with what it earned."""
     (run,) = shown
     group = run.group
-    if not _known(group.probabilities):
+    actions, probabilities = group.in_force()
+    if not _known(probabilities):
         return None
     # The curves' upper edge: the next fifth above them.
-    top = min(1.0, (math.floor(float(np.nanmax(group.probabilities)) * 5 + 0.25) + 1) / 5)
+    top = min(1.0, (math.floor(float(np.nanmax(probabilities)) * 5 + 0.25) + 1) / 5)
     row = 0.11 * top
-    earned, taken, x = group.outcome(), np.array(group.action), _float(group.iteration)
+    x, steps = _over_intervals(group, probabilities[1:])
+    taken, rewarded = np.array(actions), group.reward > 0
     curves, marks = [], []
     for place, action in enumerate(group.actions):
         color = look.actions[action]
-        curves.append(Curve(action, color, x, group.probabilities[:, place], run=run.run, width=1.3))
-        for rewarded in (True, False):
-            chosen = (taken == action) & ((earned > 0) == rewarded)
+        curves.append(Curve(action, color, x[1:], steps[:, place], run=run.run, steps=True, width=1.3))
+        for good in (True, False):
+            chosen = np.flatnonzero((taken == action) & (rewarded == good))
             said = [
-                {1: "rewarded", -1: "punished", 0: "no gain"}.get(r, "not judged yet") for r in earned[chosen]
+                {1: "rewarded", -1: "punished", 0: "no gain"}.get(r, "not judged")
+                for r in group.reward[chosen]
             ]
             marks.append(
                 Marks(
-                    f"took {action}", color, x[chosen], said, y=-(place + 1) * row, height=0.72 * row,
-                    alpha=1.0 if rewarded else 0.3, run=run.run,
+                    f"took {action}", color, x[chosen + 1], said, x[chosen], y=-(place + 1) * row,
+                    height=0.72 * row, alpha=1.0 if good else 0.3, run=run.run,
                 )
             )  # fmt: skip
     rows = {-(place + 1) * row: action for place, action in enumerate(group.actions)}
     values = {value: f"{value:g}" for value in (0, 0.2, 0.4, 0.6, 0.8, 1.0) if value <= top + 1e-9}
     return Panel(
-        "probabilities", "Action probabilities and actions taken",
-        "eq 7, and below what was taken: in full colour where it was rewarded", "", curves, marks,
-        range=(min(rows) - 0.7 * row, top), ticks=values | rows, tick_color=look.actions, rules=[0.0], hover=".3f",
-        note="dark: rewarded, light: not (yet)", tall=1.25,
+        "probabilities", "Action probabilities and actions in force",
+        "eq 7, and below the action of each interval: in full colour where it was rewarded", "Probability", curves,
+        marks, range=(min(rows) - 0.7 * row, top), ticks=values | rows, tick_color=look.actions, rules=[0.0],
+        hover=".3f", note="dark: rewarded, light: not", tall=1.25,
     )  # fmt: skip
 
 
@@ -260,14 +326,18 @@ def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Pane
         rewards, x = run.group.reward, _float(run.group.iteration)
         span = max(1, min(REWARD_SPAN, len(rewards) // 5))
         of, dash = _told_apart(run, shown)
-        curves.append(Curve(f"mean{of}", INK, x, rewards, run=run.run, dash=dash, width=1.2, span=span))
+        mean = Curve(f"mean{of}", INK, x, rewards, run=run.run, dash=dash, width=1.2, marker="", span=span)
+        curves.append(mean)
         for sign, color, said in ((1, GOOD, "+1"), (-1, BAD, "−1")) if len(shown) == 1 else ():
-            at = x[rewards == sign]
+            at = np.flatnonzero(rewards == sign)
+            since = _over_intervals(run.group, rewards)[0][at]
             marks.append(
-                Marks("reward", color, at, [said] * len(at), y=sign * 1.11, height=0.18, run=run.run)
+                Marks(
+                    "reward", color, x[at], [said] * len(at), since, y=sign * 1.11, height=0.16, run=run.run
+                )
             )
     return Panel(
-        "rewards", "Rewards: +1 where the summed loss fell",
+        "rewards", "Rewards: +1 where the loss fell",
         "eq 6: +1 where the summed loss fell against the interval before", "Reward $R$", curves, marks,
         range=(-1.25, 1.25), ticks={-1.0: "−1", 0.0: "0", 1.0: "+1"}, rules=[0.0], hover="+.2f",
         note="line: mean of {span} intervals", note_at=-1.0,

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msbal.plotting.panel import Curve, Marks, Panel
+from msbal.plotting.panel import FEW_POINTS, Curve, Marks, Panel
 from msbal.plotting.series import Bools, Floats, moving_average
-from msbal.plotting.style import DASHES, Style
+from msbal.plotting.style import DASHES, MARKERS, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ def draw_panel(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
         if smooth > 1 or not curve.if_smoothed:
             top = _draw_curve(ax, curve, style, smooth, top, place / 10_000)
     for marks in panel.marks:
-        _draw_marks(ax, marks, panel, style)
+        _draw_marks(ax, marks, style)
     for height in panel.rules:
         ax.axhline(height, color="#9a9a9a", linewidth=0.5, zorder=1)
     ax.set_ylabel(panel.ylabel)
@@ -36,7 +36,7 @@ def draw_panel(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
         ax.set_ylim(panel.range)
     elif not panel.log and all(np.nanmin(curve.y, initial=0.0) >= 0 for curve in panel.curves):
         ax.set_ylim(bottom=0)
-    _label_heights(ax, panel)
+    _label_heights(ax, panel, style)
     if panel.note:
         spans = sorted({smooth if smooth > 1 else curve.span for curve in panel.curves if curve.span})
         if spans != [1]:
@@ -54,35 +54,47 @@ def _draw_curve(
     from matplotlib.colors import to_rgb
 
     x, y, color = curve.x, curve.y, curve.color
-    span = smooth if smooth > 1 and curve.span else curve.span
+    span = _span(curve, smooth)
     if span > 1:
         y = moving_average(y, span)
-    marked = curve.marked and span <= 1
     if curve.stack:
         y = top + y
         # Each area reaches down to 0 behind those before it: areas side by side would show light lines. The colour is
         # mixed with white, since these cannot be transparent.
         mixed = 1 - curve.alpha * (1 - np.array(to_rgb(color)))
-        ax.fill_between(*_corners(x, y, curve.hold), color=tuple(mixed), linewidth=0, zorder=1 - behind)
+        ax.fill_between(*_corners(x, y), color=tuple(mixed), linewidth=0, zorder=1 - behind)
         return y
-    if curve.hold:
-        x, y = _corners(x, y, curve.hold)
+    if curve.steps:
+        x, y = _corners(x, y)
     if curve.base is not None:
         ax.fill_between(x, curve.base, y, color=color, linewidth=0, alpha=min(curve.alpha, 0.85) * 0.3)
     ax.plot(
         x, y, color=color, linestyle=DASHES[curve.dash], linewidth=style.line * curve.width,
-        marker="o" if marked else "", markersize=style.marker, alpha=curve.alpha, solid_joinstyle="round",
+        marker=MARKERS[curve.marker][0] if curve.marks else "", markersize=style.marker, markevery=_marked(curve),
+        markerfacecolor=color if curve.dash == "solid" else "white", alpha=curve.alpha, solid_joinstyle="round",
         zorder=2 + curve.width / 10 - behind,
     )  # fmt: skip
-    if not marked and not curve.hold and (alone := isolated(y)).any():
+    if not curve.marks and not curve.steps and (alone := isolated(y)).any():
         ax.plot(x[alone], y[alone], color=color, linestyle="", marker="o", markersize=style.marker)
     return top
 
 
-def _corners(x: Floats, y: Floats, hold: str) -> tuple[Floats, Floats]:
+def _span(curve: Curve, smooth: int) -> int:
+    return smooth if smooth > 1 and curve.span else curve.span
+
+
+def _marked(curve: Curve) -> tuple[int, int]:
+    """Return the first point with a mark and the step to the next; levels start apart, so that none hides another."""
+    if curve.marks <= FEW_POINTS and curve.marks >= np.isfinite(curve.y).sum():
+        return 0, 1
+    step = max(1, len(curve.y) // max(1, curve.marks))
+    place = list(MARKERS).index(curve.marker) if curve.marker else 0
+    return place * step // len(MARKERS), step
+
+
+def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """The corners of steps: a fill by matplotlib's own `step` would lose the one beside a gap."""
-    steps = np.repeat(x, 2), np.repeat(y, 2)
-    return (steps[0][1:], steps[1][:-1]) if hold == "after" else (steps[0][:-1], steps[1][1:])
+    return np.repeat(x, 2)[:-1], np.repeat(y, 2)[1:]
 
 
 def isolated(y: Floats) -> Bools:
@@ -91,21 +103,52 @@ def isolated(y: Floats) -> Bools:
     return np.asarray(known[1:-1] & ~known[:-2] & ~known[2:], dtype=np.bool_)
 
 
-def _draw_marks(ax: Axes, marks: Marks, panel: Panel, style: Style) -> None:
-    if marks.y is None:
+def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
+    """Write the names of the curves beside their ends; several runs' curves of one name share it."""
+    ends: dict[str, list[tuple[float, str]]] = {}
+    for curve in panel.curves:
+        span = _span(curve, smooth)
+        y = moving_average(curve.y, span) if span > 1 else curve.y
+        if curve.label and np.isfinite(y).any():
+            ends.setdefault(curve.label, []).append((float(y[np.isfinite(y)][-1]), curve.color))
+    if not ends:
+        return
+    to_share = ax.transScale + ax.transLimits  # of the height of the axes
+    heights = [np.mean([to_share.transform((1, y))[1] for y, _ in found]) for found in ends.values()]
+    size = 0.78 * float(style.rc["font.size"])
+    places = spread(np.array(heights), 1.1 * size / (0.75 * 72 * style.row * panel.tall))
+    for (name, ((_, color), *_)), place in zip(ends.items(), places, strict=True):
+        ax.annotate(
+            name, (1, place), (2, 0), xycoords="axes fraction", textcoords="offset points", va="center",
+            color=color, fontsize=size,
+        )  # fmt: skip
+
+
+def spread(places: Floats, gap: float) -> Floats:
+    """Return `places` moved apart by as little as leaves `gap` between any two, within 0..1 where there is room."""
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(len(places))
+    # As far up as those below push, as far down as those above do, and the middle of both.
+    up = np.maximum.accumulate(places[order] - steps) + steps
+    down = np.minimum.accumulate((places[order] - steps)[::-1])[::-1] + steps
+    moved: Floats = np.empty_like(places)
+    moved[order] = np.maximum(steps, np.minimum((up + down) / 2, 1 - steps[::-1]))
+    return moved
+
+
+def _draw_marks(ax: Axes, marks: Marks, style: Style) -> None:
+    if marks.since is None:
         ax.scatter(
             marks.x, [1.0] * len(marks.x), color=marks.color, marker="x", s=(style.marker * 2) ** 2,
             linewidths=style.line, transform=ax.get_xaxis_transform(), clip_on=False, zorder=5,
         )  # fmt: skip
         return
-    number = max([1, *(len(curve.x) for curve in panel.curves)])
-    ax.vlines(
-        marks.x, marks.y - marks.height / 2, marks.y + marks.height / 2, color=marks.color, alpha=marks.alpha,
-        linewidth=float(np.clip(style.line * 300 / number, 0.2, style.line * 1.6)),
-    )  # fmt: skip
+    bars = list(zip(marks.since.tolist(), (marks.x - marks.since).tolist(), strict=True))
+    bottom = marks.y - marks.height / 2
+    ax.broken_barh(bars, (bottom, marks.height), color=marks.color, alpha=marks.alpha, linewidth=0)
 
 
-def _label_heights(ax: Axes, panel: Panel) -> None:
+def _label_heights(ax: Axes, panel: Panel, style: Style) -> None:
     if panel.ticks is not None:
         ax.set_yticks(list(panel.ticks), list(panel.ticks.values()))
         for label, line in zip(ax.get_yticklabels(), ax.yaxis.get_gridlines(), strict=True):
@@ -117,6 +160,7 @@ def _label_heights(ax: Axes, panel: Panel) -> None:
         ax.grid(True, color="white", alpha=0.4)
     if panel.right:
         ax.tick_params(axis="y", length=0)
+        ax.yaxis.labelpad += style.marker
         right = ax.secondary_yaxis("right")
         right.set_yticks(list(panel.right), list(panel.right.values()), fontsize="x-small")
         right.tick_params(axis="y", length=0, pad=2)  # a tick before "1" reads as a minus

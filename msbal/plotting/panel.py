@@ -7,16 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from msbal.plotting.series import Floats
 
-Hold = Literal["", "before", "after"]
-
 FEW_POINTS = 25
-"""Up to so many points of a curve are marked."""
+"""Up to so many points of a curve have a mark each."""
+
+SOME_MARKS = 8
+"""So many marks stand on a longer curve of a level, to tell it from the others' without its colour."""
+
+
+@dataclass(frozen=True)
+class LevelLook:
+    """How a level looks in every panel.
+
+    Attributes:
+        label: its name, and whether it has no boxes.
+        color, marker: "#rrggbb"; a key of `style.MARKERS`.
+    """
+
+    label: str
+    color: str
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -31,14 +45,14 @@ class Curve:
         dash: a key of `style.DASHES`, where line styles tell runs apart.
         width: in line widths of the style.
         alpha: opacity.
-        hold: empty joins the points; ``before`` holds a value over the interval that ends at its x, ``after`` from
-            its x to the next.
+        steps: hold each value over the interval that ends at its x, instead of joining the points.
+        marker: a key of `style.MARKERS`; empty for none.
+        label: what stands at the curve's end.
         base: fill between the curve and this height.
         stack: fill between the curve and the stacked curves before it, on which it stands.
         values: ``[N]``, what the hover label tells where `y` is only a height.
         span: intervals in its moving average, unless the reader asks for another number; 0 never averages.
         if_smoothed: draw it only where the reader asks for a moving average (the values behind their average).
-        count: ``[N]``, the iterations of each interval, where `y` is a mean of them; the page offers their sum.
     """
 
     name: str
@@ -50,27 +64,32 @@ class Curve:
     dash: str = "solid"
     width: float = 1.0
     alpha: float = 1.0
-    hold: Hold = ""
+    steps: bool = False
+    marker: str = "circle"
+    label: str = ""
     base: float | None = None
     stack: bool = False
     values: Floats | None = None
     span: int = 0
     if_smoothed: bool = False
-    count: Floats | None = None
 
     @property
-    def marked(self) -> bool:
-        """Whether each point has a mark: a line alone hides that it has three points."""
-        return not self.hold and not self.if_smoothed and int(np.isfinite(self.y).sum()) <= FEW_POINTS
+    def marks(self) -> int:
+        """How many marks stand on it: one a point where there are few, since a line hides how many it has."""
+        if self.steps or self.stack or self.if_smoothed or not self.marker:
+            return 0
+        known = int(np.isfinite(self.y).sum())
+        return known if known <= FEW_POINTS else SOME_MARKS if self.level else 0
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Single events: upright ticks in a row, or crosses at the upper edge.
+    """Single events: bars in a row, each over an interval, or crosses at the upper edge.
 
     Attributes:
-        x: ``[N]``.
-        y, height: the middle of the ticks and their height; None puts crosses at the upper edge.
+        x: ``[N]``, the places of the crosses, or where the bars end.
+        since: ``[N]``, where the bars start; None for crosses.
+        y, height: the middle of the bars and their height.
         texts: what the hover label tells of each.
     """
 
@@ -78,7 +97,8 @@ class Marks:
     color: str
     x: Floats
     texts: Sequence[str]
-    y: float | None = None
+    since: Floats | None = None
+    y: float = 1.0
     height: float = 0.0
     alpha: float = 1.0
     level: str = ""
@@ -91,7 +111,7 @@ class Panel:
 
     Attributes:
         key: unique among the panels of a group, and the stem of its file.
-        group: the group of levels that it shows.
+        group: the group of levels that it shows; empty for the run as a whole.
         title, says: without the group; a line that explains it on the page.
         ylabel: with the unit. Titles and labels may end in ``$mathtext$``, which the page leaves out.
         runs: the places of the runs in it.
@@ -105,7 +125,7 @@ class Panel:
         hover: how to write a value, as in d3-format.
         note: a few words on how to read it, on the right in the figure, which stand on the height `note_at`; ``{span}``
             is the number of intervals in the moving averages.
-        legend: the levels' colours, where the curves need a legend of them.
+        legend: the levels, where the curves need a legend of them.
         tall: its height in rows of the figure.
     """
 
@@ -127,5 +147,5 @@ class Panel:
     hover: str = ".4~g"
     note: str = ""
     note_at: float = 0.0
-    legend: Mapping[str, str] = field(default_factory=dict)
+    legend: Mapping[str, LevelLook] = field(default_factory=dict)
     tall: float = 1.0

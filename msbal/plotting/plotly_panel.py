@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from msbal.plotting.panel import Curve, Marks, Panel
+from msbal.plotting.panel import FEW_POINTS, SOME_MARKS, Curve, Marks, Panel
 from msbal.plotting.series import Floats
 
 DIGITS = 6
@@ -21,54 +21,78 @@ def plotly_panel(panel: Panel) -> dict[str, Any]:
 
     # Plotly lists filled curves last to first in its hover label, unless told not to.
     figure = go.Figure(layout={"template": "none", "legend": {"traceorder": "normal"}})
+    # The names of levels would hide each other, and levels have their marks; runs share a name.
+    named = {curve.label: id(curve) for curve in reversed(panel.curves) if curve.label and not curve.level}
     for curve in panel.curves:
-        figure.add_traces(_traces(curve, panel))
+        figure.add_traces(_traces(curve, panel, named=id(curve) in named.values()))
     for marks in panel.marks:
         figure.add_trace(_marks(marks))
     for height in panel.rules:
         figure.add_hline(height, line={"color": "rgba(128,128,128,0.6)", "width": 0.6}, layer="below")
-    means = any(curve.count is not None for curve in panel.curves)
-    auto = panel.range is None
     figure.update_layout(
-        meta={"auto": auto, "log": panel.log, "x": panel.x, "sum": "Loss of an interval" if means else ""},
+        meta={"auto": panel.range is None, "log": panel.log, "x": panel.x},
         font={"color": "#1c2024", "size": 12},
         showlegend=False,
-        margin={"l": 12, "r": 14, "t": 8, "b": 30},
+        margin={"l": 12, "r": 46 if named or panel.right else 14, "t": 26, "b": 42},
         hovermode="x unified",
         dragmode="zoom",
         modebar_bgcolor="rgba(0,0,0,0)",
+        barmode="overlay",
     )
     axis = {"gridcolor": "#eceef1", "linecolor": "#e2e5e9", "zeroline": False, "automargin": True}
     figure.update_xaxes(
-        **axis, range=panel.x, tickformat="~s", hoverformat=",d", unifiedhovertitle_text="iteration %{x}"
+        **axis,
+        range=panel.x,
+        title={"text": "Iteration", "standoff": 6},
+        tickformat="~s",
+        hoverformat=",d",
+        unifiedhovertitle_text="iteration %{x}",
     )
     figure.update_yaxes(
-        **axis, title_text=without_mathtext(panel.ylabel), exponentformat="power", range=panel.range
+        **axis,
+        title={"text": without_mathtext(panel.ylabel), "standoff": 10},
+        exponentformat="power",
+        range=panel.range,
     )
     if panel.ticks is not None:
-        labels = [html.escape(label, quote=False) for label in panel.ticks.values()]
+        labels = [html.escape(label, quote=False).replace("\n", "<br>") for label in panel.ticks.values()]
         figure.update_yaxes(tickvals=list(panel.ticks), ticktext=labels, showgrid=not panel.right)
-    if any(marks.y is None for marks in panel.marks):
+    for height, text in panel.right.items():
+        figure.add_annotation(
+            x=1, xref="paper", xanchor="left", y=height, text=text, showarrow=False, font_size=10
+        )
+    if any(marks.since is None for marks in panel.marks):
         figure.update_layout(
             yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
         )
     return figure.to_plotly_json()  # type: ignore[no-any-return]
 
 
-def _traces(curve: Curve, panel: Panel) -> list[Any]:
+def _traces(curve: Curve, panel: Panel, *, named: bool) -> list[Any]:
     import plotly.graph_objects as go
 
     meta = {"level": curve.level, "run": str(curve.run), "span": curve.span, "ifSmoothed": curve.if_smoothed}
-    if curve.count is not None:
-        meta["count"] = curve.count.astype(int).tolist()
-    shape = {"": "linear", "before": "vh", "after": "hv"}[curve.hold]
+    few = curve.marks >= np.isfinite(curve.y).sum() and curve.marks <= FEW_POINTS
+    marker = {
+        "size": 8 if "triangle" in curve.marker else 6,
+        "color": curve.color,
+        "symbol": (curve.marker or "circle") + "-open" * (curve.dash != "solid"),
+    }
     trace = go.Scatter(
         **_places(curve.x), y=_numbers(curve.y), name=html.escape(curve.name, quote=False), meta=meta,
-        mode="lines+markers" if curve.marked else "lines", marker={"size": 5, "color": curve.color},
-        line={"color": curve.color, "width": 1.5 * curve.width, "dash": curve.dash, "shape": shape},
+        mode="lines+markers" if curve.marks else "lines",
+        marker=marker if few or not curve.marks else marker | {"maxdisplayed": SOME_MARKS},
+        line={
+            "color": curve.color, "width": 1.5 * curve.width, "dash": curve.dash,
+            "shape": "vh" if curve.steps else "linear",
+        },
         opacity=1.0 if curve.stack else curve.alpha, connectgaps=False,
         hovertemplate=f"%{{{'y' if curve.values is None else 'customdata'}:{panel.hover}}}",
     )  # fmt: skip
+    if named:
+        end = int(np.flatnonzero(np.isfinite(curve.y))[-1]) if np.isfinite(curve.y).any() else 0
+        trace.update(mode=f"{trace.mode}+text", textposition="middle right", cliponaxis=False)
+        trace.update(text=[""] * end + [html.escape(curve.label, quote=False)], textfont_color=curve.color)
     if curve.values is not None:
         trace.customdata = _numbers(curve.values)
     if curve.if_smoothed and not curve.span:
@@ -88,13 +112,20 @@ def _traces(curve: Curve, panel: Panel) -> list[Any]:
 def _marks(marks: Marks) -> Any:
     import plotly.graph_objects as go
 
-    tick = marks.y is not None
-    look = {"symbol": "line-ns-open", "size": 11, "line_width": 1.3} if tick else {"symbol": "x", "size": 8}
-    return go.Scatter(
-        x=marks.x.tolist(), y=[marks.y if tick else 1] * len(marks.x), yaxis="y" if tick else "y2", mode="markers",
-        name=html.escape(marks.name, quote=False), customdata=[html.escape(text, quote=False) for text in marks.texts],
-        marker={**look, "color": marks.color, "opacity": marks.alpha}, cliponaxis=tick, hovertemplate="%{customdata}",
-        meta={"level": marks.level, "run": str(marks.run), "span": 0},
+    meta = {"level": marks.level, "run": str(marks.run), "span": 0}
+    texts = [html.escape(text, quote=False) for text in marks.texts]
+    name = html.escape(marks.name, quote=False)
+    if marks.since is None:
+        return go.Scatter(
+            x=marks.x.tolist(), y=[1] * len(marks.x), yaxis="y2", mode="markers", name=name, customdata=texts,
+            marker={"symbol": "x", "size": 8, "color": marks.color}, cliponaxis=False,
+            hovertemplate="%{customdata}", meta=meta,
+        )  # fmt: skip
+    return go.Bar(
+        x=((marks.since + marks.x) / 2).tolist(), width=(marks.x - marks.since).tolist(),
+        y=[marks.height] * len(marks.x), base=marks.y - marks.height / 2, name=name, customdata=texts,
+        marker={"color": marks.color, "opacity": marks.alpha, "line_width": 0}, hovertemplate="%{customdata}",
+        meta=meta,
     )  # fmt: skip
 
 

@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from msbal.errors import DataError
-from msbal.plotting.series import GroupSeries, RunSeries, to_group
+from msbal.plotting.series import Floats, GroupSeries, RunSeries, to_group
 from msbal.records import RunDirectory, parse_intervals
+from msbal.records.metrics import read_metrics
 from msbal.records.names import run_names
 
 if TYPE_CHECKING:
     from msbal.records import IntervalRecord
+
+METRICS = ("AP", "AP50")
+"""What is drawn of the evaluations."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunSeries]:
@@ -34,11 +40,33 @@ def _read_run(path: Path, name: str) -> RunSeries:
     if damaged:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         notes = (f"{len(damaged)} damaged lines skipped: {damaged[0]}{others}", *notes)
+    if not groups and file.suffix != ".jsonl":
+        hint = f"`msbal replay {file} -o records.jsonl` makes records of losses" if file.suffix == ".csv" else ""
+        raise DataError(str(file), "holds no records of intervals", "a run's folder, or its intervals.jsonl", hint)
     if not groups and notes:
         raise DataError(str(file), f"no whole record; {notes[0]}", "a run's intervals.jsonl")
     if not groups:
         raise _nothing_yet(file)
-    return RunSeries(name, str(file), groups, notes)
+    evaluated, metrics, damage = _read_evaluations(file)
+    return RunSeries(name, str(file), groups, (*notes, *damage), evaluated, metrics)
+
+
+def _read_evaluations(file: Path) -> tuple[Floats, dict[str, Floats], tuple[str, ...]]:
+    """Return the iterations and the metrics, in points, of a run's evaluations; and a note on what is damaged."""
+    run = RunDirectory(file.parent)
+    if file.name != run.intervals_file.name:
+        return np.empty(0), {}, ()
+    try:
+        found = read_metrics(run)["evaluations"]
+        metrics = {
+            name: 100
+            * np.array([np.nan if (v := one.get(name)) is None else v for one in found], dtype=float)
+            for name in METRICS
+            if any(one.get(name) is not None for one in found)
+        }
+    except (DataError, TypeError, ValueError) as error:
+        return np.empty(0), {}, (f"no metrics: {error}",)
+    return np.array([one["iteration"] for one in found], dtype=np.float64), metrics, ()
 
 
 def _records_file(path: Path) -> Path:

@@ -1,12 +1,12 @@
 """Interval records as arrays, the only form in which the figures know a run. Pure: no file, no figure.
 
-Shape legend: I rows (one an interval, and one for each gap), K levels (finest first), A actions.
+Shape legend: I rows (one an interval, and one for each gap), K levels (finest first), A actions, E evaluations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,11 +39,13 @@ class GroupSeries:
         loss_by_term: term -> [I, K], the same per term.
         variance: [I, K], eq 3.
         variance_reduction: [I, K], eq 4.
-        weights: [I, K], eq 5; they hold from ``iteration`` + 1 on.
-        previous_weights: [I, K], those that held during the interval.
-        reward: [I], eq 6; NaN where there is none. It judges the action of the row *before*.
-        action: I names, what was taken at the interval's end.
+        weights: [I, K], eq 5; in force from ``iteration`` + 1 on.
+        previous_weights: [I, K], those in force during the interval.
+        reward: [I], eq 6; NaN where there is none. It judges the action in force during the interval.
+        action: I names, chosen at the interval's end and in force during the next.
         probabilities: [I, A], eq 7, those that ``action`` was drawn from.
+        positives: [I, K], positive samples; NaN where they are unknown.
+        learning_rate: [I], of the interval's last iteration; NaN where it was not recorded.
         missing: [I].
         nonfinite: the losses left out of the sums.
     """
@@ -64,6 +66,8 @@ class GroupSeries:
     reward: Floats
     action: tuple[str, ...]
     probabilities: Floats
+    positives: Floats
+    learning_rate: Floats
     missing: Bools
     nonfinite: tuple[NonFinite, ...]
 
@@ -101,12 +105,20 @@ class GroupSeries:
         # A level may lose (a negative loss): then parts of a whole have no meaning.
         return np.where((loss < 0).any(axis=1, keepdims=True), np.nan, parts)
 
-    def outcome(self) -> Floats:
-        """Return the reward that each row's own action earned, ``[I]``, known one interval later; NaN until then."""
-        earned = np.full_like(self.reward, np.nan)
-        follows = np.diff(self.interval) == 1
-        earned[:-1][follows] = self.reward[1:][follows]
-        return earned
+    def in_force(self) -> tuple[tuple[str, ...], Floats]:
+        """Return what was in force during each interval: the action, and ``[I, A]`` the probabilities it is from.
+
+        Both were decided at the end of the row before: the first interval has none, and what was decided last was
+        never in force.
+        """
+        nothing = np.full((1, len(self.actions)), np.nan)
+        return ("", *self.action[:-1]), np.concatenate([nothing, self.probabilities[:-1]])
+
+    def without_boxes(self) -> frozenset[str]:
+        """Return the levels that never had a positive sample."""
+        known = np.isfinite(self.positives).any(axis=0)
+        empty = known & (np.nansum(self.positives, axis=0) == 0)
+        return frozenset(level for level, none in zip(self.levels, empty, strict=True) if none)
 
 
 @dataclass(frozen=True)
@@ -118,15 +130,34 @@ class RunSeries:
         source: the file it came from.
         groups: in the order of the records.
         notes: what was skipped and why, each one line for the user.
+        evaluated: [E], the iterations of the evaluations.
+        metrics: by name, [E], in points, 0..100; NaN where an evaluation lacks it.
     """
 
     name: str
     source: str
     groups: tuple[GroupSeries, ...]
     notes: tuple[str, ...] = ()
+    evaluated: Floats = field(default_factory=lambda: np.empty(0))
+    metrics: Mapping[str, Floats] = field(default_factory=dict)
 
     def group(self, name: str) -> GroupSeries | None:
         return next((group for group in self.groups if group.name == name), None)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The iterations before the first interval and at the last interval or evaluation."""
+        ends = [*(int(group.iteration[-1]) for group in self.groups), *map(int, self.evaluated)]
+        return min(group.start for group in self.groups), max(ends)
+
+    def total_loss(self) -> tuple[Floats, Floats]:
+        """Return iterations and the mean loss of an iteration, summed over levels and groups, without weights."""
+        totals = [
+            dict(zip(group.iteration.tolist(), group.mean_loss().sum(axis=1).tolist(), strict=True))
+            for group in self.groups
+        ]
+        shared = sorted(set.intersection(*map(set, totals)))
+        return np.array(shared, dtype=np.float64), np.array([sum(t[i] for t in totals) for i in shared])
 
 
 def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
@@ -158,6 +189,8 @@ def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
         reward=column([np.nan if row.reward is None else row.reward for row in rows]),
         action=tuple(row.action for row in rows),
         probabilities=column([[row.probabilities.get(action, np.nan) for action in actions] for row in rows]),
+        positives=column([row.positives or unknown for row in rows]),
+        learning_rate=column([np.nan if row.learning_rate is None else row.learning_rate for row in rows]),
         missing=np.array([row.interval not in known for row in rows], dtype=np.bool_),
         nonfinite=tuple(loss for record in records for loss in record.nonfinite),
     )
@@ -172,7 +205,7 @@ def _with_gaps(records: Sequence[IntervalRecord]) -> list[IntervalRecord]:
         return replace(
             records[0], interval=interval, iteration=iteration, loss=unknown, loss_by_term={}, variance=unknown,
             variance_reduction=unknown, weights=unknown, previous_weights=unknown, reward=None, action="",
-            probabilities={},
+            probabilities={}, positives=None, learning_rate=None,
         )  # fmt: skip
 
     rows: list[IntervalRecord] = []

@@ -42,9 +42,22 @@ DASHES: Mapping[str, Any] = {
     "dash": (0, (4, 1.4)),
     "dot": (0, (1.2, 1.2)),
     "dashdot": (0, (6, 1.4, 1.2, 1.4)),
-    "longdash": (0, (9, 2)),
 }
 """Line styles that tell overlaid runs apart, by plotly's names, as matplotlib spells them."""
+
+MARKERS: Mapping[str, tuple[str, str]] = {
+    "circle": ("o", "●"),
+    "square": ("s", "■"),
+    "triangle-up": ("^", "▲"),
+    "diamond": ("D", "◆"),
+    "triangle-down": ("v", "▼"),
+    "pentagon": ("p", "⬟"),
+    "x": ("X", "✖"),
+    "star": ("*", "★"),
+    "hexagon": ("h", "⬢"),
+    "cross": ("P", "✚"),
+}
+"""Marks that tell levels apart without their colours: by plotly's names, as matplotlib spells them, and as text."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,21 @@ def level_colors(levels: Sequence[str], palette: str) -> dict[str, str]:
     check_palette(palette)
     colors = PALETTES[palette]
     return {level: colors[place % len(colors)] for place, level in enumerate(levels)}
+
+
+def level_markers(levels: Sequence[str]) -> dict[str, str]:
+    """Return a key of `MARKERS` by level."""
+    names = list(MARKERS)
+    return {level: names[place % len(names)] for place, level in enumerate(levels)}
+
+
+def check_overlay(runs: int) -> None:
+    """Raise `SpecError` where there are more runs than line styles that can be told apart."""
+    if runs > len(DASHES):
+        raise SpecError(
+            "--overlay", f"found {runs} runs", f"at most {len(DASHES)}, a line style each",
+            "leave some out, or draw them --side-by-side",
+        )  # fmt: skip
 
 
 def action_colors(actions: Sequence[str]) -> dict[str, str]:

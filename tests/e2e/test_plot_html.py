@@ -83,8 +83,8 @@ def test_all_panels_are_drawn_without_a_word_in_the_console(
 ) -> None:
     open_page(browser, pages[name])
     found = wait(browser, lambda: plots(browser))
-    # three: 3 runs times loss, weights, 2 of variance, 2 of share; probabilities and rewards of RLO alone.
-    assert len(found) == {"one": 8, "three": 3 * 6 + 2}[name]
+    # three: 3 runs times total, loss, weights, 2 of variance, 2 of share; probabilities and rewards of RLO alone.
+    assert len(found) == {"one": 9, "three": 3 * 7 + 2}[name]
     for plot in found:
         assert drawn(browser, plot)
     assert complaints(browser) == []
@@ -119,8 +119,8 @@ def test_curves_are_the_records(browser: Any, pages: dict[str, Path]) -> None:
         held = np.array([r["previous_weights"] if weighted else [1] * 5 for r in records])
         weighed = np.array([record["loss"] for record in records]) * held
         assert parts == pytest.approx(weighed / weighed.sum(axis=1, keepdims=True), rel=1e-4)
-    Select(browser.find_element(By.ID, "loss")).select_by_value("sum")
-    wait(browser, lambda: drawn(browser, loss)[0]["y"][0] == pytest.approx(records[0]["loss"][0], rel=1e-5))
+    (total,) = drawn(browser, plots(browser, "total")[0])
+    assert total["y"] == pytest.approx([sum(record["loss"]) / 20 for record in records], rel=1e-5)
     assert complaints(browser) == []
 
 

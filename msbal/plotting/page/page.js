@@ -12,10 +12,10 @@
     return value === null ? null : near.reduce((sum, other) => sum + other) / near.length;
   });
   const traces = ({ data }) => data.map((trace) => {
-    const { level, run, span, ifSmoothed, count } = trace.meta, color = level ? palettes[now.palette][level] : trace.marker.color;
-    const y = now.sum && count ? trace.y.map((mean, i) => mean && mean * count[i]) : trace.y, width = span && now.smooth > 1 ? now.smooth : span;
+    const { level, run, span, ifSmoothed } = trace.meta, color = level ? palettes[now.palette][level] : trace.marker.color;
+    const width = span && now.smooth > 1 ? now.smooth : span;
     return {
-      ...trace, y: average(y, width), customdata: trace.customdata && average(trace.customdata, width), line: { ...trace.line, color }, marker: { ...trace.marker, color },
+      ...trace, y: average(trace.y, width), customdata: trace.customdata && average(trace.customdata, width), line: { ...trace.line, color }, marker: { ...trace.marker, color },
       fillcolor: trace.stackgroup ? color : trace.fillcolor, visible: now.runs.includes(run) && (!level || now.levels.includes(level)) && (!ifSmoothed || now.smooth > 1),
     };
   });
@@ -26,11 +26,12 @@
     const values = peers.flatMap(traces).flatMap(({ visible, yaxis, y }) => (visible && yaxis !== "y2" ? y : [])).filter((value) => value !== null && (type === "linear" || value > 0));
     const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], type === "linear" ? [0, 0] : [Infinity, 0]);
     const ends = type === "linear" ? [low, high] : [Math.log10(low), Math.log10(high)], margin = 0.04 * (ends[1] - ends[0]) || 0.5;
-    return values.length ? { type, range: [low === 0 ? 0 : ends[0] - margin, ends[1] + margin] } : { type };
+    const dtick = type === "linear" ? null : ends[1] - ends[0] > 1.5 ? 1 : "D2";
+    return values.length ? { type, dtick, range: [low === 0 ? 0 : ends[0] - margin, ends[1] + margin] } : { type };
   };
   const draw = (card) => {
-    const { plot, layout } = card, { xaxis, yaxis, meta } = layout, title = now.sum && meta.sum ? { text: meta.sum } : yaxis.title;
-    const y = { ...yaxis, ...scale(card), title, uirevision: [resets, now.log, now.sum].join() };
+    const { plot, layout } = card, { xaxis, yaxis, meta } = layout;
+    const y = { ...yaxis, ...scale(card), uirevision: [resets, now.log].join() };
     card.stale = false;
     Plotly.react(plot, traces(card), { ...layout, xaxis: { ...xaxis, range: [...(zoomed || meta.x)] }, yaxis: y }, config).then(() => {
       if (plot.dataset.drawn) return;
@@ -45,10 +46,10 @@
   };
   const refresh = () => {
     const chosen = new FormData(form), [smooth, palette, layout, runs] = [Number(chosen.get("smooth")), chosen.get("palette"), chosen.get("layout"), chosen.getAll("run")];
-    now = { smooth, palette, runs, levels: chosen.getAll("level"), sum: chosen.get("loss") === "sum", log: chosen.has("log") };
+    now = { smooth, palette, runs, levels: chosen.getAll("level"), log: chosen.has("log") };
     document.getElementById("panels").className = layout === "side" && runs.length > 1 ? "side" : "flow";
     document.getElementById("smooth-out").textContent = smooth > 1 ? smooth : "off";
-    all(".dot[data-level]").forEach(({ style, dataset }) => { style.background = palettes[palette][dataset.level]; });
+    all(".sign[data-level]").forEach(({ style, dataset }) => { style.color = palettes[palette][dataset.level]; });
     all("[data-run]").forEach((one) => { one.hidden = (one.dataset.run && !runs.includes(one.dataset.run)) || (one.dataset.layout && one.dataset.layout !== layout); });
     zoom(zoomed);
   };

@@ -46,7 +46,8 @@ def series(weights: np.ndarray, levels: tuple[str, ...] = ("P3", "P4")) -> Group
     nothing, empty = np.zeros((i, k)), np.zeros((i, 0))
     return GroupSeries(
         "all", levels, ("cls",), (), np.arange(1, i + 1), 10 * np.arange(1, i + 1), np.full(i, 10), nothing, {},
-        nothing, nothing, weights, weights, np.zeros(i), ("",) * i, empty, np.zeros(i, dtype=bool), (),
+        nothing, nothing, weights, weights, np.zeros(i), ("",) * i, empty, nothing, np.zeros(i),
+        np.zeros(i, dtype=bool), (),
     )  # fmt: skip
 
 

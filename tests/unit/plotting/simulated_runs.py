@@ -20,6 +20,8 @@ def simulate(
     seed: int = 0,
     strategy: str = "rlo",
     group: str = "all",
+    learning_rate: float | None = None,
+    positives: Sequence[float] | None = None,
 ) -> list[IntervalRecord]:
     rng = np.random.default_rng(seed)
     levels_number, iterations = len(levels), intervals * alpha
@@ -69,6 +71,8 @@ def simulate(
                 group=group,
                 count=alpha,
                 previous_weights=tuple(before.tolist()),
+                learning_rate=learning_rate,
+                positives=None if positives is None else tuple(positives),
             )
         )
         variance, total = now, loss.sum()

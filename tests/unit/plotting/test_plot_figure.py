@@ -19,7 +19,7 @@ from msbal.records import NonFinite
 pytest.importorskip("matplotlib", reason="figures need the extra `plots`")
 
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -62,11 +62,11 @@ def test_fig_1(run: RunSeries, palette: str, term: str, title: str) -> None:
 def test_all_panels_of_one_run(run: RunSeries) -> None:
     titles = [ax.get_title(loc="left") for ax in figure_of([run]).axes]
     for n, word in enumerate(
-        ["Classification", "Regression", "weights", "probabilities", "Rewards", "Variance", "reduction",
+        ["Total loss", "Classification", "Regression", "weights", "probabilities", "Rewards", "Variance", "reduction",
          "Share of the loss", "weighted"]
     ):  # fmt: skip
         assert word in titles[n]
-        assert titles[n].startswith(f"({'abcdefghi'[n]})")
+        assert titles[n].startswith(f"({'abcdefghij'[n]})")
 
 
 @pytest.mark.parametrize("number", [2, 3, 6, 10])
@@ -76,7 +76,7 @@ def test_any_number_of_levels_and_terms(write_run: Write, number: int, style: st
     runs = read_runs([write_run(levels=levels, terms=terms or ["one"])])
     figure = figure_of(runs, style=style)
     figure.draw_without_rendering()
-    losses = [ax for ax in figure.axes if ax.get_ylabel() == "Mean loss per iteration"]
+    losses = [ax for ax in figure.axes if ax.get_ylabel() == "Mean loss per iteration"][1:]  # the total first
     assert [len(ax.get_lines()) for ax in losses] == [number] * max(1, len(terms))
 
 
@@ -87,19 +87,22 @@ def test_records_without_terms_show_the_whole_loss(write_run: Write) -> None:
     assert np.allclose(curves_of(ax)[PALETTES["paper"][0]], [record.loss[0] / 10 for record in made])
 
 
-def test_weights_are_steps_in_the_levels_lanes(write_run: Write) -> None:
+def test_weights_are_steps_over_the_iterations_in_which_they_are_in_force(write_run: Write) -> None:
     made = simulate(intervals=30)
     (run,) = read_runs([write_run(text=lines(made))])
     ax, *_ = figure_of([run], "weights").axes
-    low, high = 1.0, np.ceil(max(max(record.weights) for record in made) * 20) / 20
+    held = np.array([record.previous_weights for record in made])
+    low, high = 1.0, np.ceil(held.max() * 20) / 20
     for place, color in enumerate(PALETTES["paper"][:5]):
         line = next(line for line in ax.get_lines() if to_hex(line.get_color()) == color)
-        x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        x, y = (
+            np.asarray(line.get_xdata())[1:],
+            np.asarray(line.get_ydata())[1:],
+        )  # the first corner is doubled
         weights = (y - (4 - place)) / 0.78 * (high - low) + low
-        for t, record in enumerate(made[:-1]):  # what was decided at 10 t holds over the next ten
-            inside = (x >= record.iteration) & (x <= record.iteration + 10)
-            assert np.isclose(weights[inside], record.weights[place]).sum() >= 2, (t, place)
-        assert weights[0] == pytest.approx(1)
+        # Two corners an interval: 1 in the first; what is decided at the end of the last is not drawn.
+        assert x.tolist() == [end for t in range(30) for end in (10 * t, 10 * t + 10)]
+        assert weights == pytest.approx(np.repeat([1, *(record.weights[place] for record in made[:-1])], 2))
     assert [label.get_text() for label in ax.get_yticklabels()] == list(FIVE)
 
 
@@ -111,46 +114,87 @@ def test_equal_weights_are_flat_lines(write_run: Write) -> None:
         assert np.ptp(line.get_ydata()) < 1e-9
 
 
-def test_probabilities_with_every_action_taken(run: RunSeries) -> None:
+def bars_of(ax: Axes) -> list[dict[float, float]]:
+    """Where each bar starts, and where it ends; a dictionary for each colour and row."""
+    found = [[path.vertices[:, 0] for path in part.get_paths()] for part in ax.collections]
+    return [{min(x): max(x) for x in bars} for bars in found]
+
+
+def test_probabilities_and_actions_are_steps_over_the_interval_after_the_decision(run: RunSeries) -> None:
     (ax,) = figure_of([run], "probabilities").axes
     group = run.groups[0]
-    lines_drawn = [np.asarray(line.get_ydata()) for line in ax.get_lines()]
+    steps = [(np.asarray(line.get_xdata())[1:], np.asarray(line.get_ydata())[1:]) for line in ax.get_lines()]
     for place in range(4):
-        assert any(np.array_equal(drawn, group.probabilities[:, place]) for drawn in lines_drawn)
-    ticks = [part for part in ax.collections if isinstance(part, LineCollection)]
-    at = sorted(segment[0][0] for part in ticks for segment in part.get_segments())
-    assert at == group.iteration.tolist()  # one mark an interval, no more and no less
+        expected = np.repeat(group.probabilities[:-1, place], 2)
+        assert any(x[0] == 10 and np.array_equal(y, expected) for x, y in steps if len(y) == len(expected))
+    bars = bars_of(ax)
+    starts = sorted(start for row in bars for start in row)
+    assert starts == group.iteration[:-1].tolist()  # one bar an interval but the first, no more and no less
     for place, action in enumerate(group.actions):
-        dark, light = ticks[2 * place], ticks[2 * place + 1]
-        taken = {
-            i for i, name in enumerate(group.action) if name == action and group.outcome()[i] > 0
-        }  # fmt: skip
-        assert {segment[0][0] for segment in dark.get_segments()} == {group.iteration[i] for i in taken}
-        assert dark.get_alpha() > light.get_alpha()
+        dark, light = bars[2 * place : 2 * place + 2]
+        rewarded = {
+            10 * t: 10 * t + 10 for t in range(1, 40) if group.action[t - 1] == action and group.reward[t] > 0
+        }
+        assert dark == rewarded
+        assert ax.collections[2 * place].get_alpha() > ax.collections[2 * place + 1].get_alpha()
+        assert not dark.keys() & light.keys()
     assert [label.get_text() for label in ax.get_yticklabels()][-4:] == list(group.actions)
-
-
-def test_an_action_that_gained_nothing_is_light(write_run: Write) -> None:
-    made = simulate()
-    made[6] = dataclasses.replace(made[6], reward=0)  # it judges what was taken at interval 6
-    (run,) = read_runs([write_run(text=lines(made))])
-    (ax,) = figure_of([run], "probabilities").axes
-    ticks = [part for part in ax.collections if isinstance(part, LineCollection)]
-    dark = {segment[0][0] for part in ticks[::2] for segment in part.get_segments()}
-    light = {segment[0][0] for part in ticks[1::2] for segment in part.get_segments()}
-    assert 60 in light
-    assert 60 not in dark
-    assert 120 in light  # not judged yet
+    assert ax.get_ylabel() == "Probability"
 
 
 def test_rewards_and_their_mean(run: RunSeries) -> None:
     (ax,) = figure_of([run], "rewards", smooth=40).axes
     group = run.groups[0]
-    up, down = (part for part in ax.collections if isinstance(part, LineCollection))
-    assert [s[0][0] for s in up.get_segments()] == group.iteration[group.reward > 0].tolist()
-    assert [s[0][0] for s in down.get_segments()] == group.iteration[group.reward < 0].tolist()
+    up, down = bars_of(ax)
+    assert list(up.values()) == group.iteration[group.reward > 0].tolist()
+    assert list(down.values()) == group.iteration[group.reward < 0].tolist()
     mean = next(np.asarray(line.get_ydata()) for line in ax.get_lines() if len(line.get_xdata()) == 40)
     assert mean[19] == pytest.approx(group.reward.mean())
+
+
+def test_total_loss_ap_in_points_and_learning_rate(write_run: Write) -> None:
+    (run,) = read_runs([write_run(aps={40: 0.1, 120: 0.412}, learning_rate=0.01)])
+    figure = figure_of([run], "total", "ap", "lr")
+    total, ap, rate = figure.axes
+    ends = {text.get_text(): text for ax in figure.axes for text in ax.texts}
+    (line,) = total.get_lines()
+    assert np.asarray(line.get_ydata()) == pytest.approx(run.groups[0].loss.sum(axis=1) / 10)
+    assert [np.asarray(line.get_ydata()).tolist() for line in ap.get_lines()] == [
+        pytest.approx([10, 41.2]),
+        pytest.approx([20, 82.4]),
+    ]
+    assert np.asarray(ap.get_lines()[0].get_xdata()).tolist() == [40, 120]
+    assert {"AP", "AP50"} <= ends.keys()
+    assert set(np.asarray(rate.get_lines()[0].get_ydata())) == {0.01}
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "Mean loss per iteration",
+        "AP (points)",
+        "Learning rate",
+    ]
+    assert all(ax.get_xlim()[0] == 0 < 120 < ax.get_xlim()[1] for ax in figure.axes)
+
+
+def test_what_was_not_recorded_has_no_panel(run: RunSeries) -> None:
+    (ax,) = figure_of([run], "total", "ap", "lr").axes
+    assert "Total loss" in ax.get_title(loc="left")
+
+
+def test_a_level_without_boxes_is_called_so(write_run: Write) -> None:
+    (run,) = read_runs([write_run(positives=(9, 8, 7, 6, 0))])
+    figure = figure_of([run], "losses", "weights")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [*FIVE[:4], "P7 (no boxes)"]
+    (weights,) = axes_titled(figure, "weights")
+    assert [label.get_text() for label in weights.get_yticklabels()] == [*FIVE[:4], "P7\n(no boxes)"]
+
+
+def test_levels_are_told_apart_without_colours(run: RunSeries) -> None:
+    figure = figure_of([run], "losses")
+    for ax in figure.axes:
+        assert len({line.get_marker() for line in ax.get_lines()}) == 5
+        # Each line has its level's name at its end, in the lines' order from the top.
+        ends = {text.get_text(): text.xy[1] for text in ax.texts}
+        last = {level: float(line.get_ydata()[-1]) for level, line in zip(FIVE, ax.get_lines(), strict=True)}
+        assert sorted(ends, key=ends.__getitem__) == sorted(last, key=last.__getitem__)
 
 
 def test_variance_is_on_a_log_scale(run: RunSeries) -> None:
@@ -220,10 +264,20 @@ def test_overlaid_runs_differ_by_their_line_style(write_run: Write) -> None:
     ]
     assert finest[0].get_linestyle() != finest[1].get_linestyle()
     assert [text.get_text() for text in figure.legends[1].get_texts()] == ["one", "two"]
-    assert len(DASHES) >= 5
+    # Weights are on one scale, those of both runs in each lane.
+    (lanes,) = axes_titled(figure, "weights")
+    finest = [line for line in lanes.get_lines() if to_hex(line.get_color()) == PALETTES["paper"][0]]
+    assert [np.ptp(line.get_ydata()) > 0.1 for line in finest] == [True, False]
     # What cannot be overlaid stands once for each run that has it.
     assert len(axes_titled(figure, "Share of the loss")) == 2
     assert len(axes_titled(figure, "probabilities")) == 1
+
+
+def test_no_more_runs_are_overlaid_than_can_be_told_apart(write_run: Write) -> None:
+    runs = read_runs([write_run(f"run{n}", intervals=3) for n in range(len(DASHES) + 1)])
+    figure_of(runs[:-1], "total", overlay=True)
+    with pytest.raises(SpecError, match=r"--overlay: found 5 runs; expected at most 4, .*--side-by-side"):
+        figure_of(runs, "total", overlay=True)
 
 
 def test_runs_with_other_levels_keep_one_colour_a_level(write_run: Write) -> None:
@@ -271,7 +325,10 @@ def test_one_interval_is_enough(write_run: Write) -> None:
     runs = read_runs([write_run(intervals=1)])
     figure = figure_of(runs)
     figure.draw_without_rendering()
-    assert all(line.get_marker() == "o" for line in axes_titled(figure, "Classification")[0].get_lines())
+    assert all(
+        line.get_marker() in {"o", "s", "^", "D", "v"}
+        for line in axes_titled(figure, "Classification")[0].get_lines()
+    )
 
 
 def test_nothing_to_show_says_what_and_why(write_run: Write) -> None:
@@ -322,7 +379,7 @@ def test_svg_needs_no_font_of_the_reader(run: RunSeries, tmp_path: Path) -> None
 def test_a_folder_gets_a_file_a_panel(run: RunSeries, tmp_path: Path) -> None:
     files = draw_files([run], tmp_path / "new" / "plots", what=WHAT, form="svg")
     assert [file.name for file in files] == [
-        "loss-cls.svg", "loss-bbox.svg", "weights.svg", "probabilities.svg", "rewards.svg", "variance.svg",
+        "total.svg", "loss-cls.svg", "loss-bbox.svg", "weights.svg", "probabilities.svg", "rewards.svg", "variance.svg",
         "variance-reduction.svg", "share.svg", "share-weighted.svg",
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "new" / "plots").iterdir()) == sorted(

@@ -91,6 +91,7 @@ def test_damage_is_told_and_the_rest_is_drawn(
         (["{run}", "--html", "."], "--html: found ."),
         (["{run}", "-o", "file/inside"], "expected a place that can be written"),
         (["{run}", "--smooth", "0"], "--smooth"),
+        (["{run}"] * 5 + ["--overlay"], "--overlay: found 5 runs; expected at most 4"),
         ([], "RUN"),
     ],
 )

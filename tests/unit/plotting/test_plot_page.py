@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated_runs import lines, simulate
+from simulated_runs import FIVE, lines, simulate
 
 from msbal.errors import SpecError
 from msbal.plotting import WHAT, read_runs, write_page
@@ -54,31 +54,56 @@ def test_the_page_carries_the_records_values(write_run: Write, page_of: Callable
             "loss-bbox": group.mean_loss("bbox")[:, place],
             "variance": group.variance[:, place],
             "variance-reduction": group.variance_reduction[[0, *range(15)], place],
-            "weights": [group.previous_weights[0, place], *group.weights[:, place]],
+            "weights": group.previous_weights[[0, *range(15)], place],
             "share-weighted": group.share(weighted=True)[[0, *range(15)], place],
         }.items():
             assert np.allclose(curve(figures[f"all/{key}"], level), values, rtol=1e-5), key
     for place, action in enumerate(group.actions):
         assert np.allclose(
-            curve(figures["all/probabilities"], action), group.probabilities[:, place], rtol=1e-5
+            curve(figures["all/probabilities"], action),
+            group.probabilities[[0, *range(14)], place],  # in force from the second interval on
+            rtol=1e-5,
         )
     assert figures["all/probabilities"]["layout"]["yaxis"]["ticktext"][-4:] == list(group.actions)
 
 
-def test_the_summary_counts_what_was_taken_and_what_it_earned(
-    write_run: Write, page_of: Callable[..., str]
-) -> None:
-    made = simulate(intervals=20)
-    page = page_of(write_run(text=lines(made)))
+def test_the_summary_is_of_what_was_in_force(write_run: Write, page_of: Callable[..., str]) -> None:
+    made = simulate(intervals=20, positives=(5, 5, 5, 5, 0))
+    page = page_of(write_run(text=lines(made), aps={200: 0.4123}))
     table = re.sub(r"<.*?>", "", page[page.index("<table") : page.index("</table>")])
     assert "200 20 × 10" in table
     assert f"→ {sum(made[-1].loss) / 10:.4g}" in table
-    for level, weight in zip(made[-1].levels, made[-1].weights, strict=True):
-        assert f"{level} {weight:.3g}" in table
+    assert "AP 41.2" in table and "AP50 82.5" in table
+    for place, level in enumerate((*FIVE[:4], "P7 (no boxes)")):
+        assert f"{level} {np.mean([record.previous_weights[place] for record in made]):.3g}" in table
     for action in made[-1].probabilities:
-        taken = [t for t, record in enumerate(made) if record.action == action]
-        judged = [made[t + 1].reward == 1 for t in taken if t + 1 < 20]
-        assert f"{action} {len(taken)} ({np.mean(judged):.0%})" in table
+        taken = [t for t, record in enumerate(made[:-1]) if record.action == action]
+        rewarded = np.mean([made[t + 1].reward == 1 for t in taken])
+        assert f"{action} {len(taken)} ({rewarded:.0%})" in table
+
+
+def test_runs_on_one_axis(write_run: Write, page_of: Callable[..., str]) -> None:
+    runs = [write_run(name, aps={120: 0.4}, seed=n) for n, name in enumerate(("one", "two"))]
+    page = page_of(*runs, overlay=True, what=("total", "ap", "weights"))
+    figures = figures_of(page)
+    for key, name in (("total", "total"), ("ap", "AP"), ("weights", "P3")):
+        (key,) = [found for found in figures if found.endswith(f"/{key}")]
+        dashes = [
+            curve["line"]["dash"] for curve in figures[key]["data"] if curve.get("name") == f"{name} · one"
+        ]
+        assert set(dashes) == {"solid"}
+        assert f"{name} · two" in {curve.get("name") for curve in figures[key]["data"]}
+    assert '<option value="overlay" selected>' in page
+    many = [write_run(f"run{n}", intervals=2) for n in range(5)]
+    assert 'value="overlay"' not in page_of(*many, what=("total",))
+    with pytest.raises(SpecError, match="--overlay: found 5 runs"):
+        page_of(*many, overlay=True)
+
+
+def test_axes_have_names(write_run: Write, page_of: Callable[..., str]) -> None:
+    for figure in figures_of(page_of(write_run(aps={100: 0.3}, learning_rate=0.1))).values():
+        assert figure["layout"]["xaxis"]["title"]["text"] == "Iteration"
+        assert figure["layout"]["yaxis"]["title"]["text"]
 
 
 def test_missing_values_are_null_and_the_rest_is_json(write_run: Write, page_of: Callable[..., str]) -> None:

@@ -53,6 +53,16 @@ def test_nothing_but_damage(write_run: Write) -> None:
         read_runs([write_run(text="x\ny\n[]\n")])
 
 
+def test_damaged_metrics_are_noted_and_the_rest_is_read(write_run: Write) -> None:
+    folder = write_run(aps={10: 0.2})
+    assert read_runs([folder])[0].metrics["AP"].tolist() == [20]
+    for text in ("{", '{"evaluations": [{"iteration": 10, "AP": "high"}]}'):
+        (folder / "metrics.json").write_text(text)
+        (run,) = read_runs([folder])
+        assert run.metrics == {} and run.groups
+        assert run.notes[0].startswith("no metrics: ")
+
+
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         read_runs([tmp_path / "none"])

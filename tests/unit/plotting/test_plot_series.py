@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import simulate
 
-from msbal.plotting.kinds import steps_of_weights
-from msbal.plotting.matplotlib_panel import isolated
+from msbal.plotting.matplotlib_panel import isolated, spread
 from msbal.plotting.reading import to_groups
-from msbal.plotting.series import GroupSeries, merge_names, moving_average
+from msbal.plotting.series import GroupSeries, RunSeries, merge_names, moving_average
 from msbal.records import IntervalRecord, NonFinite
 
 Make = Callable[..., list[IntervalRecord]]
@@ -159,23 +158,45 @@ def test_no_share_of_a_sum_that_has_no_parts(records: Make, loss: tuple[float, f
     assert np.isnan(share[1]).all()
 
 
-def test_a_reward_judges_the_action_of_the_interval_before(records: Make) -> None:
+def test_what_is_in_force_was_decided_an_interval_earlier(records: Make) -> None:
     made = [record for record in records(intervals=9) if record.interval != 5]
     group = one_group(made)
-    earned = dict(zip(group.interval.tolist(), group.outcome().tolist(), strict=True))
+    actions, probabilities = group.in_force()
     by_interval = {record.interval: record for record in made}
-    for t in (1, 2, 3, 6, 7, 8):
-        assert earned[t] == by_interval[t + 1].reward
-    assert math.isnan(earned[4])  # interval 5, which would tell, is missing
-    assert math.isnan(earned[9])  # not judged yet
+    for t, action, row in zip(group.interval.tolist(), actions, probabilities, strict=True):
+        decided = by_interval.get(t - 1)  # before the first nothing was, and interval 5 is missing
+        assert action == (decided.action if decided else "")
+        assert np.array_equal(
+            row, list(decided.probabilities.values()) if decided else [math.nan] * 4, equal_nan=True
+        )
 
 
-def test_weights_hold_from_the_next_iteration_on(records: Make) -> None:
-    group = one_group(records(intervals=3))
-    x, y = steps_of_weights(group)
-    assert x.tolist() == [0, 10, 20, 30]
-    assert np.array_equal(y[0], group.previous_weights[0])
-    assert np.array_equal(y[1:], group.weights)
+def test_the_total_loss_is_a_mean_over_the_iterations_summed_over_levels_and_groups(records: Make) -> None:
+    rpn, roi = records(group="rpn", intervals=4), records(group="roi", levels=("P2", "P3"), intervals=3)
+    groups, _ = to_groups([*rpn, *roi])
+    x, y = RunSeries("run", "", groups).total_loss()
+    assert x.tolist() == [10, 20, 30]  # of interval 4 one group is not known
+    assert y == pytest.approx([(sum(a.loss) + sum(b.loss)) / 10 for a, b in zip(rpn, roi, strict=False)])
+
+
+def test_a_level_is_without_boxes_where_it_never_had_a_positive_sample(records: Make) -> None:
+    made = records(intervals=4, positives=(9, 0, 0, 1, 0))
+    made[2] = dataclasses.replace(made[2], positives=(9, 0, 1, 1, 0))
+    assert one_group(made).without_boxes() == {"P4", "P7"}
+    assert one_group(records()).without_boxes() == set()  # not known
+
+
+@given(st.lists(st.floats(-0.2, 1.2), min_size=1, max_size=9))
+def test_labels_do_not_hide_each_other(places: list[float]) -> None:
+    moved = spread(np.array(places), 0.1)
+    assert (np.diff(np.sort(moved)) > 0.1 - 1e-9).all()
+    assert (moved > -1e-9).all() and (moved < 1 + 1e-9).all()
+    assert np.array_equal(np.argsort(moved), np.argsort(places, kind="stable"))
+
+
+def test_labels_with_room_stay_where_they_are() -> None:
+    assert spread(np.array([0.9, 0.1, 0.5]), 0.1) == pytest.approx([0.9, 0.1, 0.5])
+    assert spread(np.array([0.5, 0.5]), 0.1) == pytest.approx([0.45, 0.55])
 
 
 @given(
