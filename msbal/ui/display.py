@@ -101,7 +101,7 @@ class RunDisplay(RunState):
     def progress(self, what: str, done: int, total: int) -> None:
         super().progress(what, done, total)
         activity = self.activity
-        if activity is None or self._rests():
+        if activity is None or self.begun is None or self._rests():
             return
         eta = f"eta {duration(activity.remaining(self.clock()))}" if activity.total > 1 else ""
         self._out.event("doing", self._position(self.iteration), activity.counts, eta)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from msbal.backend import LevelGroup, Monitor
 from msbal.ui.display import QuietMonitor, RunDisplay
+from msbal.ui.screen import can_be_live
 from msbal.ui.state import Ending, RunHeader
 from msbal.ui.text import one_line
 
@@ -21,12 +22,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["auto", "live", "plain", "quiet"]
 
-__all__ = ["Ending", "Fanout", "Mode", "RunHeader", "can_be_live", "make_monitor"]
-
-
-def can_be_live(console: Console) -> bool:
-    """Whether `console` is a terminal on which a view can be redrawn."""
-    return console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
+__all__ = ["Ending", "Fanout", "Mode", "RunHeader", "make_monitor"]
 
 
 def make_monitor(
@@ -37,6 +33,7 @@ def make_monitor(
     log_file: Path | None = None,
     trackers: Iterable[Monitor] = (),
     history: Iterable[IntervalRecord] = (),
+    start_up: Monitor | None = None,
 ) -> Fanout:
     """Return the monitors of a run, as one. Close it at the end, or use it in a ``with`` statement.
 
@@ -47,13 +44,14 @@ def make_monitor(
         log_file: also append lines to this file.
         trackers: monitors of other tools, which are told of the run, too.
         history: the records so far of a run that is resumed, for the trends.
+        start_up: what is shown until the training begins; it is told of that first.
 
     Raises:
         ValueError: for an unknown mode.
     """
     if mode not in ("auto", "live", "plain", "quiet"):
         raise ValueError(f"Mode should be auto, live, plain or quiet. Found {mode!r}.")
-    monitors: list[Monitor] = []
+    monitors: list[Monitor] = [] if start_up is None else [start_up]
     if mode == "quiet":
         monitors.append(QuietMonitor(console))
     else:

@@ -9,12 +9,13 @@ from rich.columns import Columns
 from rich.console import RenderableType
 from rich.text import Text
 
+from msbal.ui.activity import activity_line
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, SEPARATOR, STRONG, bar_line, fitted, line
 from msbal.ui.state import mean_loss, shown_metrics
 from msbal.ui.text import duration, number, one_line, points, size_of
 
 if TYPE_CHECKING:
-    from msbal.ui.state import Activity, RunState
+    from msbal.ui.state import RunState
 
 MIN_WIDTH_WITH_EPOCH = 60
 
@@ -52,16 +53,6 @@ def progress_line(state: RunState, width: int) -> Text:
     return bar_line(share, style, counts, when, width)
 
 
-def activity_line(state: RunState, activity: Activity, width: int) -> Text:
-    """Return what goes on in place of training: ``evaluating 12/64``, with a bar and its own ETA."""
-    now = state.clock()
-    counts = line((activity.counts, STRONG))
-    if activity.total <= 1:
-        return line(counts, "  ", duration(now - activity.begun))
-    when = line(("ETA ", QUIET), duration(activity.remaining(now)))
-    return bar_line(activity.done / activity.total, "magenta", counts, when, width)
-
-
 def scalar_parts(state: RunState) -> list[Text]:
     """Return images per second, learning rate and memory, as far as they are known."""
     forms: dict[str, Callable[[float], Text]] = {
@@ -75,7 +66,7 @@ def scalar_parts(state: RunState) -> list[Text]:
 def pace_line(state: RunState, width: int) -> Text:
     """Return what goes on in place of training, or else how fast that is and when the next decision falls."""
     if state.activity is not None:
-        return activity_line(state, state.activity, width)
+        return activity_line(state.activity, state.clock(), width)
     parts = scalar_parts(state)
     if state.ending is None:
         parts.append(line(("elapsed ", QUIET), duration(state.elapsed)))

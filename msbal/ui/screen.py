@@ -29,6 +29,11 @@ MIN_REST = 40  # times what a drawing took, before the next one: it shares train
 WHOLE = 10_000  # rows, for the last view: everything, however high
 
 
+def can_be_live(console: Console) -> bool:
+    """Whether `console` is a terminal on which a view can be redrawn."""
+    return console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
+
+
 class Screen(Live):
     """rich's live display, of a view that the thread that trains never draws.
 
@@ -37,6 +42,7 @@ class Screen(Live):
         view: drawn into the options' `max_width` and `max_height`.
         lock: held while `view` is drawn.
         failed: called once, from the drawing thread, if drawing raises; the view is gone by then.
+        transient: erase the view at the end.
     """
 
     def __init__(
@@ -45,11 +51,12 @@ class Screen(Live):
         view: RenderableType,
         lock: AbstractContextManager[object],
         failed: Callable[[Exception], None],
+        transient: bool = False,
     ) -> None:
-        nothing = SegmentLines([])
         super().__init__(
-            nothing, console=console, vertical_overflow="crop", redirect_stdout=False, redirect_stderr=False
-        )
+            SegmentLines([]), console=console, vertical_overflow="crop", transient=transient,
+            redirect_stdout=False, redirect_stderr=False,
+        )  # fmt: skip
         self._view, self._view_lock, self._failed = view, lock, failed
         self._redirection = Redirection(console)
         self._next = 0.0
@@ -57,6 +64,8 @@ class Screen(Live):
         self._owner = os.getpid()
 
     def start(self, refresh: bool = False) -> None:
+        if self.is_started:
+            return
         super().start(refresh)
         self._redirection.begin()
         _screens.add(self)

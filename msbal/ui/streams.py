@@ -67,29 +67,31 @@ class Redirection:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._replaced: list[tuple[str, LineStream, list[logging.StreamHandler[Any]]]] = []
+        self._replaced: list[tuple[str, LineStream]] = []
 
     def begin(self) -> None:
         for name in ("stdout", "stderr"):
             real = getattr(sys, name)
             if real is None or isinstance(real, LineStream):
                 continue
+            if real is not self._console.file and not real.isatty():
+                continue  # a file's or a pipe's output is no concern of the terminal
             proxy = LineStream(self._console, real)
             setattr(sys, name, proxy)
-            handlers = [handler for handler in _stream_handlers() if handler.stream is real]
-            for handler in handlers:
-                handler.setStream(proxy)
-            self._replaced.append((name, proxy, handlers))
+            for handler in _stream_handlers():
+                if handler.stream is real:
+                    handler.setStream(proxy)
+            self._replaced.append((name, proxy))
 
     def release(self) -> None:
         """Print unfinished lines, before the view's last frame."""
-        for _, proxy, _ in self._replaced:
+        for _, proxy in self._replaced:
             proxy.release()
 
     def end(self) -> None:
         """Put everything back that is still ours."""
-        for name, proxy, handlers in self._replaced:
-            for handler in handlers:
+        for name, proxy in self._replaced:
+            for handler in _stream_handlers():  # those made meanwhile, too
                 if handler.stream is proxy:
                     # Not setStream, which flushes under the handler's lock: another thread may hold it in a
                     # forked child.

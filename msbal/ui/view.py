@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.segment import SegmentLines
 from rich.text import Text
 
+from msbal.ui.activity import activity_line
 from msbal.ui.decisions import decision_line, decision_rows
 from msbal.ui.levels import level_table, weights_in_force, without_boxes
 from msbal.ui.look import (
@@ -27,7 +28,7 @@ from msbal.ui.look import (
     message_block,
     panel,
 )
-from msbal.ui.overview import activity_line, metric_block, metric_line, pace_line, progress_line, title_line
+from msbal.ui.overview import metric_block, metric_line, pace_line, progress_line, title_line
 
 if TYPE_CHECKING:
     from msbal.ui.state import GroupState, RunState
@@ -150,7 +151,7 @@ def _small(state: RunState, width: int) -> Group:
 def _progress(state: RunState, width: int) -> Text:
     """Return the one line that says how far the run is, where there is no room for more."""
     activity = state.activity
-    return progress_line(state, width) if activity is None else activity_line(state, activity, width)
+    return progress_line(state, width) if activity is None else activity_line(activity, state.clock(), width)
 
 
 def _last_metrics(state: RunState, width: int) -> list[Text]:

@@ -6,7 +6,8 @@ from rich.console import Console
 
 from msbal.ui.grid.display import GridDisplay, QuietGrid
 from msbal.ui.grid.state import GridMonitor
-from msbal.ui.monitor import Mode, can_be_live
+from msbal.ui.monitor import Mode
+from msbal.ui.screen import can_be_live
 
 __all__ = ["GridDisplay", "GridMonitor", "QuietGrid", "make_grid"]
 

@@ -40,8 +40,23 @@ def test_a_long_progress_bar_does_not_pile_up(console: Console) -> None:
     assert len(stream._rest) < 10
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_goes_into_a_file_stays_there(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    redirection = Redirection(console)
+    redirection.begin()
+    print("one", file=sys.stderr)
+    redirection.end()
+    assert sys.stderr.getvalue() == "one\n" and console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
 def test_everything_is_put_back(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Terminal(), Terminal()
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     logger = logging.getLogger("msbal.test.streams")
@@ -56,9 +71,11 @@ def test_everything_is_put_back(console: Console, monkeypatch: pytest.MonkeyPatc
         print("one")
         logger.warning("two")
         assert other.stream is kept
+        late = logging.StreamHandler()
+        logger.addHandler(late)
         redirection.release()
         redirection.end()
-        assert (sys.stdout, sys.stderr, handler.stream) == (out, err, err)
+        assert (sys.stdout, sys.stderr, handler.stream, late.stream) == (out, err, err, err)
         assert console.file.getvalue() == "one\ntwo\n"
         assert out.getvalue() == err.getvalue() == ""
     finally:
