@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from msbal.backend import Monitor
 from msbal.errors import DataError
 from msbal.spec import RunSpec, parse_spec
 from msbal.training import Plan, claim, execute, prepare
@@ -20,7 +21,7 @@ BOX = {"bbox": [8, 8, 30, 30], "category_id": 3}
 CROWD = {**BOX, "iscrowd": 1}
 
 
-class Told:
+class Told(Monitor):
     """A monitor that remembers how long a run said that it is, and what was evaluated when."""
 
     def __init__(self) -> None:
@@ -30,17 +31,8 @@ class Told:
     def started(self, iteration: int, total: int, groups: Any) -> None:
         self.total = total
 
-    def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
-        pass
-
-    def interval(self, record: Any) -> None:
-        pass
-
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         self.evaluated_at.append(iteration)
-
-    def message(self, text: str) -> None:
-        pass
 
 
 def write(folder: Path, *images: tuple[int, list[dict[str, Any]]], name: str = "shop") -> None:

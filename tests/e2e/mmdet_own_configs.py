@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from mmdet_specs import SIDE
 
-from msbal.backend import Remarks
+from msbal.backend import Monitor, Remarks
 from msbal.records import RunDirectory
 from msbal.spec import load_spec
 from msbal.training import Outcome, claim, execute, prepare
@@ -55,7 +55,7 @@ param_scheduler = []
 """A small RetinaNet of a user's; what a test adds comes after it."""
 
 
-class Told:
+class Told(Monitor):
     """A monitor that remembers.
 
     Attributes:
@@ -76,9 +76,6 @@ class Told:
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:
         self.last = iteration
-
-    def interval(self, record: Any) -> None:
-        pass
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         self.evaluated_at.append(iteration)
