@@ -54,9 +54,9 @@ def render_page(
     far = row_charts.far_out(conclusions)
     published = {} if smoke else _published(layout, ablation.metric)
     pairs = _size_pairs(grid, outcomes)
-    sizes = row_charts.sizes({arm: found for arm, found in pairs.items() if arm not in far})
+    sizes = row_charts.sizes({arm: found for arm, found in pairs.items() if arm not in far}, grid.baselines)
     for arm in far & pairs.keys():
-        sizes |= row_charts.sizes({arm: pairs[arm]})
+        sizes |= row_charts.sizes({arm: pairs[arm]}, grid.baselines)
     weights = {arm: outcomes.weights[arm] for arm in pairs if outcomes.weights[arm]}
     moving, constant = _courses(outcomes)
     colors = _colors(outcomes.weights.values())
@@ -87,7 +87,6 @@ def render_page(
         sizes={arm: sizes[arm] for arm in pairs},
         weights=row_charts.mean_weights(weights, colors),
         courses=course_drawings(moving, course_colors),
-        colors=course_colors,
         constant=constant,
     )
 
@@ -128,7 +127,7 @@ def _shortened(words: Iterable[str], limit: int) -> str:
 
 
 def _published(layout: TableLayout | None, metric: str) -> dict[str, float]:
-    """Return by arm the paper's metric in per cent."""
+    """Return by arm the paper's metric in points."""
     if layout is None or metric not in layout.columns:
         return {}
     place = layout.columns.index(metric)

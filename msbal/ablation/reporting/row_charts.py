@@ -24,16 +24,17 @@ class RowChart(Drawing):
 
     Args:
         label: what it shows, in words; the rows' numbers follow it.
+        axis: what is across, with its unit.
         rows: how many.
         step: pixels a row.
         zero: the value whose line stands out.
     """
 
     def __init__(
-        self, label: str, scale: Scale, rows: int, step: float = ROW, zero: float | None = None
+        self, label: str, axis: str, scale: Scale, rows: int, step: float = ROW, zero: float | None = None
     ) -> None:
         bottom = step * rows
-        super().__init__(label, scale, bottom + AXIS)
+        super().__init__(label, scale, bottom + AXIS, axis)
         self.step, self.rows = step, 0
         for value in scale.ticks:
             self.line(value, 0, value, bottom, "grid")
@@ -97,7 +98,7 @@ def differences(
     near = [c for c in shown if c.arm not in far]
     scale = _scale(value for c in near for value in (*_places(c.paired), *(c.images or ())))
     label = f"Differences in {full_name(metric)} to the baseline, points"
-    chart = RowChart(label, scale, len(shown), zero=0.0)
+    chart = RowChart(label, f"difference in {full_name(metric)}, points", scale, len(shown), zero=0.0)
     several = len(set(baselines.values())) > 1
     for found in shown:
         paired, kind = found.paired, f"v-{found.verdict.split()[0]}"
@@ -120,7 +121,7 @@ def metrics(
     """Draw each arm's metric: a dot a seed, the mean, and a thin line from each seed's baseline to it.
 
     Args:
-        published: by arm, a paper's metric in per cent.
+        published: by arm, a paper's metric in points.
         far: arms that the scale leaves out.
     """
     shown = [arm for arm in summaries if summaries[arm].n]
@@ -129,7 +130,8 @@ def metrics(
     near = [arm for arm in shown if arm not in far]
     values = [v for arm in near for v in (*summaries[arm].values.values(), *_spread(summaries[arm]))]
     scale = _scale([*values, *(published[arm] / 100 for arm in near if arm in published)], around=None)
-    chart = RowChart(f"{full_name(metric)} of each arm, per cent", scale, len(shown))
+    name = f"{full_name(metric)}, points"
+    chart = RowChart(f"{name}, of each arm", name, scale, len(shown))
     middle = {arm: chart.middle(row) for row, arm in enumerate(shown)}
     for arm in near:
         base = baselines[arm]
@@ -153,7 +155,7 @@ def metrics(
     return chart
 
 
-def sizes(pairs: Mapping[str, Mapping[str, Paired]]) -> dict[str, RowChart]:
+def sizes(pairs: Mapping[str, Mapping[str, Paired]], baselines: Mapping[str, str]) -> dict[str, RowChart]:
     """Draw by arm its differences in the metrics by object size, all on one scale.
 
     Args:
@@ -165,7 +167,8 @@ def sizes(pairs: Mapping[str, Mapping[str, Paired]]) -> dict[str, RowChart]:
     drawn = {}
     for arm, by_metric in pairs.items():
         label = f"{arm}: differences by object size, points"
-        drawn[arm] = chart = RowChart(label, scale, len(by_metric), SMALL_ROW, zero=0.0)
+        axis = f"difference to {baselines[arm]}, points"
+        drawn[arm] = chart = RowChart(label, axis, scale, len(by_metric), SMALL_ROW, zero=0.0)
         for metric, paired in by_metric.items():
             y = chart.row(SIZE_NAMES.get(metric, metric), signed(paired.mean))
             chart.paired(paired, y, "v-plain")
@@ -180,7 +183,8 @@ def mean_weights(
     drawn = {}
     for arm, by_level in weights.items():
         step = max(3 * SMALL_ROW / max(1, len(by_level)), 26.0)
-        drawn[arm] = chart = RowChart(f"{arm}: mean weights", scale, len(by_level), step, zero=1.0)
+        chart = RowChart(f"{arm}: mean weights", "mean weight in force", scale, len(by_level), step, zero=1.0)
+        drawn[arm] = chart
         for level, weight in by_level.items():
             y = chart.row(level, f"{weight:.3f}")
             title = f"{arm}, {level}: mean weight {weight:.3f}"

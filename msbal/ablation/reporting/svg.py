@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-AXIS = 22.0  # pixels below a drawing, for the values of its ticks
+AXIS = 38.0  # pixels below a drawing, for the values of its ticks and the name of its axis
 _STEPS = (1, 2, 2.5, 5, 10)
 
 
@@ -79,14 +79,16 @@ class Drawing:
     Args:
         label: what it shows, in words.
         scale: across.
-        height: pixels.
+        height: pixels, with the `AXIS`.
+        axis: what is across, with its unit.
     """
 
-    def __init__(self, label: str, scale: Scale, height: float) -> None:
+    def __init__(self, label: str, scale: Scale, height: float, axis: str) -> None:
         self.scale = scale
         self.svg = ET.Element("svg", {"class": "drawing", "role": "img", "width": "100%"})
         self.svg.set("height", f"{height:g}")
         self.svg.set("aria-label", label)
+        self.text(50, height - 4, axis, "tick", "middle")
 
     def __html__(self) -> str:
         """Return the markup, for templates."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, round_ticks, scale_of
+from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, round_ticks
 from msbal.plotting.series import GroupSeries
 
 MAX_POINTS = 60
 """Points along a curve; more intervals are averaged to so many."""
-HEIGHT = 170.0  # pixels
+LANE, FILLED = 46.0, 0.64  # pixels a level, and the part of them that weights fill
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class Course:
     """The weights of one arm over the iterations, over its seeds. P points, K levels.
 
     Attributes:
-        iteration: ``[P]``.
+        start, end: ``[P]``, the iterations between which the weights were in force.
         mean, low, high: ``[P, K]`` over the seeds.
     """
 
     levels: tuple[str, ...]
-    iteration: NDArray[np.float64]
+    start: NDArray[np.float64]
+    end: NDArray[np.float64]
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -39,7 +40,7 @@ class Course:
 
 
 def course_of(groups: Sequence[GroupSeries]) -> Course | None:
-    """Return the course of the weights that held, over the runs of an arm; None without a whole run.
+    """Return the course of the weights in force, over the runs of an arm; None without a whole run.
 
     Args:
         groups: one of each run; what is longer than the shortest is cut off.
@@ -56,8 +57,16 @@ def course_of(groups: Sequence[GroupSeries]) -> Course | None:
     binned = binned[:, kept]
     if not binned.size:
         return None
-    ends = np.array([float(groups[0].iteration[chosen[-1]]) for chosen in bins])[kept]
-    return Course(groups[0].levels, ends, binned.mean(axis=0), binned.min(axis=0), binned.max(axis=0))
+    ends = np.array([float(groups[0].iteration[chosen[-1]]) for chosen in bins])
+    starts = np.array([float(groups[0].start), *ends[:-1]])
+    return Course(
+        groups[0].levels,
+        starts[kept],
+        ends[kept],
+        binned.mean(axis=0),
+        binned.min(axis=0),
+        binned.max(axis=0),
+    )
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -68,52 +77,47 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def course_drawings(found: Mapping[str, Course], colors: Mapping[str, str]) -> dict[str, Drawing]:
-    """Draw by panel the weights over the iterations, all on one scale: lines the mean, bands the seeds' range."""
+    """Draw by panel the weights over the iterations, all on one scale: steps the mean, bands the seeds' range."""
     if not found:
         return {}
     ends = [float(end) for course in found.values() for end in (course.low.min(), course.high.max())]
-    weights = scale_of(ends, 1.0, narrowest=0.1)
-    return {name: _drawing(name, course, weights, colors) for name, course in found.items()}
+    low, high = min(1.0, *ends), max(1.1, *ends)
+    return {name: _drawing(name, course, low, high, colors) for name, course in found.items()}
 
 
-def _drawing(name: str, course: Course, weights: Scale, colors: Mapping[str, str]) -> Drawing:
-    last = float(course.iteration[-1])
-    said = ", ".join(
-        f"{level} {weight:.2f}" for level, weight in zip(course.levels, course.mean[-1], strict=True)
-    )
-    label = f"{name}: weights over the iterations; at the end {said}"
-    drawing = Drawing(label, Scale(0.0, last, round_ticks(0.0, last), 0.0, 100.0), HEIGHT + AXIS)
-    texts = []
-    for value in weights.ticks:
-        y = HEIGHT * (weights.high - value) / (weights.high - weights.low)
-        if 8 < y < HEIGHT - 2:
-            drawing.line(0, y, last, y, "zero" if value == 1.0 else "grid")
-            texts.append((y - 3, weights.text(value)))
+def _drawing(name: str, course: Course, low: float, high: float, colors: Mapping[str, str]) -> Drawing:
+    """Draw a lane a level: in one, the levels' bands would hide each other."""
+    last, bottom = float(course.end[-1]), LANE * len(course.levels)
+    means = ", ".join(f"{k} {w:.2f}" for k, w in zip(course.levels, course.mean.mean(axis=0), strict=True))
+    drawing = Drawing(
+        f"{name}: weights over the iterations; on average {means}",
+        Scale(0.0, last, round_ticks(0.0, last), 0.0, 100.0), bottom + AXIS,
+        f"iteration (each level: weights from {low:.2f} to {high:.2f})",
+    )  # fmt: skip
+    for value in drawing.scale.ticks:
+        drawing.line(value, 0, value, bottom, "grid")
+        drawing.tick(value, bottom + 1, f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     # Stretched over all of the width; strokes keep theirs.
     box = {
         "width": "100%",
-        "height": f"{HEIGHT:g}",
-        "viewBox": "0 0 1000 1000",
+        "height": f"{bottom:g}",
+        "viewBox": f"0 0 1000 {bottom:g}",
         "preserveAspectRatio": "none",
     }
     curves = ET.SubElement(drawing.svg, "svg", box)
+    x = np.stack([course.start, course.end], axis=1).ravel()
 
-    def curve(tag: str, kind: str, level: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-        places = np.stack([1000 * x / last, 1000 * (weights.high - y) / (weights.high - weights.low)], axis=1)
-        own = f"--own:{colors[course.levels[level]]}"
-        written = " ".join(f"{a:.1f},{b:.1f}" for a, b in places.tolist())
+    def curve(tag: str, kind: str, lane: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+        height = LANE * (lane + 1 - FILLED * (y - low) / (high - low))
+        written = " ".join(f"{1000 * a / last:.1f},{b:.1f}" for a, b in zip(x, height, strict=True))
+        own = f"--own:{colors[course.levels[lane]]}"
         ET.SubElement(curves, tag, {"class": kind, "style": own, "points": written})
 
-    levels = range(len(course.levels))
-    for k in levels:
-        there_and_back = np.concatenate([course.high[:, k], course.low[::-1, k]])
-        curve(
-            "polygon", "band", k, np.concatenate([course.iteration, course.iteration[::-1]]), there_and_back
-        )
-    for k in levels:
-        curve("polyline", "course", k, course.iteration, course.mean[:, k])
-    for y, words in texts:
-        drawing.text(0, y, words, "tick")
-    for value in drawing.scale.ticks:
-        drawing.tick(value, HEIGHT + 1, f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    for k, level in enumerate(course.levels):
+        one = LANE * (k + 1 - FILLED * (1 - low) / (high - low))
+        drawing.line(0, one, last, one, "zero")
+        above, below, mean = (np.repeat(y[:, k], 2) for y in (course.high, course.low, course.mean))
+        curve("polygon", "band", k, np.concatenate([x, x[::-1]]), np.concatenate([above, below[::-1]]))
+        curve("polyline", "course", k, x, mean)
+        drawing.text(0, LANE * k + 14, level, "name small")
     return drawing

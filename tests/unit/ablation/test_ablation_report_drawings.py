@@ -56,7 +56,8 @@ def test_a_course_is_the_mean_over_seeds_and_their_range() -> None:
     second[:, 1] = 1.0
     course = course_of([series(first), series(second)])
     assert course is not None and not course.constant
-    assert course.iteration.tolist() == [10, 20, 30, 40, 50, 60]
+    assert course.start.tolist() == [0, 10, 20, 30, 40, 50]
+    assert course.end.tolist() == [10, 20, 30, 40, 50, 60]
     assert course.mean.tolist() == [[1.5, 1.0]] * 6
     assert course.low.tolist() == [[1.0, 1.0]] * 6 and course.high.tolist() == [[2.0, 1.0]] * 6
     still = course_of([series(first), series(first)])
@@ -67,8 +68,8 @@ def test_long_courses_are_averaged_and_the_shortest_run_ends_them() -> None:
     rng = np.random.default_rng(0)
     long, short = rng.uniform(1, 2, (1000, 2)), rng.uniform(1, 2, (900, 2))
     course = course_of([series(long), series(short)])
-    assert course is not None and len(course.iteration) == MAX_POINTS
-    assert course.iteration[-1] == 9000
+    assert course is not None and len(course.end) == MAX_POINTS
+    assert course.end[-1] == 9000
     bins = np.array_split(np.arange(900), MAX_POINTS)
     expected = [(long[b].mean(axis=0) + short[b].mean(axis=0)) / 2 for b in bins]
     assert course.mean == pytest.approx(np.array(expected))
@@ -78,9 +79,25 @@ def test_gaps_and_foreign_levels_are_left_out_of_a_course() -> None:
     weights = np.ones((4, 2))
     weights[1] = np.nan
     course = course_of([series(weights), series(np.ones((4, 3)), ("a", "b", "c"))])
-    assert course is not None and course.iteration.tolist() == [10, 30, 40]
+    assert course is not None and course.end.tolist() == [10, 30, 40]
+    assert course.start.tolist() == [0, 20, 30]
     assert course_of([]) is None
     assert course_of([series(np.full((2, 2), np.nan))]) is None
+
+
+def test_courses_are_steps_a_lane_a_level() -> None:
+    weights = np.array([[1.0, 1.0], [1.5, 1.0], [1.0, 1.2]])
+    course = course_of([series(weights)])
+    assert course is not None
+    drawn = ET.fromstring(course_drawings({"avw": course}, {"P3": "#111", "P4": "#222"})["avw"].__html__())
+    lines = [line.get("points", "") for line in drawn.findall(".//polyline")]
+    across, down = (np.array([point.split(",") for point in line.split()], dtype=float).T for line in lines)
+    for corners in (across, down):
+        assert corners[0] == pytest.approx([0, 1000 / 3, 1000 / 3, 2000 / 3, 2000 / 3, 1000], abs=0.1)
+    assert (np.diff(across[1]) != 0).tolist() == [False, True, False, True, False]
+    assert across[1].max() < down[1].min()  # the finest level is at the top, in a lane of its own
+    texts = ["".join(text.itertext()) for text in drawn.findall("text")]
+    assert {"P3", "P4", "iteration (each level: weights from 1.00 to 1.50)"} <= set(texts)
 
 
 def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
@@ -91,7 +108,7 @@ def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
     colors = {"P3": "#111111", "P4": "#222222"}
     drawn = [
         row_charts.differences("AP", {name: found}, {name: "base", "base": "base"}),
-        *row_charts.sizes({name: {"AP_S": found.paired}}).values(),
+        *row_charts.sizes({name: {"AP_S": found.paired}}, {name: "base"}).values(),
         *row_charts.mean_weights({name: {"P3": 1.2, "P4": 0.8}}, colors).values(),
         *course_drawings({name: course}, colors).values(),
     ]
