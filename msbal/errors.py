@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+MAX_ENTRIES = 1000  # of a folder, among which a wrong path is looked for
 MIN_LIKENESS = 0.6  # of two names, from 0 to 1, for one to be meant by the other
 
 
@@ -88,10 +92,28 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"{hint}known: {', '.join(names) or 'none'}"
 
 
+def suggest_path(path: Path) -> str:
+    """Return ``did you mean `data`?`` for a path that is not there, or up to which folder it exists."""
+    missing = path = path.absolute()
+    try:
+        while not path.exists() and path != path.parent:
+            missing, path = path, path.parent
+        near = nearest(missing.name, (entry.name for entry in islice(os.scandir(path), MAX_ENTRIES)))
+        meant = os.path.relpath(path / near) if near else ""
+    except (OSError, ValueError):  # a name too long, a folder that may not be read
+        return ""
+    return (
+        f"did you mean `{min(meant, str(path / near), key=len)}`?"
+        if near
+        else f"the path exists up to {path}"
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the name that is most like this one, if one is: mistyped, cut short, longer, or spelled another way."""
-    likeness, found = max(((_likeness(name, other), other) for other in known), default=(0.0, ""))
-    return found if likeness >= MIN_LIKENESS else None
+    alike = {other: _likeness(name, other) for other in known}
+    found = max(alike, key=alike.__getitem__, default=None)
+    return found if found is not None and alike[found] >= MIN_LIKENESS else None
 
 
 def _likeness(name: str, other: str) -> float:
@@ -106,15 +128,15 @@ def _likeness(name: str, other: str) -> float:
     return alike
 
 
-def _edits(a: str, b: str) -> int:
-    """Return how many letters to insert, delete, replace or swap with their neighbour make `b` of `a`."""
-    before: list[int] = []
-    row = list(range(len(b) + 1))
+def _edits(a: str, b: str) -> float:
+    """Return how many letters to insert, delete, replace or swap make `b` of `a`; a swap is the likeliest slip."""
+    before: list[float] = []
+    row = [float(j) for j in range(len(b) + 1)]
     for i, letter in enumerate(a, start=1):
-        older, before, row = before, row, [i]
+        older, before, row = before, row, [float(i)]
         for j, other in enumerate(b, start=1):
             least = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
             if i > 1 and j > 1 and a[i - 2 : i] == other + b[j - 2]:
-                least = min(least, older[j - 2] + 1)
+                least = min(least, older[j - 2] + 0.8)
             row.append(least)
     return row[-1]

@@ -126,6 +126,23 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
     return Grid(tuple(arms), seeds, baselines, tuple(cells), output)
 
 
+def remarks(grid: Grid) -> list[str]:
+    """Return a sentence on each reason why a grid will show less than one may expect of it."""
+    found = []
+    if len(grid.seeds) == 1:
+        found.append(
+            "one seed cannot tell an effect from chance, so nothing will be concluded: set `seeds` to 3 or more"
+        )
+    if len(grid.arms) == 1:
+        found.append(f"`{grid.arms[0]}` is the only arm: there is nothing to compare it to")
+    arm_of: dict[str, str] = {}
+    for cell in grid.cells:
+        first = arm_of.setdefault(cell.hash, cell.arm)
+        if first != cell.arm and cell.seed == grid.seeds[0]:
+            found.append(f"the arms `{first}` and `{cell.arm}` are the same run: they will differ in nothing")
+    return found
+
+
 def _with(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(raw)
     for key, value in changes.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from msbal.ablation.paper_layout import COLUMNS, TableLayout
 from msbal.errors import SpecError, suggest
 from msbal.evaluation.bootstrap import ALL_METRICS
-from msbal.spec import SpecModel, apply_override, read_mapping
+from msbal.spec import RunSpec, SpecModel, apply_override, read_mapping
 from msbal.spec.base import resolve
 from msbal.spec.explain import explain
 
@@ -105,7 +106,7 @@ class AblationSpec(SpecModel):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in ALL_METRICS:
-            raise ValueError(f"`{value}` is not a metric; the metrics are {', '.join(ALL_METRICS)}")
+            raise ValueError(f"`{value}` is not a metric; {suggest(value, ALL_METRICS)}")
         return value
 
     @field_validator("slurm")
@@ -124,7 +125,9 @@ class AblationSpec(SpecModel):
     @model_validator(mode="after")
     def _varies(self) -> AblationSpec:
         if not self.arms and not self.axes:
-            raise ValueError("nothing is varied: give `arms`, `axes` or both")
+            raise ValueError(
+                "nothing is varied: give `arms` or `axes`, e.g. `axes: {balance.strategy: [equal, rlo]}`"
+            )
         keys = [*self.axes, *(key for arm in self.arms.values() for key in arm)]
         if isinstance(self.baseline, dict):
             keys += self.baseline
@@ -152,7 +155,18 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> AblationSpec:
         SpecError: naming the file, the key, what was found and what was expected.
     """
     raw = read_mapping(path)
+    if "backend" in raw and "base" not in raw:
+        where = shlex.quote(str(path))
+        raise SpecError(
+            str(path), "a run spec", f"an ablation spec, with `base: {path.name}` and `arms`",
+            f"run `msbal train {where}`, or write one",
+        )  # fmt: skip
     for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.partition(".")[0] in set(RunSpec.model_fields) - set(AblationSpec.model_fields) - {"seed"}:
+            raise SpecError(
+                f"--set {key}", "a key of the run spec", fix=f"for all arms write --set base.{override}"
+            )
         if not override.startswith("base."):
             apply_override(raw, override)
             continue

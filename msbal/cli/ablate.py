@@ -120,7 +120,7 @@ def command(
     from rich.console import Console
 
     from msbal.ablation.cells import findings_of, refuse_changed
-    from msbal.ablation.grid import make_grid
+    from msbal.ablation.grid import make_grid, remarks
     from msbal.ablation.runner import check_output
     from msbal.ablation.spec import load_ablation
     from msbal.ui.text import one_line
@@ -132,16 +132,19 @@ def command(
     ablation = load_ablation(spec, overrides_of(set_, output))
     grid = make_grid(ablation, smoke)
     check_output(grid)
+    console, mode = Console(highlight=False), mode_of(plain, quiet)
     if dry_run:
+        _tell(remarks(grid))
         _print_plan(ablation, grid, spec.stem, jobs or 1)
         return
-    console, mode = Console(highlight=False), mode_of(plain, quiet)
     if report_only:
         findings = findings_of(grid)
         refuse_changed(findings)
         _report(ablation, grid, findings, console, resamples, smoke, mode)
         return
     executor = make_executor(ablation, grid, spec.stem, jobs, ray, slurm, sbatch, gpus, cpus)
+    if mode != "quiet":
+        _tell(remarks(grid))
     result = _run(ablation, grid, spec.stem, executor, console, mode, force, max(1, int(gpus or 1)))
     if any(finding.condition == "finished" for finding in result.findings):
         _report(ablation, grid, result.findings, console, resamples, smoke, mode)
@@ -157,6 +160,15 @@ def command(
             f"arm {first.cell.arm}, seed {first.cell.seed}", f"{reason}{more}",
             fix=f"see {os.path.relpath(first.log)}; the same command tries the failed runs again",
         )  # fmt: skip
+
+
+def _tell(remarks: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from msbal.cli.console import note
+
+    for remark in remarks:
+        note(Console(stderr=True), remark)
 
 
 def _check_place(

@@ -126,7 +126,8 @@ def _records(path: Path, balance: BalanceSpec) -> Iterator[IntervalRecord]:
                 )
             )  # fmt: skip
         except ValueError as error:
-            raise SpecError("balance", f"{error} The file has {', '.join(losses.levels)}") from error
+            fix = f"lower it: --top-k {len(losses.levels) - 1}" if "top_k" in str(error) else ""
+            raise SpecError("balance", f"{error} The file has {', '.join(losses.levels)}", fix=fix) from error
 
 
 class _Summary:

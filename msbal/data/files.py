@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from msbal.errors import DataError
+from msbal.errors import DataError, suggest_path
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
@@ -66,8 +66,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     """
     kind = kind_of(path)
     if kind == "nothing":
-        parent = nearest_folder(path)
-        raise DataError(named(path), "does not exist", what, f"the path exists up to {named(parent)}")
+        raise DataError(named(path), "does not exist", what, suggest_path(path))
     if kind != "file":
         found = "is a folder" if kind == "folder" else "is not a regular file"
         raise DataError(named(path), found, what)
@@ -98,18 +97,9 @@ def require_folder(path: Path, what: str) -> None:
     """Raise a DataError unless `path` is a folder."""
     kind = kind_of(path)
     if kind == "nothing":
-        parent = nearest_folder(path)
-        raise DataError(named(path), "does not exist", what, f"the path exists up to {named(parent)}")
+        raise DataError(named(path), "does not exist", what, suggest_path(path))
     if kind != "folder":
         raise DataError(named(path), "is not a folder", what)
-
-
-def nearest_folder(path: Path) -> Path:
-    """Return the nearest folder above `path` that exists."""
-    for parent in path.absolute().parents:
-        if parent.is_dir():
-            return parent
-    return Path(path.anchor or ".")
 
 
 def _cause(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from msbal.data import DetectionData, remarks
 from msbal.data.remarks import classes_meant
-from msbal.errors import DataError, MsbalError
+from msbal.errors import DataError, MsbalError, suggest_path
 from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.detections import Detections, ground_truth
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from msbal.records import RunDirectory
     from msbal.spec import DataSpec
 
+
+_MEANT_BY_SUFFIX = {
+    ".json": "predictions are given by --predictions FILE --annotations FILE",
+    **dict.fromkeys(
+        (".yaml", ".yml", ".toml"), "name the folder of the spec's run; a spec goes with --checkpoint"
+    ),
+    **dict.fromkeys((".pth", ".pt", ".pkl"), "weights are given by --checkpoint FILE --spec FILE"),
+}
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -102,13 +110,17 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
     """
     if not run.path.is_dir():
         found = "is a file" if run.path.exists() else "no such folder"
-        raise DataError(str(run.path), found, "a run's folder", "a predictions file goes with --predictions")
+        otherwise = "name the folder of its run" if run.path.exists() else suggest_path(run.path)
+        fix = _MEANT_BY_SUFFIX.get(run.path.suffix, otherwise)
+        raise DataError(str(run.path), found, "a run's folder", fix)
     if run.predictions_file.exists():
         return _own(name, run) if data is None else _on_other_data(name, run, data)
     recorded = _last_recorded(run)
     if recorded is None:
         if not run.exists():
-            raise DataError(str(run.path), "holds no run (no spec.yaml)", "a run's folder")
+            inside = sorted(str(file.parent) for file in run.path.glob("*/spec.yaml"))[:5]
+            fix = f"runs inside it: {' '.join(inside)}" if inside else "a run lies in its spec's `output`"
+            raise DataError(str(run.path), "holds no run (no spec.yaml)", "a run's folder", fix)
         raise DataError(
             str(run.path),
             "has no predictions.json and no evaluation in metrics.json",

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msbal.errors import DataError
+from msbal.errors import DataError, suggest_path
 from msbal.records.atomic import write_text
 
 ITERATION = "iteration"
+_COUNTERS = {ITERATION, "iter", "step", "epoch", "batch", "index"}
+"""Names, in lower case, of columns that count rows."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,19 @@ def open_losses(path: Path) -> list[RecordedLosses]:
             header = next(csv.reader(file), [])
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(str(path), reason, "a CSV file with one column a level") from error
+        fix = "" if path.exists() else suggest_path(path)
+        raise DataError(str(path), reason, "a CSV file with one column a level", fix) from error
     names = [name.strip() for name in header]
+    if names and names[0].startswith("{"):
+        raise DataError(
+            str(path),
+            "JSON",
+            "a CSV file with one column a level",
+            "of a run, name the folder: its losses.csv is read",
+        )
+    other = next((sign for sign in (";", "\t", "|") if len(names) == 1 and sign in header[0]), None)
+    if other:
+        raise DataError(f"{path}:1", f"columns between {other!r}", "commas between them", "convert the file")
     if not any(names):
         raise DataError(str(path), "empty", "a header with the level names, one column a level, finest first")
     if len(set(names)) != len(names) or "" in names:
@@ -110,7 +123,7 @@ def open_losses(path: Path) -> list[RecordedLosses]:
         raise DataError(
             f"{path}:1", "numbers", "a header with the level names", "add a line such as P3,P4,P5,P6,P7"
         )
-    columns = {i: parse_header(name) for i, name in enumerate(names) if name.lower() != ITERATION}
+    columns = {i: parse_header(name) for i, name in enumerate(names) if name.lower() not in _COUNTERS}
     found = []
     for group in dict.fromkeys(column.group for column in columns.values()):
         mine = {(c.term, c.level): i for i, c in columns.items() if c.group == group}

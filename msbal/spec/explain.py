@@ -44,6 +44,7 @@ VALUES = {
 REMEDIES = {
     "data": "`msbal init DATA` writes this section for a data set",
     "model": "`msbal init DATA` writes this section for a data set",
+    "arms": "write `arms: {NAME: {balance.strategy: avw}, ...}`",
 }
 """What to do where a section is missing or is none."""
 
@@ -104,8 +105,9 @@ def _meant_value(kind: str, value: Any, key: str, field: FieldInfo | None) -> st
     if kind in ("model_type", "model_attributes_type") and field and not isinstance(value, (list, tuple)):
         sections = models_in(field.annotation)
         leaf = _leaf_for(sections[0], value) if len(sections) == 1 else None
-        return f"did you mean `{key}.{leaf}: {_plain(value)}`?" if leaf else REMEDIES.get(key, "")
-    return ""
+        if leaf:
+            return f"did you mean `{key}.{leaf}: {_plain(value)}`?"
+    return REMEDIES.get(key.partition(".")[0], "") if _EXPECTED.get(kind) == "keys and values" else ""
 
 
 def _leaf_for(section: type[BaseModel], value: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from msbal.errors import SpecError, nearest
+from msbal.errors import SpecError, suggest_path
 from msbal.spec.balance import balance_models
 
 if sys.version_info >= (3, 11):
@@ -36,8 +36,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        near = nearest(path.name, (spec.name for spec in _specs(path.parent)))
-        fix = f"did you mean `{path.with_name(near)}`?" if near else "make one with `msbal init DATA`"
+        near = suggest_path(path)
+        fix = near if near.startswith("did") else "make one with `msbal init DATA`"
         raise SpecError(where, "no such file", "a spec", fix) from error
     except UnicodeDecodeError as error:
         raise SpecError(
@@ -200,10 +200,5 @@ def _refuse_endless(value: Any, where: str) -> None:
 
 
 def _specs_in(folder: Path) -> str:
-    names = [str(path) for path in _specs(folder)[:4]]
+    names = sorted(str(path) for path in folder.iterdir() if path.suffix in (".yaml", ".yml", ".toml"))[:4]
     return f"name one of the files in it: {', '.join(names)}" if names else "make one with `msbal init DATA`"
-
-
-def _specs(folder: Path) -> list[Path]:
-    endings = (".yaml", ".yml", ".toml")
-    return sorted(path for path in folder.iterdir() if path.suffix in endings) if folder.is_dir() else []

@@ -119,13 +119,14 @@ class Checkpoints:
             say: called with a line for each that is skipped.
 
         Raises:
+            SpecError: where one that is no run's newest is damaged.
             RunError: where none can be read.
         """
         candidates = find(path if path.is_dir() else path.parent)
         if path in candidates:
             candidates = candidates[candidates.index(path) :]
         elif not path.is_dir():
-            candidates = [path]
+            return self.load(path)
         for candidate in candidates:
             try:
                 return self.load(candidate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import string
 import struct
 import types
 import warnings
@@ -26,21 +27,25 @@ _BUILT = {
     ("torch._utils", "_rebuild_parameter"),
 }  # fmt: skip
 
+_PRINTABLE = string.printable.encode()
 
-def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
+
+def read_tensors(path: Path, foreign: bool = False, key: str = "") -> dict[str, Any]:
     """Read a file that torch saved, onto the CPU.
 
     Args:
+        key: of the spec, that names the file; for errors.
         foreign: another program wrote it: what is neither a tensor nor a plain value becomes `Inert`.
 
     Raises:
         SpecError: where it is missing, damaged, or holds more than tensors and plain values.
     """
-    where = str(path)
+    where = f"{key}: {path}" if key else str(path)
     with contextlib.suppress(OSError, ValueError):  # torch says what is wrong
         if path.exists() and not path.is_file():
             # Reading a pipe could wait for ever.
             raise SpecError(where, "is no regular file", "a .pth file")
+        _refuse_text(path, where)
     if _swells(path):
         raise SpecError(
             where, "is a compressed archive that grows when it is read", "a .pth file as torch.save writes it"
@@ -52,7 +57,8 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
             how: dict[str, Any] = {"pickle_module": _INERT_PICKLE} if foreign else {}
             content = torch.load(path, map_location="cpu", weights_only=not foreign, **how)
     except FileNotFoundError as error:
-        raise SpecError(where, "does not exist", "a .pth file", "check the path") from error
+        fix = "check the path" if path.suffix else "for the weights of ImageNet set model.pretrained=true"
+        raise SpecError(where, "does not exist", "a .pth file", fix) from error
     except pickle.UnpicklingError as error:
         raise SpecError(
             where, "holds pickled code, which is never run", "tensors and plain values only",
@@ -65,6 +71,27 @@ def read_tensors(path: Path, foreign: bool = False) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise SpecError(where, f"holds a {type(content).__name__}", "a state dictionary")
     return dict(content)
+
+
+_TEXTS = {
+    b"version https://git-lfs": ("is a pointer of Git LFS", "fetch the file itself with `git lfs pull`"),
+    b"<": ("is a web page", "download the file again"),
+    b"": ("is a text file", "name the weights"),
+}
+"""By how a text begins: what it is, and what to do."""
+
+
+def _refuse_text(path: Path, where: str) -> None:
+    """Refuse a file that is all text, which torch's error does not say.
+
+    Raises:
+        SpecError: saying what kind of text.
+    """
+    with path.open("rb") as file:
+        start = file.read(1024).strip()
+    if start and not set(start) - set(_PRINTABLE):
+        found, fix = next(said for begin, said in _TEXTS.items() if start.startswith(begin))
+        raise SpecError(where, found, "weights as torch saves them (.pth)", fix)
 
 
 def _swells(path: Path) -> bool:

@@ -42,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         SpecError: where it is missing, damaged, or holds more than tensors, arrays and plain values.
     """
     if path.suffix != ".pkl":
-        return read_tensors(path)
+        return read_tensors(path, key="model.weights")
     where = str(path)
     try:
         with path.open("rb") as file:

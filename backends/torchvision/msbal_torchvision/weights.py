@@ -21,7 +21,7 @@ def load_weights(model: Any, path: Path) -> None:
     Raises:
         SpecError: where the file cannot be read, or has nothing for the model's backbone.
     """
-    content = read_tensors(path)
+    content = read_tensors(path, key="model.weights")
     for key in ("model", "state_dict"):
         if isinstance(content.get(key), Mapping):
             content = dict(content[key])

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from msbal.data.files import kind_of, listed, named, nearest_folder, read_text
+from msbal.data.files import kind_of, listed, named, read_text
 from msbal.data.folders import entries_of, file_names, is_folder, is_image, role_of
-from msbal.errors import DataError
+from msbal.errors import DataError, suggest_path
 
 _LISTS = frozenset({"classes.txt", "train.txt", "val.txt", "test.txt"})
 _IMAGE_PARTS = frozenset({"images", "jpegimages"})
@@ -35,10 +35,8 @@ def split_images(root: Path, entries: Sequence[Path]) -> list[Path]:
         path = root / entry
         kind = kind_of(path)
         if kind == "nothing":
-            hint = f"the path exists up to {named(nearest_folder(path))}"
-            raise DataError(
-                named(path), "does not exist", "a folder of images, or a list of them (.txt)", hint
-            )
+            what = "a folder of images, or a list of them (.txt)"
+            raise DataError(named(path), "does not exist", what, suggest_path(path))
         images = _listed_images(path, root) if kind == "file" else list(_below(path))
         if not images:
             raise DataError(named(path), "has no images", "a folder of images, or a list of them (.txt)")

@@ -91,7 +91,7 @@ def test_smoke_shrinks_the_base_and_leaves_the_arms(ablation: Callable[..., Any]
         ({"arms": BOTH, "seeds": [1, 1]}, "different seeds"),
         ({"arms": BOTH, "seeds": 0}, "1 to 1000"),
         ({"arms": BOTH, "seeds": []}, "seeds"),
-        ({"arms": BOTH, "metric": "APs"}, "the metrics are AP"),
+        ({"arms": BOTH, "metric": "APs"}, "is not a metric; did you mean"),
         ({"arms": BOTH, "publisched": {}}, "did you mean `published`"),
         ({"arms": BOTH, "published": {"none": {"AP": 1.0}}}, "`none` is no arm"),
         ({"axes": {"seed": [1, 2]}}, "`seeds` does that"),

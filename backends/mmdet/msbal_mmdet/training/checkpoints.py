@@ -57,7 +57,7 @@ def read_start(path: Path, where: str = "model.weights") -> dict[str, torch.Tens
     Raises:
         SpecError: where it cannot be read, or has no weights.
     """
-    content = read_tensors(path, foreign=True)
+    content = read_tensors(path, foreign=True, key=where)
     weights = content.get("state_dict", content)
     if isinstance(weights, Mapping):
         weights = {str(k): value for k, value in weights.items() if isinstance(value, torch.Tensor)}
