@@ -9,8 +9,7 @@ import csv
 import io
 import itertools
 import re
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,18 +28,24 @@ _TERMINAL = {"better": "green", "worse": "red"}
 
 
 class Cell(str):
-    """A cell's text with a tone, which screens show as a colour.
+    """A cell's text, and what it is beyond a text.
 
     Attributes:
-        tone: a verdict, e.g. ``better`` or ``worse``.
+        tone: a verdict, e.g. ``better`` or ``worse``, which screens show as a colour.
+        values: the numbers in the text, which a CSV file has in a column each; None where there is none.
     """
 
     tone: str
+    values: tuple[float | None, ...]
 
-    def __new__(cls, text: str, tone: str) -> Cell:
+    def __new__(cls, text: str, tone: str = "", values: tuple[float | None, ...] = ()) -> Cell:
         cell = super().__new__(cls, text)
-        cell.tone = tone
+        cell.tone, cell.values = tone, values
         return cell
+
+    def toned(self, tone: str) -> Cell:
+        """Return the same cell with a tone."""
+        return Cell(self, tone, self.values)
 
 
 @dataclass(frozen=True)
@@ -51,16 +56,23 @@ class Column:
         name: its own heading.
         above: the heading that it shares with its neighbours, if any.
         text: it holds text and is aligned to the left; numbers are aligned to the right.
+        csv: its headings in a CSV file, one for each number in a cell; by default `heading` as one word.
     """
 
     name: str
     above: str = ""
     text: bool = False
+    csv: tuple[str, ...] = ()
 
     @property
     def heading(self) -> str:
         """Both headings in one line."""
         return f"{self.above} {self.name}".strip()
+
+    @property
+    def csv_headings(self) -> tuple[str, ...]:
+        """Its headings in a CSV file."""
+        return self.csv or (re.sub(r"\W+", "_", self.heading).strip("_"),)
 
 
 def columns(first: str, *others: str) -> tuple[Column, ...]:
@@ -111,10 +123,13 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Return RFC 4180 with plain newlines; a cell that a spreadsheet would take for a formula stays text."""
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(map(_no_formula, (self.header, *self.rows)))
-        return out.getvalue()
+        """Return the table for programs: each number in a column of its own, and nothing where there is none."""
+        headings = [column.csv_headings for column in self.columns]
+        rows = [
+            [field for cell, names in zip(row, headings, strict=True) for field in _fields(cell, len(names))]
+            for row in self.rows
+        ]
+        return csv_text([[name for names in headings for name in names], *rows])
 
     def latex(self) -> str:
         """Return a ``table``, or a ``table*`` that shrinks to the page where it is wide.
@@ -160,28 +175,39 @@ class Table:
             latex_row(column.name for column in self.columns),
         ]
 
-    def rich(self) -> RichTable:
-        """Return the terminal's table: where it is too wide, a cell breaks at a space, never within a number."""
+    def rich(self, places: Sequence[int] | None = None) -> RichTable:
+        """Return the terminal's table without title and notes, which `msbal.ui.printing.print_whole` adds.
+
+        A number never breaks, and a column without any entry is left out.
+
+        Args:
+            places: of the columns to show; by default all.
+        """
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        drawn = RichTable(
-            title=Text(self.title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        if self.notes:
-            drawn.caption, drawn.caption_justify = Text("\n".join(self.notes)), "left"
-        for place, column in enumerate(self.columns):
-            heading = "\n".join(textwrap.wrap(column.heading, 14)) if place else column.heading
-            words = " ".join([heading, *(row[place] for row in self.rows)]).split()
+        shown = [place for place in self.filled() if places is None or place in places]
+        drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for place in shown:
+            column, cells = self.columns[place], [row[place] for row in self.rows]
+            heading = _wrapped(column.heading, max(10, *map(len, cells)) if cells else 10)
+            words = " ".join([heading, *cells]).split() if column.text else [*heading.split("\n"), *cells]
             longest = max(map(len, words), default=0)
             drawn.add_column(
                 Text(heading), justify="left" if column.text else "right", overflow="fold",
-                min_width=longest if place else min(16, longest),
+                min_width=longest if place else min(16, longest), no_wrap=not column.text,
             )  # fmt: skip
         for row in self.rows:
-            drawn.add_row(*(Text(cell, _TERMINAL.get(getattr(cell, "tone", ""), "")) for cell in row))
+            cells = [row[place] for place in shown]
+            drawn.add_row(*(Text(cell, _TERMINAL.get(getattr(cell, "tone", ""), "")) for cell in cells))
         return drawn
+
+    def filled(self) -> list[int]:
+        """Return the places of the first column and of those with an entry."""
+        return [
+            n for n in range(len(self.columns)) if not n or any(row[n] not in ("", "-") for row in self.rows)
+        ]
 
 
 def latex_text(text: str) -> str:
@@ -205,10 +231,38 @@ def _markdown(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def _no_formula(cells: Iterable[str]) -> list[str]:
-    return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+def csv_text(rows: Iterable[Iterable[str]]) -> str:
+    """Return RFC 4180 with plain newlines; a cell that a spreadsheet would take for a formula stays text."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(
+        [f"'{cell}" if _is_formula(cell) else cell for cell in row] for row in rows
+    )
+    return out.getvalue()
+
+
+def csv_number(value: float | None) -> str:
+    """Return a number as a CSV file has it, and nothing for None."""
+    return "" if value is None else f"{value:.10g}"
+
+
+def _fields(cell: str, count: int) -> list[str]:
+    """Return a cell as `count` fields of a CSV file."""
+    values = [csv_number(value) for value in getattr(cell, "values", ())]
+    if not values:
+        values = ["" if cell == "-" else str(cell)]
+    return values + [""] * (count - len(values))
+
+
+def _wrapped(heading: str, width: int) -> str:
+    """Return a heading in lines of at most `width`, broken at spaces and after slashes, never within a word."""
+    lines = [""]
+    for word in re.findall(r"[^\s/]*/|\S+|\s+", heading):
+        if lines[-1].strip() and len((lines[-1] + word).strip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line.strip() for line in lines)
 
 
 def _is_formula(cell: str) -> bool:
-    number = re.fullmatch(r"[+-]?\d+(\.\d+)?", cell)
+    number = re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]\d+)?", cell)
     return cell.startswith(("=", "+", "-", "@")) and not number and cell != "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import statistics
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +34,14 @@ class Outcomes:
     Attributes:
         metrics: by arm and seed, as in metrics.json.
         weights: by arm and level, the mean of `mean_weights` over the runs.
+        chosen: by arm and action, the mean of `chosen_shares` over the runs.
         cells: by arm and seed.
     """
 
     metrics: dict[str, dict[int, dict[str, Any]]]
     weights: dict[str, dict[str, float]]
     cells: dict[str, dict[int, Cell]]
+    chosen: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def values(self, metric: str) -> dict[str, dict[int, float | None]]:
         """Return one metric by arm and seed, 0..1."""
@@ -53,6 +56,7 @@ def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
     metrics: dict[str, dict[int, dict[str, Any]]] = {arm: {} for arm in arms}
     cells: dict[str, dict[int, Cell]] = {arm: {} for arm in arms}
     weights: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    chosen: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     for finding in findings:
         if finding.condition != "finished" or finding.metrics is None:
             continue
@@ -64,7 +68,9 @@ def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
         except MsbalError:
             continue
         weights[cell.arm].append(mean_weights(records))
-    return Outcomes(metrics, {arm: _mean_of(found) for arm, found in weights.items()}, cells)
+        chosen[cell.arm].append(chosen_shares(records))
+    means = [{arm: _mean_of(found) for arm, found in of_arms.items()} for of_arms in (weights, chosen)]
+    return Outcomes(metrics, means[0], cells, means[1])
 
 
 def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
@@ -79,6 +85,19 @@ def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
         for level, weight in zip(record.levels, record.previous_weights or record.weights, strict=True):
             held.setdefault(f"{record.group}:{level}" if several else level, []).append(weight)
     return {level: statistics.fmean(weights) for level, weights in held.items()}
+
+
+def chosen_shares(records: Sequence[IntervalRecord]) -> dict[str, float]:
+    """Return the share of a run's intervals in which each action was in force; nothing for a strategy without a choice.
+
+    An interval's record names the action that was in force in the next one. In the first interval none was, and what
+    was chosen last never was. With several groups, the shares are of all their intervals.
+    """
+    counts: Counter[str] = Counter()
+    names = {name: None for record in records for name in record.probabilities}
+    for group in {record.group for record in records}:
+        counts.update(record.action for record in [r for r in records if r.group == group][:-1])
+    return {name: counts[name] / max(1, counts.total()) for name in names}
 
 
 @dataclass

@@ -22,7 +22,7 @@ class TableRow(SpecModel):
     )
     labels: tuple[str, ...] = Field((), description="A text for each of the table's `labels`.")
     published: tuple[float | None, ...] = Field(
-        (), description="The paper's metric for each of the table's `columns`: per cent, or GFLOPs."
+        (), description="The paper's metric for each of the table's `columns`: points (0 to 100), or GFLOPs."
     )
 
 

@@ -11,7 +11,7 @@ from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Interval, Outcomes
 from msbal.ablation.grid import Grid
 from msbal.ablation.paper_layout import layout_of_published
-from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table
+from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table, weights_table
 from msbal.ablation.reporting.paper_table import paper_table
 from msbal.ablation.reporting.report_page import render_page
 from msbal.ablation.spec import AblationSpec
@@ -88,6 +88,8 @@ def make_report(
     if layout is not None:
         shown[name] = paper_table(layout, grid, outcomes, metric, conclusions, costs, smoke)
     shown["sizes"] = sizes_table(grid, outcomes)
+    if (weights := weights_table(grid, outcomes)) is not None:
+        shown["weights"] = weights
     shown["runs"] = runs_table(grid, outcomes)
     data = {
         "metric": metric,
@@ -99,6 +101,7 @@ def make_report(
             arm: {
                 "summary": {**asdict(summary), "values": dict(summary.values)},
                 "weights": outcomes.weights.get(arm, {}),
+                "chosen": outcomes.chosen.get(arm, {}),
                 "conclusion": _conclusion_data(conclusions.get(arm)),
                 "complexity": costs[arm].to_json() if arm in costs else None,
                 "metrics": {

@@ -69,7 +69,7 @@ class AblationSpec(SpecModel):
     )
     published: dict[str, dict[str, float]] = Field(
         default_factory=dict,
-        description="By arm, a paper's metrics in per cent, shown beside the measured ones.",
+        description="By arm, a paper's metrics in points (0 to 100), shown beside the measured ones.",
     )
     table: TableLayout | None = Field(
         None, description="A paper's table, filled with the measured metrics beside the published ones."

@@ -285,7 +285,7 @@ def _report(
     report.write(folder)
     for name, table in report.tables.items():
         if name != "runs":
-            print_whole(console, table.rich())
+            print_whole(console, table)
     for sentence in report.sentences:
         console.print(Text(sentence), soft_wrap=not console.is_terminal)
     page = os.path.relpath(folder / "report.html")
@@ -345,7 +345,7 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> Non
         f"{grid.output if near.startswith('..') else near}",
     )
     title = f"{name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
-    print_whole(Console(highlight=False), Table(title, header, rows, notes).rich())
+    print_whole(Console(highlight=False), Table(title, header, rows, notes))
 
 
 def _baseline_text(grid: Grid) -> str:

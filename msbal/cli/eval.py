@@ -45,11 +45,16 @@ def command(
         typer.Option("--images", help="Folder of the images in --annotations, for --draw and --checkpoint."),
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", "-c", help="Weights to predict with; needs --spec.")
+        Path | None,
+        typer.Option(
+            "--checkpoint", "-c", help="Weights to predict with: a file, or `best` for RUN's best evaluation."
+        ),
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option("--spec", "-s", help="The checkpoint's spec: its model and validation data."),
+        typer.Option(
+            "--spec", "-s", help="The checkpoint's model and validation data; by default the spec of its run."
+        ),
     ] = None,
     save_predictions: Annotated[
         Path | None,
@@ -65,6 +70,14 @@ def command(
     markdown_to: Annotated[
         str | None,
         typer.Option("--markdown", metavar=FILE_OR_STDOUT, help="Write the tables in Markdown; - is stdout."),
+    ] = None,
+    csv_to: Annotated[
+        str | None,
+        typer.Option(
+            "--csv",
+            metavar=FILE_OR_STDOUT,
+            help="Write a row for each run and metric, in points, with its difference to the first run; - is stdout.",
+        ),
     ] = None,
     flops: Annotated[
         bool,
@@ -112,7 +125,7 @@ def command(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Compare the COCO and VOC metrics of runs, predictions files or a checkpoint, side by side."""
-    call = Call(**locals())  # a field for each parameter
+    call = _with_checkpoint(Call(**locals()))  # a field for each parameter
     from rich.console import Console
 
     from msbal.cli.console import write_to
@@ -134,7 +147,9 @@ def command(
         write_to(json_to, json_text(tables.as_json(comparison, costs), indent=1))
     if markdown_to:
         write_to(markdown_to, "\n".join(table.markdown() for table in shown))
-    if "-" not in (json_to, markdown_to):
+    if csv_to:
+        write_to(csv_to, tables.as_csv(comparison, per_class))
+    if "-" not in (json_to, markdown_to, csv_to):
         _print(call, comparison, costs)
     if draw:
         _draw(call, found, stderr)
@@ -154,6 +169,7 @@ class Call:
     per_class: bool
     json_to: str | None
     markdown_to: str | None
+    csv_to: str | None
     flops: bool
     input_size: str
     draw: int
@@ -162,6 +178,21 @@ class Call:
     resamples: int
     confidence: float
     seed: int
+
+
+def _with_checkpoint(call: Call) -> Call:
+    """Return the call with the file that ``best`` stands for, and with the spec of the run that a checkpoint is in."""
+    from msbal.records import RunDirectory
+
+    file, runs = call.checkpoint, call.runs or []
+    if file is None:
+        return call
+    if file == Path("best") and not file.exists():
+        if len(runs) != 1:
+            raise SpecError("--checkpoint", f"`best` with {len(runs)} runs", "one run")
+        file = RunDirectory(runs[0]).best_checkpoint
+    spec = RunDirectory(file.absolute().parents[1]).spec_file
+    return replace(call, checkpoint=file, spec=call.spec or (spec if spec.is_file() else None))
 
 
 def _check(call: Call) -> tuple[int, int]:
@@ -182,9 +213,12 @@ def _check(call: Call) -> tuple[int, int]:
             raise SpecError(name, "nothing to predict with", "--checkpoint FILE beside it")
     if call.images is not None and call.annotations is None:
         raise SpecError("--images", "no annotations that they belong to", "--annotations FILE beside it")
-    if call.json_to == call.markdown_to == "-":
+    forms = {"--json": call.json_to, "--markdown": call.markdown_to, "--csv": call.csv_to}
+    to_stdout = [option for option, file in forms.items() if file == "-"]
+    if len(to_stdout) > 1:
+        first, second = to_stdout[:2]
         raise SpecError(
-            "--json", "`-`, and so is --markdown", "one of them to stdout", "write the other to a file"
+            first, f"`-`, and so is {second}", "one of them to stdout", "write the other to a file"
         )
     if not 0 < call.confidence < 1:
         raise SpecError("--confidence", f"{call.confidence:g}", "a number between 0 and 1, e.g. 0.95")
@@ -330,19 +364,19 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
     from rich.console import Console
 
     from msbal.evaluation import comparison_tables as tables
-    from msbal.ui.printing import needed_width, print_whole
+    from msbal.ui.printing import fits, print_whole
 
     console = Console(highlight=False)
     builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
     for build in builders:
-        parts = [comparison]
-        fits = needed_width(console, build(comparison).rich()) <= console.width or not console.is_terminal
-        if not fits and len(comparison.runs) > 2:
-            parts = [comparison.only(index) for index in range(1, len(comparison.runs))]
+        parts = [build(comparison)]
+        if len(comparison.runs) > 2 and not fits(console, parts[0]):
+            parts = [build(comparison.only(index)) for index in range(1, len(comparison.runs))]
+            parts = [replace(part, notes=()) for part in parts[:-1]] + parts[-1:]
         for part in parts:
-            print_whole(console, build(part).rich())
+            print_whole(console, part)
     if costs:
-        print_whole(console, tables.complexity(costs).transposed().rich())
+        print_whole(console, tables.complexity(costs).transposed())
 
 
 def _draw(call: Call, found: list[Evaluated], stderr: Console) -> None:

@@ -34,7 +34,7 @@ def inspect(spec: RunSpec, images: int) -> bool:
 
     from msbal.backend import CountsBoxes
     from msbal.backend.proof import prove
-    from msbal.cli.train import model_name
+    from msbal.cli.console import model_name
     from msbal.training import prepare
     from msbal.ui.printing import print_whole
 
@@ -50,12 +50,12 @@ def inspect(spec: RunSpec, images: int) -> bool:
     proof = prove(detector, detector.batch(plan.train, chosen), spec.seed)
     boxes = detector.boxes_per_level(plan.train) if isinstance(detector, CountsBoxes) else {}
     for group in detector.groups:
-        print_whole(console, _levels(group, proof, boxes.get(group.name)).rich())
+        print_whole(console, _levels(group, proof, boxes.get(group.name)))
     if proof.rest:
         console.print(
             "not balanced: " + ", ".join(f"{name} {value:.6g}" for name, value in proof.rest.items())
         )
-    print_whole(console, _measured(proof, len(chosen)).rich())
+    print_whole(console, _measured(proof, len(chosen)))
     if proof.holds:
         console.print("[green]The loss splitter is exact: the levels add up to the framework's own loss.[/]")
     else:

@@ -135,18 +135,24 @@ class _Summary:
 
     def __init__(self) -> None:
         self.intervals = 0
-        self.actions: Counter[tuple[str, str]] = Counter()
-        self.weights: dict[str, dict[str, float]] = {}
+        self.chosen: Counter[tuple[str, str]] = Counter()
+        self.iterations: Counter[str] = Counter()
+        self.weights: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = {}
         self.last: dict[str, IntervalRecord] = {}
 
     def watch(self, records: Iterator[IntervalRecord]) -> Iterator[IntervalRecord]:
         for record in records:
+            group = record.group
+            if group in self.last:  # what it chose is in force in this interval
+                self.chosen[group, self.last[group].action] += 1
+            for sums, values in ((self.weights, record.previous_weights), (self.losses, record.loss)):
+                sums[group] = [
+                    a + b for a, b in zip(sums.get(group, [0.0] * len(values)), values, strict=True)
+                ]
+            self.iterations[group] += record.count
             self.intervals += 1
-            self.actions[record.group, record.action] += 1
-            sums = self.weights.setdefault(record.group, dict.fromkeys(record.levels, 0.0))
-            for level, weight in zip(record.levels, record.weights, strict=True):
-                sums[level] += weight
-            self.last[record.group] = record
+            self.last[group] = record
             yield record
 
     def print(self, console: Console, output: Path) -> None:
@@ -157,18 +163,20 @@ class _Summary:
             title = f"{record.interval} intervals" + (f" of {group}" if group != "all" else "")
             levels = tuple(
                 (
-                    level, f"{self.weights[group][level] / record.interval:.4f}", f"{record.weights[i]:.4f}",
-                    f"{record.loss[i]:.4g}", f"{record.variance[i]:.4g}",
+                    level, f"{self.weights[group][i] / record.interval:.4f}",
+                    f"{self.losses[group][i] / max(1, self.iterations[group]):.4g}",
+                    f"{record.loss[i] / max(1, record.count):.4g}",
                 )
                 for i, level in enumerate(record.levels)
             )  # fmt: skip
-            header = columns("level", "mean weight", "last weight", "last loss", "last variance")
-            print_whole(console, Table(title, header, levels).rich())
+            header = columns("level", "mean weight", "mean loss", "in the last interval")
+            print_whole(console, Table(title, header, levels))
             actions = tuple(
-                (action, str(self.actions[group, action]), f"{probability:.4f}")
+                (action, str(self.chosen[group, action]), f"{probability:.4f}")
                 for action, probability in record.probabilities.items()
             )
             if actions:
-                table = Table("actions", columns("action", "taken", "last probability"), actions)
-                print_whole(console, table.rich())
+                header = columns("action", "intervals", "last probability")
+                note = "Intervals: in how many it was in force. In the first, all weights are 1."
+                print_whole(console, Table("Actions", header, actions, (note,)))
         print_line(console, f"{self.intervals} records in {output}")

@@ -1,4 +1,4 @@
-"""What `msbal eval` shows of a comparison: as tables, and as JSON in full precision."""
+"""What `msbal eval` shows of a comparison: as tables in points, as CSV, and as JSON in full precision, from 0 to 1."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from msbal.evaluation.compare import Comparison, Differences, flat
 from msbal.evaluation.complexity import BalancingCost, Complexity
 from msbal.evaluation.metric_text import full_name, points, signed, span
 from msbal.evaluation.runs import Evaluated
-from msbal.table import Cell, Table, columns
+from msbal.table import Table, columns, csv_number, csv_text
 
 Cost = tuple[str, Complexity, BalancingCost | None]
 
 
 def overall(comparison: Comparison) -> Table:
-    """Return every metric of every run, in per cent, each difference with its interval."""
+    """Return every metric of every run, each difference with its interval."""
     first = comparison.runs[0]
     rows = []
     for name in ALL_METRICS:
@@ -27,8 +27,9 @@ def overall(comparison: Comparison) -> Table:
             row += [points(flat(run)[name]), *_difference(differences[name], comparison)]
         rows.append(tuple(row))
     data = first.data
-    title = "as recorded" if data is None else f"{data.name}: {len(data):,} images, {data.box_count:,} boxes"
-    return Table(title, columns("%", *_headings(comparison)), tuple(rows), _notes(comparison))
+    on = "as recorded" if data is None else f"on {data.name}: {len(data):,} images, {data.box_count:,} boxes"
+    header = columns("metric", *_headings(comparison))
+    return Table(f"Metrics in points {on}", header, tuple(rows), _notes(comparison))
 
 
 def per_class(comparison: Comparison) -> Table:
@@ -48,9 +49,37 @@ def per_class(comparison: Comparison) -> Table:
         rows.append(tuple(row))
     if several:
         header = columns("class", "boxes", *_headings(comparison))
-        return Table("AP per class, %", header, tuple(rows), _notes(comparison))
+        return Table("AP of each class in points", header, tuple(rows), _notes(comparison))
     header = columns("class", "boxes", *CLASS_METRICS, "VOC AP", "VOC AP 11-point")
-    return Table("per class, %", header, tuple(rows))
+    return Table("Metrics of each class in points", header, tuple(rows))
+
+
+def as_csv(comparison: Comparison, by_class: bool) -> str:
+    """Return a row for each run and metric, in points, with the difference to the first run where there is one.
+
+    Args:
+        by_class: also a row for each run, class and metric of a class.
+    """
+    heads = ("run", "class", "metric", "value", "difference", "low", "high", "share_above_0")
+    rows: list[tuple[str, ...]] = [heads]
+
+    def add(run: str, class_: str, metric: str, value: float | None, found: Difference | None = None) -> None:
+        numbers: list[float | None] = [None] * 4
+        if found is not None:
+            numbers = [*points(found.value).values, *span(found.low, found.high).values, found.above_zero]
+        rows.append((run, class_, metric, *map(csv_number, [*points(value).values, *numbers])))
+
+    for index, run in enumerate(comparison.runs):
+        differences = comparison.differences[index - 1] if index else {}
+        for metric, value in flat(run).items():
+            add(run.name, "", metric, value, differences.get(metric))
+        of_class = comparison.class_differences[index - 1] if index else {}
+        for class_, found in run.metrics.get("per_class", {}).items() if by_class else ():
+            for metric in CLASS_METRICS:
+                add(run.name, class_, metric, found[metric], of_class.get(class_) if metric == "AP" else None)
+            for metric, key in (("mAP", "AP"), ("mAP_11", "AP_11")):
+                add(run.name, class_, metric, found["voc"][key])
+    return csv_text(rows)
 
 
 def complexity(costs: Sequence[Cost]) -> Table:
@@ -80,7 +109,7 @@ def complexity(costs: Sequence[Cost]) -> Table:
         "What balancing adds is counted over the forward pass of a training step, at the spec's own image size; "
         "nothing of it is left in the trained model.",
     )
-    return Table("cost of the model", header, tuple(rows), notes)
+    return Table("Cost of the model", header, tuple(rows), notes)
 
 
 def as_json(comparison: Comparison, costs: Sequence[Cost] = ()) -> dict[str, Any]:
@@ -140,7 +169,7 @@ def _difference(found: Difference | None, comparison: Comparison) -> tuple[str, 
     # Of what the reader sees: an end that is printed as 0 is no end above 0.
     low, high = round(100 * found.low, 2), round(100 * found.high, 2)
     tone = "better" if low > 0 else "worse" if high < 0 else ""
-    return (value, Cell(span(found.low, found.high), tone), f"{100 * found.above_zero:.1f}%")
+    return (value, span(found.low, found.high).toned(tone), f"{100 * found.above_zero:.1f}%")
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:

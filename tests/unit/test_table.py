@@ -36,7 +36,25 @@ def test_csv_of_awkward_cells() -> None:
     assert rows[1] == ["x|y", "'-1.20 .. +0.30"]
     assert rows[2][0] == "'=1+1"
     assert rows[3] == ["<b>", ""]  # an empty cell stays empty
-    assert Table("", columns("a"), (("-1.2",), ("-",))).csv() == "a\n-1.2\n-\n"
+    table = Table("", columns("a", "b"), (("x", "-1.2"), ("y", "-"), ("z", Cell("0.0", values=(-1e-7,)))))
+    assert table.csv() == "a,b\nx,-1.2\ny,\nz,-1e-07\n"
+
+
+def test_csv_has_each_number_of_a_cell_in_a_column_of_its_own() -> None:
+    header = (
+        *columns("arm"),
+        Column("AP", csv=("AP", "AP_sd")),
+        Column("95 % interval", "all", csv=("low", "high")),
+    )
+    interval = Cell("-1.20 .. +0.30", values=(-1.2, 0.3)).toned("better")
+    rows = (
+        ("a", Cell("3.1 ± 0.2", values=(3.1234567, 0.2)), interval),
+        ("b", Cell("3.1", values=(3.1, None)), "-"),
+    )
+    assert Table("", header, rows).csv().splitlines() == [
+        "arm,AP,AP_sd,low,high", "a,3.1234567,0.2,-1.2,0.3", "b,3.1,,,",
+    ]  # fmt: skip
+    assert Column("seeds needed", "all of it").csv_headings == ("all_of_it_seeds_needed",)
 
 
 def test_markdown_of_awkward_cells() -> None:

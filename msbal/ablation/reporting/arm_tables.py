@@ -1,4 +1,4 @@
-"""The tables that every ablation has: the comparison, the metrics by object size, all runs."""
+"""The tables that every ablation has: the comparison, the metrics by object size, the weights, all runs."""
 
 from __future__ import annotations
 
@@ -32,8 +32,12 @@ def comparison_table(
     """
     boot = any(conclusion.images is not None for conclusion in conclusions.values())
     header = [
-        *columns("arm", "n", f"{full_name(metric)}, %", "sd", "difference", "95 % interval", "p (Holm)"),
-        *([Column("seeds and images")] if boot else []),
+        *columns("arm", "n"),
+        Column(full_name(metric), csv=(metric,)),
+        *map(Column, ("sd", "difference")),
+        Column("95 % interval", csv=("low", "high")),
+        Column("p (Holm)", csv=("p_holm",)),
+        *([Column("seeds and images", csv=("images_low", "images_high"))] if boot else []),
         Column("seeds needed"),
         Column("verdict", text=True),
     ]
@@ -48,7 +52,7 @@ def comparison_table(
             row += [
                 signed(found.paired.mean),
                 span(found.paired.low, found.paired.high),
-                "-" if found.p is None else f"{found.p:.2g}",
+                "-" if found.p is None else Cell(f"{found.p:.2g}", values=(found.p,)),
                 *([span(*(found.images or (None, None)))] if boot else []),
                 "-" if found.seeds_needed is None else str(found.seeds_needed),
                 Cell(found.verdict, found.verdict),
@@ -67,12 +71,11 @@ def comparison_table(
     )
     one = f"Each arm against {grid.baseline}"
     title = one if len(grid.groups) == 1 else "Each arm against its baseline, the first of its block"
-    return Table(title, tuple(header), tuple(rows), tuple(filter(None, notes)), rules)
+    return Table(f"{title}, in points", tuple(header), tuple(rows), tuple(filter(None, notes)), rules)
 
 
 def sizes_table(grid: Grid, outcomes: Outcomes) -> Table:
-    """Return the metrics by object size beside the weights that the levels got."""
-    levels = merge_names([list(weights) for weights in outcomes.weights.values()])
+    """Return the metrics by object size."""
     measured = {
         metric: {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
         for metric in ("AP", *SIZES)
@@ -85,15 +88,12 @@ def sizes_table(grid: Grid, outcomes: Outcomes) -> Table:
         for metric in SIZES:
             difference = None if arm == base else pair(measured[metric][base], measured[metric][arm]).mean
             row += [_mean_and_sd(measured[metric][arm]), signed(difference)]
-        weights = outcomes.weights.get(arm, {})
-        row += [f"{weights[level]:.3f}" if level in weights else "-" for level in levels]
         rows.append(tuple(row))
-    header = [*columns("arm", "AP")]
+    header = [Column("arm", text=True), Column("AP", csv=("AP", "AP_sd"))]
     for metric in SIZES:
-        header += [Column("", metric), Column("difference", metric)]
-    header += [Column(level, "weight") for level in levels]
+        header += [Column("", metric, csv=(metric, f"{metric}_sd")), Column("difference", metric)]
     return Table(
-        "By object size, %, and the mean weight of each level",
+        "By object size, in points",
         tuple(header),
         tuple(rows),
         (
@@ -104,6 +104,34 @@ def sizes_table(grid: Grid, outcomes: Outcomes) -> Table:
     )
 
 
+def weights_table(grid: Grid, outcomes: Outcomes) -> Table | None:
+    """Return each level's mean weight and how often each action was chosen; None where no run has records."""
+    levels = merge_names([list(weights) for weights in outcomes.weights.values()])
+    actions = list(dict.fromkeys(name for shares in outcomes.chosen.values() for name in shares))
+    if not levels:
+        return None
+    arms, rules = _blocks(grid)
+    rows = []
+    for arm in arms:
+        weights, shares = outcomes.weights.get(arm, {}), outcomes.chosen.get(arm, {})
+        row = [
+            *(Cell(f"{weights[k]:.3f}", values=(weights[k],)) if k in weights else "-" for k in levels),
+            *(Cell(f"{shares[a]:.0%}", values=(shares[a],)) if a in shares else "-" for a in actions),
+        ]
+        rows.append((arm, *row))
+    header = (
+        Column("arm", text=True),
+        *(Column(level, "mean weight", csv=(f"weight_{level}",)) for level in levels),
+        *(Column(action, "chosen", csv=(f"chosen_{action}",)) for action in actions),
+    )
+    notes = (
+        "Over all intervals and seeds, as they were in force: in a run's first interval all weights are 1, and what "
+        "is decided at its very end is not counted.",
+        *(["Chosen: the share of the decisions that were in force."] if actions else []),
+    )
+    return Table("Weights of the levels", header, tuple(rows), notes, rules)
+
+
 def runs_table(grid: Grid, outcomes: Outcomes) -> Table:
     """Return every finished run's metrics."""
     rows = [
@@ -111,10 +139,11 @@ def runs_table(grid: Grid, outcomes: Outcomes) -> Table:
         for arm in grid.arms
         for seed, found in outcomes.metrics[arm].items()
     ]
-    return Table("All runs, %", columns("arm", "seed", *map(full_name, ALL_METRICS)), tuple(rows))
+    header = [*columns("arm", "seed"), *(Column(full_name(name), csv=(name,)) for name in ALL_METRICS)]
+    return Table("All runs, in points", tuple(header), tuple(rows))
 
 
-def _mean_and_sd(summary: Summary) -> str:
+def _mean_and_sd(summary: Summary) -> Cell:
     return mean_and_sd(summary.mean, summary.sd)
 
 

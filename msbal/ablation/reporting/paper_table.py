@@ -66,7 +66,8 @@ def _ticks(rows: tuple[TableRow, ...], grid: Grid) -> Iterator[_Filled]:
     order = {"avw": 0, "min_loss": 1, "max_loss": 2, "equal": 3}  # the paper's a0 to a3
     names = dict.fromkeys(name for actions in of_rows for name in actions)
     for name in sorted(names, key=lambda name: order.get(name, len(order))):
-        yield Column(name, "action", text=True), [TICK if name in actions else "" for actions in of_rows]
+        cells: list[str] = [Cell(TICK if name in a else "", values=(float(name in a),)) for a in of_rows]
+        yield Column(name, "action", text=True), cells
 
 
 def _measured(
@@ -74,17 +75,20 @@ def _measured(
 ) -> Iterator[_Filled]:
     """Yield the paper's column where it has one, and ours."""
     title, published = full_name(name), [_published(row, place) for row in layout.rows]
+    ours: dict[str, str]
     if name == COST:
+        headings: tuple[str, ...] = (name,)
         ours = {arm: f"{cost.as_mmdetection / 1e9:.2f}" for arm, cost in costs.items()}
     else:
+        headings = (name, f"{name}_sd")
         found = {arm: summarize(values) for arm, values in outcomes.values(name).items()}
         ours = {arm: mean_and_sd(summary.mean, summary.sd) for arm, summary in found.items()}
     cells = [ours.get(row.arm or "", "-") for row in layout.rows]
     if any(value is not None for value in published):
-        yield Column("published", title), [_as_printed(value) for value in published]
-        yield Column("measured", title), cells
+        yield Column("published", title, csv=(f"{name}_published",)), [_as_printed(v) for v in published]
+        yield Column("measured", title, csv=headings), cells
     else:
-        yield Column(title), cells
+        yield Column(title, csv=headings), cells
 
 
 def _differences(
@@ -104,10 +108,11 @@ def _differences(
             base = published.get(grid.baselines[conclusion.arm]) if conclusion else None
             cells.append("-" if mine is None or base is None else f"{mine - base:+.1f}")
         if set(cells) != {"-"}:
-            yield Column("published", above), cells
-    yield Column("measured", above), ["-" if c is None else signed(c.paired.mean) for c in found]
+            yield Column("published", above, csv=("difference_published",)), cells
+    measured = ["-" if c is None else signed(c.paired.mean) for c in found]
+    yield Column("measured", above, csv=("difference",)), measured
     intervals = ["-" if c is None else span(c.paired.low, c.paired.high) for c in found]
-    yield Column("95 % interval", above), intervals
+    yield Column("95 % interval", above, csv=("low", "high")), intervals
     verdicts = ["-" if c is None else Cell(c.verdict, c.verdict) for c in found]
     yield Column("verdict", text=True), verdicts
 
@@ -122,7 +127,7 @@ def _begins_block(rows: tuple[TableRow, ...], number: int, grid: Grid) -> bool:
 
 def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smoke: bool) -> list[str]:
     n = len(grid.seeds)
-    notes = [f"Measured: mean ± standard deviation over {n} seed{'s' if n != 1 else ''}, in per cent."]
+    notes = [f"Measured: mean ± standard deviation over {n} seed{'s' if n != 1 else ''}, in points."]
     if any(row.arm is None for row in layout.rows):
         notes.append("Rows without measured metrics are cited, not run.")
     inputs = sorted({cost.input for cost in costs.values()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from ablation_tiny import BASE
 
-from msbal.ablation.collect import mean_weights
+from msbal.ablation.collect import chosen_shares, mean_weights
 from msbal.cli.app import run
 from msbal.engine.record import IntervalRecord
 
@@ -30,6 +31,24 @@ def test_weights_are_those_that_held() -> None:
     several = mean_weights([record(1, (1.0, 1.0), "rpn"), record(1, (3.0, 1.0), "roi")])
     assert several == {"rpn:P3": 1.0, "rpn:P4": 1.0, "roi:P3": 3.0, "roi:P4": 1.0}
     assert mean_weights([]) == {}
+
+
+def test_actions_are_those_that_were_in_force() -> None:
+    probabilities = {"avw": 0.5, "equal": 0.25, "max_loss": 0.25}
+    chosen = [
+        ("rpn", "avw"),
+        ("roi", "avw"),
+        ("rpn", "avw"),
+        ("roi", "equal"),
+        ("rpn", "max_loss"),
+        ("roi", "avw"),
+    ]
+    records = [
+        replace(record(n // 2 + 1, (1.0, 1.0), group), action=action, probabilities=probabilities)
+        for n, (group, action) in enumerate(chosen)
+    ]
+    assert chosen_shares(records) == {"avw": 0.75, "equal": 0.25, "max_loss": 0.0}
+    assert chosen_shares([record(1, (1.0, 1.0))]) == chosen_shares([]) == {}
 
 
 @pytest.fixture
@@ -57,28 +76,28 @@ def test_from_the_spec_to_the_report(
     assert "same: the same metrics as plain on every seed: within seed noise." in said
     assert "better: better than plain, +10.00 points over 3 seeds" in said
     folder = tmp_path / "out" / "report"
-    names = {
+    files = {
         f"{table}.{kind}" for table in ("comparison", "sizes", "runs", "published") for kind in ("tex", "csv")
     }
-    assert {path.name for path in folder.iterdir()} == {"report.md", "report.html", "report.json", *names}
+    assert {path.name for path in folder.iterdir()} == {"report.md", "report.html", "report.json", *files}
     data = json.loads((folder / "report.json").read_text())
     assert data["arms"]["better"]["conclusion"]["verdict"] == "better"
     assert data["arms"]["same"]["conclusion"]["difference"] == 0
     assert data["arms"]["plain"]["summary"]["mean"] == pytest.approx(0.21)
     rows = list(csv.reader((folder / "published.csv").read_text().splitlines()))
-    assert rows[:2] == [
-        [
-            "arm",
-            "AP published",
-            "AP measured",
-            "GFLOPs published",
-            "GFLOPs measured",
-            "difference in AP measured",
-            "difference in AP 95 % interval",
-            "verdict",
-        ],
-        ["plain", "36.1", "21.00 ± 1.00", "250.34", "-", "-", "-", "-"],
+    names = [
+        "arm",
+        "AP_published",
+        "AP",
+        "AP_sd",
+        "GFLOPs_published",
+        "GFLOPs",
+        "difference",
+        "low",
+        "high",
+        "verdict",
     ]
+    assert rows[:2] == [names, ["plain", "36.1", "21", "1", "250.34", *[""] * 5]]
     assert "| better |" in (folder / "report.md").read_text()
     # The same command again runs nothing.
     before = (tmp_path / "out" / "starts.txt").read_text()

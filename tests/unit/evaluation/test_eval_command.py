@@ -58,7 +58,7 @@ def call(*arguments: object) -> None:
 def test_runs_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(folder / "runs/base", folder / "runs/rlo", "--resamples", 20, "--per-class")
     out = capsys.readouterr().out
-    assert "10 images" in out and "95% interval" in out and "AP per class" in out
+    assert "10 images" in out and "95% interval" in out and "AP of each class" in out
     line = next(line.split() for line in out.splitlines() if line.split()[:1] == ["AP50"])
     metrics = [evaluate(DATA, p)["AP50"] for p in (PREDICTIONS[::2], PREDICTIONS)]
     assert line[1:4] == [
@@ -78,7 +78,7 @@ def test_a_run_and_its_predictions_file_agree(folder: Path, capsys: pytest.Captu
     assert file["runs"][0]["metrics"] == expected
 
 
-def test_json_and_markdown_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_for_programs_and_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = (
         "-p",
         folder / "base.json",
@@ -89,10 +89,10 @@ def test_json_and_markdown_files(folder: Path, capsys: pytest.CaptureFixture[str
         "--resamples",
         5,
     )
-    call(*both, "--json", folder / "out.json", "--markdown", folder / "out.md")
+    call(*both, "--json", folder / "out.json", "--markdown", folder / "out.md", "--csv", folder / "out.csv")
     assert "VOC mAP" in capsys.readouterr().out
     assert json.loads((folder / "out.json").read_text())["differences"][0]["metrics"]["AP"]["low"] is not None
-    assert (folder / "out.md").read_text().startswith("**truth: 10 images")
+    assert (folder / "out.md").read_text().startswith("**Metrics in points on truth: 10 images")
     call(*both, "--markdown", "-")
     out = capsys.readouterr().out
     assert out == (folder / "out.md").read_text()
@@ -199,10 +199,13 @@ def test_a_run_still_going_shows_what_it_recorded(folder: Path, capsys: pytest.C
         (["-p", "base.json"], "--predictions: no ground truth"),
         (["--checkpoint", "truth.json"], "--checkpoint: no model"),
         (["--checkpoint", "none.pth", "--spec", "s.yaml"], "none.pth: no such file"),
+        (["runs/base", "runs/rlo", "--checkpoint", "best"], "--checkpoint: `best` with 2 runs"),
+        (["runs/base", "--checkpoint", "best"], "checkpoints/best.pth: no such file"),
         (["--spec", "s.yaml", "runs/base"], "--spec: nothing to predict with"),
         (["--save-predictions", "s.json", "runs/base"], "--save-predictions: nothing to predict with"),
         (["runs/base", "--images", "pictures"], "--images: no annotations"),
         (["runs/base", "--json", "-", "--markdown", "-"], "--json: `-`, and so is --markdown"),
+        (["runs/base", "--csv", "-", "--markdown", "-"], "--markdown: `-`, and so is --csv"),
         (["runs/base", "--confidence", "95"], "--confidence: 95"),
         (["-p", "base.json", "-a", "truth.json", "--flops"], "--flops: predictions files have no model"),
         (["runs/base", "--input", "big"], "--input: `big`"),

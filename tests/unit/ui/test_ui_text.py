@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from rich.table import Table
 
 from msbal.errors import SpecError
+from msbal.table import Column, Table, columns
 from msbal.ui.printing import error_line, print_whole
 from msbal.ui.text import (
     condensed,
@@ -120,13 +120,17 @@ def test_error_line_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "error: ValueError\n")
 
 
-@pytest.mark.parametrize(("width", "parts"), [(40, 6), (80, 2), (200, 1)])
+@pytest.mark.parametrize(("width", "parts"), [(40, 5), (80, 3), (200, 1)])
 def test_a_table_is_printed_in_parts_that_fit_the_terminal(width: int, parts: int) -> None:
-    table = Table("arm", *(f"metric {i}" for i in range(12)), title="all", caption="a note")
-    for arm in ("equal", "rlo"):
-        table.add_row(arm, *(f"{arm[0]}{i:07}" for i in range(12)))
-    for column in table.columns:
-        column.min_width = 8
+    header = (
+        *columns("arm", *(f"metric {i}" for i in range(12))),
+        Column("long", "many"),
+        Column("headed", "many"),
+    )
+    rows = tuple(
+        (arm, *(f"{arm[0]}{i:07}" for i in range(12)), "1.20 .. 3.40", "2") for arm in ("equal", "rlo")
+    )
+    table = Table("all", header, rows, ("a note",))
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     print_whole(console, table)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
@@ -134,3 +138,8 @@ def test_a_table_is_printed_in_parts_that_fit_the_terminal(width: int, parts: in
     assert all(printed.count(f"{arm[0]}{i:07}") == 1 for arm in ("equal", "rlo") for i in range(12))
     assert printed.count("equal") == printed.count("arm") == parts
     assert printed.split()[0] == "all" and printed.count("a note") == 1
+    # Neither an interval nor the columns under one heading are torn apart, and no part is a small rest.
+    assert printed.count("1.20 .. 3.40") == 2
+    rows = [line for line in printed.splitlines() if line.startswith(" equal")]
+    assert [line for line in rows if ".." in line] == [line for line in rows if line.split()[-1] == "2"]
+    assert min(map(len, rows)) > max(map(len, rows)) / 2
