@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -42,23 +40,15 @@ class ClearmlTracker(Tracker):
     def begin(self, iteration: int) -> str:
         self._reach()
         kept = self.run.kept_id(self.name)
-        # ClearML puts its own in the place of the handlers by which a run is stopped and saved.
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        hook = sys.excepthook
-        try:
-            self._task = self.api.Task.init(
-                project_name=os.environ.get("CLEARML_PROJECT", PROJECT),
-                task_name=os.environ.get("CLEARML_TASK", self.run.name),
-                reuse_last_task_id=kept or False,
-                continue_last_task=0 if kept else False,
-                auto_connect_arg_parser=False,
-                auto_connect_frameworks=dict.fromkeys(FRAMEWORKS, False),
-                auto_connect_streams=False,
-            )
-        finally:
-            sys.excepthook = hook
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        self._task = self.api.Task.init(
+            project_name=os.environ.get("CLEARML_PROJECT", PROJECT),
+            task_name=os.environ.get("CLEARML_TASK", self.run.name),
+            reuse_last_task_id=kept or False,
+            continue_last_task=0 if kept else False,
+            auto_connect_arg_parser=False,
+            auto_connect_frameworks=dict.fromkeys(FRAMEWORKS, False),
+            auto_connect_streams=False,
+        )
         self.run.keep_id(self.name, self._task.id)
         self._task.connect_configuration(dict(self.run.spec), name="spec")
         if self.api.Task.is_offline():

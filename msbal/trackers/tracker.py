@@ -8,6 +8,7 @@ import io
 import logging
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,7 +90,7 @@ class Tracker(Monitor):
     def __init__(self, run: TrackedRun) -> None:
         self.run = run
         try:
-            with _silent():
+            with _contained():
                 self.api: Any = importlib.import_module(self.package)
         except Exception as error:
             raise SpecError(
@@ -99,7 +100,7 @@ class Tracker(Monitor):
             ) from error
         for logger in self.loggers:
             logging.getLogger(logger).setLevel(logging.ERROR)
-        with _silent():
+        with _contained():
             self.check()
         self._row: dict[str, float] = {}
         self._iteration = 0
@@ -128,7 +129,7 @@ class Tracker(Monitor):
 
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
         self._several = len(groups) > 1
-        with _silent():
+        with _contained():
             place = self.begin(iteration)
         self._begun = True
         self.run.say(f"{self.name}: {place}")
@@ -169,7 +170,7 @@ class Tracker(Monitor):
         """Write what is left and close the tool's run. Again, or if it never began: no effect."""
         if self._begun:
             self._begun = False
-            with _silent():
+            with _contained():
                 try:
                     self._flush()
                 finally:
@@ -193,15 +194,19 @@ class Tracker(Monitor):
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Let a tool neither ask on the terminal nor print there."""
-    stdin = sys.stdin
+def _contained() -> Iterator[None]:
+    """Let a tool neither ask nor print on the terminal, nor take the place of what stops a run and saves it."""
+    stdin, hook = sys.stdin, sys.excepthook
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with open(os.devnull) as nothing, contextlib.redirect_stdout(_Dropped(sys.stdout)):  # noqa: PTH123
         sys.stdin = nothing
         try:
             yield
         finally:
-            sys.stdin = stdin
+            sys.stdin, sys.excepthook = stdin, hook
+            for number, handler in handlers.items():
+                if signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
 
 
 class _Dropped(io.StringIO):
