@@ -9,7 +9,7 @@ from msbal.data.generated.generate import generate, read_generated
 from msbal.data.images.image_files import read_pixels
 from msbal.data.recognition.recognise import recognise
 from msbal.data.remarks import remarks, shared_images
-from msbal.data.sizing import size_up
+from msbal.data.sizing import Sizing, box_sides, fit_levels, size_up
 from msbal.data.splits import hold_out, load
 from msbal.data.voc.read_voc import VOC_CLASSES, read_voc
 from msbal.data.yolo.read_yolo import read_yolo
@@ -19,6 +19,9 @@ __all__ = [
     "DetectionData",
     "DroppedBox",
     "ImageRecord",
+    "Sizing",
+    "box_sides",
+    "fit_levels",
     "generate",
     "hold_out",
     "load",

@@ -5,7 +5,13 @@ from __future__ import annotations
 import statistics
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from msbal.data.detection_data import DetectionData
+
+MIN_SIDE = 6.0
+"""Pixels: smaller boxes are lost on the finest level, whose cells have 8."""
 
 
 class Sizing(NamedTuple):
@@ -49,3 +55,36 @@ def size_up(
         iterations=epochs * steps,
         warmup=min(500, epochs * steps // 5),
     )
+
+
+def box_sides(data: DetectionData, side: float, longest: float) -> NDArray[np.float64]:
+    """Return the side in pixels of each box, made square, once its image has been resized; crowds are left out.
+
+    Args:
+        side, longest: as in `Sizing`.
+    """
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(i.boxes[~i.crowd] for i in data.images)])
+    sizes = np.array([(image.width, image.height) for image in data.images], np.float64).reshape(-1, 2)
+    scales = np.minimum(side / sizes.min(axis=1), longest / sizes.max(axis=1))
+    counts = [int(np.count_nonzero(~image.crowd)) for image in data.images]
+    extents = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    sides: NDArray[np.float64] = np.sqrt(extents.prod(axis=1)) * np.repeat(scales, counts)
+    return sides
+
+
+def fit_levels(sides: NDArray[np.float64], levels: int) -> list[float] | None:
+    """Return the side of a box that is typical for each level, finest first: boxes by size, dealt to levels evenly.
+
+    The first level's is the 5th percentile, the last one's the 95th, so that a few odd boxes decide nothing. Where
+    boxes are of nearly one size, each level's is a tenth above the last one's.
+
+    Returns:
+        None where there are fewer boxes than levels.
+    """
+    if len(sides) < levels:
+        return None
+    fitted = [float(side) for side in np.quantile(sides, np.linspace(0.05, 0.95, levels))]
+    fitted[0] = max(fitted[0], MIN_SIDE)
+    for level in range(1, levels):
+        fitted[level] = max(fitted[level], 1.1 * fitted[level - 1])
+    return fitted

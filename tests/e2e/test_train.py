@@ -14,9 +14,9 @@ import yaml
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 SMALL = [
-    "--set", "model.backbone=resnet18", "--set", "model.min_size=64", "--set", "model.max_size=64",
+    "--set", "model.backbone=resnet18", "--set", "model.pretrained=false", "--set", "model.min_size=64", "--set", "model.max_size=64",
     "--set", "model.fpn_channels=16", "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}",
-    "--set", "balance.interval=2",
+    "--set", "balance.interval=2", "--set", "evaluate.every=4",
 ]  # fmt: skip
 
 
@@ -88,6 +88,15 @@ def test_the_run_folder(run: Path) -> None:
     assert set(records[0]["probabilities"]) == {"avw", "min_loss", "max_loss", "equal"}
     assert len((run / "losses.csv").read_text().splitlines()) == 9
     assert json.loads((run / "metrics.json").read_text())["final"]["iteration"] == 8
+
+
+def test_the_best_checkpoint_predicts_what_its_evaluation_said(folder: Path, run: Path) -> None:
+    best = json.loads((run / "metrics.json").read_text())["best"]
+    printed = msbal(
+        "eval", "runs/cells", "--checkpoint", "best", "--resamples", "0", "--csv", "-", cwd=folder
+    )
+    values = {line.split(",")[0]: line.split(",")[3] for line in printed.splitlines() if ",,AP," in line}
+    assert float(values["best"]) == pytest.approx(100 * best["AP"]), printed
 
 
 def test_replaying_the_runs_own_losses_gives_its_own_records(folder: Path, run: Path) -> None:

@@ -39,6 +39,8 @@ def _norm(spec: TorchvisionModel) -> Callable[..., nn.Module]:
 
 
 def _fpn_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
+    if spec.fpn_norm is not None:
+        return group_norm if spec.fpn_norm == "gn" else None
     # As in torchvision, none over a frozen backbone; from scratch the pyramid needs one to learn.
     return None if spec.norm == "frozen_bn" or (spec.norm is None and spec.starts_trained) else _norm(spec)
 

@@ -51,7 +51,7 @@ class Conv(nn.Conv2d):
             height, width = x.shape[-2:]
             down, right = self.kernel_size[0] - 2 + height % 2, self.kernel_size[0] - 2 + width % 2
             x = F.pad(x, [right // 2, right - right // 2, down // 2, down - down // 2])
-        return self._conv_forward(x, self.weight, self.bias)
+        return self._conv_forward(x, self.weight, self.bias)  # type: ignore[no-any-return]
 
 
 class Block(nn.Module):
@@ -78,7 +78,7 @@ class Block(nn.Module):
             x = F.relu6(self._bn0(self._expand_conv(x)))
         x = F.relu6(self._bn1(self._depthwise_conv(x)))
         x = self._bn2(self._project_conv(x))
-        return x + inputs if self.skips else x
+        return x + inputs if self.skips else x  # type: ignore[no-any-return]
 
 
 class EfficientNetLite0(nn.Module):

@@ -54,6 +54,11 @@ class TorchvisionModel(SpecModel):
         "that of the weights. By default frozen_bn with weights, bn without.",
     )
     fpn_channels: int = Field(256, ge=8, multiple_of=8, description="Channels of the feature pyramid.")
+    fpn_norm: Literal["gn", "none"] | None = Field(
+        None,
+        description="Normalisation of the feature pyramid and of retinanet's head; gn helps where few images make a "
+        "batch. By default none over a frozen backbone, as in torchvision, else one as in the backbone.",
+    )
     head_convs: int = Field(
         4, ge=1, le=4, description="Convolutions in each branch of the head of retinanet and fcos."
     )

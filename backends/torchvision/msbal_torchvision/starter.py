@@ -4,52 +4,102 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msbal.data import size_up
+import numpy as np
+
+from msbal.data import Sizing, box_sides, fit_levels, size_up
+from msbal_torchvision.efficientnet_lite import INSTALL, weights_file
+from msbal_torchvision.spec import LEVELS
 
 if TYPE_CHECKING:
     from msbal.data import DetectionData
 
-_GPU = """\
-model:
-  name: retinanet          # or fcos, fasterrcnn, ssd
-  backbone: resnet50
-  # pretrained: true       # start from ImageNet weights: far better on small data; downloads them once
-  min_size: {side}
-schedule:
-  epochs: {epochs}
-  batch_size: {batch}
-  optimizer: {{name: sgd, lr: {sgd_lr}}}
-  warmup: {warmup}
-  clip_norm: 10.0
-"""
+MAX_SMALL = 2000
+"""Images of a data set that is small enough for EfficientNet-Lite0 on a GPU, too."""
 
-_CPU = """\
+CPU_PIXELS = 200e6
+"""Pixels that a run on the CPU trains on, images counted as often as they are seen: five minutes or so on two cores."""
+
+SMALL_BOX = 20
+"""Pixels that the side of a small box should have after resizing, on the CPU; cells of the finest level have 8."""
+
+_FEATURES = """\
+  backbone: efficientnet_lite0
+  pretrained: true         # starts from ImageNet features, in an installed package
+  fpn_norm: gn
+"""
+_SCRATCH = """\
+  backbone: {backbone}
+  # Features of ImageNet are far better on photographs: {remedy}
+"""
+_SECTIONS = """\
 model:
-  name: retinanet          # or fcos, fasterrcnn, ssd
-  backbone: resnet18       # small, as there is no GPU here; resnet50 is the usual choice
-  # pretrained: true       # start from ImageNet weights: far better on small data; downloads them once
-  min_size: {side}
+  name: retinanet          # or fasterrcnn, ssd; or fcos, then without anchor_sizes
+{backbone}  fpn_channels: {channels}
+  min_size: {side:<15}# images are resized to this shorter side
   max_size: {longest}
-  fpn_channels: 64
-schedule:
-  epochs: {epochs}
+{anchors}schedule:
+  {length}
   batch_size: {batch}
-  optimizer: {{name: adamw, lr: 0.0005, weight_decay: 0.01}}
-  scheduler: cosine
+  optimizer: {optimizer}
+  scheduler: {scheduler}
   warmup: {warmup}
   clip_norm: 5.0
+"""
+_ANCHORS = """\
+  # From the boxes of this data set at this min_size, finest level first: each level has boxes of its own to find.
+  anchor_sizes: {sizes}
 """
 
 
 def starter(data: DetectionData) -> str:
-    """Return commented ``model:`` and ``schedule:`` sections, sized for the data and for whether there is a GPU.
-
-    It asks for about 400 iterations or more: in fewer, neither a model from scratch nor a strategy gets anywhere.
-    """
+    """Return commented ``model:`` and ``schedule:`` sections, fitted to the data and to whether there is a GPU."""
     import torch
 
     gpu = torch.cuda.is_available()
-    sides, batch = ((320, 800), 8) if gpu else ((128, 320), 4)
-    size = size_up(data, sides=sides, batch=batch, iterations=400)
-    # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
-    return (_GPU if gpu else _CPU).format(**size._asdict(), sgd_lr=f"{0.01 * size.batch / 16:.3g}")
+    features = weights_file() is not None and (not gpu or len(data) <= MAX_SMALL)
+    size = size_up(data, sides=(320, 800), batch=8) if gpu else _size_for_cpu(data)
+    if features:
+        backbone = _FEATURES
+    elif gpu:
+        backbone = _SCRATCH.format(backbone="resnet50", remedy="`pretrained: true` downloads them.")
+    else:
+        backbone = _SCRATCH.format(
+            backbone="resnet18",
+            remedy=f"for a backbone that has them\n  # `{INSTALL}` and run `msbal init` again.",
+        )
+    fitted = fit_levels(box_sides(data, size.side, size.longest), LEVELS)
+    # A level's three anchors are a third of an octave apart: its typical box should meet the middle one.
+    anchors = fitted and _ANCHORS.format(sizes=[round(side / 2 ** (1 / 3), 1) for side in fitted])
+    if gpu:
+        length = f"epochs: {size.epochs:<17}# {size.iterations} iterations"
+    else:
+        passes = size.iterations * size.batch / len(data)
+        length = f"iterations: {size.iterations:<13}# each image {passes:.2g} times; more is better, and takes longer"
+    if gpu and not features:
+        # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
+        optimizer, scheduler = f"{{name: sgd, lr: {0.01 * size.batch / 16:.3g}}}", "step"
+    else:
+        lr = 0.001 if features and not gpu else 0.0005
+        optimizer, scheduler = f"{{name: adamw, lr: {lr}, weight_decay: 0.01}}", "cosine"
+    return _SECTIONS.format(
+        **size._asdict(),
+        backbone=backbone,
+        channels=256 if gpu else 64,
+        anchors=anchors or "",
+        length=length,
+        optimizer=optimizer,
+        scheduler=scheduler,
+    )
+
+
+def _size_for_cpu(data: DetectionData) -> Sizing:
+    """Return a size at which small boxes can still be found, and a length that takes some minutes."""
+    size = size_up(data, sides=(128, 320))
+    sides = box_sides(data, 1.0, np.inf)
+    wanted = SMALL_BOX / float(np.quantile(sides, 0.1)) if len(sides) else 0.0
+    side = min(size.side, max(192, 32 * round(wanted / 32)))
+    longest = round(side * 5 / 3)
+    extents = [sorted((image.width, image.height)) for image in data.images]
+    pixels = float(np.mean([side * min(longest, side * longer / shorter) for shorter, longer in extents]))
+    iterations = 10 * round(min(1500, max(300, CPU_PIXELS / (pixels * size.batch))) / 10)
+    return size._replace(side=side, longest=longest, iterations=iterations, warmup=iterations // 10)
