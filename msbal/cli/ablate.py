@@ -123,6 +123,7 @@ def command(
     from msbal.ablation.grid import make_grid, remarks
     from msbal.ablation.runner import check_output
     from msbal.ablation.spec import load_ablation
+    from msbal.trackers import find_trackers
     from msbal.ui.text import one_line
 
     if report_only and (dry_run or force):
@@ -132,6 +133,8 @@ def command(
     ablation = load_ablation(spec, overrides_of(set_, output))
     grid = make_grid(ablation, smoke)
     check_output(grid)
+    if not report_only:
+        find_trackers(name for cell in grid.cells for name in cell.spec.log.all_trackers)
     console, mode = Console(highlight=False), mode_of(plain, quiet)
     if dry_run:
         _tell(remarks(grid))
