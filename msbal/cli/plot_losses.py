@@ -44,8 +44,9 @@ def command(
         typer.Option(
             "--what",
             metavar="LIST",
-            help="Any of total, ap, lr, losses, weights, probabilities, rewards, variance, share, separated by "
-            "commas; or all. What a run has not recorded is left out.",
+            help="What to draw, separated by commas: total (the loss of all levels), ap, lr (the learning rate), "
+            "losses (of each level), weights, probabilities, rewards, variance, share; or all. What a run has not "
+            "recorded is left out.",
         ),
     ] = "all",
     page: Annotated[

@@ -171,13 +171,14 @@ def _draw_cells(
             }
             for look in named.values()
         ]
-        _legend(figure, levels, "outside upper center", 10, ms=1.4 * style.marker)
+        _legend(figure, levels, "outside upper center", 10, length=2.2, ms=1.4 * style.marker)
     if any(len(panel.runs) > 1 for panel in panels):
         lines = [
             {"label": name, "color": "black", "lw": style.line, "ls": dash}
             for name, dash in zip(names, DASHES.values(), strict=False)
         ]
-        _legend(figure, lines, "outside lower center", 3)
+        short = sum(map(len, names)) < 50
+        _legend(figure, lines, "outside lower center", len(names) if short else 1, length=3.0)
     return figure
 
 
@@ -190,14 +191,11 @@ def _share_scale(axes: Sequence[Axes]) -> None:
             ax.set_ylabel("")
 
 
-def _legend(figure: Figure, lines: Sequence[dict[str, Any]], where: Any, columns: int, **more: Any) -> None:
+def _legend(
+    figure: Figure, lines: Sequence[dict[str, Any]], where: Any, columns: int, length: float, **more: Any
+) -> None:
+    """Add a legend; `length` lets line styles and marks be told apart."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **line, **more) for line in lines]
-    # Line styles and marks need length to be told apart.
-    figure.legend(
-        handles=handles,
-        loc=where,
-        ncols=min(len(handles), columns),
-        handlelength=3.0 if columns == 3 else 2.2,
-    )
+    figure.legend(handles=handles, loc=where, ncols=min(len(handles), columns), handlelength=length)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msbal.errors import DataError
+from msbal.errors import DataError, suggest_path
 from msbal.plotting.series import Floats, GroupSeries, RunSeries, to_group
 from msbal.records import RunDirectory, parse_intervals
 from msbal.records.metrics import read_metrics
@@ -41,8 +41,12 @@ def _read_run(path: Path, name: str) -> RunSeries:
         others = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
         notes = (f"{len(damaged)} damaged lines skipped: {damaged[0]}{others}", *notes)
     if not groups and file.suffix != ".jsonl":
-        hint = f"`msbal replay {file} -o records.jsonl` makes records of losses" if file.suffix == ".csv" else ""
-        raise DataError(str(file), "holds no records of intervals", "a run's folder, or its intervals.jsonl", hint)
+        hint = (
+            f"`msbal replay {file} -o records.jsonl` makes records of losses" if file.suffix == ".csv" else ""
+        )
+        raise DataError(
+            str(file), "holds no records of intervals", "a run's folder, or its intervals.jsonl", hint
+        )
     if not groups and notes:
         raise DataError(str(file), f"no whole record; {notes[0]}", "a run's intervals.jsonl")
     if not groups:
@@ -71,7 +75,9 @@ def _read_evaluations(file: Path) -> tuple[Floats, dict[str, Floats], tuple[str,
 
 def _records_file(path: Path) -> Path:
     if not path.exists():
-        raise DataError(str(path), "no such file or folder", "a run directory or an intervals.jsonl")
+        raise DataError(
+            str(path), "no such file or folder", "a run's folder or an intervals.jsonl", suggest_path(path)
+        )
     if not path.is_dir():
         return path
     file = RunDirectory(path).intervals_file

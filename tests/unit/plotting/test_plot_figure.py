@@ -69,8 +69,9 @@ def test_all_panels_of_one_run(run: RunSeries) -> None:
         assert titles[n].startswith(f"({'abcdefghij'[n]})")
 
 
-@pytest.mark.parametrize("number", [2, 3, 6, 10])
-@pytest.mark.parametrize("style", ["paper", "screen"])
+@pytest.mark.parametrize(
+    ("number", "style"), [(2, "paper"), (3, "screen"), (6, "paper"), (10, "screen"), (10, "paper")]
+)
 def test_any_number_of_levels_and_terms(write_run: Write, number: int, style: str) -> None:
     levels, terms = [f"L{n}" for n in range(number)], [f"term{n}" for n in range(number % 4)]
     runs = read_runs([write_run(levels=levels, terms=terms or ["one"])])
