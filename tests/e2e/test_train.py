@@ -14,9 +14,9 @@ import yaml
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 SMALL = [
-    "--set", "model.backbone=resnet18", "--set", "model.pretrained=false", "--set", "model.min_size=64", "--set", "model.max_size=64",
-    "--set", "model.fpn_channels=16", "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}",
-    "--set", "balance.interval=2", "--set", "evaluate.every=4",
+    "--set", "model.backbone=resnet18", "--set", "model.pretrained=false", "--set", "model.min_size=64",
+    "--set", "model.max_size=64", "--set", "model.fpn_channels=16",
+    "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}", "--set", "balance.interval=2", "--set", "evaluate.every=4",
 ]  # fmt: skip
 
 

@@ -46,8 +46,7 @@ model:
   clip_norm: 5.0
 """
 _ANCHORS = """\
-  # From the boxes of this data set at this min_size, finest level first: each level has boxes of its own to find.
-  anchor_sizes: {sizes}
+  anchor_sizes: {sizes}  # fitted to the boxes at this min_size, finest level first
 """
 
 
