@@ -16,7 +16,8 @@ pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not 
 SMALL = [
     "--set", "model.backbone=resnet18", "--set", "model.pretrained=false", "--set", "model.min_size=64",
     "--set", "model.max_size=64", "--set", "model.fpn_channels=16",
-    "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}", "--set", "balance.interval=2", "--set", "evaluate.every=4",
+    "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}",
+    "--set", "balance.interval=2", "--set", "evaluate.every=4",
 ]  # fmt: skip
 
 
