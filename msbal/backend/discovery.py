@@ -21,7 +21,10 @@ def missing(name: str) -> tuple[str, str]:
     """Return, for an error, why a backend cannot be used that has no entry point, and what to do."""
     if name in OWN_BACKENDS:
         return f"`{name}` is not installed", f"run `msbal backends install {name}`"
-    return f"`{name}` is unknown", suggest(name, {*installed_backends(), *OWN_BACKENDS})
+    fix = suggest(name, {*installed_backends(), *OWN_BACKENDS})
+    if "yolo" in name.lower() or name.lower() == "ultralytics":
+        fix += "; YOLO's models have none, its data goes with any (`data.format: yolo`)"
+    return f"`{name}` is unknown", fix
 
 
 def load_backend(name: str) -> Backend:

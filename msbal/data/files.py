@@ -99,7 +99,7 @@ def require_folder(path: Path, what: str) -> None:
     if kind == "nothing":
         raise DataError(named(path), "does not exist", what, suggest_path(path))
     if kind != "folder":
-        raise DataError(named(path), "is not a folder", what)
+        raise DataError(named(path), "is not a folder", what, f"did you mean {named(path.parent)}?")
 
 
 def _cause(error: Exception) -> str:
