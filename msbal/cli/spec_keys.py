@@ -72,6 +72,7 @@ log.per_iteration false true
 log.tensorboard false true
 log.trackers
 model
+model.anchor_ratios
 model.anchor_sizes
 model.backbone resnet18 resnet34 resnet50 resnet101 mobilenet_v3_large efficientnet_lite0 vgg16
 model.cfg_options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -21,17 +21,28 @@ if TYPE_CHECKING:
 
 
 @overload
-def load(spec: DataSpec, split: Literal["train"], classes: Sequence[str] | None = None) -> DetectionData: ...
+def load(
+    spec: DataSpec,
+    split: Literal["train"],
+    classes: Sequence[str] | None = None,
+    drawing: Callable[[int, int], None] | None = None,
+) -> DetectionData: ...
 
 
 @overload
 def load(
-    spec: DataSpec, split: Literal["val"], classes: Sequence[str] | None = None
+    spec: DataSpec,
+    split: Literal["val"],
+    classes: Sequence[str] | None = None,
+    drawing: Callable[[int, int], None] | None = None,
 ) -> DetectionData | None: ...
 
 
 def load(
-    spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None = None
+    spec: DataSpec,
+    split: Literal["train", "val"],
+    classes: Sequence[str] | None = None,
+    drawing: Callable[[int, int], None] | None = None,
 ) -> DetectionData | None:
     """Read and check one split.
 
@@ -40,6 +51,7 @@ def load(
         split: ``train`` or ``val``.
         classes: of the training split, for ``val`` where the spec has none; found out from the training split's
             annotations if None, which takes as long as reading them.
+        drawing: called with how many generated images are drawn, of how many, where they are not there yet.
 
     Returns:
         The split; None for a ``val`` that the spec does not have.
@@ -49,17 +61,20 @@ def load(
     """
     if split == "val" and not spec.has_val:
         return None
-    data = _read(spec, split, spec.classes or classes)
+    if spec.format == "generated":
+        folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size, drawing)
+        data = read_generated(folder, split)
+    else:
+        data = _read(spec, split, spec.classes or classes)
     _require_boxes(data, f"data.{split}")
     if spec.format == "generated":
         return data
     return replace(data, notes=(*data.notes, *look_at_images(data, f"data.{split}")))
 
 
-def _read(spec: DataSpec, split: Literal["train", "val"], classes: Sequence[str] | None) -> DetectionData:
-    if spec.format == "generated":
-        folder = generate(spec.root, spec.seed, spec.train_images, spec.val_images, spec.size)
-        return read_generated(folder, split)
+def _read(
+    spec: CocoData | VocData | YoloData, split: Literal["train", "val"], classes: Sequence[str] | None
+) -> DetectionData:
     if split == "train" or spec.holdout is not None:
         whole = _read_train(spec)
         return whole if spec.holdout is None else hold_out(whole, spec.holdout)[split == "val"]

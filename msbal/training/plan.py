@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,14 +43,17 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_data(spec: RunSpec) -> tuple[DetectionData, DetectionData | None]:
+def read_data(spec: RunSpec, drawing: Progress | None = None) -> tuple[DetectionData, DetectionData | None]:
     """Read the training split, and the validation split unless nothing is evaluated.
+
+    Args:
+        drawing: called with how many generated images are drawn, of how many, where they are not there yet.
 
     Raises:
         DataError: where either cannot be used, or their classes differ.
     """
-    train = load(spec.data, "train")
-    val = load(spec.data, "val", train.classes) if spec.evaluate.enabled else None
+    train = load(spec.data, "train", drawing=drawing)
+    val = load(spec.data, "val", train.classes, drawing) if spec.evaluate.enabled else None
     if not train.box_count:
         raise SpecError("data.train", f"no boxes in {len(train)} images", "at least one box to learn from")
     if val is not None and val.classes != train.classes:
@@ -74,11 +79,12 @@ def ready_backend(name: str) -> Backend:
     return backend
 
 
-def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
+def prepare(spec: RunSpec, progress: Callable[[str, int, int], None] | None = None) -> Plan:
     """Read the data, build the model and check that the spec fits both.
 
     Args:
-        progress: called with how many images are checked, of how many.
+        progress: called with what is being done ("drawing images", "checking images"), how many images that is done
+            for, and of how many.
 
     Raises:
         SpecError: where something does not fit.
@@ -87,7 +93,11 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError("device", f"`{spec.device}`, but torch sees no GPU", "cpu or auto")
     backend = ready_backend(spec.backend)
-    train, val = read_data(spec)
+
+    def report(what: str) -> Progress | None:
+        return None if progress is None else partial(progress, what)
+
+    train, val = read_data(spec, report("drawing images"))
     seed_everything(spec.seed)
     detector = backend.build(spec, train.classes)
     of_framework = detector.remarks(train) if isinstance(detector, Remarks) else ()
@@ -99,7 +109,7 @@ def prepare(spec: RunSpec, progress: Progress | None = None) -> Plan:
     splits = {"data.train": train, **({} if val is None else {"data.val": val})}
     # Generated images are as described.
     images = ImageCheck({} if spec.data.format == "generated" else splits, detector, spec.backend)
-    images.before_training(progress)
+    images.before_training(report("checking images"))
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals, images,
         [*notes_on(spec, iterations, train, val, detector), *of_framework],

@@ -27,6 +27,8 @@ from msbal_torchvision.weights import load_weights
 # levels would have anchors larger than the image and nothing to learn.
 FULL_SIZE = 640
 
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+
 
 def build_model(spec: TorchvisionModel, classes: int) -> nn.Module:
     """Build the model, with random weights where the spec names none.
@@ -82,7 +84,7 @@ def _post(spec: TorchvisionModel) -> dict[str, Any]:
 def _retinanet(spec: TorchvisionModel, classes: int) -> nn.Module:
     sizes = anchor_sizes(spec, (8, 16, 32, 64, 128), 4)
     octaves = tuple((size, size * 2 ** (1 / 3), size * 2 ** (2 / 3)) for size in sizes)
-    anchors = AnchorGenerator(octaves, ((0.5, 1.0, 2.0),) * len(octaves))
+    anchors = AnchorGenerator(octaves, (spec.anchor_ratios or ANCHOR_RATIOS,) * len(octaves))
     head = RetinaNetHead(
         spec.fpn_channels, anchors.num_anchors_per_location()[0], classes, norm_layer=head_norm(spec)
     )
@@ -120,7 +122,9 @@ def _fcos(spec: TorchvisionModel, classes: int) -> nn.Module:
 
 def _fasterrcnn(spec: TorchvisionModel, classes: int) -> nn.Module:
     sizes = anchor_sizes(spec, (4, 8, 16, 32, 64), 8)
-    anchors = AnchorGenerator(tuple((size,) for size in sizes), ((0.5, 1.0, 2.0),) * len(sizes))
+    anchors = AnchorGenerator(
+        tuple((size,) for size in sizes), (spec.anchor_ratios or ANCHOR_RATIOS,) * len(sizes)
+    )
     pool = MultiScaleRoIAlign(
         ["0", "1", "2", "3"], output_size=7, sampling_ratio=2, canonical_scale=round(224 * _shrink(spec))
     )

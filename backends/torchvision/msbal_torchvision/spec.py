@@ -67,6 +67,12 @@ class TorchvisionModel(SpecModel):
         description="Side in pixels of each level's (smallest) anchor, finest level first. By default "
         "torchvision's for images of 640 pixels and more, and in proportion below.",
     )
+    anchor_ratios: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Height over width of the anchors of retinanet and fasterrcnn: by default 0.5, 1 and 2; 1 alone "
+        "learns faster where all boxes are about square.",
+    )
     score_threshold: float = Field(0.05, ge=0, lt=1, description="Detections below it are dropped.")
     nms_threshold: float = Field(
         0.5, gt=0, le=1, description="IoU above which the weaker of two detections goes."
@@ -109,6 +115,8 @@ class TorchvisionModel(SpecModel):
             raise ValueError(
                 "`anchor_sizes` does not apply: SSD300 and SSDlite320 have their own default boxes"
             )
+        if self.own_size and self.fpn_norm is not None:
+            raise ValueError("`fpn_norm` does not apply: SSD300 and SSDlite320 have no feature pyramid")
         if self.anchor_sizes is not None and len(self.anchor_sizes) != LEVELS:
             raise ValueError(
                 f"`anchor_sizes` should have {LEVELS} sizes, one per level. Found {len(self.anchor_sizes)}"
@@ -117,6 +125,16 @@ class TorchvisionModel(SpecModel):
             min(self.anchor_sizes) <= 0 or list(self.anchor_sizes) != sorted(set(self.anchor_sizes))
         ):
             raise ValueError(f"`anchor_sizes` should be positive and rise. Found {list(self.anchor_sizes)}")
+        if self.anchor_ratios is not None and self.name not in ("retinanet", "fasterrcnn"):
+            raise ValueError(
+                f"`anchor_ratios` does not apply to `{self.name}`, only to retinanet and fasterrcnn"
+            )
+        if self.anchor_ratios is not None and (
+            min(self.anchor_ratios) <= 0 or len(set(self.anchor_ratios)) < len(self.anchor_ratios)
+        ):
+            raise ValueError(
+                f"`anchor_ratios` should be positive and differ. Found {list(self.anchor_ratios)}"
+            )
         if max(self.min_size) > self.max_size:
             raise ValueError(f"`min_size` {max(self.min_size)} should be at most `max_size` {self.max_size}")
         return self

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from msbal.data.folders import file_names
 from msbal.data.generated.shapes import CLASSES, draw_image
 from msbal.errors import DataError
 
-VERSION = 2  # raise where the same seed gives other images
+VERSION = 3  # raise where the same seed gives other images
 MANIFEST = "generated.json"
 _ABANDONED_AFTER = 3600.0  # seconds without a change
 _LIMITS = {"seed": (0, 2**63 - 1), "train": (1, 10**6), "val": (1, 10**6), "size": (64, 2048)}
@@ -40,7 +41,12 @@ def default_root() -> Path:
 
 
 def generate(
-    root: Path | None = None, seed: int = 0, train: int = 256, val: int = 64, size: int = 160
+    root: Path | None = None,
+    seed: int = 0,
+    train: int = 256,
+    val: int = 64,
+    size: int = 160,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Make the data set, unless it is there, and return its folder.
 
@@ -52,6 +58,7 @@ def generate(
         seed: not negative. Image k of a split depends on seed, split, k and size only.
         train, val: how many images.
         size: their width and height in pixels.
+        progress: called with how many images are drawn, of how many.
 
     Raises:
         DataError: where a number is out of its range, or nothing can be written there.
@@ -70,7 +77,7 @@ def generate(
         _remove_abandoned(root, place.name)
         draft = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".part", dir=root))
         try:
-            _fill(draft, recipe)
+            _fill(draft, recipe, progress)
             draft.chmod(0o755)  # mkdtemp's is for its owner alone
             _move(draft, place, recipe)
         finally:
@@ -117,8 +124,8 @@ def _is_whole(folder: Path, recipe: dict[str, int]) -> bool:
     )
 
 
-def _fill(folder: Path, recipe: dict[str, int]) -> None:
-    size = recipe["size"]
+def _fill(folder: Path, recipe: dict[str, int], progress: Callable[[int, int], None] | None) -> None:
+    size, total, done = recipe["size"], recipe["train"] + recipe["val"], 0
     (folder / "annotations").mkdir()
     for number, split in enumerate(("train", "val")):
         (folder / split).mkdir()
@@ -127,6 +134,9 @@ def _fill(folder: Path, recipe: dict[str, int]) -> None:
         for k in range(recipe[split]):
             pixels, objects = draw_image((recipe["seed"], number, k, size), size)
             Image.fromarray(pixels).save(folder / split / _file_name(k), compress_level=3)
+            done += 1
+            if progress is not None:
+                progress(done, total)
             images.append({"id": k + 1, "file_name": _file_name(k), "width": size, "height": size})
             for thing in objects:
                 x1, y1, x2, y2 = thing.box

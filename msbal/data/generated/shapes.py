@@ -1,4 +1,4 @@
-"""What the generated data set shows: textured shapes of all sizes among blobs and lines.
+"""What the generated data set shows: coloured shapes of all sizes on a soft background.
 
 An image depends on its own seed only, so that it is the same whatever else is generated. Outlines are polygons
 ``[C, 2]`` (x, y) in pixels; x1, y1, x2, y2 is a box, right and bottom exclusive.
@@ -13,19 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 Array = NDArray[np.float64]
 
-CLASSES = ("disc", "square", "triangle", "star", "ring", "cross")
-_MIN_EXTENT = 8.0  # pixels
-_MAX_EXTENT = 0.9  # of the image's side
-_MAX_OBJECTS = 9
-_MIN_INSIDE = 0.7  # of an object's pixels, inside the image
-_MIN_VISIBLE = 0.6  # of an object's pixels, once all others are drawn
-_HUE_SPREAD = 0.06  # of the colour circle, either way: neighbouring classes nearly meet
-_ANY_HUE = 0.15  # of the objects
-_HOLE = 0.55  # of a ring's radius
+CLASSES = ("disc", "square", "triangle", "star")
+_HUES = (0.99, 0.58, 0.41, 0.13)  # red, blue, green and yellow, on the colour circle
+_HUE_SPREAD = 0.03  # either way
+_TURNS = (math.pi, 0.3, 0.4, math.pi)  # radians, either way: a square stays apart from a diamond
+_SQUEEZE = 1.15  # an object's largest ratio of width to height, before it is turned
+_MIN_EXTENT = 10.0  # pixels
+_LARGEST_EXTENT = (0.25, 0.88)  # of the image's side: where an image's largest object lies
+_MIN_OBJECTS, _MAX_OBJECTS = 6, 14  # as far as there is room
+_TRIES = 20  # to find an object a place
+_GAP = 2  # pixels between neighbours, and to the image's edges
+_MIN_VISIBLE = 0.7  # of an object's pixels, once smaller ones lie on it
+_MIN_PATTERNED = 24.0  # pixels: the extent from which an object has a pattern that can be seen
 _FINE = 4  # edges are drawn this much larger, so that they come out smooth
 
 
@@ -35,7 +38,7 @@ class DrawnObject:
 
     Attributes:
         label: index into `CLASSES`.
-        box: x1, y1, x2, y2 of its extent inside the image.
+        box: x1, y1, x2, y2 of the pixels that it covers at least half.
         area: its visible pixels.
     """
 
@@ -56,67 +59,80 @@ def draw_image(seed: Sequence[int], size: int) -> tuple[NDArray[np.uint8], list[
     """
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(tuple(seed))))
     canvas = _background(rng, size)
-    for _ in range(_below(rng, 6) + 3):
-        extent = _log_uniform(rng, 4, 0.5 * size)
-        _paint(rng, canvas, _place(rng, _blob(rng), extent, size), _colour(rng, rng.random(), 0.1, 0.6))
     objects = _objects(rng, canvas)
-    for _ in range(_below(rng, 4)):
-        length, width = rng.uniform(0.1, 0.5) * size, rng.uniform(0.6, 1.8)
-        line = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * (1, width / length)
-        _paint(rng, canvas, _place(rng, line, length, size), _colour(rng, rng.random(), 0.0, 0.5))
-    return _develop(rng, canvas), objects
+    grain = rng.uniform(0.0, 0.015) * rng.standard_normal((size, size, 1))
+    return np.rint(np.clip(canvas + grain, 0, 1) * 255).astype(np.uint8), objects
+
+
+def _background(rng: np.random.Generator, size: int) -> Array:
+    """Paint a pale or a dark slope from one colour to another, ``[S, S, 3]``, with faint blots on it."""
+    dark = rng.random() < 0.25
+    low, high = (0.15, 0.35) if dark else (0.8, 1.0)
+    hue = rng.random()
+    first, second, blot = (
+        _colour(rng, hue + rng.uniform(-0.12, 0.12), (0.05, 0.25), (low, high)) for _ in range(3)
+    )
+    angle = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    slope = (0.5 + 0.35 * (x * math.cos(angle) + y * math.sin(angle)))[..., None]
+    canvas: Array = first * slope + second * (1 - slope)
+    for _ in range(_below(rng, 5)):
+        stamp = _place(rng, _blob(rng), _log_uniform(rng, 8, 0.8 * size), math.pi, size)
+        _cover(canvas, stamp, blot, rng.uniform(0.2, 0.6))
+    return canvas
 
 
 def _objects(rng: np.random.Generator, canvas: Array) -> list[DrawnObject]:
-    """Put the objects on the canvas, the largest at the bottom."""
+    """Put the objects on the canvas, the largest first.
+
+    A smaller one lies beside the others, or wholly on one of another class.
+    """
     size = len(canvas)
-    count = 1 + _below(rng, _MAX_OBJECTS)
-    # Log-uniform: every doubling of the extent, so every pyramid level, gets the same number.
-    extents = sorted((_log_uniform(rng, _MIN_EXTENT, _MAX_EXTENT * size) for _ in range(count)), reverse=True)
+    count = _MIN_OBJECTS + _below(rng, _MAX_OBJECTS - _MIN_OBJECTS + 1)
+    # Log-uniform, so that every pyramid level has objects of its own. Without a largest one drawn first, nearly every
+    # image would have one as large as itself, and no room for those of half its size.
+    low, high = _LARGEST_EXTENT
+    largest = _log_uniform(rng, low * size, high * size)
+    extents = [largest, *(_log_uniform(rng, _MIN_EXTENT, largest) for _ in range(count - 1))]
     owner = np.full((size, size), -1)  # the topmost object of each pixel
     labels: list[int] = []
-    stamps: list[_Stamp] = []
+    boxes: list[tuple[int, int, int, int]] = []
     whole: list[int] = []  # pixels of each object
-    for extent in extents:
+    for extent in sorted(extents, reverse=True):
         label = _below(rng, len(CLASSES))
-        for _ in range(12):
-            stamp = _place(rng, _OUTLINES[CLASSES[label]], extent, size, _HOLE if label == _RING else 0.0)
+        for _ in range(_TRIES):
+            stamp = _place(rng, _OUTLINES[label], extent, _TURNS[label], size)
             mask = stamp.coverage >= 0.5
-            if mask.sum() < _MIN_INSIDE * stamp.area:
+            x1, y1, x2, y2 = stamp.box
+            around = np.unique(owner[max(0, y1 - _GAP) : y2 + _GAP, max(0, x1 - _GAP) : x2 + _GAP])
+            if len(around) > 1 or (around[0] >= 0 and labels[around[0]] == label):
                 continue
-            trial = owner.copy()
-            trial[stamp.window][mask] = len(labels)
-            visible = np.bincount(trial[trial >= 0], minlength=len(labels) + 1)
-            if (visible[:-1] < _MIN_VISIBLE * np.array(whole)).any():
-                continue
-            owner = trial
+            if around[0] >= 0:
+                left = (owner == around[0]).sum() - mask.sum()
+                if left < _MIN_VISIBLE * whole[around[0]]:
+                    continue
+            owner[stamp.window][mask] = len(labels)
             whole.append(int(mask.sum()))
             labels.append(label)
-            stamps.append(stamp)
-            hue = label / len(CLASSES) + rng.uniform(-_HUE_SPREAD, _HUE_SPREAD)
-            hue = rng.random() if rng.random() < _ANY_HUE else hue
-            _paint(rng, canvas, stamp, _colour(rng, hue, 0.55, 1.0))
+            boxes.append(stamp.box)
+            _paint(rng, canvas, stamp, label)
             break
     areas = np.bincount(owner[owner >= 0], minlength=len(labels)).tolist()
-    return [DrawnObject(*known) for known in zip(labels, (stamp.box for stamp in stamps), areas, strict=True)]
+    return [DrawnObject(*known) for known in zip(labels, boxes, areas, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Stamp:
-    """An outline in its place.
+    """An outline in its place, wholly inside the image.
 
     Attributes:
-        box: x1, y1, x2, y2 of what is inside the image; `window` as an index of the canvas.
+        box: x1, y1, x2, y2 of the pixels that it covers at least half; `window` as an index of the canvas.
         coverage: ``[h, w]``, 0 to 1, how much of each pixel there it covers.
-        local: ``[2, h, w]``, x and y in the outline's own turned frame, where it reaches from -1 to 1.
-        area: square pixels, also outside the image.
         extent: pixels.
     """
 
     box: tuple[int, int, int, int]
     coverage: Array
-    local: Array
-    area: float
     extent: float
 
     @property
@@ -125,30 +141,26 @@ class _Stamp:
         return slice(y1, y2), slice(x1, x2)
 
 
-def _place(rng: np.random.Generator, outline: Array, extent: float, size: int, hole: float = 0.0) -> _Stamp:
-    """Turn, squeeze and move an outline, whose corners are about 1 from its centre."""
-    squeeze = math.sqrt(rng.uniform(0.75, 1.33))
-    angle = rng.uniform(0, 2 * math.pi)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    frame = np.array([[squeeze], [1 / squeeze]]) * turn * extent / 2
-    centre = np.array([rng.uniform(0.3 * extent, size - 0.3 * extent) for _ in range(2)])
-    corners = outline @ frame + centre
-    following = np.roll(corners, -1, axis=0)
-    area = abs(float(np.sum(corners[:, 0] * following[:, 1] - corners[:, 1] * following[:, 0]))) / 2
-    x1, y1 = (int(side) for side in np.clip(np.rint(corners.min(axis=0)), 0, size - 1))
-    x2, y2 = (
-        int(side) for side in np.clip(np.rint(corners.max(axis=0)), (x1 + 1, y1 + 1), max(size, x1 + 1))
-    )
-    image = Image.new("L", ((x2 - x1) * _FINE, (y2 - y1) * _FINE))
-    draw = ImageDraw.Draw(image)
-    for share, fill in ((1.0, 255), (hole, 0)):
-        if share:
-            inner = (corners - centre) * share + centre - (x1, y1)
-            draw.polygon(list(map(tuple, (inner * _FINE - 0.5).tolist())), fill=fill)
+def _place(rng: np.random.Generator, outline: Array, extent: float, turn: float, size: int) -> _Stamp:
+    """Squeeze, turn and move an outline, whose longer side becomes `extent` pixels."""
+    squeeze = _log_uniform(rng, 1 / _SQUEEZE, _SQUEEZE)
+    angle = rng.uniform(-turn, turn)
+    sine, cosine = math.sin(angle), math.cos(angle)
+    corners = outline * (squeeze, 1) @ np.array([[cosine, sine], [-sine, cosine]])
+    corners -= corners.min(axis=0)
+    corners *= extent / corners.max()
+    sides = corners.max(axis=0)
+    corner = np.array([rng.uniform(_GAP, size - side - _GAP) for side in sides])
+    x1, y1 = (int(v) for v in np.floor(corner))
+    width, height = (int(v) for v in np.minimum(np.ceil(corner + sides), size) - (x1, y1))
+    image = Image.new("L", (width * _FINE, height * _FINE))
+    points = (corners + corner - (x1, y1)) * _FINE - 0.5
+    ImageDraw.Draw(image).polygon(list(map(tuple, points.tolist())), fill=255)
     coverage = np.asarray(image.reduce(_FINE), dtype=np.float64) / 255
-    pixels = np.mgrid[y1:y2, x1:x2][::-1] + 0.5 - centre[:, None, None]
-    local = np.tensordot(np.linalg.inv(frame).T, pixels, axes=1)
-    return _Stamp((x1, y1, x2, y2), coverage, local, area * (1 - hole**2), extent)
+    rows, columns = (np.flatnonzero((coverage >= 0.5).any(axis=axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    box = (x1 + int(left), y1 + int(top), x1 + int(right), y1 + int(bottom))
+    return _Stamp(box, coverage[top:bottom, left:right], extent)
 
 
 def _ring_of_points(radii: Sequence[float], start: float = -math.pi / 2) -> Array:
@@ -157,7 +169,7 @@ def _ring_of_points(radii: Sequence[float], start: float = -math.pi / 2) -> Arra
 
 
 def _blob(rng: np.random.Generator) -> Array:
-    """The outline of no class."""
+    """Return the outline of no class."""
     angles = np.arange(40) * (2 * math.pi / 40)
     radii = np.full(40, 0.6)
     for lobes in (1, 2, 3, 5):
@@ -165,61 +177,53 @@ def _blob(rng: np.random.Generator) -> Array:
     return _ring_of_points(np.maximum(radii, 0.1).tolist())
 
 
-_ARM = 0.36  # half the width of a cross's arm
-_OUTLINES = {
-    "disc": _ring_of_points([1.0] * 64),
-    "square": _ring_of_points([math.sqrt(math.pi / 2)] * 4, math.pi / 4),  # as large as the disc
-    "triangle": _ring_of_points([1.1] * 3),
-    "star": _ring_of_points([1.1, 0.46] * 5),
-    "ring": _ring_of_points([1.0] * 64),
-    "cross": np.array([
-        (_ARM, 1), (_ARM, _ARM), (1, _ARM), (1, -_ARM), (_ARM, -_ARM), (_ARM, -1),
-        (-_ARM, -1), (-_ARM, -_ARM), (-1, -_ARM), (-1, _ARM), (-_ARM, _ARM), (-_ARM, 1),
-    ]),
-}  # fmt: skip
-_RING = CLASSES.index("ring")
+_OUTLINES = (
+    _ring_of_points([1.0] * 64),
+    _ring_of_points([1.0] * 4, math.pi / 4),
+    _ring_of_points([1.0] * 3),
+    _ring_of_points([1.0, 0.48] * 5),
+)
 
 
-def _paint(rng: np.random.Generator, canvas: Array, stamp: _Stamp, colour: Array) -> None:
-    """Cover the canvas with a shaded texture: stripes, a chequered pattern, dots, grain or none."""
-    strength = rng.uniform(0.15, 0.4)
-    # No finer than about four pixels a period, or it would only be noise.
-    x, y = stamp.local * math.pi * rng.uniform(1.0, max(1.1, min(6.0, stamp.extent / 8)))
-    textures = (
-        np.sign(np.sin(x)), np.sign(np.sin(x) * np.sin(y)), np.where(np.cos(x) * np.cos(y) > 0.4, 1.0, -0.2),
-        rng.random(x.shape) - 0.5, np.zeros_like(x),
-    )  # fmt: skip
-    light = 1 + rng.uniform(-0.25, 0.25) * stamp.local[0] + strength * textures[_below(rng, 5)]
-    coverage = stamp.coverage[..., None]
-    paint = colour * np.clip(light, 0.2, 1.6)[..., None]
+def _paint(rng: np.random.Generator, canvas: Array, stamp: _Stamp, label: int) -> None:
+    """Paint an object: a shadow below it, light from above, and a gentle pattern on the larger ones."""
+    hue = _HUES[label] + rng.uniform(-_HUE_SPREAD, _HUE_SPREAD)
+    colour = _colour(rng, hue, (0.65, 0.85), (0.8, 0.95))
+    height, width = stamp.coverage.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    light = 1 - 0.12 * (x + y)
+    turn, waves = rng.uniform(-math.pi, math.pi), rng.uniform(2.5, 4.5) * math.pi
+    across = np.cos(waves * (x * math.cos(turn) + y * math.sin(turn)))
+    along = np.cos(waves * (y * math.cos(turn) - x * math.sin(turn)))
+    patterns = (across > 0, across * along > 0.4, np.zeros_like(x))  # stripes, dots, none
+    if stamp.extent >= _MIN_PATTERNED:
+        light = light + 0.1 * patterns[_below(rng, 3)]
+    _shade(canvas, stamp)
+    _cover(canvas, stamp, np.clip(colour * light[..., None], 0, 1), 1.0)
+
+
+def _shade(canvas: Array, stamp: _Stamp) -> None:
+    """Darken the canvas a little where the object's shadow falls."""
+    offset = max(1, round(0.04 * stamp.extent))
+    x1, y1, x2, y2 = stamp.box
+    top, left = max(0, y1 - offset), max(0, x1 - offset)
+    part = canvas[top : y2 + 3 * offset, left : x2 + 3 * offset]
+    image = Image.new("L", (part.shape[1], part.shape[0]))
+    shape = Image.fromarray((stamp.coverage * 255).astype(np.uint8))
+    image.paste(shape, (x1 - left + offset, y1 - top + offset))
+    image = image.filter(ImageFilter.BoxBlur(offset))
+    part *= 1 - 0.3 * np.asarray(image, dtype=np.float64)[..., None] / 255
+
+
+def _cover(canvas: Array, stamp: _Stamp, paint: Array, opacity: float) -> None:
+    coverage = opacity * stamp.coverage[..., None]
     canvas[stamp.window] = canvas[stamp.window] * (1 - coverage) + paint * coverage
 
 
-def _background(rng: np.random.Generator, size: int) -> Array:
-    """Muted clouds of two colours, ``[S, S, 3]``, with a slope of light."""
-    first, second = (_colour(rng, rng.random(), 0.05, 0.4) for _ in range(2))
-    clouds = np.zeros((size, size))
-    for cells, share in ((4, 0.5), (8, 0.3), (20, 0.2)):
-        noise = Image.fromarray(rng.random((cells, cells)).astype(np.float32))
-        clouds += share * np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC))
-    mixed = np.clip((clouds - 0.5) * 2.2 + 0.5, 0, 1)[..., None]
-    canvas: Array = first * mixed + second * (1 - mixed)
-    slope = np.linspace(-0.25, 0.25, size)[:, None, None] * rng.uniform(-1, 1)
-    return canvas * (1 + slope + slope.swapaxes(0, 1) * rng.uniform(-1, 1))
-
-
-def _develop(rng: np.random.Generator, canvas: Array) -> NDArray[np.uint8]:
-    """Exposure, contrast, a cast of colour and grain; then 8 bits."""
-    exposure, contrast = _log_uniform(rng, 0.6, 1.4), rng.uniform(0.7, 1.15)
-    cast = 1 + 0.12 * (rng.random(3) - 0.5)
-    grain = rng.uniform(0.0, 0.02) * rng.standard_normal(canvas.shape)
-    developed = ((canvas * exposure - 0.5) * contrast + 0.5) * cast + grain
-    return np.rint(np.clip(developed, 0, 1) * 255).astype(np.uint8)
-
-
-def _colour(rng: np.random.Generator, hue: float, min_saturation: float, max_saturation: float) -> Array:
-    saturation = rng.uniform(min_saturation, max_saturation)
-    return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, rng.uniform(0.45, 1.0)))
+def _colour(
+    rng: np.random.Generator, hue: float, saturation: tuple[float, float], value: tuple[float, float]
+) -> Array:
+    return np.array(colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(*saturation), rng.uniform(*value)))
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

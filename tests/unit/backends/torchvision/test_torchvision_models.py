@@ -66,6 +66,9 @@ def test_deeper_backbones_fit_the_pyramid(real_backbone, backbone):
         ({"anchor_sizes": [8, 16]}, "5 sizes"),
         ({"anchor_sizes": [8, 16, 32, 32, 64]}, "rise"),
         ({"name": "ssd", "backbone": "vgg16", "anchor_sizes": [8, 16, 32, 64, 128]}, "own default boxes"),
+        ({"anchor_ratios": [1, 1]}, "differ"),
+        ({"name": "fcos", "anchor_ratios": [1]}, "only to retinanet and fasterrcnn"),
+        ({"name": "ssd", "backbone": "vgg16", "fpn_norm": "gn"}, "no feature pyramid"),
         ({"pretrained": True, "weights": "a.pth"}, "not both"),
         ({"backbone": "resnet19"}, "resnet18"),
         ({"colour": 1}, "Extra inputs"),
@@ -90,12 +93,27 @@ def test_small_images_get_small_anchors(make_model):
     assert [round(sizes[0]) for sizes in own.anchor_generator.sizes] == [10, 20, 40, 80, 160]
 
 
+@pytest.mark.parametrize(("name", "sizes"), [("retinanet", 3), ("fasterrcnn", 1)])
+def test_anchors_have_the_ratios_of_the_spec(name, sizes):
+    model = build(name=name, backbone="resnet18", fpn_channels=16, anchor_ratios=(1.0, 3.0))
+    generator = model.anchor_generator if name == "retinanet" else model.rpn.anchor_generator
+    assert generator.aspect_ratios == ((1.0, 3.0),) * 5
+    assert generator.num_anchors_per_location() == [2 * sizes] * 5
+
+
 @pytest.mark.parametrize(("norm", "kind"), [("bn", nn.BatchNorm2d), ("gn", nn.GroupNorm)])
 def test_normalisation_of_backbone_and_head(make_model, norm, kind):
     model = make_model("retinanet", norm=norm)
     assert norms(model.backbone) == {kind}
     # Levels share the head, which batch statistics would mix.
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.head.modules())
+
+
+@pytest.mark.parametrize(("fpn_norm", "kinds"), [("gn", {nn.GroupNorm}), ("none", set())])
+def test_normalisation_of_the_pyramid_is_a_choice_of_its_own(make_model, fpn_norm, kinds):
+    model = make_model("retinanet", norm="bn", fpn_norm=fpn_norm)
+    assert norms(model.backbone.body) == {nn.BatchNorm2d}
+    assert norms(model.backbone.fpn) == norms(model.head) == kinds
 
 
 def test_the_same_seed_builds_the_same_model(make_run):
