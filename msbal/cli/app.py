@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from msbal import __version__
-from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, replay, schema, train
+from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, predict, replay, schema, train
 from msbal.errors import MsbalError
 
 DEBUG = "MSBAL_DEBUG"
@@ -33,6 +33,7 @@ app.command("init")(init.command)
 app.command("train")(train.command)
 app.command("ablate")(ablate.command)
 app.command("eval")(eval.command)
+app.command("predict")(predict.command)
 app.command("plot-losses")(plot_losses.command)
 app.command("inspect")(inspect.command)
 app.command("replay")(replay.command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +14,10 @@ from msbal.errors import SpecError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from msbal.backend import Detector
     from msbal.data import DetectionData
     from msbal.evaluation.compare import Comparison
     from msbal.evaluation.comparison_tables import Cost
     from msbal.evaluation.runs import Evaluated
-    from msbal.spec import RunSpec
 
 FILE_OR_STDOUT = "FILE|-"
 
@@ -274,11 +271,12 @@ def _predicted(
 
     A checkpoint's labels are the classes of its training data, which are looked up by name in other annotations.
     """
-    from msbal.cli.console import write_to
+    from msbal.cli.console import progress_bar, write_to
     from msbal.data import read_coco
     from msbal.evaluation.runs import evaluate_entries, trained_classes, validation_split
     from msbal.records.atomic import json_text
     from msbal.spec import load_spec
+    from msbal.training.detector import build_detector
     from msbal.training.images import ImageCheck
     from msbal.ui.printing import print_line
 
@@ -290,24 +288,16 @@ def _predicted(
         raise SpecError("--annotations", "no images to predict on", "--images FOLDER beside it")
     else:
         images = read_coco(call.annotations, call.images, trained_classes(spec.data), partial=True)
-    detector = _build(spec, images.classes)
+    detector = build_detector(spec, images.classes)
     if spec.data.format != "generated" or call.annotations is not None:
         ImageCheck({where: images}, detector, spec.backend).before_training()
     detector.load(checkpoint)
     print_line(stderr, f"predicting on {len(images):,} images of {data.name} ...")
-    entries = detector.predict(images)
+    with progress_bar("predicting") as bar:
+        entries = detector.predict(images, lambda done: bar(done, len(images)))
     if call.save_predictions is not None:
         write_to(call.save_predictions, json_text(entries))
     return evaluate_entries(name, entries, data)
-
-
-def _build(spec: RunSpec, classes: Sequence[str]) -> Detector:
-    from msbal.backend.kit.seeding import seed_everything
-    from msbal.training.plan import ready_backend
-
-    backend = ready_backend(spec.backend)
-    seed_everything(spec.seed)
-    return backend.build(spec, classes)
 
 
 def _compared(call: Call, found: list[Evaluated]) -> Comparison:
@@ -331,6 +321,7 @@ def _costs(call: Call, found: list[Evaluated], width: int, height: int) -> list[
     from msbal.evaluation.runs import run_data, trained_classes
     from msbal.records import RunDirectory
     from msbal.spec import load_spec
+    from msbal.training.detector import build_detector
     from msbal.training.plan import make_balancers
 
     specs = [(i, RunDirectory(path).spec_file) for i, path in enumerate(call.runs or [])]
@@ -342,7 +333,7 @@ def _costs(call: Call, found: list[Evaluated], width: int, height: int) -> list[
         shown = found[index].data or run_data(RunDirectory(path.parent))
         classes = shown.classes if call.annotations is None else trained_classes(spec.data)
         data = DetectionData(shown.name, classes, tuple(range(1, len(classes) + 1)), ())
-        detector = _build(spec, classes)
+        detector = build_detector(spec, classes)
         cost = detector_complexity(detector, data, width, height)
         balancers = make_balancers(spec, detector)
         learnable = sum(p.numel() for p in balancers.parameters())

@@ -92,13 +92,17 @@ class DetectionData:
         return sum(self.other_classes.values())
 
     def summary(self) -> dict[str, Any]:
-        """Return ``images``, ``boxes`` and a ``digest`` of the annotations, which does not depend on where they lie."""
+        """Return how many images and boxes there are, the classes' ids by name, and a digest of the annotations.
+
+        The digest does not depend on where the files lie.
+        """
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=16)
         for image in self.images:
             digest.update(f"{image.path.name} {image.width} {image.height}\n".encode("utf-8", "replace"))
             for column in (image.boxes, image.labels, image.crowd, image.difficult):
                 digest.update(column.tobytes())
-        return {"images": len(self), "boxes": self.box_count, "digest": digest.hexdigest()}
+        classes = dict(zip(self.classes, self.category_ids, strict=True))
+        return {"images": len(self), "boxes": self.box_count, "classes": classes, "digest": digest.hexdigest()}
 
     def to_coco(self, difficult_as_crowd: bool = False) -> dict[str, Any]:
         """Return the split as a COCO annotation dictionary; ``file_name`` is the absolute path.

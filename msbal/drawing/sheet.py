@@ -102,10 +102,13 @@ def save(image: Image, path: Path) -> None:
     """Write an image atomically, as PNG or JPEG by its name."""
     # zlib's best level takes four times as long for a tenth less.
     options: dict[str, Any] = (
-        {"compress_level": 3} if path.suffix == ".png" else {"quality": 92, "subsampling": 0}
+        {"compress_level": 3} if path.suffix.lower() == ".png" else {"quality": 92, "subsampling": 0}
     )
     replace_with(
-        path, lambda temporary: image.save(temporary, "PNG" if path.suffix == ".png" else "JPEG", **options)
+        path,
+        lambda temporary: image.save(
+            temporary, "PNG" if path.suffix.lower() == ".png" else "JPEG", **options
+        ),
     )
 
 

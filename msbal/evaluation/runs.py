@@ -16,13 +16,13 @@ from msbal.evaluation import evaluate
 from msbal.evaluation.annotations import read_annotations
 from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.foreign import differences, foreign_ids, with_image_ids
+from msbal.evaluation.operating_point import best_f1_threshold
 from msbal.evaluation.prediction_checks import oddities
 from msbal.evaluation.predictions import read_predictions, sift
 
 if TYPE_CHECKING:
     from msbal.records import RunDirectory
     from msbal.spec import DataSpec
-
 
 _MEANT_BY_SUFFIX = {
     ".json": "predictions are given by --predictions FILE --annotations FILE",
@@ -31,6 +31,7 @@ _MEANT_BY_SUFFIX = {
     ),
     **dict.fromkeys((".pth", ".pt", ".pkl"), "weights are given by --checkpoint FILE --spec FILE"),
 }
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -226,6 +227,19 @@ def trained_classes(spec: DataSpec) -> tuple[str, ...]:
     from msbal.data import load
 
     return tuple(spec.classes or load(spec, "train").classes)
+
+
+def best_threshold(run: RunDirectory) -> float:
+    """Return the score threshold at which a run's predictions on its validation split have the best F1.
+
+    Raises:
+        MsbalError: where the run has no predictions, or its validation split cannot be read.
+    """
+    if not run.predictions_file.exists():
+        raise DataError(str(run.predictions_file), "no such file", "a run that has been evaluated at its end")
+    data = run_data(run)
+    _, detections, _ = read_predictions(run.predictions_file, data)
+    return best_f1_threshold(ground_truth(data), detections).threshold
 
 
 def same_data(first: Evaluated, second: Evaluated) -> bool:

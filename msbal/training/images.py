@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from msbal.backend import Detector, ReadsImages
 from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.data.files import named
-from msbal.data.images.image_check import refuse, spread
+from msbal.data.images.image_check import LOOKED_AT, refuse, spread
 from msbal.data.images.image_files import Header, decode, misfit, read_header, turn, without_warnings
 from msbal.errors import DataError, MsbalError
 
@@ -46,13 +46,13 @@ class ImageCheck:
         self._read = detector.read_images if isinstance(detector, ReadsImages) else None
         self._proven: Counter[tuple[object, ...]] = Counter()
 
-    def before_training(self, progress: Progress | None = None) -> None:
-        """Check a sample spread over each split, or all of a small one.
+    def before_training(self, progress: Progress | None = None, limit: int = LOOKED_AT) -> None:
+        """Check a sample of `limit` images spread over each split, or all of a small one.
 
         Raises:
             DataError: naming the first bad image, with how many there are.
         """
-        chosen = {key: spread(len(data)) for key, data in self._splits.items()}
+        chosen = {key: spread(len(data), limit) for key, data in self._splits.items()}
         total, done = sum(map(len, chosen.values())), 0
         with without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for key, indices in chosen.items():

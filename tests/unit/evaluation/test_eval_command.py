@@ -143,7 +143,7 @@ def test_a_checkpoint_is_predicted_with_and_compared(
         data=DATA_SPEC.validate_python(yaml.safe_load((folder / "runs/base/spec.yaml").read_text())["data"]),
     )
     monkeypatch.setattr("msbal.spec.load_spec", lambda path: spec)
-    monkeypatch.setattr("msbal.cli.eval._build", lambda spec, data: Detector())
+    monkeypatch.setattr("msbal.training.detector.build_detector", lambda spec, data: Detector())
     checkpoint = ("--checkpoint", folder / "rlo.json", "--spec", folder / "runs/base/spec.yaml")
     call(
         folder / "runs/base",
@@ -472,7 +472,7 @@ def test_the_labels_of_a_checkpoint_are_found_by_name_in_other_annotations(
         assert tuple(classes) == DATA.classes
         return Labels()
 
-    monkeypatch.setattr("msbal.cli.eval._build", build)
+    monkeypatch.setattr("msbal.training.detector.build_detector", build)
     other = truth_with(folder, other_ids)
     checkpoint = ("--checkpoint", folder / "rlo.json", "--spec", folder / "runs/base/spec.yaml")
     call(*checkpoint, "-a", other, "--images", folder / "pictures", "--json", "-")

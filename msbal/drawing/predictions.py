@@ -1,0 +1,62 @@
+"""What a detector finds in images that nobody has annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from msbal.data import DetectionData, read_pixels
+from msbal.data.files import printable
+from msbal.data.images.image_check import spread
+from msbal.data.images.image_files import without_warnings
+from msbal.drawing.class_colors import class_color
+from msbal.drawing.marked_image import Mark, marked
+from msbal.drawing.sheet import Tile, class_entries, sheet
+from msbal.drawing.text import score_text
+from msbal.evaluation.detections import Detections
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MIN_SIDE, MAX_SIDE = 640, 1280  # pixels of an image alone
+_TILE, _COLUMNS, _TILES = 520, 3, 12
+
+
+class DrawnPredictions:
+    """Drawings of detections that reach a threshold.
+
+    Attributes:
+        shown: those detections, of each image the best-scored first.
+    """
+
+    def __init__(self, data: DetectionData, found: Detections, threshold: float) -> None:
+        order = np.argsort(-found.score, kind="stable")
+        order = order[found.score[order] >= threshold]
+        self.shown = Detections(found.image[order], found.label[order], found.box[order], found.score[order])
+        self._data, self._threshold = data, threshold
+        self._classes = [printable(name) for name in data.classes]
+
+    def image(self, index: int, side: int | None = None) -> Image:
+        """Return one image with what was found, at about its own size."""
+        record, shown = self._data.images[index], self.shown
+        with without_warnings():
+            pixels = read_pixels(record.path, record.width, record.height)
+        marks = [
+            Mark(
+                np.concatenate([shown.box[d, :2], shown.box[d, :2] + shown.box[d, 2:]]),
+                class_color(shown.label[d]),
+                f"{self._classes[shown.label[d]]} {score_text(shown.score[d])}",
+            )
+            for d in np.flatnonzero(shown.image == index).tolist()
+        ]
+        side = side or int(np.clip(max(record.width, record.height), MIN_SIDE, MAX_SIDE))
+        return marked(pixels, marks, side, "" if marks else f"no detection above {self._threshold:g}")
+
+    def sheet(self, title: str, lines: Sequence[str]) -> Image:
+        """Return some of the images on one, spread evenly."""
+        chosen = spread(len(self._data), _TILES)
+        tiles = [Tile(self.image(i, _TILE), printable(self._data.images[i].path.name)) for i in chosen]
+        labels = set(self.shown.label[np.isin(self.shown.image, chosen)].tolist())
+        return sheet(printable(title), lines, tiles, _COLUMNS, class_entries(labels, self._classes))
