@@ -69,7 +69,8 @@ def with_imagenet(
             "model.pretrained",
             f"the weights of {spec.backbone} could not be downloaded ({error})",
             "a connection, or the file in torch's cache",
-            "give a local file as `model.weights`, or set `pretrained: false`",
+            "give a local file as `model.weights`, set `pretrained: false`, or take `backbone: efficientnet_lite0`, "
+            "whose weights come as a package",
         ) from error
 
 

@@ -29,7 +29,7 @@ _FEATURES = """\
 """
 _SCRATCH = """\
   backbone: {backbone}
-  # Features of ImageNet are far better on photographs: {remedy}
+  # ImageNet features are far better on photographs. {remedy}
 """
 _SECTIONS = """\
 model:
@@ -63,8 +63,7 @@ def starter(data: DetectionData) -> str:
         backbone = _SCRATCH.format(backbone="resnet50", remedy="`pretrained: true` downloads them.")
     else:
         backbone = _SCRATCH.format(
-            backbone="resnet18",
-            remedy=f"for a backbone that has them\n  # `{INSTALL}` and run `msbal init` again.",
+            backbone="resnet18", remedy=f"This gets them, for `msbal init --force`:\n  # {INSTALL}"
         )
     fitted = fit_levels(box_sides(data, size.side, size.longest), LEVELS)
     # A level's three anchors are a third of an octave apart: its typical box should meet the middle one.

