@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from msbal.errors import SpecError
-from msbal.trackers.tracker import PROJECT, Tracker
+from msbal.trackers.tracker import PROJECT, Tracker, near
 
 FRAMEWORKS = (
     "catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "jsonargparse", "lightgbm", "matplotlib",
@@ -53,7 +53,7 @@ class ClearmlTracker(Tracker):
         self._task.connect_configuration(dict(self.run.spec), name="spec")
         if self.api.Task.is_offline():
             folder = self._task.get_offline_mode_folder()
-            return f"offline; send it with `clearml-task --import-offline-session {folder}.zip`"
+            return f"offline; send it with `clearml-task --import-offline-session {near(folder)}.zip`"
         return str(self._task.get_output_log_web_page())
 
     def _reach(self) -> None:

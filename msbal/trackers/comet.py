@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from msbal.errors import RunError, SpecError
-from msbal.trackers.tracker import PROJECT, Tracker
+from msbal.trackers.tracker import PROJECT, Tracker, near
 
 
 class CometTracker(Tracker):
@@ -52,7 +52,9 @@ class CometTracker(Tracker):
         self.run.keep_id(self.name, self._experiment.get_key())
         self._experiment.log_parameters(dict(self.run.spec), nested_support=True)
         return (
-            self._experiment.url if self._online else f"offline; send it with `comet upload {folder}/*.zip`"
+            self._experiment.url
+            if self._online
+            else f"offline; send it with `comet upload {near(folder)}/*.zip`"
         )
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:

@@ -22,8 +22,8 @@ def record_scalars(record: IntervalRecord, named: bool = False) -> dict[str, flo
     count = record.count or math.nan
     by_level = {
         "loss": [loss / count for loss in record.loss],
-        **{f"loss/{term}": [x / count for x in row] for term, row in record.loss_by_term.items()},
         "weight": record.previous_weights or (1.0,) * len(record.levels),
+        **{f"loss/{term}": [x / count for x in row] for term, row in record.loss_by_term.items()},
         "variance": record.variance,
         "reduction": record.variance_reduction,
     }

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from msbal.errors import RunError
-from msbal.trackers.tracker import Tracker
+from msbal.trackers.tracker import Tracker, near
+
+OTHERS = ("train", "metrics", "class_AP")
+"""First words of the names that no level and no action has."""
 
 
 class TensorBoardTracker(Tracker):
@@ -32,7 +35,7 @@ class TensorBoardTracker(Tracker):
         self._charts = False
         text = yaml.safe_dump(dict(self.run.spec), sort_keys=False, allow_unicode=True)
         self._writer.add_text("spec", f"```yaml\n{text}```", iteration)
-        return f"see it with `tensorboard --logdir {folder.parent}`"
+        return f"see it with `tensorboard --logdir {near(folder.parent)}`"
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:
         if not self._charts and "train/loss" in row:
@@ -57,9 +60,11 @@ class TensorBoardTracker(Tracker):
 
 def _layout(row: Mapping[str, float]) -> dict[str, Any]:
     """Return the page of charts with several lines each: all levels, all actions, the metrics."""
-    charts = {name.rpartition("/")[0] for name in row if not name.startswith("train/")} - {""}
+    charts = dict.fromkeys(name.rpartition("/")[0] for name in row if "/" in name)
     # A chart takes the tags that match from their beginning.
-    lines = {chart: ["Multiline", [f"{re.escape(chart)}/[^/]+$"]] for chart in sorted(charts)}
+    lines = {
+        c: ["Multiline", [f"{re.escape(c)}/[^/]+$"]] for c in charts if c.partition("/")[0] not in OTHERS
+    }
     training = {
         "loss": ["Multiline", ["train/loss$"]],
         "learning rate": ["Multiline", ["train/learning_rate$"]],

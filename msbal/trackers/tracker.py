@@ -193,6 +193,14 @@ class Tracker(Monitor):
             self.write(self._iteration, row)
 
 
+def near(path: Path | str) -> str:
+    """Return a path as one would type it: relative to the working folder where that is shorter."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except ValueError:  # another drive
+        return str(path)
+
+
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
     """Let a tool neither ask nor print on the terminal, nor take the place of what stops a run and saves it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from msbal.errors import SpecError
-from msbal.trackers.tracker import PROJECT, Tracker
+from msbal.trackers.tracker import PROJECT, Tracker, near
 
 OFFLINE = ("offline", "dryrun", "disabled")
 SECONDS = 30.0  # for its server to answer
@@ -57,7 +57,8 @@ class WandbTracker(Tracker):
         self._run.define_metric("iteration", hidden=True)
         self._run.define_metric("*", step_metric="iteration")
         return (
-            self._run.url or f"{self._settings.mode}; send it with `wandb sync {Path(self._run.dir).parent}`"
+            self._run.url
+            or f"{self._settings.mode}; send it with `wandb sync {near(Path(self._run.dir).parent)}`"
         )
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:

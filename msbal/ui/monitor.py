@@ -104,6 +104,8 @@ class Fanout(Monitor):
         """Close those monitors that can be closed. Again: no effect."""
         if not self._closed:
             self._closed = True
+            # The terminal last: it says "finished" once the trackers have sent all, or have failed to.
+            self._monitors.reverse()
             self._each("close", ending)
 
     def __enter__(self) -> Fanout:

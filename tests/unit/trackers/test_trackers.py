@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import sys
 from collections.abc import Mapping
 from importlib import metadata
@@ -12,12 +14,15 @@ from typing import Any, ClassVar
 import played
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from msbal.errors import SpecError
 from msbal.records import RunDirectory
 from msbal.trackers import ENTRY_POINT_GROUP, TrackedRun, Tracker, find_trackers, make_trackers
 from msbal.ui.monitor import Ending, RunHeader, make_monitor
 
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "trackers.md").read_text(encoding="utf-8")
 OWN = {"tensorboard", "wandb", "mlflow", "clearml", "comet", "trackio"}
 
 
@@ -162,6 +167,51 @@ def test_a_broken_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(SpecError, match="broken_notes cannot be imported: TypeError: Descriptors cannot"):
         Notes(run_in(tmp_path))
     sys.modules.pop("broken_notes", None)
+
+
+def test_the_tracker_that_a_page_shows_tracks(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    tracker = names["PrintTracker"](run_in(tmp_path))
+    played.play(tracker, tmp_path / "train.png")
+    tracker.close(Ending("finished"))
+    lines = (tmp_path / "trackers" / "print" / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line)["train/loss"] for line in lines if "reward" in line] == [
+        0.75,
+        0.375,
+        0.25,
+        0.1875,
+    ]
+
+
+def test_the_page_has_every_name(tmp_path: Path) -> None:
+    notes = Notes(run_in(tmp_path))
+    played.play(notes, tmp_path / "train.png")
+    written = {name for _, row in notes.rows for name in row} | {name for _, name, _ in notes.images}
+    listed = set(re.findall(r"`([\w/]+)`", PAGE.split("## The numbers")[1]))
+    kinds = {re.sub(r"P4", "P3", re.sub(r"bbox", "cls", name)) for name in written} - {"probability/min_loss"}
+    assert kinds <= listed
+    assert set(re.findall(r"^\| `(\w+)` \| `pip install", PAGE, re.MULTILINE)) == OWN
+
+
+def test_a_command_refuses_one_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from msbal.cli.app import app
+
+    spec = tmp_path / "spec.yaml"
+    spec.write_text((ROOT / "examples" / "quickstart.yaml").read_text())
+    (tmp_path / "grid.yaml").write_text(
+        "base: spec.yaml\narms: {equal: {balance.strategy: equal}}\nseeds: 2\nbaseline: equal\n"
+    )
+    runner = CliRunner()
+    for call in (
+        ["train", str(spec), "--track", "wandbb"],
+        ["ablate", str(tmp_path / "grid.yaml"), "--set", "base.log.trackers=[wandbb]"],
+    ):
+        found = runner.invoke(app, [*call, "-o", str(tmp_path / "out")])
+        assert isinstance(found.exception, SpecError), found.output
+        assert "`wandbb` is unknown; did you mean `wandb`?" in str(found.exception)
+        assert not (tmp_path / "out").exists()
 
 
 def test_every_own_tracker_has_an_extra() -> None:

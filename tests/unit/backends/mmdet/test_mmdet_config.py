@@ -272,7 +272,7 @@ def test_what_a_config_and_mmdet_leave_out_is_said_before_training() -> None:
         "train: 2 of 4 images are used: 1 has no boxes, 1 has a side under 32 pixels "
         "(train_dataloader.dataset.filter_cfg)",
         "train: 2 of 4 boxes are narrower or lower than a pixel: mmdet trains without them",
-        "visualizer: WandbVisBackend left out; log.tensorboard writes scalars",
+        "visualizer: WandbVisBackend left out; `log.trackers` names where to follow the run",
     ]
 
 
