@@ -3,8 +3,15 @@
 
 def main() -> None:
     """Run `msbal` with this process's arguments and exit with its code."""
+    import os
     import sys
 
     from msbal.cli.app import run
 
+    if os.environ.get("_MSBAL_COMPLETE") == "complete_bash":
+        from msbal.cli.completion import whole_words
+
+        with whole_words():
+            run([])
+        return
     sys.exit(run(sys.argv[1:]))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msbal.cli import completion
 from msbal.cli.options import PlainOption, QuietOption, mode_of, overrides_of
 from msbal.errors import RunError, SpecError
 
@@ -25,12 +26,18 @@ if TYPE_CHECKING:
 
 
 def command(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="An ablation spec, YAML or TOML.")],
+    spec: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SPEC", help="An ablation spec, YAML or TOML.", autocompletion=completion.specs
+        ),
+    ],
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
+            autocompletion=completion.ablation_settings,
             help="Override a key, e.g. seeds=5; base.KEY=VALUE sets a key of every arm's run spec. Repeatable.",
         ),
     ] = None,

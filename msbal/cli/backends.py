@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msbal import __version__
+from msbal.cli import completion
+from msbal.cli.spec_keys import CHECKOUT
 from msbal.errors import BackendError, SpecError, suggest
 
 if TYPE_CHECKING:
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What is installed, what is wrong with it, and the command that mends it.")
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="torchvision, mmdet, detectron2 or a plugin's name.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="torchvision, mmdet, detectron2 or a plugin's name.",
+        autocompletion=completion.backends,
+    ),
 ]
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @app.callback(invoke_without_command=True)

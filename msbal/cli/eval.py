@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msbal.cli import completion
 from msbal.errors import SpecError
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ FILE_OR_STDOUT = "FILE|-"
 def command(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN]...", help="Folders of runs; all others are compared to the first."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Folders of runs; all others are compared to the first.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
@@ -50,7 +55,10 @@ def command(
     spec: Annotated[
         Path | None,
         typer.Option(
-            "--spec", "-s", help="The checkpoint's model and validation data; by default the spec of its run."
+            "--spec",
+            "-s",
+            help="The checkpoint's model and validation data; by default the spec of its run.",
+            autocompletion=completion.specs,
         ),
     ] = None,
     save_predictions: Annotated[

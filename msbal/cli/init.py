@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from msbal.cli import completion
+
 _BALANCE = """\
 balance:
   strategy: rlo         # the paper's RLO; also avw, min_loss, max_loss, equal (the baseline), ...
@@ -18,7 +20,10 @@ balance:
 def command(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A folder with a COCO, VOC or YOLO data set.")],
     backend: Annotated[
-        str, typer.Option("--backend", "-b", help="The framework to train with.")
+        str,
+        typer.Option(
+            "--backend", "-b", help="The framework to train with.", autocompletion=completion.backends
+        ),
     ] = "torchvision",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The spec to write; by default NAME.yaml here.")

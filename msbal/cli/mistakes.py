@@ -40,7 +40,9 @@ def explain_call(error: Exception, arguments: Sequence[str]) -> SpecError:
         )
         if keys:
             written = " or ".join(f"--set {key}=VALUE" for key in keys[:3])
-            return SpecError(option, f"no option of `{context.info_name}`", fix=f"for the spec's key write {written}")
+            return SpecError(
+                option, f"no option of `{context.info_name}`", fix=f"for the spec's key write {written}"
+            )
     if message.startswith("Got unexpected extra argument"):
         for before, key, *value in zip(
             arguments, arguments[1:], arguments[2:], (*arguments[3:], ""), strict=False

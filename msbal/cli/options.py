@@ -7,13 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msbal.cli import completion
+
 if TYPE_CHECKING:
     from msbal.ui.monitor import Mode
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="A run spec, YAML or TOML.")]
+SpecArgument = Annotated[
+    Path,
+    typer.Argument(metavar="SPEC", help="A run spec, YAML or TOML.", autocompletion=completion.specs),
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. balance.interval=50. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. balance.interval=50. Repeatable.",
+        autocompletion=completion.settings,
+    ),
 ]
 PlainOption = Annotated[bool, typer.Option("--plain", help="Print plain lines instead of the live table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors and the outcome.")]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from msbal.cli import completion
+
 _OTHER_IMAGES = {".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".eps", ".ps"}
 
 
@@ -17,6 +19,7 @@ def command(
             metavar="RUN",
             help="Folders of runs, finished or still going, or records of `msbal replay`.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ],
     out: Annotated[
@@ -44,6 +47,7 @@ def command(
         typer.Option(
             "--what",
             metavar="LIST",
+            autocompletion=completion.panels,
             help="What to draw, separated by commas: total (the loss of all levels), ap, lr (the learning rate), "
             "losses (of each level), weights, probabilities, rewards, variance, share; or all. What a run has not "
             "recorded is left out.",

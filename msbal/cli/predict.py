@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from msbal.cli import completion
 from msbal.cli.options import SetOption
 from msbal.errors import MsbalError, RunError, SpecError
 
@@ -30,7 +31,9 @@ def command(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|SPEC", help="A run's folder, or a spec, which names one by its `output`."
+            metavar="RUN|SPEC",
+            help="A run's folder, or a spec, which names one by its `output`.",
+            autocompletion=completion.runs,
         ),
     ],
     images: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from msbal.cli import completion
 from msbal.cli.options import SetOption
 
 if TYPE_CHECKING:
@@ -24,10 +25,17 @@ def command(
         typer.Argument(
             metavar="LOSSES",
             help="A CSV with one column a level, finest first, and one row an iteration; or a run.",
+            autocompletion=completion.losses,
         ),
     ],
     strategy: Annotated[
-        str, typer.Option("--strategy", "-s", help="avw, min_loss, max_loss, equal, rlo, ...")
+        str,
+        typer.Option(
+            "--strategy",
+            "-s",
+            help="avw, min_loss, max_loss, equal, rlo, ...",
+            autocompletion=completion.strategies,
+        ),
     ] = "rlo",
     interval: Annotated[int, typer.Option("--interval", help="Iterations per interval (alpha).")] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the strategy's draws.")] = 0,

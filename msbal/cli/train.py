@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from msbal.cli import completion
 import typer
 
 from msbal.cli.options import PlainOption, QuietOption, SetOption, SpecArgument, mode_of, overrides_of
@@ -39,6 +40,7 @@ def command(
     track: Annotated[
         list[str] | None,
         typer.Option(
+            autocompletion=completion.trackers,
             "--track",
             metavar="NAME",
             help="Also follow the run in this tool: tensorboard, wandb, mlflow, clearml, comet or trackio. Repeatable.",
