@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_RUNS = 4
-TILE, SINGLE = 520, 900  # pixels, the longer side of an image on a sheet and alone
+TILE, SINGLE = (520, 460), (900, 900)  # pixels, the room for an image on a sheet and alone
 _COLUMNS = 3  # on a sheet of one run; several runs have one each, beside the ground truth
 _MAX_UNREADABLE = 1000
 _MIN_LIMIT = 12  # of the detections that are shown on an image; else twice as many as there are boxes
@@ -102,8 +102,8 @@ class DrawnDetections:
             name = f"{number:02d}_{kind}_{self._data.images[index].path.stem}.png"
             yield name, self._composed(tiles, len(tiles), [index])
 
-    def _row(self, index: int, kind: str, side: int) -> list[Tile]:
-        return [self._wanted(index, side, kind), *(self._found(index, run, side) for run in self._runs)]
+    def _row(self, index: int, kind: str, room: tuple[int, int]) -> list[Tile]:
+        return [self._wanted(index, room, kind), *(self._found(index, run, room) for run in self._runs)]
 
     def _composed(self, tiles: Sequence[Tile], columns: int, indices: Sequence[int]) -> Image:
         labels = {int(label) for i in indices for label in self._data.images[i].labels}
@@ -119,18 +119,18 @@ class DrawnDetections:
         ]
         return sheet(self._title, self.how, tiles, columns, legend)
 
-    def _wanted(self, index: int, side: int, kind: str) -> Tile:
+    def _wanted(self, index: int, room: tuple[int, int], kind: str) -> Tile:
         """Draw the ground truth of an image."""
         truth, marks = self._truth, []
         for g in _largest_first(np.flatnonzero(truth.image == index), truth):
             label = self._classes[truth.label[g]]
             label += " (crowd)" if truth.crowd[g] else " (difficult)" if truth.difficult[g] else ""
             marks.append(Mark(_corners(truth.box[g]), class_color(truth.label[g]), label))
-        image = marked(self._read(index), marks, side, "" if marks else "no box")
+        image = marked(self._read(index), marks, room, "" if marks else "no box")
         tag = _COMPARED[kind] if len(self._runs) > 1 else kind
         return Tile(image, f"{self._file_name(index)}: ground truth", tag, _TAG_COLORS[kind])
 
-    def _found(self, index: int, run: _Judged, side: int, kind: str = "") -> Tile:
+    def _found(self, index: int, run: _Judged, room: tuple[int, int], kind: str = "") -> Tile:
         """Draw what a run finds in an image, and what it misses."""
         truth, shown, mine = self._truth, run.shown, run.on(index)
         boxes = np.flatnonzero((truth.image == index) & run.wanted)
@@ -152,7 +152,7 @@ class DrawnDetections:
         if not np.isnan(run.f1[index]):
             counts = f"F1 {points(run.f1[index], 0)}: {counts}"
         caption = f"{self._file_name(index)}, {counts}" if kind else f"{run.name}, {counts}"
-        return Tile(marked(self._read(index), marks, side, note), caption, kind, _TAG_COLORS.get(kind, ""))
+        return Tile(marked(self._read(index), marks, room, note), caption, kind, _TAG_COLORS.get(kind, ""))
 
     def _what_is_shown(self) -> str:
         data = f"{len(self._data)} images of {printable(self._data.name)}."

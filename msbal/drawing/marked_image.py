@@ -52,8 +52,8 @@ class Mark:
     cross: bool = False
 
 
-def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], side: int, note: str = "") -> Image:
-    """Return an image, its longer side `side` pixels, with boxes.
+def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], room: tuple[int, int], note: str = "") -> Image:
+    """Return an image with boxes, as large as fits in `room`, ``(width, height)``.
 
     Args:
         pixels: ``[H, W, 3]`` RGB.
@@ -63,7 +63,7 @@ def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], side: int, note: st
     from PIL import ImageDraw
 
     photograph = PillowImage.fromarray(pixels)
-    scale = side / max(photograph.size)
+    scale = min(room[0] / photograph.width, room[1] / photograph.height)
     size = max(1, round(photograph.width * scale)), max(1, round(photograph.height * scale))
     image = photograph.resize(size, PillowImage.Resampling.BICUBIC)
     edge = np.array([*size, *size]) - 1
@@ -71,7 +71,7 @@ def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], side: int, note: st
     pen = ImageDraw.Draw(image, "RGBA")  # blends what is half transparent
     for mark, box in zip(marks, boxes.tolist(), strict=True):
         outline(pen, box, mark.color, mark.line)
-    room = size[0], size[1] - BAND * bool(note)
+    free = size[0], size[1] - BAND * bool(note)
     placed: list[NDArray[np.float64]] = []
     for mark, box in zip(marks, boxes, strict=True):
         if not mark.label:
@@ -80,7 +80,7 @@ def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], side: int, note: st
         font = font_for(label, FONT_SIZE)
         indent = CROSS + 8 if mark.cross else 4
         width = pen.textlength(label, font=font) + indent + 4
-        place = _place(box, (width, FONT_SIZE + 4), room, np.array(placed).reshape(-1, 4), boxes)
+        place = _place(box, (width, FONT_SIZE + 4), free, np.array(placed).reshape(-1, 4), boxes)
         if place is None:
             continue
         placed.append(place)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MIN_SIDE, MAX_SIDE = 640, 1280  # pixels of an image alone
-_TILE, _COLUMNS, _TILES = 520, 3, 12
+_TILE, _COLUMNS, _TILES = (520, 460), 3, 12
 
 
 class DrawnPredictions:
@@ -38,7 +38,7 @@ class DrawnPredictions:
         self._data, self._threshold = data, threshold
         self._classes = [printable(name) for name in data.classes]
 
-    def image(self, index: int, side: int | None = None) -> Image:
+    def image(self, index: int, room: tuple[int, int] | None = None) -> Image:
         """Return one image with what was found, at about its own size."""
         record, shown = self._data.images[index], self.shown
         with without_warnings():
@@ -51,8 +51,10 @@ class DrawnPredictions:
             )
             for d in np.flatnonzero(shown.image == index).tolist()
         ]
-        side = side or int(np.clip(max(record.width, record.height), MIN_SIDE, MAX_SIDE))
-        return marked(pixels, marks, side, "" if marks else f"no detection above {self._threshold:g}")
+        side = int(np.clip(max(record.width, record.height), MIN_SIDE, MAX_SIDE))
+        return marked(
+            pixels, marks, room or (side, side), "" if marks else f"no detection above {self._threshold:g}"
+        )
 
     def sheet(self, title: str, lines: Sequence[str]) -> Image:
         """Return some of the images on one, spread evenly."""

@@ -18,7 +18,7 @@ from msbal.drawing.sheet import Tile, class_entries, sheet
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TILE, COLUMNS = 400, 4
+TILE, COLUMNS = (400, 360), 4
 
 
 def training_sheet(data: DetectionData, count: int = 8, seconds: float = 0.5) -> Image:

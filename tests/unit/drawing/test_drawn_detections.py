@@ -57,9 +57,9 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     drawn: list[tuple[Any, ...]] = []
     notes: list[tuple[Any, ...]] = []
 
-    def mark(pixels: Any, marks: Any, side: int, note: str = "") -> Any:
+    def mark(pixels: Any, marks: Any, room: Any, note: str = "") -> Any:
         notes.append((marks, note))
-        return marked(pixels, marks, side, note)
+        return marked(pixels, marks, room, note)
 
     def tile(image: Any, caption: str, tag: str = "", tag_color: str = "") -> Any:
         drawn.append((*notes[-1], tag, caption))
@@ -94,9 +94,9 @@ def test_right_wrong_and_missed_are_told_apart(tmp_path: Path, monkeypatch: pyte
 
 def test_boxes_lie_where_they_should_in_their_colors() -> None:
     grey = np.full((SIZE, SIZE, 3), GREY, np.uint8)
-    solid = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ff0000")], 400)
-    dashed = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ff0000", line="dashed")], 400)
-    thin = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ffffff", line="thin")], 400)
+    solid = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ff0000")], (400, 400))
+    dashed = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ff0000", line="dashed")], (400, 400))
+    thin = marked(grey, [Mark(np.array([30.0, 30, 70, 70]), "#ffffff", line="thin")], (400, 400))
     assert solid.size == (400, 400)
     assert share(solid, 30, "#ff0000") == share(thin, 30, "#ffffff") == 1.0
     assert 0.4 < share(dashed, 30, "#ff0000") < 0.8
@@ -107,8 +107,8 @@ def test_labels_do_not_cover_each_other() -> None:
     grey = np.full((SIZE, SIZE, 3), GREY, np.uint8)
     colors = [f"#{n:02x}0000" for n in range(100, 106)]
     marks = [Mark(np.array([40.0 + n, 40, 60 + n, 60]), color, "a thing") for n, color in enumerate(colors)]
-    alone = [np.asarray(marked(grey, [mark], 400)) for mark in marks]
-    together = np.asarray(marked(grey, marks, 400))
+    alone = [np.asarray(marked(grey, [mark], (400, 400))) for mark in marks]
+    together = np.asarray(marked(grey, marks, (400, 400)))
 
     def areas(pixels: Any, color: str) -> int:
         return int((pixels == np.array(rgb(color))).all(axis=2).sum())
@@ -165,8 +165,8 @@ def test_runs_stand_beside_the_ground_truth(tmp_path: Path, monkeypatch: pytest.
     ]
     assert seen[6][-1] == "005.png: ground truth"
     assert "gain in F1 over base" in drawn.how[1] and "base, F1 88.9" in drawn.how[0]
-    assert sheet.width > 3 * TILE
-    assert next(iter(drawn.singles()))[1].width > 3 * SINGLE
+    assert sheet.width > 3 * TILE[1]
+    assert next(iter(drawn.singles()))[1].width > 3 * SINGLE[1]
 
 
 def test_choice_is_a_spread_and_passes_over_what_cannot_be_shown() -> None:
@@ -240,8 +240,8 @@ def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path: Path) -> 
     exif[0x0112] = 3
     Image.fromarray(pixels).save(data.images[0].path, exif=exif)
     sheet = np.asarray(DrawnDetections([evaluate_entries("base", [found(1)], data)], 1).sheet())
-    column = sheet[:, TILE // 2]
+    column = sheet[:, TILE[1] // 2]
     grey = np.flatnonzero((np.abs(column.astype(int) - 128) < 3).all(axis=1))
-    assert len(grey) > TILE / 4
+    assert len(grey) > TILE[1] / 4
     # White follows the grey of the photograph for a fifth of its height.
-    assert (sheet[grey[-1] + 10 : grey[-1] + TILE // 6, TILE // 2] > 250).all()
+    assert (sheet[grey[-1] + 10 : grey[-1] + TILE[1] // 6, TILE[1] // 2] > 250).all()
