@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from msbal.cli import completion
 import typer
 
+from msbal.cli import completion
 from msbal.cli.options import PlainOption, QuietOption, SetOption, SpecArgument, mode_of, overrides_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def command(
             autocompletion=completion.trackers,
             "--track",
             metavar="NAME",
+            autocompletion=completion.trackers,
             help="Also follow the run in this tool: tensorboard, wandb, mlflow, clearml, comet or trackio. Repeatable.",
         ),
     ] = None,
