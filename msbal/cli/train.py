@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from msbal.cli import completion
 import typer
 
 from msbal.cli import completion
@@ -41,7 +40,6 @@ def command(
     track: Annotated[
         list[str] | None,
         typer.Option(
-            autocompletion=completion.trackers,
             "--track",
             metavar="NAME",
             autocompletion=completion.trackers,
