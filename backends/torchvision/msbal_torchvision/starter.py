@@ -71,8 +71,13 @@ def starter(data: DetectionData) -> str:
     if gpu:
         length = f"epochs: {size.epochs:<17}# {size.iterations} iterations"
     else:
-        passes = size.iterations * size.batch / len(data)
-        length = f"iterations: {size.iterations:<13}# each image {passes:.2g} times; more is better, and takes longer"
+        seen = size.iterations * size.batch
+        share = (
+            f"{round(seen / len(data), 1):g} epochs"
+            if seen >= len(data)
+            else f"{seen:,} images of {len(data):,}"
+        )
+        length = f"iterations: {size.iterations:<13}# {share}; more is better, and takes longer"
     if gpu and not features:
         # Goyal et al.'s linear scaling from the usual 0.01 for 16 images.
         optimizer, scheduler = f"{{name: sgd, lr: {0.01 * size.batch / 16:.3g}}}", "step"
