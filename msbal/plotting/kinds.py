@@ -207,8 +207,14 @@ def _variance(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> P
 
 
 def _over_intervals(group: GroupSeries, values: Floats) -> tuple[Floats, Floats]:
-    """x and y of steps that stand over the interval that a value is about: ``[I, K]`` -> ``[I + 1, K]``."""
-    return _float([group.start, *group.iteration]), np.concatenate([values[:1], values])
+    """x and y of steps that stand over the interval that a value is about: ``[I, K]`` -> ``[I + 1, K]``.
+
+    Where values are known again after a gap, one more row says where their step begins.
+    """
+    known = np.isfinite(values).any(axis=1)
+    again = np.flatnonzero(np.diff(known, prepend=False) & known)
+    x = np.insert(_float(group.iteration), again, group.starts[again])
+    return x, np.insert(values, again, values[again], axis=0)
 
 
 def _share(weighted: bool, shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
@@ -289,12 +295,13 @@ def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look)
     # The curves' upper edge: the next fifth above them.
     top = min(1.0, (math.floor(float(np.nanmax(probabilities)) * 5 + 0.25) + 1) / 5)
     row = 0.11 * top
-    x, steps = _over_intervals(group, probabilities[1:])
+    x, steps = _over_intervals(group, probabilities)
+    since, until = _float(group.starts), _float(group.iteration)
     taken, rewarded = np.array(actions), group.reward > 0
     curves, marks = [], []
     for place, action in enumerate(group.actions):
         color = look.actions[action]
-        curves.append(Curve(action, color, x[1:], steps[:, place], run=run.run, steps=True, width=1.3))
+        curves.append(Curve(action, color, x, steps[:, place], run=run.run, steps=True, width=1.3))
         for good in (True, False):
             chosen = np.flatnonzero((taken == action) & (rewarded == good))
             said = [
@@ -303,7 +310,7 @@ def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look)
             ]
             marks.append(
                 Marks(
-                    f"took {action}", color, x[chosen + 1], said, x[chosen], y=-(place + 1) * row,
+                    f"took {action}", color, until[chosen], said, since[chosen], y=-(place + 1) * row,
                     height=0.72 * row, alpha=1.0 if good else 0.3, run=run.run,
                 )
             )  # fmt: skip
@@ -330,7 +337,7 @@ def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Pane
         curves.append(mean)
         for sign, color, said in ((1, GOOD, "+1"), (-1, BAD, "−1")) if len(shown) == 1 else ():
             at = np.flatnonzero(rewards == sign)
-            since = _over_intervals(run.group, rewards)[0][at]
+            since = _float(run.group.starts[at])
             marks.append(
                 Marks(
                     "reward", color, x[at], [said] * len(at), since, y=sign * 1.11, height=0.16, run=run.run

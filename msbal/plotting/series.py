@@ -77,6 +77,11 @@ class GroupSeries:
         return int(self.iteration[0]) - self.length
 
     @property
+    def starts(self) -> Ints:
+        """The iterations before each interval, ``[I]``."""
+        return np.array([self.start, *self.iteration[:-1]], dtype=np.int64)
+
+    @property
     def length(self) -> int:
         """alpha: the iterations of an interval."""
         return max(1, round(int(self.iteration[0]) / max(1, int(self.interval[0]))))

@@ -124,10 +124,11 @@ def bars_of(ax: Axes) -> list[dict[float, float]]:
 def test_probabilities_and_actions_are_steps_over_the_interval_after_the_decision(run: RunSeries) -> None:
     (ax,) = figure_of([run], "probabilities").axes
     group = run.groups[0]
-    steps = [(np.asarray(line.get_xdata())[1:], np.asarray(line.get_ydata())[1:]) for line in ax.get_lines()]
+    steps = [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in ax.get_lines()]
     for place in range(4):
-        expected = np.repeat(group.probabilities[:-1, place], 2)
-        assert any(x[0] == 10 and np.array_equal(y, expected) for x, y in steps if len(y) == len(expected))
+        expected = np.repeat(group.probabilities[:-1, place], 2)  # two corners an interval, none in the first
+        assert any(np.array_equal(y[-78:], expected) for _, y in steps)
+    assert all(x[np.isfinite(y)][0] == 10 for x, y in steps if len(x) > 2)
     bars = bars_of(ax)
     starts = sorted(start for row in bars for start in row)
     assert starts == group.iteration[:-1].tolist()  # one bar an interval but the first, no more and no less
@@ -309,6 +310,16 @@ def test_curves_break_where_records_are_missing(write_run: Write) -> None:
     inside = (np.asarray(line.get_xdata()) > 40) & (np.asarray(line.get_xdata()) < 80)
     assert inside.any()
     assert np.isnan(np.asarray(line.get_ydata())[inside]).all()
+
+
+def test_steps_are_whole_beside_a_gap(write_run: Write) -> None:
+    made = [record for record in simulate(intervals=12) if record.interval not in (5, 6, 7)]
+    (run,) = read_runs([write_run(text=lines(made))])
+    ax, *_ = figure_of([run], "weights").axes
+    line = next(line for line in ax.get_lines() if to_hex(line.get_color()) == PALETTES["paper"][0])
+    known = np.isfinite(np.asarray(line.get_ydata()))
+    drawn = set(np.asarray(line.get_xdata())[known].tolist())
+    assert drawn == {0, 10, 20, 30, 40, 70, 80, 90, 100, 110, 120}
 
 
 def test_a_loss_that_was_not_finite_is_marked_in_its_term(write_run: Write) -> None:

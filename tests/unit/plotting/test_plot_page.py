@@ -61,8 +61,9 @@ def test_the_page_carries_the_records_values(write_run: Write, page_of: Callable
     for place, action in enumerate(group.actions):
         assert np.allclose(
             curve(figures["all/probabilities"], action),
-            group.probabilities[[0, *range(14)], place],  # in force from the second interval on
+            [np.nan, *group.probabilities[[0, *range(14)], place]],  # in force from the second interval on
             rtol=1e-5,
+            equal_nan=True,
         )
     assert figures["all/probabilities"]["layout"]["yaxis"]["ticktext"][-4:] == list(group.actions)
 
