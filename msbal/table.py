@@ -1,6 +1,6 @@
-"""One table for every place that shows one: built once, then Markdown, LaTeX, CSV or the terminal's.
+"""One table for every place that shows one: built once, then written as Markdown, LaTeX or CSV.
 
-The ablation's page writes the same tables as HTML; its template does that.
+`msbal.ui.tables` draws it for the terminal, and the template of the ablation's page as HTML.
 """
 
 from __future__ import annotations
@@ -9,12 +9,8 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 LATEX_WIDE = 7  # columns; a table with more stands over both columns of a paper
 _SHRINK = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
@@ -24,7 +20,6 @@ _LATEX = {
     ">": r"\textgreater{}", "±": r"$\pm$", "×": r"$\times$", "|": r"\textbar{}", "✓": r"$\checkmark$",
     '"': r"\textquotedbl{}", "≥": r"$\geq$", "·": r"$\cdot$",
 }  # fmt: skip
-_TERMINAL = {"better": "green", "worse": "red"}
 
 
 class Cell(str):
@@ -175,34 +170,6 @@ class Table:
             latex_row(column.name for column in self.columns),
         ]
 
-    def rich(self, places: Sequence[int] | None = None) -> RichTable:
-        """Return the terminal's table without title and notes, which `msbal.ui.printing.print_whole` adds.
-
-        A number never breaks, and a column without any entry is left out.
-
-        Args:
-            places: of the columns to show; by default all.
-        """
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        shown = [place for place in self.filled() if places is None or place in places]
-        drawn = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for place in shown:
-            column, cells = self.columns[place], [row[place] for row in self.rows]
-            heading = _wrapped(column.heading, max(10, *map(len, cells)) if cells else 10)
-            words = " ".join([heading, *cells]).split() if column.text else [*heading.split("\n"), *cells]
-            longest = max(map(len, words), default=0)
-            drawn.add_column(
-                Text(heading), justify="left" if column.text else "right", overflow="fold",
-                min_width=longest if place else min(16, longest), no_wrap=not column.text,
-            )  # fmt: skip
-        for row in self.rows:
-            cells = [row[place] for place in shown]
-            drawn.add_row(*(Text(cell, _TERMINAL.get(getattr(cell, "tone", ""), "")) for cell in cells))
-        return drawn
-
     def filled(self) -> list[int]:
         """Return the places of the first column and of those with an entry."""
         return [
@@ -251,16 +218,6 @@ def _fields(cell: str, count: int) -> list[str]:
     if not values:
         values = ["" if cell == "-" else str(cell)]
     return values + [""] * (count - len(values))
-
-
-def _wrapped(heading: str, width: int) -> str:
-    """Return a heading in lines of at most `width`, broken at spaces and after slashes, never within a word."""
-    lines = [""]
-    for word in re.findall(r"[^\s/]*/|\S+|\s+", heading):
-        if lines[-1].strip() and len((lines[-1] + word).strip()) > width:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(line.strip() for line in lines)
 
 
 def _is_formula(cell: str) -> bool:

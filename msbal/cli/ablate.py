@@ -285,7 +285,8 @@ def _report(
     from msbal.ablation.collect import collect
     from msbal.ablation.report import make_report
     from msbal.ablation.reporting.costs import arm_costs
-    from msbal.ui.printing import print_line, print_whole
+    from msbal.ui.printing import print_line
+    from msbal.ui.tables import print_whole
 
     outcomes = collect(grid.arms, findings)
     images, notes = _bootstrap(ablation, grid, outcomes, resamples, mode)
@@ -330,7 +331,7 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> Non
     from msbal.ablation.cells import findings_of
     from msbal.ablation.estimate import estimate, total_seconds
     from msbal.table import Table, columns
-    from msbal.ui.printing import print_whole
+    from msbal.ui.tables import print_whole
     from msbal.ui.text import duration
 
     states = {(f.cell.arm, f.cell.seed): f.condition for f in findings_of(grid)}

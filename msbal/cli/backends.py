@@ -37,27 +37,29 @@ def overview(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from msbal.backend import installed_backends
     from msbal.backend.discovery import OWN_BACKENDS
     from msbal.cli.console import runnable
+    from msbal.table import Cell, Column, Table
+    from msbal.ui.tables import print_whole
 
-    table = Table()
-    for column in ("backend", "state", "versions", "what to do"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for name in sorted({*installed_backends(), *OWN_BACKENDS}):
         if name not in installed_backends():
-            table.add_row(name, Text("not installed", "dim"), "", runnable(f"msbal backends install {name}"))
+            rows.append((name, "not installed", "", runnable(f"msbal backends install {name}")))
             continue
         diagnosis = _diagnose(name)
-        versions = ", ".join(f"{package} {version}" for package, version in diagnosis.versions.items())
+        # No line ends between a package and its version.
+        versions = ", ".join(
+            f"{package}\N{NO-BREAK SPACE}{version}" for package, version in diagnosis.versions.items()
+        )
         if diagnosis.problems:
-            table.add_row(name, Text("broken", "red"), versions, runnable(f"msbal backends check {name}"))
+            rows.append((name, Cell("broken", "worse"), versions, runnable(f"msbal backends check {name}")))
         else:
-            table.add_row(name, Text("ready", "green"), versions, "")
-    Console().print(table)
+            rows.append((name, Cell("ready", "better"), versions, ""))
+    header = tuple(Column(name, text=True) for name in ("backend", "state", "versions", "what to do"))
+    print_whole(Console(highlight=False), Table("", header, tuple(rows)))
 
 
 @app.command("check")

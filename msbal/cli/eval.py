@@ -360,20 +360,26 @@ def _costs(call: Call, found: list[Evaluated], width: int, height: int) -> list[
 
 def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
     """Print the tables; where several runs do not fit side by side, each with the first alone."""
+    from itertools import zip_longest
+
     from rich.console import Console
 
     from msbal.evaluation import comparison_tables as tables
-    from msbal.ui.printing import fits, print_whole
+    from msbal.ui.tables import fits, print_whole
 
-    console = Console(highlight=False)
-    builders = [tables.overall, *([tables.per_class] if call.per_class else [])]
-    for build in builders:
-        parts = [build(comparison)]
-        if len(comparison.runs) > 2 and not fits(console, parts[0]):
-            parts = [build(comparison.only(index)) for index in range(1, len(comparison.runs))]
-            parts = [replace(part, notes=()) for part in parts[:-1]] + parts[-1:]
-        for part in parts:
-            print_whole(console, part)
+    console, shown = Console(highlight=False), []
+    for build in (tables.overall, *([tables.per_class] if call.per_class else [])):
+        table = build(comparison)
+        if len(comparison.runs) <= 2 or fits(console, table):
+            shown.append(table)
+            continue
+        pairs = [build(comparison.only(index)) for index in range(1, len(comparison.runs))]
+        shown += [replace(pair, title=table.title if pair is pairs[0] else "") for pair in pairs]
+    for table, following in zip_longest(shown, shown[1:]):
+        # The same notes stand below the last table that they are about.
+        print_whole(
+            console, replace(table, notes=()) if following and following.notes == table.notes else table
+        )
     if costs:
         print_whole(console, tables.complexity(costs).transposed())
 

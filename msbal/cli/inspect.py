@@ -36,7 +36,7 @@ def inspect(spec: RunSpec, images: int) -> bool:
     from msbal.backend.proof import prove
     from msbal.cli.console import model_name
     from msbal.training import prepare
-    from msbal.ui.printing import print_whole
+    from msbal.ui.tables import print_whole
 
     plan = prepare(spec)
     detector, console = plan.detector, Console(highlight=False)

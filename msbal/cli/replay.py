@@ -165,7 +165,8 @@ class _Summary:
 
     def print(self, console: Console, output: Path) -> None:
         from msbal.table import Table, columns
-        from msbal.ui.printing import print_line, print_whole
+        from msbal.ui.printing import print_line
+        from msbal.ui.tables import print_whole
 
         for group, record in self.last.items():
             title = f"{record.interval} intervals" + (f" of {group}" if group != "all" else "")
@@ -177,8 +178,9 @@ class _Summary:
                 )
                 for i, level in enumerate(record.levels)
             )  # fmt: skip
-            header = columns("level", "mean weight", "mean loss", "in the last interval")
-            print_whole(console, Table(title, header, levels))
+            header = columns("level", "mean weight", "mean loss", "last loss")
+            note = "Losses are means of an iteration; the last one is of the last interval."
+            print_whole(console, Table(title, header, levels, (note,)))
             actions = tuple(
                 (action, str(self.chosen[group, action]), f"{probability:.4f}")
                 for action, probability in record.probabilities.items()

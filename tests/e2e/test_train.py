@@ -97,7 +97,7 @@ def test_the_best_checkpoint_predicts_what_its_evaluation_said(folder: Path, run
         "eval", "runs/cells", "--checkpoint", "best", "--resamples", "0", "--csv", "-", cwd=folder
     )
     values = {line.split(",")[0]: line.split(",")[3] for line in printed.splitlines() if ",,AP," in line}
-    assert float(values["best"]) == pytest.approx(100 * best["AP"]), printed
+    assert float(values["best.pth"]) == pytest.approx(100 * best["AP"]), printed
 
 
 def test_replaying_the_runs_own_losses_gives_its_own_records(folder: Path, run: Path) -> None:

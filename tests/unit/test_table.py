@@ -8,6 +8,7 @@ import io
 from rich.console import Console
 
 from msbal.table import Cell, Column, Table, columns, latex_text
+from msbal.ui.tables import print_whole
 
 AWKWARD = Table(
     "50 % & more",
@@ -76,6 +77,6 @@ def test_shared_headings_blocks_and_sides() -> None:
 
 def test_the_terminal_shows_a_tone_as_a_colour() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=60)
-    console.print(SPANNED.rich())
+    print_whole(console, SPANNED)
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[32mbetter" in printed and "\x1b[31mworse" in printed

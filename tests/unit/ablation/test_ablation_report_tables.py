@@ -302,7 +302,7 @@ def test_an_arm_far_out_does_not_hide_the_others() -> None:
 def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> None:
     from rich.console import Console
 
-    from msbal.ui.printing import print_whole
+    from msbal.ui.tables import print_whole
 
     for table in first.tables.values():
         console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
@@ -319,7 +319,7 @@ def test_a_terminal_that_is_too_narrow_cuts_nothing(first: Any, width: int) -> N
 def test_every_part_of_a_table_that_is_too_wide_says_which_row_it_is(first: Any) -> None:
     from rich.console import Console
 
-    from msbal.ui.printing import print_whole
+    from msbal.ui.tables import print_whole
 
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     print_whole(console, table_of(first))

@@ -17,7 +17,7 @@ from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.compare import compare
 from msbal.evaluation.complexity import BalancingCost, Complexity
 from msbal.evaluation.runs import Evaluated, evaluate_entries, same_data
-from msbal.ui.printing import print_whole
+from msbal.ui.tables import print_whole
 
 DATA, PREDICTIONS = make_scenes(41, images=24)
 BASE = evaluate_entries("base", PREDICTIONS[::2], DATA)
