@@ -145,7 +145,9 @@ class DrawnDetections:
             )
         for g in _largest_first(boxes[~found], truth):
             marks.append(Mark(_corners(truth.box[g]), _WHITE, self._classes[truth.label[g]], "dashed"))
-        note = "" if len(mine) else f"no detection above {run.threshold:g}"
+        note = (
+            "" if len(mine) else f"no detection above {run.threshold:g}" if run.detected else "no detection"
+        )
         if len(mine) > limit:
             note = f"the {limit} strongest of {len(mine)} detections"
         counts = f"{found.sum()} right, {run.wrong[mine].sum()} wrong, {(~found).sum()} missed"
@@ -156,6 +158,8 @@ class DrawnDetections:
 
     def _what_is_shown(self) -> str:
         data = f"{len(self._data)} images of {printable(self._data.name)}."
+        if not any(run.detected for run in self._runs):
+            return f"{data} Nothing was detected in any of them."
         several = len(self._runs) > 1
         at = [
             f"{run.threshold:g} ({f'{run.name}, ' * several}F1 {points(run.overall, 1)})"
@@ -203,6 +207,7 @@ class _Judged:
     """One run's detections that reach its threshold, D of them by descending score, and how they did on I images.
 
     Attributes:
+        detected: how many detections there are at any score.
         is_best: whether the threshold is that of the best F1.
         overall: F1 over all images.
         claimed: ``[D]`` the box that each finds, or -1.
@@ -213,6 +218,7 @@ class _Judged:
     """
 
     name: str
+    detected: int
     threshold: float
     is_best: bool
     overall: float
@@ -245,7 +251,17 @@ def _judged(run: Evaluated, truth: GroundTruth, threshold: float | None) -> _Jud
     overall = float(f1_scores(right.sum(), reported.sum(), boxes.sum()))
     wrong = (claimed < 0) & ~ignored
     return _Judged(
-        printable(run.name), lowest, threshold is None, overall, shown, claimed, wrong, wanted, boxes, f1
+        printable(run.name),
+        len(found),
+        lowest,
+        threshold is None,
+        overall,
+        shown,
+        claimed,
+        wrong,
+        wanted,
+        boxes,
+        f1,
     )
 
 

@@ -239,6 +239,8 @@ def best_threshold(run: RunDirectory) -> float:
         raise DataError(str(run.predictions_file), "no such file", "a run that has been evaluated at its end")
     data = run_data(run)
     _, detections, _ = read_predictions(run.predictions_file, data)
+    if not len(detections):
+        raise DataError(str(run.predictions_file), "holds no detections", "some to choose a threshold by")
     return best_f1_threshold(ground_truth(data), detections).threshold
 
 
