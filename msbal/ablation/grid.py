@@ -57,6 +57,7 @@ class Grid:
 
     Attributes:
         baselines: the arm that each arm is compared to; a baseline is its own.
+        replaced: a sentence on each section of the base that an arm replaces, where that loses keys.
     """
 
     arms: tuple[str, ...]
@@ -64,6 +65,7 @@ class Grid:
     baselines: Mapping[str, str]
     cells: tuple[Cell, ...]
     output: Path
+    replaced: tuple[str, ...] = ()
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -123,12 +125,13 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
                 suggest(baseline, arms),
             )
         baselines = dict.fromkeys(arms, baseline)
-    return Grid(tuple(arms), seeds, baselines, tuple(cells), output)
+    replaced = tuple(text for arm, changes in arms.items() for text in _replaced(raw, arm, changes))
+    return Grid(tuple(arms), seeds, baselines, tuple(cells), output, replaced)
 
 
 def remarks(grid: Grid) -> list[str]:
     """Return a sentence on each reason why a grid will show less than one may expect of it."""
-    found = []
+    found = list(grid.replaced)
     if len(grid.seeds) == 1:
         found.append(
             "one seed cannot tell an effect from chance, so nothing will be concluded: set `seeds` to 3 or more"
@@ -141,6 +144,24 @@ def remarks(grid: Grid) -> list[str]:
         if first != cell.arm and cell.seed == grid.seeds[0]:
             found.append(f"the arms `{first}` and `{cell.arm}` are the same run: they will differ in nothing")
     return found
+
+
+def _replaced(raw: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in changes.items():
+        before: Any = raw
+        for part in key.split("."):
+            before = before.get(part) if isinstance(before, Mapping) else None
+        lost = (
+            sorted(set(before) - set(value))
+            if isinstance(before, Mapping) and isinstance(value, Mapping)
+            else []
+        )
+        if lost:
+            kept = next(iter(value), "KEY")
+            yield (
+                f"arm `{arm}` replaces all of the base's `{key}`, without its {', '.join(lost)}: write `{key}.{kept}` "
+                "to set one key"
+            )
 
 
 def _with(raw: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

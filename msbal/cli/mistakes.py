@@ -60,6 +60,10 @@ def _keys_for(name: str, context: Any, likely_an_option: bool) -> list[str]:
     if context.info_name == "ablate" and name in ("seed", "seeds"):
         return ["seeds"]
     keys = keys_ending_in(name, exactly=likely_an_option)
+    if not keys and not likely_an_option:
+        from msbal.spec.keys import SYNONYMS  # which takes a second, as torch comes with it
+
+        keys = keys_ending_in(SYNONYMS.get(name, name))
     return [f"base.{key}" for key in keys] if context.info_name == "ablate" else keys
 
 

@@ -51,11 +51,11 @@ def choose_classes(
     if classes is None:
         return tuple(known)
     if not classes:
-        raise DataError("classes", "is an empty list", "at least one name, or no `classes` at all")
+        raise DataError("data.classes", "is an empty list", "at least one name, or no `classes` at all")
     names = [class_name(name) for name in classes]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError("classes", f"`{printable(twice[0])}` is listed twice", "every name once")
+        raise DataError("data.classes", f"`{printable(twice[0])}` is listed twice", "every name once")
     absent = [name for name in names if name not in known]
     if partial and known and len(absent) == len(names):
         kinds = {"class": "classes", "category": "categories"}[kind]
@@ -64,7 +64,7 @@ def choose_classes(
     if absent and not partial:
         more = f" (nor are {len(absent) - 1} more of the {len(names)} names)" if len(absent) > 1 else ""
         found = f"`{printable(absent[0])}` is no {kind} of {where}{more}"
-        raise DataError("classes", found, fix=suggest(absent[0], list(known)[:100]))
+        raise DataError("data.classes", found, fix=suggest(absent[0], list(known)[:100]))
     return tuple(names)
 
 

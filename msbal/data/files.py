@@ -99,7 +99,10 @@ def require_folder(path: Path, what: str) -> None:
     if kind == "nothing":
         raise DataError(named(path), "does not exist", what, suggest_path(path))
     if kind != "folder":
-        raise DataError(named(path), "is not a folder", what, f"did you mean {named(path.parent)}?")
+        above = named(path.parent)
+        raise DataError(
+            named(path), "is not a folder", what, f"did you mean {above}?" if above != "." else ""
+        )
 
 
 def _cause(error: Exception) -> str:

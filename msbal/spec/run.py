@@ -101,7 +101,8 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
     """
     balances = balance_models()
     if strategy not in balances:
-        raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=suggest(strategy, balances))
+        meant = "equal" if strategy in ("none", "off", "baseline", "uniform") else strategy
+        raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=suggest(meant, balances))
     found = load_backend(backend)
     defaults = dict(found.schedule_defaults) if isinstance(found, SetsSchedule) else {}
 
