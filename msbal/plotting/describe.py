@@ -1,4 +1,4 @@
-"""The choice among the panels, and their descriptions in rows."""
+"""Choose among the panels and describe them in rows."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str
 
 
 def _placed(panel: Panel | None, group: str, shown: Sequence[Shown]) -> Panel | None:
-    """Return `panel` with what follows from the group that it shows and the runs in it."""
+    """Return `panel` with its group, its runs and its range of iterations."""
     if panel is None:
         return None
     start, end = min(one.whole.span[0] for one in shown), max(one.whole.span[1] for one in shown)

@@ -1,4 +1,4 @@
-"""The panels as files: put together to figures by matplotlib, written as PNG, SVG or PDF."""
+"""Draw the panels with matplotlib and write them as PNG, SVG or PDF."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def draw_files(
 
 
 def save_figure(figure: Figure, path: Path, style: str) -> Path:
-    """Write `figure` in the format that `path` ends with, at once: no reader sees half a file.
+    """Write `figure` atomically, in the format that `path` ends with.
 
     Raises:
         SpecError: the ending is none of `FORMATS`.
@@ -87,7 +87,7 @@ def draw_figure(
     smooth: int = 1,
     overlay: bool = False,
 ) -> Figure:
-    """Draw what `describe_panels` described as one figure, which `save_figure` must write with the same style.
+    """Draw the rows of `describe_panels` as one figure, which `save_figure` must write with the same style.
 
     One run: the panels fill the style's columns. Several, side by side: a row a panel, a column a run, each row
     with one scale. Several, overlaid: line styles tell the runs apart; panels that cannot be overlaid (stacked
@@ -159,7 +159,7 @@ def _draw_cells(
             label_ends(ax, panel, style, smooth)
     named: dict[str, LevelLook] = {}
     for level, look in (entry for panel in panels for entry in panel.legend.items()):
-        # Without boxes in one group only: there its curves say so.
+        # A level may lack boxes in one group only: then only the curves of that group say so.
         named[level] = look if named.get(level, look) == look else replace(look, label=level)
     if named:
         levels: list[dict[str, Any]] = [
@@ -183,7 +183,7 @@ def _draw_cells(
 
 
 def _share_scale(axes: Sequence[Axes]) -> None:
-    """One y scale for the runs of a row: side by side is for comparing."""
+    """Give the runs of a row one y scale, so that they can be compared."""
     limits = [ax.get_ylim() for ax in axes]
     for place, ax in enumerate(axes):
         ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

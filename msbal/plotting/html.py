@@ -1,4 +1,4 @@
-"""The panels as a page: one HTML file to hover over, zoom and filter, which needs nothing else.
+"""Write the panels as one HTML file to hover over, zoom and filter, which needs nothing else.
 
 Plotly's Python objects are the figures (`plotly_panel`) and its library, inlined, draws them. A short script of our
 own, ``page/page.js``, applies the page's controls and a zoom to all of them, where plotly's buttons reach only the
@@ -124,7 +124,7 @@ def _chip(kind: str, value: str, sign: str, text: str) -> str:
 
 
 def _sign(look: Look, level: str) -> str:
-    """A level's mark in its colour, which the page's palette gives."""
+    """Return a level's mark; the page's script colours it by the chosen palette."""
     sign = MARKERS[look.levels[level].marker][1]
     return f'<span class="sign" data-level="{html.escape(level)}">{sign}</span>'
 
@@ -142,7 +142,7 @@ def _option(value: str, selected: bool, text: str = "") -> str:
 
 
 def _summary(runs: Sequence[RunSeries], look: Look) -> str:
-    """The table's rows: what became of each run, and what its choices earned."""
+    """Return the table's rows: one for each group of each run."""
     return "".join(
         f'<tr data-run="{n}"><td title="{html.escape(run.source)}">{html.escape(run.name)}'
         f"{html.escape(f' · {group.name}') if len(run.groups) > 1 else ''}</td>{_summary_cells(run, group, look)}</tr>"

@@ -103,12 +103,12 @@ def _float(values: Any) -> Floats:
 
 
 def _told_apart(run: Shown, shown: Sequence[Shown]) -> tuple[str, str]:
-    """Return what a curve's name ends in and its line style, by which it is told from those of other runs."""
+    """Return the end of a curve's name and its line style, which tell it from those of other runs."""
     return (f" · {run.whole.name}", list(DASHES)[run.run % len(DASHES)]) if len(shown) > 1 else ("", "solid")
 
 
 def _averaged(curves: Iterable[Curve]) -> list[Curve]:
-    """Curves that follow the reader's moving average; behind each then stand its values, faint."""
+    """Return the curves so that the reader can smooth them; the values then stand behind each average, faint."""
     return [
         one
         for curve in curves
@@ -120,7 +120,7 @@ def _averaged(curves: Iterable[Curve]) -> list[Curve]:
 
 
 def _level_curves(shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look) -> list[Curve]:
-    """A line for each level of each run."""
+    """Return a line for each level of each run."""
     curves = []
     for run in shown:
         of, dash = _told_apart(run, shown)
@@ -137,7 +137,7 @@ def _level_curves(shown: Sequence[Shown], values: Callable[[GroupSeries], Floats
 def _run_curves(
     shown: Sequence[Shown], name: str, values: Callable[[RunSeries], tuple[Floats, Floats]]
 ) -> list[Curve]:
-    """A line for each run that has values."""
+    """Return a line for each run that has values."""
     curves = []
     for run in shown:
         of, dash = _told_apart(run, shown)
@@ -148,14 +148,14 @@ def _run_curves(
 
 
 def _total(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
-    """The one loss that is the same measure whatever the strategy: without weights."""
+    """Describe the unweighted loss of all levels, which is comparable between strategies."""
     curves = _averaged(_run_curves(shown, "total", RunSeries.total_loss))
     says = "the sum over all levels, without weights: comparable between strategies"
     return Panel("total", "Total loss", says, "Mean loss per iteration", curves) if curves else None
 
 
 def _metrics(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
-    """Each evaluation of the run."""
+    """Describe the AP of each evaluation."""
     curves = []
     for run in shown:
         of, dash = _told_apart(run, shown)
@@ -178,7 +178,7 @@ def _learning_rate(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -
 
 
 def _loss(term: str | None, shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
-    """The paper's Fig. 1: a term's loss by level, as a mean over the iterations of each interval."""
+    """Describe the paper's Fig. 1: a term's loss by level, averaged over the iterations of each interval."""
     curves = _level_curves(shown, lambda group: group.mean_loss(term), look)
     if not any(_known(curve.y) for curve in curves):
         return None
@@ -198,7 +198,10 @@ def _loss(term: str | None, shown: Sequence[Shown], _: Sequence[GroupSeries], lo
 
 
 def _variance(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
-    """On a log scale: levels lie orders of magnitude apart. A level that never varied has no curve."""
+    """Describe the variances on a log scale, since levels lie orders of magnitude apart.
+
+    A level that never varied has no curve.
+    """
     curves = _level_curves(shown, lambda group: np.where(group.variance > 0, group.variance, np.nan), look)
     return Panel(
         "variance", "Variance of the loss in an interval", "eq 3, of the loss within an interval",
@@ -207,7 +210,7 @@ def _variance(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> P
 
 
 def _over_intervals(group: GroupSeries, values: Floats) -> tuple[Floats, Floats]:
-    """x and y of steps that stand over the interval that a value is about: ``[I, K]`` -> ``[I + 1, K]``.
+    """Return x and y of steps, each over the interval of its value: ``[I, K]`` -> ``[I + 1, K]``.
 
     Where values are known again after a gap, one more row says where their step begins.
     """
@@ -218,7 +221,7 @@ def _over_intervals(group: GroupSeries, values: Floats) -> tuple[Floats, Floats]
 
 
 def _share(weighted: bool, shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
-    """Each level's part of the loss: as it is, or as backward saw it."""
+    """Describe each level's share of the loss, without or with the weights."""
     (run,) = shown
     x, parts = _over_intervals(run.group, run.group.share(weighted=weighted))
     if not _known(parts):
@@ -248,7 +251,7 @@ def _lanes(
     *,
     mean: bool,
 ) -> Panel:
-    """Return `panel` with a lane a level of the values that the runs had in each interval."""
+    """Return `panel` with a lane for each level that shows the runs' values in each interval."""
     steps = []
     for run in shown:
         x, y = _over_intervals(run.group, values(run.group))
@@ -261,7 +264,7 @@ def _lanes(
 
 
 def _weights(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look) -> Panel:
-    """The weights in force: those that a run decides at its very end never are."""
+    """Describe the weights in force. Those decided at the very end of a run never were."""
     every = np.concatenate([peer.previous_weights.ravel() for peer in peers])
     # Never so fine that equal weights, off by rounding, would look like a decision.
     low = math.floor(float(np.nanmin(every, initial=1.0)) * 20) / 20
@@ -274,7 +277,7 @@ def _weights(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look) -
 
 
 def _reduction(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look) -> Panel:
-    """r is at most 1 and has no lower bound: the lanes end where one value in a hundred lies beyond."""
+    """Describe the rates of eq 4. They have no lower bound: lanes end where one value in a hundred lies beyond."""
     every = np.concatenate([peer.variance_reduction.ravel() for peer in peers])
     low, high = np.nanpercentile(every, (1, 99)) if _known(every) else (-1.0, 1.0)
     scale = min(-0.1, math.floor(low * 10) / 10), 0.0, min(1.0, max(0.1, math.ceil(high * 10) / 10))
@@ -286,7 +289,7 @@ def _reduction(shown: Sequence[Shown], peers: Sequence[GroupSeries], look: Look)
 
 
 def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
-    """The policy of eq 7, and below it the action in force in every interval, with what it earned."""
+    """Describe the policy of eq 7, and below it the action in force in every interval and its reward."""
     (run,) = shown
     group = run.group
     actions, probabilities = group.in_force()
@@ -325,7 +328,7 @@ def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look)
 
 
 def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
-    """The rewards of eq 6 and their moving average: whether the policy is right more often than not."""
+    """Describe the rewards of eq 6 and their moving average, which tells whether the policy is mostly right."""
     if not any(_known(run.group.reward) for run in shown):
         return None
     curves, marks = [], []

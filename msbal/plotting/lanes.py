@@ -1,4 +1,4 @@
-"""Lanes, one a level: for values that jump at every interval, where lines on one scale would hide each other."""
+"""Describe panels with a lane for each level: values that jump at every interval would hide each other on one scale."""
 
 from __future__ import annotations
 

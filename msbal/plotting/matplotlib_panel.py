@@ -1,4 +1,4 @@
-"""A panel in the axes of a file's figure, by matplotlib."""
+"""Draw a panel with matplotlib."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _span(curve: Curve, smooth: int) -> int:
 
 
 def _marked(curve: Curve) -> tuple[int, int]:
-    """Return the first point with a mark and the step to the next; levels start apart, so that none hides another."""
+    """Return the first point with a mark and the step to the next; levels start apart so that none hides another."""
     if curve.marks <= FEW_POINTS and curve.marks >= np.isfinite(curve.y).sum():
         return 0, 1
     step = max(1, len(curve.y) // max(1, curve.marks))
@@ -93,18 +93,18 @@ def _marked(curve: Curve) -> tuple[int, int]:
 
 
 def _corners(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The corners of steps: a fill by matplotlib's own `step` would lose the one beside a gap."""
+    """Return the corners of steps; matplotlib's own `step` would lose the one beside a gap in a filled area."""
     return np.repeat(x, 2)[:-1], np.repeat(y, 2)[1:]
 
 
 def isolated(y: Floats) -> Bools:
-    """``[N] -> [N]``, the values without a neighbour, which no line would show."""
+    """Return where a value has no neighbour, so that no line would show it: ``[N] -> [N]``."""
     known = np.concatenate([[False], np.isfinite(y), [False]])
     return np.asarray(known[1:-1] & ~known[:-2] & ~known[2:], dtype=np.bool_)
 
 
 def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
-    """Write the names of the curves beside their ends; several runs' curves of one name share it."""
+    """Write the curves' names beside their ends; curves of several runs that have one name share it."""
     ends: dict[str, list[tuple[float, str]]] = {}
     for curve in panel.curves:
         span = _span(curve, smooth)
@@ -125,7 +125,7 @@ def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
 
 
 def spread(places: Floats, gap: float) -> Floats:
-    """Return `places` moved apart by as little as leaves `gap` between any two, within 0..1 where there is room."""
+    """Return `places` moved until any two are `gap` apart, within 0..1 where there is room."""
     order = np.argsort(places, kind="stable")
     steps = gap * np.arange(len(places))
     # As far up as those below push, as far down as those above do, and the middle of both.

@@ -1,4 +1,4 @@
-"""What stands in one set of axes, described once and drawn twice: by `matplotlib_panel` and by `plotly_panel`.
+"""The contents of one set of axes, described once and drawn by both `matplotlib_panel` and `plotly_panel`.
 
 Shape legend: N points of a curve.
 """
@@ -16,7 +16,7 @@ FEW_POINTS = 25
 """Up to so many points of a curve have a mark each."""
 
 SOME_MARKS = 8
-"""So many marks stand on a longer curve of a level, to tell it from the others' without its colour."""
+"""Marks on a longer curve of a level, which tell it from those of other levels without its colour."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Curve:
         alpha: opacity.
         steps: hold each value over the interval that ends at its x, instead of joining the points.
         marker: a key of `style.MARKERS`; empty for none.
-        label: what stands at the curve's end.
+        label: the text at the curve's end.
         base: fill between the curve and this height.
         stack: fill between the curve and the stacked curves before it, on which it stands.
         values: ``[N]``, what the hover label tells where `y` is only a height.
@@ -75,7 +75,7 @@ class Curve:
 
     @property
     def marks(self) -> int:
-        """How many marks stand on it: one a point where there are few, since a line hides how many it has."""
+        """The number of marks on it: one for each point where there are few, which a line alone would hide."""
         if self.steps or self.stack or self.if_smoothed or not self.marker:
             return 0
         known = int(np.isfinite(self.y).sum())

@@ -1,4 +1,4 @@
-"""A panel as a figure of the page, of plotly's Python objects."""
+"""Describe a panel as a plotly figure for the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interval records as arrays, the only form in which the figures know a run. Pure: no file, no figure.
+"""Interval records as arrays, from which all figures are drawn. No file is read here and nothing is drawn.
 
 Shape legend: I rows (one an interval, and one for each gap), K levels (finest first), A actions, E evaluations.
 """
@@ -202,7 +202,7 @@ def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
 
 
 def _with_gaps(records: Sequence[IntervalRecord]) -> list[IntervalRecord]:
-    """Return `records` with the weights that held, and one of NaN for the first and last interval of each gap."""
+    """Return `records` with their weights in force, and a record of NaN for the first and last interval of each gap."""
     length = _length(records[0])
     unknown = (np.nan,) * len(records[0].levels)
 

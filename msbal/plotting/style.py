@@ -1,4 +1,4 @@
-"""How a figure looks: sizes, type and colours, apart from what it shows."""
+"""Sizes, fonts, colours, line styles and marks of figures."""
 
 from __future__ import annotations
 

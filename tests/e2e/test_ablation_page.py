@@ -99,10 +99,10 @@ def test_an_interval_that_holds_zero_reaches_over_the_line(opened: Any) -> None:
 
 
 def test_weights_of_the_arms_that_move_them(opened: Any) -> None:
-    (section,) = find(opened, "section[aria-labelledby=h-courses]")
+    (section,) = find(opened, "section[aria-labelledby=h-histories]")
     cards = section.find_elements(By.CSS_SELECTOR, ".card")
     assert [card.find_element(By.TAG_NAME, "h3").text for card in cards] == ["avw", "rlo"]
-    assert all(len(card.find_elements(By.CSS_SELECTOR, "polyline.course")) == 5 for card in cards)
+    assert all(len(card.find_elements(By.CSS_SELECTOR, "polyline.history")) == 5 for card in cards)
     assert "equal: constant, 1." in section.text
 
 
@@ -117,7 +117,10 @@ def test_it_fits_and_its_texts_are_legible(opened: Any, width: int, theme: str) 
         opened.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width
         for table in find(opened, ".table"):  # no table has to be scrolled to the side
-            assert opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", table) <= 0
+            assert (
+                opened.execute_script("return arguments[0].scrollWidth - arguments[0].clientWidth", table)
+                <= 0
+            )
         for text in find(opened, ".drawing text"):
             assert float(text.value_of_css_property("font-size").removesuffix("px")) >= 11
         chosen = "main p.soft, .verdict, .drawing .name, .drawing .tick, caption, thead th"

@@ -19,7 +19,7 @@ from msbal.ablation.grid import Grid
 from msbal.ablation.paper_layout import TableLayout
 from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.arm_tables import SIZES
-from msbal.ablation.reporting.weight_courses import Course, course_drawings, course_of
+from msbal.ablation.reporting.weight_history import History, history_drawings, history_of
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, Paired, Summary, pair, summarize
 from msbal.errors import MsbalError
@@ -58,9 +58,9 @@ def render_page(
     for arm in far & pairs.keys():
         sizes |= row_charts.sizes({arm: pairs[arm]}, grid.baselines)
     weights = {arm: outcomes.weights[arm] for arm in pairs if outcomes.weights[arm]}
-    moving, constant = _courses(outcomes)
+    moving, constant = _histories(outcomes)
     colors = _colors(outcomes.weights.values())
-    course_colors = _colors(course.levels for course in moving.values())
+    history_colors = _colors(history.levels for history in moving.values())
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -86,7 +86,7 @@ def render_page(
         metrics=row_charts.metrics(ablation.metric, summaries, published, grid.baselines, far),
         sizes={arm: sizes[arm] for arm in pairs},
         weights=row_charts.mean_weights(weights, colors),
-        courses=course_drawings(moving, course_colors),
+        histories=history_drawings(moving, history_colors),
         constant=constant,
     )
 
@@ -152,22 +152,22 @@ def _size_pairs(grid: Grid, outcomes: Outcomes) -> dict[str, dict[str, Paired]]:
     return pairs
 
 
-def _courses(outcomes: Outcomes) -> tuple[dict[str, Course], dict[str, str]]:
-    """Return by arm and group of levels the courses that move, and in words the weights that do not."""
-    moving: dict[str, Course] = {}
+def _histories(outcomes: Outcomes) -> tuple[dict[str, History], dict[str, str]]:
+    """Return by arm and group of levels the weights that change, and in words those that do not."""
+    moving: dict[str, History] = {}
     constant: dict[str, str] = {}
     for arm in outcomes.cells:
         for group, series in _series(arm, outcomes).items():
-            course = course_of(series)
+            history = history_of(series)
             name = arm if group == "all" else f"{arm} · {group}"
-            if course is None:
+            if history is None:
                 continue
-            if course.constant:
-                weights = dict(zip(course.levels, course.mean[-1].tolist(), strict=True))
+            if history.constant:
+                weights = dict(zip(history.levels, history.mean[-1].tolist(), strict=True))
                 one = {round(weight, 9) for weight in weights.values()} == {1.0}
                 constant[name] = "1" if one else ", ".join(f"{k} {w:g}" for k, w in weights.items())
             else:
-                moving[name] = course
+                moving[name] = history
     return moving, constant
 
 

@@ -78,7 +78,7 @@ class RowChart(Drawing):
 
 
 def far_out(conclusions: Mapping[str, Conclusion]) -> frozenset[str]:
-    """Return the arms so much better or worse that nothing else could be seen on their scale."""
+    """Return the arms that are so much better or worse that nothing else could be seen on their scale."""
     sizes = {c.arm: abs(c.paired.mean) for c in conclusions.values() if c.paired.mean is not None}
     if not sizes:
         return frozenset()
@@ -156,7 +156,7 @@ def metrics(
 
 
 def sizes(pairs: Mapping[str, Mapping[str, Paired]], baselines: Mapping[str, str]) -> dict[str, RowChart]:
-    """Draw by arm its differences in the metrics by object size, all on one scale.
+    """Draw each arm's differences in the metrics by object size, all on one scale.
 
     Args:
         pairs: by arm and metric; arms that are far out are better given in a call of their own.
@@ -178,7 +178,7 @@ def sizes(pairs: Mapping[str, Mapping[str, Paired]], baselines: Mapping[str, str
 def mean_weights(
     weights: Mapping[str, Mapping[str, float]], colors: Mapping[str, str]
 ) -> dict[str, RowChart]:
-    """Draw by arm bars from 1 to the mean weight of each level, all on one scale."""
+    """Draw each arm's mean weight of each level as a bar from 1, all on one scale."""
     scale = scale_of([v for by_level in weights.values() for v in by_level.values()], 1.0, narrowest=0.2)
     drawn = {}
     for arm, by_level in weights.items():

@@ -1,4 +1,4 @@
-"""Drawings in SVG: across in per cent of the width, down in pixels.
+"""Drawings in SVG, with x in per cent of the width and y in pixels.
 
 So a drawing fills a wide screen, a telephone and a sheet of paper, and its type keeps its size, without a
 script. matplotlib's SVG shrinks its type with the drawing; plotly's needs a script of 5 MB in each page; and

@@ -1,4 +1,4 @@
-"""Scales and courses: where things stand on the page."""
+"""Scales and weights: where things stand on the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from msbal.ablation.report import headline
 from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.svg import Scale, scale_of
-from msbal.ablation.reporting.weight_courses import MAX_POINTS, course_drawings, course_of
+from msbal.ablation.reporting.weight_history import MAX_POINTS, history_drawings, history_of
 from msbal.ablation.statistics import Conclusion, Paired
 from msbal.plotting.series import GroupSeries
 
@@ -51,45 +51,45 @@ def series(weights: np.ndarray, levels: tuple[str, ...] = ("P3", "P4")) -> Group
     )  # fmt: skip
 
 
-def test_a_course_is_the_mean_over_seeds_and_their_range() -> None:
+def test_a_history_of_weights_is_the_mean_over_seeds_and_their_range() -> None:
     first, second = np.full((6, 2), 1.0), np.full((6, 2), 2.0)
     second[:, 1] = 1.0
-    course = course_of([series(first), series(second)])
-    assert course is not None and not course.constant
-    assert course.start.tolist() == [0, 10, 20, 30, 40, 50]
-    assert course.end.tolist() == [10, 20, 30, 40, 50, 60]
-    assert course.mean.tolist() == [[1.5, 1.0]] * 6
-    assert course.low.tolist() == [[1.0, 1.0]] * 6 and course.high.tolist() == [[2.0, 1.0]] * 6
-    still = course_of([series(first), series(first)])
+    history = history_of([series(first), series(second)])
+    assert history is not None and not history.constant
+    assert history.start.tolist() == [0, 10, 20, 30, 40, 50]
+    assert history.end.tolist() == [10, 20, 30, 40, 50, 60]
+    assert history.mean.tolist() == [[1.5, 1.0]] * 6
+    assert history.low.tolist() == [[1.0, 1.0]] * 6 and history.high.tolist() == [[2.0, 1.0]] * 6
+    still = history_of([series(first), series(first)])
     assert still is not None and still.constant
 
 
-def test_long_courses_are_averaged_and_the_shortest_run_ends_them() -> None:
+def test_long_histories_are_averaged_and_the_shortest_run_ends_them() -> None:
     rng = np.random.default_rng(0)
     long, short = rng.uniform(1, 2, (1000, 2)), rng.uniform(1, 2, (900, 2))
-    course = course_of([series(long), series(short)])
-    assert course is not None and len(course.end) == MAX_POINTS
-    assert course.end[-1] == 9000
+    history = history_of([series(long), series(short)])
+    assert history is not None and len(history.end) == MAX_POINTS
+    assert history.end[-1] == 9000
     bins = np.array_split(np.arange(900), MAX_POINTS)
     expected = [(long[b].mean(axis=0) + short[b].mean(axis=0)) / 2 for b in bins]
-    assert course.mean == pytest.approx(np.array(expected))
+    assert history.mean == pytest.approx(np.array(expected))
 
 
-def test_gaps_and_foreign_levels_are_left_out_of_a_course() -> None:
+def test_gaps_and_foreign_levels_are_left_out_of_a_history() -> None:
     weights = np.ones((4, 2))
     weights[1] = np.nan
-    course = course_of([series(weights), series(np.ones((4, 3)), ("a", "b", "c"))])
-    assert course is not None and course.end.tolist() == [10, 30, 40]
-    assert course.start.tolist() == [0, 20, 30]
-    assert course_of([]) is None
-    assert course_of([series(np.full((2, 2), np.nan))]) is None
+    history = history_of([series(weights), series(np.ones((4, 3)), ("a", "b", "c"))])
+    assert history is not None and history.end.tolist() == [10, 30, 40]
+    assert history.start.tolist() == [0, 20, 30]
+    assert history_of([]) is None
+    assert history_of([series(np.full((2, 2), np.nan))]) is None
 
 
-def test_courses_are_steps_a_lane_a_level() -> None:
+def test_weights_are_steps_in_a_lane_for_each_level() -> None:
     weights = np.array([[1.0, 1.0], [1.5, 1.0], [1.0, 1.2]])
-    course = course_of([series(weights)])
-    assert course is not None
-    drawn = ET.fromstring(course_drawings({"avw": course}, {"P3": "#111", "P4": "#222"})["avw"].__html__())
+    history = history_of([series(weights)])
+    assert history is not None
+    drawn = ET.fromstring(history_drawings({"avw": history}, {"P3": "#111", "P4": "#222"})["avw"].__html__())
     lines = [line.get("points", "") for line in drawn.findall(".//polyline")]
     across, down = (np.array([point.split(",") for point in line.split()], dtype=float).T for line in lines)
     for corners in (across, down):
@@ -103,14 +103,14 @@ def test_courses_are_steps_a_lane_a_level() -> None:
 def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
     name = "<b>\"&'"
     found = Conclusion(name, Paired({0: 0.01, 1: 0.02}, 0.015, 0.007, -0.01, 0.04, 0.2), "unknown", 0.2, "")
-    course = course_of([series(np.random.default_rng(0).uniform(1, 2, (5, 2)))])
-    assert course is not None
+    history = history_of([series(np.random.default_rng(0).uniform(1, 2, (5, 2)))])
+    assert history is not None
     colors = {"P3": "#111111", "P4": "#222222"}
     drawn = [
         row_charts.differences("AP", {name: found}, {name: "base", "base": "base"}),
         *row_charts.sizes({name: {"AP_S": found.paired}}, {name: "base"}).values(),
         *row_charts.mean_weights({name: {"P3": 1.2, "P4": 0.8}}, colors).values(),
-        *course_drawings({name: course}, colors).values(),
+        *history_drawings({name: history}, colors).values(),
     ]
     for drawing in drawn:
         assert drawing is not None

@@ -1,4 +1,4 @@
-"""The course of the weights over the iterations, over the seeds of an arm, and its drawing on the page."""
+"""The weights of an arm over the iterations, averaged over its seeds, and their drawing on the page."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LANE, FILLED = 46.0, 0.64  # pixels a level, and the part of them that weights f
 
 
 @dataclass(frozen=True)
-class Course:
-    """The weights of one arm over the iterations, over its seeds. P points, K levels.
+class History:
+    """The weights of one arm over the iterations, averaged over its seeds. P points, K levels.
 
     Attributes:
         start, end: ``[P]``, the iterations between which the weights were in force.
@@ -39,11 +39,11 @@ class Course:
         return bool(np.nanmax(self.high) - np.nanmin(self.low) < 1e-9)
 
 
-def course_of(groups: Sequence[GroupSeries]) -> Course | None:
-    """Return the course of the weights in force, over the runs of an arm; None without a whole run.
+def history_of(groups: Sequence[GroupSeries]) -> History | None:
+    """Return the history of the weights in force in the runs of an arm; None without a whole run.
 
     Args:
-        groups: one of each run; what is longer than the shortest is cut off.
+        groups: one of each run; they are cut to the length of the shortest.
     """
     groups = [g for g in groups if g.levels == groups[0].levels]
     length = min((len(g.iteration) for g in groups), default=0)
@@ -59,7 +59,7 @@ def course_of(groups: Sequence[GroupSeries]) -> Course | None:
         return None
     ends = np.array([float(groups[0].iteration[chosen[-1]]) for chosen in bins])
     starts = np.array([float(groups[0].start), *ends[:-1]])
-    return Course(
+    return History(
         groups[0].levels,
         starts[kept],
         ends[kept],
@@ -76,19 +76,19 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(total / known.sum(axis=1), dtype=np.float64)
 
 
-def course_drawings(found: Mapping[str, Course], colors: Mapping[str, str]) -> dict[str, Drawing]:
-    """Draw by panel the weights over the iterations, all on one scale: steps the mean, bands the seeds' range."""
+def history_drawings(found: Mapping[str, History], colors: Mapping[str, str]) -> dict[str, Drawing]:
+    """Draw each arm's weights over the iterations, all on one scale: the mean as steps, the seeds' range as a band."""
     if not found:
         return {}
-    ends = [float(end) for course in found.values() for end in (course.low.min(), course.high.max())]
+    ends = [float(end) for history in found.values() for end in (history.low.min(), history.high.max())]
     low, high = min(1.0, *ends), max(1.1, *ends)
-    return {name: _drawing(name, course, low, high, colors) for name, course in found.items()}
+    return {name: _drawing(name, history, low, high, colors) for name, history in found.items()}
 
 
-def _drawing(name: str, course: Course, low: float, high: float, colors: Mapping[str, str]) -> Drawing:
-    """Draw a lane a level: in one, the levels' bands would hide each other."""
-    last, bottom = float(course.end[-1]), LANE * len(course.levels)
-    means = ", ".join(f"{k} {w:.2f}" for k, w in zip(course.levels, course.mean.mean(axis=0), strict=True))
+def _drawing(name: str, history: History, low: float, high: float, colors: Mapping[str, str]) -> Drawing:
+    """Draw a lane for each level, since the levels' bands would hide each other in one."""
+    last, bottom = float(history.end[-1]), LANE * len(history.levels)
+    means = ", ".join(f"{k} {w:.2f}" for k, w in zip(history.levels, history.mean.mean(axis=0), strict=True))
     drawing = Drawing(
         f"{name}: weights over the iterations; on average {means}",
         Scale(0.0, last, round_ticks(0.0, last), 0.0, 100.0), bottom + AXIS,
@@ -105,19 +105,19 @@ def _drawing(name: str, course: Course, low: float, high: float, colors: Mapping
         "preserveAspectRatio": "none",
     }
     curves = ET.SubElement(drawing.svg, "svg", box)
-    x = np.stack([course.start, course.end], axis=1).ravel()
+    x = np.stack([history.start, history.end], axis=1).ravel()
 
     def curve(tag: str, kind: str, lane: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
         height = LANE * (lane + 1 - FILLED * (y - low) / (high - low))
         written = " ".join(f"{1000 * a / last:.1f},{b:.1f}" for a, b in zip(x, height, strict=True))
-        own = f"--own:{colors[course.levels[lane]]}"
+        own = f"--own:{colors[history.levels[lane]]}"
         ET.SubElement(curves, tag, {"class": kind, "style": own, "points": written})
 
-    for k, level in enumerate(course.levels):
+    for k, level in enumerate(history.levels):
         one = LANE * (k + 1 - FILLED * (1 - low) / (high - low))
         drawing.line(0, one, last, one, "zero")
-        above, below, mean = (np.repeat(y[:, k], 2) for y in (course.high, course.low, course.mean))
+        above, below, mean = (np.repeat(y[:, k], 2) for y in (history.high, history.low, history.mean))
         curve("polygon", "band", k, np.concatenate([x, x[::-1]]), np.concatenate([above, below[::-1]]))
-        curve("polyline", "course", k, x, mean)
+        curve("polyline", "history", k, x, mean)
         drawing.text(0, LANE * k + 14, level, "name small")
     return drawing
