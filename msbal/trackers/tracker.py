@@ -36,7 +36,7 @@ class TrackedRun:
     """The run that a tracker watches.
 
     Attributes:
-        folder: of the run, whose name is the run's.
+        folder: the run's files.
         spec: complete, as plain values.
         resume: whether it continues a run that is there.
         say: shows a person one line, such as where the run can be seen.
@@ -49,8 +49,9 @@ class TrackedRun:
 
     @property
     def name(self) -> str:
-        """The name to show."""
-        return self.folder.path.name
+        """The folder's name, or ``GRID-ARM-seed-0`` for a run of an ablation, whose folder's name others have, too."""
+        *_, grid, runs, arm, name = ("", "", "", *self.folder.path.parts)
+        return f"{grid}-{arm}-{name}" if runs == "runs" and name.startswith("seed-") else name
 
     def files(self, tracker: str) -> Path:
         """Return the folder for a tracker's own files, which exists."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +22,7 @@ class TrackioTracker(Tracker):
         kept = self.run.kept_id(self.name)
         self._run = self.api.init(
             project=project,
-            name=kept or self.run.name,
+            name=kept or f"{self.run.name}-{secrets.token_hex(2)}",  # Trackio knows a run by its name alone
             config=dict(self.run.spec),
             resume="allow" if kept else "never",
             embed=False,

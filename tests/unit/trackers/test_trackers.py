@@ -138,6 +138,16 @@ def test_an_id_is_kept_for_the_resumed_run_alone(tmp_path: Path) -> None:
     assert run_in(tmp_path, resume=True).kept_id("other") is None
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("runs/shapes", "shapes"), ("seed-0", "seed-0"), ("out/grid/runs/rlo/seed-0", "grid-rlo-seed-0"),
+    ],
+)  # fmt: skip
+def test_the_runs_of_an_ablation_have_names_of_their_own(folder: str, name: str) -> None:
+    assert run_in(Path(folder)).name == name
+
+
 def test_all_are_found_by_entry_point_and_none_is_imported() -> None:
     assert {p.name for p in metadata.entry_points(group=ENTRY_POINT_GROUP)} >= OWN
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
