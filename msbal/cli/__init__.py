@@ -4,6 +4,7 @@
 def main() -> None:
     """Run `msbal` with this process's arguments and exit with its code."""
     import os
+    import signal
     import sys
 
     from msbal.cli.app import run
@@ -14,4 +15,6 @@ def main() -> None:
         with whole_words():
             run([])
         return
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: another Ctrl-C would only disturb the end
+    sys.exit(code)

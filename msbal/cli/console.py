@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from msbal.errors import SpecError
 from msbal.records.atomic import write_text
 from msbal.ui.printing import print_line
 from msbal.ui.text import one_line
+
+if TYPE_CHECKING:
+    from msbal.spec import RunSpec
 
 _COMMANDS = re.compile(
     r"(?<![\w./-])(msbal(?= (?:init|train|ablate|eval|predict|plot-losses|inspect|replay|schema|backends)\b)"
@@ -65,6 +68,14 @@ def note(console: Console, text: str) -> None:
     print_line(console, ("note:", "yellow"), " ", runnable(one_line(text)))
 
 
+def model_name(spec: RunSpec) -> str:
+    """Return a short name for a spec's model."""
+    model = spec.model.model_dump()
+    if "config" in model:
+        return str(model["config"]).rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return " ".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) or spec.backend
+
+
 @contextmanager
 def progress_bar(description: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr, if that is a terminal, while it is entered.
@@ -72,13 +83,11 @@ def progress_bar(description: str, shown: bool = True) -> Iterator[Callable[[int
     Yields:
         To be called with how much is done and how much there is; the bar appears with the first call.
     """
+    from msbal.ui.activity import ActivityLine
+
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=console, transient=True, disable=not (shown and console.is_terminal),
-    ) as bar:  # fmt: skip
-        task = bar.add_task(description, total=None, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    with ActivityLine(console, shown and console.is_terminal) as bar:
+        yield lambda done, total: bar.progress(description, done, total)
 
 
 def write_to(target: str | Path, text: str) -> None:

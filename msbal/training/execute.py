@@ -72,19 +72,25 @@ def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
     return run
 
 
-def execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = False) -> Outcome:
+def execute(
+    plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool = False, stop: StopRequest | None = None
+) -> Outcome:
     """Train, evaluate and write all files.
 
     Args:
         run: claimed for this run.
         resume: continue from the run's last whole checkpoint.
+        stop: one that is entered, for a caller that catches signals before and after, too.
 
     Raises:
         MsbalError: where the run failed.
     """
     try:
-        with deterministic() if plan.spec.deterministic else nullcontext():
-            return _execute(plan, run, monitor, resume)
+        with (
+            deterministic() if plan.spec.deterministic else nullcontext(),
+            StopRequest() if stop is None else nullcontext(stop) as entered,
+        ):
+            return _execute(plan, run, monitor, resume, entered)
     except RuntimeError as error:
         raise_of_worker(error)
         raise
@@ -114,7 +120,7 @@ def _disk_error(run: RunDirectory, error: OSError) -> RunError:
     )
 
 
-def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> Outcome:
+def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop: StopRequest) -> Outcome:
     first = rank() == 0
     spec = plan.spec
     if first:
@@ -129,46 +135,50 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool) -> O
     best = Best(run)
 
     def evaluate_now(detector: Detector, iteration: int, final: bool = False) -> Mapping[str, Any]:
+        training, stop.doing = stop.doing, "this evaluation"
         metrics = _evaluate(plan, run, monitor, detector, iteration, final)
         best.evaluated()
+        stop.doing = training
         return metrics
 
-    with StopRequest() as stop:
-        agreed = StopAgreement(stop)
-        job = Job(
-            spec=spec,
-            train=plan.train,
-            val=plan.val,
-            run=run,
-            balancers=plan.balancers,
-            recorder=recorder,
-            monitor=monitor,
-            checkpoint=choose_checkpoint(run, recorder, monitor.message) if resume else None,
-            evaluate=evaluate_now if plan.val is not None else None,
-            best=best if plan.val is not None else None,
-            stop_requested=agreed,
-        )
-        if first and not resume:
-            draw_training_data(run, plan.train, monitor)
-        # All processes have checked the same images before; one of them checks the rest.
-        with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
-            plan.detector.train(job)
-        recorder.flush()
-        if images is not None and images.error is not None:
-            raise images.error
-        if agreed.stopped:
-            return Outcome(run, finished=False, metrics=None)
-        _require_finite(run)
-        stop.at_once, metrics = True, None
-        try:
-            if plan.val is not None:
-                last = plan.iterations if job.ended is None else job.ended
-                metrics = evaluate_now(plan.detector, last, final=True)
-                best.saved(last)
-            barrier()
-        except KeyboardInterrupt:
-            # All is trained and saved; --resume repeats the evaluation.
-            return Outcome(run, finished=False, metrics=None)
+    agreed = StopAgreement(stop)
+    job = Job(
+        spec=spec,
+        train=plan.train,
+        val=plan.val,
+        run=run,
+        balancers=plan.balancers,
+        recorder=recorder,
+        monitor=monitor,
+        checkpoint=choose_checkpoint(run, recorder, monitor.message) if resume else None,
+        evaluate=evaluate_now if plan.val is not None else None,
+        best=best if plan.val is not None else None,
+        stop_requested=agreed,
+    )
+    if first and not resume:
+        draw_training_data(run, plan.train, monitor)
+    # All processes have checked the same images before; one of them checks the rest.
+    stop.at_once = False
+    if world_size() > 1:
+        stop.doing = "some iterations more, as all processes have to agree"
+    with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
+        plan.detector.train(job)
+    recorder.flush()
+    if images is not None and images.error is not None:
+        raise images.error
+    if agreed.stopped:
+        return Outcome(run, finished=False, metrics=None)
+    _require_finite(run)
+    stop.at_once, metrics = True, None
+    try:
+        if plan.val is not None:
+            last = plan.iterations if job.ended is None else job.ended
+            metrics = evaluate_now(plan.detector, last, final=True)
+            best.saved(last)
+        barrier()
+    except KeyboardInterrupt:
+        # All is trained and saved; --resume repeats the evaluation.
+        return Outcome(run, finished=False, metrics=None)
     return Outcome(run, finished=True, metrics=metrics, best=read_metrics(run)["best"] if first else None)
 
 

@@ -24,6 +24,8 @@ LOST = "lost its connection to the other processes"
 UNMET = "found no connection to the other processes"
 GRACE = 20.0
 """Seconds that the others have to notice a failure, and again to end when asked to, before they are killed."""
+SHORT_GRACE = 8.0
+"""The same after a second Ctrl-C, by which every process ends itself within 5 seconds."""
 
 
 def launch(count: int, command: Sequence[str]) -> int:
@@ -53,11 +55,11 @@ def launch(count: int, command: Sequence[str]) -> int:
     }
     environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     processes = [_Rank(rank, command, environment) for rank in range(count)]
-    with _forward_signals(processes):
-        _wait(processes)
+    with _forward_signals(processes) as interrupts:
+        _wait(processes, interrupts)
     for process in processes:
         process.close()
-    return _verdict(processes)
+    return 130 if len(interrupts) > 1 else _verdict(processes)
 
 
 def watch_launcher() -> None:
@@ -136,28 +138,34 @@ class _Rank:
 
 
 @contextlib.contextmanager
-def _forward_signals(processes: Sequence[_Rank]) -> Iterator[None]:
-    """Pass this process's SIGINT, SIGTERM and SIGHUP on to all."""
+def _forward_signals(processes: Sequence[_Rank]) -> Iterator[list[float]]:
+    """Pass this process's SIGINT, SIGTERM and SIGHUP on to all; yield the times of the SIGINTs, as they come."""
+    interrupts: list[float] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            interrupts.append(time.monotonic())
         for process in processes:
             process.send(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
-        yield
+        yield interrupts
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _wait(processes: Sequence[_Rank]) -> None:
+def _wait(processes: Sequence[_Rank], interrupts: Sequence[float]) -> None:
     steps = [signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)]
     due = None
     while any(process.code is None for process in processes):
         if due is None and any(process.code for process in processes):
             due = time.monotonic() + GRACE
+        if len(interrupts) > 1 and len(steps) > 1:
+            due = interrupts[1] + SHORT_GRACE
+            del steps[:-1]
         if due is not None and time.monotonic() > due and steps:
             number, due = steps.pop(0), time.monotonic() + GRACE
             for process in processes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from msbal.engine.processes import world_size
 from msbal.errors import SpecError
-from msbal.records import Recorder, RunDirectory, read_starts
+from msbal.records import Recorder, RunDirectory, read_metrics, read_starts
 from msbal.spec import RunSpec, differences, dump_spec, read_mapping
 from msbal.training.checkpoints import find, iteration_of
 from msbal.training.distributed import from_first_rank
@@ -48,6 +49,15 @@ def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
                 f"{now!r}, but the run in {run.path} began with {before!r}",
                 fix="resume with the run's own spec.yaml, or start anew with another `output` or --force",
             )
+
+
+def final_metrics(spec: RunSpec, run: RunDirectory) -> Mapping[str, Any] | None:
+    """Return the final metrics of a run that has nothing left to do by `spec`; None of another."""
+    final = read_metrics(run)["final"]
+    changed = [key for key, *_ in differences(read_mapping(run.spec_file), dump_spec(spec))]
+    if not isinstance(final, dict) or {"schedule.iterations", "schedule.epochs"} & set(changed):
+        return None
+    return final
 
 
 def choose_checkpoint(run: RunDirectory, recorder: Recorder, say: Callable[[str], None]) -> Path | None:

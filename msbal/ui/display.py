@@ -166,8 +166,13 @@ class RunDisplay(RunState):
             return
         super().close(ending)
         ended = ending or Ending()
-        if self._out.drawing:
+        drawn = self._out.drawing
+        if drawn:
             self._out.end()
+        if ended.how == "interrupted":
+            said = Text.assemble((ended.how, END_STYLES[ended.how]), f": {ended.details.get('kept', '')}")
+            print_line(self._console, said) if drawn else self._out.event("end", said)
+        elif drawn:
             facts: dict[str, str | Text] = {**summary(self), **ended.details}
             width = max(map(len, facts), default=0)
             for label, text in facts.items():
@@ -211,6 +216,8 @@ class QuietMonitor(Monitor):
         shown = shown_metrics(self._metrics, ("AP", "AP50"))
         found = [f"{name} {points(value)}" for name, value in shown.items() if value is not None]
         where = [
-            f"{label}: {ended.details[label]}" for label in ("run", "continue") if label in ended.details
+            f"{label}: {ended.details[label]}"
+            for label in ("run", "continue", "kept")
+            if label in ended.details
         ]
         print_line(self._console, one_line(", ".join([ended.how, *found, *where])))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MIN_WIDTH_WITH_EPOCH = 60
 
-END_STYLES = {"finished": GOOD, "stopped": "yellow", "failed": BAD}
+END_STYLES = {"finished": GOOD, "stopped": "yellow", "interrupted": "yellow", "failed": BAD}
 
 
 def title_line(state: RunState, width: int) -> Text:
@@ -132,8 +132,4 @@ def summary(state: RunState) -> dict[str, Text]:
             found[f"left out{of}"] = line(
                 (f"{group.nonfinite} non-finite loss{'es' * (group.nonfinite > 1)}", BAD)
             )
-    if len(state.evaluations) > 1:
-        iteration, best = max(state.evaluations, key=lambda e: e[1].get("AP") or 0.0)
-        if best.get("AP") is not None:
-            found["best AP"] = line((points(best["AP"]), STRONG), f" at {iteration:,}")
     return found

@@ -46,11 +46,12 @@ class Ending:
     """How a run ended.
 
     Attributes:
-        how: ``stopped`` is by the user, so that the run can be resumed.
+        how: ``stopped`` is by the user, so that the run can be resumed; ``interrupted`` is that at once, without a
+            checkpoint.
         details: what to tell the user, label -> text: where the run lies, what to do next.
     """
 
-    how: Literal["finished", "stopped", "failed"] = "finished"
+    how: Literal["finished", "stopped", "interrupted", "failed"] = "finished"
     details: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -261,11 +262,11 @@ class RunState(Monitor):
 
     @property
     def epoch(self) -> str:
-        """``3/12``, the epoch under way where the spec counts them, or nothing."""
+        """``3/12``, the epoch of the last iteration where the spec counts them, or nothing."""
         epochs = self.header.epochs
         if not epochs or not self.total:
             return ""
-        return f"{min(epochs, self.iteration * epochs // self.total + 1)}/{epochs}"
+        return f"{max(1, -(-self.iteration * epochs // self.total))}/{epochs}"
 
     def remaining(self) -> float | None:
         """Return the seconds to the end, None as long as they are unknown.
