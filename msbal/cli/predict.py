@@ -37,7 +37,7 @@ def command(
         ),
     ],
     images: Annotated[
-        list[str],
+        list[Path],
         typer.Argument(
             metavar="IMAGES...", help="Images, folders of images, or patterns such as 'day/*.jpg'."
         ),
@@ -45,7 +45,9 @@ def command(
     checkpoint: Annotated[
         Path | None,
         typer.Option(
-            "--checkpoint", "-c", help="Weights to predict with; by default the run's best, else its newest."
+            "--checkpoint",
+            "-c",
+            help="Weights to predict with: a file, or the name of one of the run's; by default `best`, else the newest.",
         ),
     ] = None,
     output: Annotated[
@@ -79,7 +81,7 @@ def command(
 
     stderr = Console(stderr=True)
     spec, folder = _spec_and_run(run, set_)
-    paths = find_unannotated(images)
+    paths = find_unannotated([str(name) for name in images])
     weights = _weights(folder, checkpoint)
     target = output or Path(f"predictions-{folder.path.name}")
     _check_target(target, force)
@@ -138,7 +140,8 @@ def _weights(run: RunDirectory, checkpoint: Path | None) -> Path:
     from msbal.training.checkpoints import find
 
     if checkpoint is not None:
-        named = [file for file in (checkpoint, run.checkpoints / checkpoint) if file.is_file()]
+        files = (checkpoint, run.checkpoints / checkpoint, run.checkpoints / f"{checkpoint}.pth")
+        named = [file for file in files if file.is_file()]
         if not named:
             there = ", ".join(sorted(file.name for file in run.checkpoints.glob("*.pth")))
             expected = f"a file, or one of {there}" if there else "a file"

@@ -104,7 +104,7 @@ def test_the_best_checkpoint_is_taken_and_another_can_be_named(
     photo = "photos/day/a.jpg"
     with pytest.raises(RunError, match=r"best\.pth: holds no checkpoint .* name another with --checkpoint"):
         call("runs/pets", photo)
-    call("runs/pets", photo, "-c", "iteration_00000010.pth", "--threshold", 0.3)
+    call("runs/pets", photo, "-c", "iteration_00000010", "--threshold", 0.3)
     assert "iteration_00000010.pth" in capsys.readouterr().err
     with pytest.raises(
         SpecError, match=r"nope\.pth: no such file; expected .*best\.pth, iteration_00000010.pth"
