@@ -47,7 +47,7 @@ def command(
         typer.Option(
             "--checkpoint",
             "-c",
-            help="Weights to predict with: a file, or the name of one of the run's; by default `best`, else the newest.",
+            help="Weights to predict with: a file, or one of the run's by name; by default `best`, else the newest.",
         ),
     ] = None,
     output: Annotated[
