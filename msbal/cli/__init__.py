@@ -17,4 +17,9 @@ def main() -> None:
         return
     code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: another Ctrl-C would only disturb the end
+    if code == 130:
+        # Who has pressed Ctrl-C need not wait, for a second or more, until the interpreter has taken torch apart.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
