@@ -144,3 +144,12 @@ def test_the_schema_command(folder: Path) -> None:
 def test_the_backends_table(folder: Path) -> None:
     assert "torchvision" in msbal("backends", cwd=folder)
     assert "ready" in msbal("backends", "check", "torchvision", cwd=folder)
+
+
+def test_the_best_checkpoint_finds_objects_in_new_images(folder: Path, run: Path) -> None:
+    printed = msbal("predict", run, "cells/val", "--threshold", "0", "-o", "found", cwd=folder)
+    assert "as COCO JSON" in printed
+    document = json.loads((folder / "found" / "predictions.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == [f"photo {i}.png" for i in range(3)]
+    assert document["categories"] == [{"id": 7, "name": "cell"}]
+    assert {path.name for path in (folder / "found").iterdir()} == {"predictions.json", "images", "sheet.png"}
