@@ -12,7 +12,7 @@ from msbal.evaluation.compare import Comparison, Differences, flat
 from msbal.evaluation.complexity import BalancingCost, Complexity
 from msbal.evaluation.metric_text import full_name, points, signed, span
 from msbal.evaluation.runs import Evaluated
-from msbal.table import Table, columns, csv_number, csv_text
+from msbal.table import Column, Table, columns, csv_number, csv_text
 
 Cost = tuple[str, Complexity, BalancingCost | None]
 
@@ -28,7 +28,7 @@ def overall(comparison: Comparison) -> Table:
         rows.append(tuple(row))
     data = first.data
     on = "as recorded" if data is None else f"on {data.name}: {len(data):,} images, {data.box_count:,} boxes"
-    header = columns("metric", *_headings(comparison))
+    header = (*columns("metric"), *_run_columns(comparison))
     return Table(f"Metrics in points {on}", header, tuple(rows), _notes(comparison))
 
 
@@ -48,7 +48,7 @@ def per_class(comparison: Comparison) -> Table:
             row += [points(ap), *_difference(differences[name], comparison)]
         rows.append(tuple(row))
     if several:
-        header = columns("class", "boxes", *_headings(comparison))
+        header = (*columns("class", "boxes"), *_run_columns(comparison))
         return Table("AP of each class in points", header, tuple(rows), _notes(comparison))
     header = columns("class", "boxes", *CLASS_METRICS, "VOC AP", "VOC AP 11-point")
     return Table("Metrics of each class in points", header, tuple(rows))
@@ -147,16 +147,12 @@ def _others(comparison: Comparison, by_class: bool = False) -> Iterator[tuple[Ev
     return zip(comparison.runs[1:], differences, strict=True)
 
 
-def _headings(comparison: Comparison) -> list[str]:
-    """Return the headings of all runs and their differences."""
+def _run_columns(comparison: Comparison) -> list[Column]:
+    """Return a column for the first run, and for every other its own metrics and its differences under its name."""
+    interval = (f"{100 * comparison.confidence:g}% interval", "above 0") if comparison.resamples else ()
+    names = ("points", "difference", *interval)
     first, *others = [run.name for run in comparison.runs]
-    return [first, *(name for other in others for name in (other, *_difference_headings(comparison)))]
-
-
-def _difference_headings(comparison: Comparison) -> tuple[str, ...]:
-    if not comparison.resamples:
-        return ("difference",)
-    return ("difference", f"{100 * comparison.confidence:g}% interval", "above 0")
+    return [Column(first), *(Column(name, other) for other in others for name in names)]
 
 
 def _difference(found: Difference | None, comparison: Comparison) -> tuple[str, ...]:

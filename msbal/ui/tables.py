@@ -100,6 +100,7 @@ def _least_width(table: Table, places: Sequence[int]) -> int:
 def _lines(table: Table, places: Sequence[int], width: int | None) -> list[Text]:
     """Draw some columns of a table, their texts folded as far as `width` asks for."""
     columns = [table.columns[place] for place in places]
+    texts = [column.text for column in columns]
     rows = [[row[place] for place in places] for row in table.rows]
     cells = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in places]
     headings = [
@@ -113,19 +114,9 @@ def _lines(table: Table, places: Sequence[int], width: int | None) -> list[Text]
         if above:
             widths[spans[-1][1][0]] += max(0, cell_len(above) + 2 - _total(widths, spans[-1][1]))
     if width is not None:
-        _fold(widths, [column.text for column in columns], headings, cells, width)
+        _fold(widths, texts, headings, cells, width)
 
-    lines: list[Text] = []
-    if any(above for above, _ in spans):
-        over = (
-            (above and f" {above} ".center(_total(widths, ns), "─")) or " " * _total(widths, ns)
-            for above, ns in spans
-        )
-        lines.append(Text(" " + (" " * _GAP).join(over)))
-    depth = max(map(len, headings))
-    for n in range(depth):
-        line = [([""] * (depth - len(heading)) + heading)[n] for heading in headings]
-        lines.append(_line(line, widths, [column.text for column in columns], ["bold"] * len(columns)))
+    lines = _head(headings, spans, widths, texts)
     lines.append(Text(" " + "─" * _total(widths, range(len(widths)))))
     for number, row in enumerate(rows):
         if number in table.rules:
@@ -135,8 +126,30 @@ def _lines(table: Table, places: Sequence[int], width: int | None) -> list[Text]
             for cell, w in zip(row, widths, strict=True)
         ]
         tones = [_TONES.get(getattr(cell, "tone", ""), "") for cell in row]
-        for texts in itertools.zip_longest(*folded, fillvalue=""):
-            lines.append(_line(texts, widths, [column.text for column in columns], tones))
+        for line in itertools.zip_longest(*folded, fillvalue=""):
+            lines.append(_line(line, widths, texts, tones))
+    return lines
+
+
+def _head(
+    headings: Sequence[list[str]],
+    spans: Sequence[tuple[str, list[int]]],
+    widths: Sequence[int],
+    texts: Sequence[bool],
+) -> list[Text]:
+    """Draw the headings, each on the line above the entries, and those that columns share over their own."""
+    own = max((len(headings[n]) for above, numbers in spans if above for n in numbers), default=0)
+    depth = max([own + bool(own), *map(len, headings)])
+    full = [[""] * (depth - len(heading)) + heading for heading in headings]
+    lines = [_line(row, widths, texts, ["bold"] * len(widths)) for row in zip(*full, strict=True)]
+    if own:
+        row = []
+        for above, numbers in spans:
+            width = _total(widths, numbers)
+            # A heading of one column that is as high begins beside it.
+            beside = [(full[n][-own - 1], widths[n], texts[n], "bold") for n in numbers]
+            row += [(f" {above} ".center(width, "─"), width, True, "")] if above else beside
+        lines[-own - 1] = _line(*zip(*row, strict=True))
     return lines
 
 

@@ -66,7 +66,8 @@ def _ticks(rows: tuple[TableRow, ...], grid: Grid) -> Iterator[_Filled]:
     order = {"avw": 0, "min_loss": 1, "max_loss": 2, "equal": 3}  # the paper's a0 to a3
     names = dict.fromkeys(name for actions in of_rows for name in actions)
     for name in sorted(names, key=lambda name: order.get(name, len(order))):
-        cells: list[str] = [Cell(TICK if name in a else "", values=(float(name in a),)) for a in of_rows]
+        ticks = (float(name in actions) if actions else None for actions in of_rows)
+        cells: list[str] = [Cell(TICK if tick else "", values=(tick,)) for tick in ticks]
         yield Column(name, "action", text=True), cells
 
 
@@ -102,11 +103,12 @@ def _differences(
     if metric in layout.columns:
         place = layout.columns.index(metric)
         published = {row.arm: _published(row, place) for row in layout.rows if row.arm is not None}
-        cells = []
+        cells: list[str] = []
         for conclusion in found:
             mine = published[conclusion.arm] if conclusion else None
             base = published.get(grid.baselines[conclusion.arm]) if conclusion else None
-            cells.append("-" if mine is None or base is None else f"{mine - base:+.1f}")
+            difference = None if mine is None or base is None else round(mine - base, 8)
+            cells.append("-" if difference is None else Cell(f"{difference:+.1f}", values=(difference,)))
         if set(cells) != {"-"}:
             yield Column("published", above, csv=("difference_published",)), cells
     measured = ["-" if c is None else signed(c.paired.mean) for c in found]

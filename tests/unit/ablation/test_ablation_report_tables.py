@@ -240,7 +240,7 @@ def test_csv_has_numbers_alone_and_markdown_whole_headings(second: Any) -> None:
     table = second.tables["table"]
     rows = list(csv.reader(table.csv().splitlines()))
     assert rows[0][:5] == ["Method", "Backbone", "AP_published", "AP", "AP_sd"]
-    assert rows[3][rows[0].index("difference_published")] == "+0.8"
+    assert rows[3][rows[0].index("difference_published")] == "0.8"
     numbers = rows[0][2:-1]
     assert all(not cell or float(cell) < 100 for row in rows[1:] for cell in row[2 : 2 + len(numbers)])
     assert "| Method | Backbone | AP published | AP measured |" in table.markdown()

@@ -81,12 +81,13 @@ def test_same_data_means_the_same_boxes() -> None:
 def test_no_resamples_no_intervals() -> None:
     found = compare([BASE, MORE], resamples=0)
     assert found.resamples == 0 and found.notes == ()
-    assert tables.overall(found).header == ("metric", "base", "more", "difference")
+    assert tables.overall(found).header == ("metric", "base", "more points", "more difference")
 
 
 def test_table_by_hand() -> None:
     table = tables.overall(compare([BASE, MORE], resamples=20))
-    assert table.header == ("metric", "base", "more", "difference", "95% interval", "above 0")
+    of_more = [f"more {name}" for name in ("points", "difference", "95% interval", "above 0")]
+    assert table.header == ("metric", "base", *of_more)
     names = [row[0] for row in table.rows]
     assert names == [*ALL_METRICS[:12], "VOC mAP", "VOC mAP 11-point"]
     first = table.rows[0]
@@ -102,7 +103,8 @@ def test_per_class_tables() -> None:
     assert [row[0] for row in alone.rows] == list(DATA.classes)
     assert set(alone.rows[-1][2:]) == {"-"}
     several = tables.per_class(compare([BASE, MORE], resamples=20))
-    assert several.header == ("class", "boxes", "base", "more", "difference", "95% interval", "above 0")
+    names = [f"more {name}" for name in ("points", "difference", "95% interval", "above 0")]
+    assert several.header == ("class", "boxes", "base", *names)
     assert " .. " in several.rows[0][5] and several.rows[-1][2:] == ("-",) * 5
 
 
