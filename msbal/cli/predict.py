@@ -38,9 +38,7 @@ def command(
     ],
     images: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="IMAGES...", help="Images, folders of images, or patterns such as 'day/*.jpg'."
-        ),
+        typer.Argument(metavar="IMAGES", help="Images, folders of images, or patterns such as 'day/*.jpg'."),
     ],
     checkpoint: Annotated[
         Path | None,

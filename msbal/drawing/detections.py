@@ -153,8 +153,10 @@ class DrawnDetections:
         counts = f"{found.sum()} right, {run.wrong[mine].sum()} wrong, {(~found).sum()} missed"
         if not np.isnan(run.f1[index]):
             counts = f"F1 {points(run.f1[index], 0)}: {counts}"
-        caption = f"{self._file_name(index)}, {counts}" if kind else f"{run.name}, {counts}"
-        return Tile(marked(self._read(index), marks, room, note), caption, kind, _TAG_COLORS.get(kind, ""))
+        image = marked(self._read(index), marks, room, note)
+        if kind:
+            return Tile(image, f"{self._file_name(index)}, {counts}", kind, _TAG_COLORS[kind])
+        return Tile(image, counts, run.name)
 
     def _what_is_shown(self) -> str:
         data = f"{len(self._data)} images of {printable(self._data.name)}."
@@ -170,11 +172,10 @@ class DrawnDetections:
 
     def _how_chosen(self, score: NDArray[np.float64]) -> str:
         counts = Counter(kind for kind, _ in self._chosen)
-        if len(self._chosen) == len(self._data):
-            return "All images, those of the best F1 first."
         by, names = "F1", {kind: kind for kind in _COMPARED}
         if len(self._runs) > 1:
-            by, names = f"gain in F1 over {self._runs[0].name}", _COMPARED
+            by = f"gain in F1 over {self._runs[0].name}"
+            names = {"best": "that gain most", "typical": "typical", "worst": "that lose most"}
         parts = [f"{count} {names[kind]}" for kind, count in counts.items()]
         median = points(float(np.nanmedian(score)), 0)
         typical = f" (typical: nearest the median, {median})" if counts["typical"] else ""

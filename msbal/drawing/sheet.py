@@ -20,7 +20,7 @@ MARGIN = 16
 TITLE, TEXT = 26, 17
 MAX_CLASSES = 30
 SWATCH = 36
-INK, SOFT, GROUND = "#16181d", "#5b6270", "#ffffff"
+INK, SOFT, PALE, GROUND = "#16181d", "#5b6270", "#dde1e7", "#ffffff"
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Tile:
     """One image and what is written above it.
 
     Attributes:
-        tag: a word on a coloured ground before the caption; may be empty.
+        tag: a word or a name on a coloured ground before the caption; may be empty.
     """
 
     image: Image
     caption: str
     tag: str = ""
-    tag_color: str = SOFT
+    tag_color: str = PALE
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,11 @@ def save(image: Image, path: Path) -> None:
 
 def _caption(pen: ImageDraw, tile: Tile, left: float, middle: float, width: float) -> None:
     if tile.tag:
-        tagged = width_of(pen, tile.tag, TEXT - 2) + 14
+        tag = fit(pen, tile.tag, width / 2, TEXT - 2)
+        tagged = width_of(pen, tag, TEXT - 2) + 14
         pen.rounded_rectangle((left, middle - 12, left + tagged, middle + 11), 5, fill=tile.tag_color)
         ink = ink_on(tile.tag_color)
-        pen.text((left + 7, middle), tile.tag, fill=ink, font=font_for(tile.tag, TEXT - 2), anchor="lm")
+        pen.text((left + 7, middle), tag, fill=ink, font=font_for(tag, TEXT - 2), anchor="lm")
         left, width = left + tagged + 8, width - tagged - 8
     caption = fit(pen, tile.caption, width, TEXT)
     pen.text((left, middle), caption, fill=INK, font=font_for(caption, TEXT), anchor="lm")

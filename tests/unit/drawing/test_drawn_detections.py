@@ -61,9 +61,9 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         notes.append((marks, note))
         return marked(pixels, marks, room, note)
 
-    def tile(image: Any, caption: str, tag: str = "", tag_color: str = "") -> Any:
+    def tile(image: Any, caption: str, tag: str = "", *color: str) -> Any:
         drawn.append((*notes[-1], tag, caption))
-        return made(image, caption, tag, tag_color)
+        return made(image, caption, tag, *color)
 
     made = detections.Tile
     monkeypatch.setattr(detections, "marked", mark)
@@ -158,10 +158,10 @@ def test_runs_stand_beside_the_ground_truth(tmp_path: Path, monkeypatch: pytest.
     drawn = DrawnDetections([base, rlo], 3, threshold=0.5)
     sheet = drawn.sheet()
     assert [tag for *_, tag, _ in seen[::3]] == ["gains most", "typical", "loses most"]
-    assert [caption for *_, caption in seen[:3]] == [
-        "003.png: ground truth",
-        "base, F1 0: 0 right, 0 wrong, 1 missed",
-        "rlo, F1 100: 1 right, 0 wrong, 0 missed",
+    assert [(tag, caption) for *_, tag, caption in seen[:3]] == [
+        ("gains most", "003.png: ground truth"),
+        ("base", "F1 0: 0 right, 0 wrong, 1 missed"),
+        ("rlo", "F1 100: 1 right, 0 wrong, 0 missed"),
     ]
     assert seen[6][-1] == "005.png: ground truth"
     assert "gain in F1 over base" in drawn.how[1] and "base, F1 88.9" in drawn.how[0]
