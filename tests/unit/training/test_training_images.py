@@ -137,7 +137,7 @@ def test_size_and_depth_of_what_is_left_are_looked_at_too(tmp_path: Path) -> Non
 def test_what_a_sample_leaves_out_is_looked_into_beside_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("msbal.training.images.spread", lambda count: range(0, count, 2))
+    monkeypatch.setattr("msbal.training.images.spread", lambda count, limit=0: range(0, count, 2))
     data = data_set(tmp_path, 6)
     told = threading.Event()
     with BesideTraining(check(data), told.set) as beside:
@@ -157,7 +157,7 @@ def test_a_run_ends_where_an_image_that_is_left_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
-    monkeypatch.setattr("msbal.training.images.spread", lambda count: range(0, count, 2))
+    monkeypatch.setattr("msbal.training.images.spread", lambda count, limit=0: range(0, count, 2))
     data = data_set(tmp_path, 4)
     documents = data.to_coco()
     documents["annotations"] = [
