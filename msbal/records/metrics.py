@@ -64,5 +64,5 @@ def _write(run: RunDirectory, evaluations: Sequence[dict[str, Any]], final: dict
 
 
 def _best(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the evaluation of the highest AP, the first of equal ones; without any box to find, there is no AP."""
-    return max(evaluations, key=lambda e: -1.0 if e.get("AP") is None else e["AP"], default=None)
+    """Return the evaluation of the highest AP, the last of equal ones; without any box to find, there is no AP."""
+    return max(reversed(evaluations), key=lambda e: -1.0 if e.get("AP") is None else e["AP"], default=None)
