@@ -158,7 +158,7 @@ def checks(tier: str) -> list[Job]:
     """Everything but the tests."""
     quickstart = ["-m", "msbal", "train", "examples/quickstart.yaml", "--force", "--plain"]
     if tier != "all":
-        quickstart += ["--set", "schedule.iterations=40"]
+        quickstart += ["--set", "schedule.iterations=40", "--set", "schedule.warmup=5"]
     # The imports are read as text, so the backends need not be installed.
     backends = os.pathsep.join(str(ROOT / "backends" / name) for name in ("torchvision", *FRAMEWORKS))
     return [
