@@ -137,3 +137,24 @@ def test_the_command_itself_is_interrupted_too(folder: Path) -> None:
         output, _ = process.communicate(timeout=240)
     assert process.returncode == 130, output
     assert "msbal train command/spec.yaml --resume" in output, output
+
+
+def test_a_second_ctrl_c_stops_at_once_and_says_what_is_kept(folder: Path) -> None:
+    """In the middle of an evaluation, which the first one would wait for."""
+    arguments = [
+        sys.executable, "-m", "msbal", "train", "spec.yaml", "-o", "twice", "--plain",
+        "--set", "evaluate.enabled=true", "--set", "evaluate.every=3", "--set", "data.val_images=200",
+    ]  # fmt: skip
+    with subprocess.Popen(
+        arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        said = [next(line for line in process.stdout if line.startswith("interval"))]
+        while not said[-1].startswith("end"):
+            process.send_signal(signal.SIGINT)
+            said.append(next(process.stdout))
+    assert process.returncode == 130
+    assert said[1].startswith("note     stopping after this ") and len(said) == 3, said
+    assert "interrupted: no checkpoint and the records up to iteration 3 are kept in twice" in said[2], said
+    assert said[2].endswith("msbal train twice/spec.yaml --resume\n"), said

@@ -23,6 +23,7 @@ from msbal.backend.kit.data_set import predict_each, use_notes, used_images
 from msbal.backend.kit.nonfinite import OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.steps import add_learned, make_average
+from msbal.backend.kit.workers import outlive_interrupts
 from msbal.data import DetectionData, ImageRecord
 from msbal.engine.processes import rank, world_size
 from msbal.errors import SpecError
@@ -205,6 +206,7 @@ class Detectron2Detector(SplitDetectron2):
             Stream(images, mapper, self.spec.seed, outlines),
             batch_sampler=Positions(start, total, self.batch_size(), rank(), world_size()),
             num_workers=self.recipe.defaults.workers if workers is None else workers,
+            worker_init_fn=outlive_interrupts,
             collate_fn=list,
         )
 

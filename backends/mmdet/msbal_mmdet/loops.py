@@ -14,6 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from msbal.backend.kit.seeding import mix, seed_everything, seed_iteration
+from msbal.backend.kit.workers import outlive_interrupts
 from msbal.errors import RunError
 from msbal_mmdet.steps.progress import ProgressHook
 
@@ -148,7 +150,7 @@ def seeded_loader(loader: DataLoader[Any], seed: int) -> DataLoader[Any]:
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
         timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
+        worker_init_fn=partial(outlive_interrupts, then=loader.worker_init_fn),
         # Its draws decide nothing; without one it would draw from the global generator.
         generator=torch.Generator(),
         **more,
