@@ -105,4 +105,4 @@ def _measured(proof: Proof, images: int) -> Table:
     if proof.leaks:
         rows.append((f"losses that depend on another level: {', '.join(proof.leaks)}", "", "", off))
     header = (Column("what", text=True), Column("difference"), Column("tolerance"), Column("", text=True))
-    return Table(f"on one batch of {images} image{'s' * (images > 1)}", header, tuple(rows))
+    return Table(f"On one batch of {images} image{'s' * (images > 1)}", header, tuple(rows))

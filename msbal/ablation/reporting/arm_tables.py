@@ -34,7 +34,8 @@ def comparison_table(
     header = [
         *columns("arm", "n"),
         Column(full_name(metric), csv=(metric,)),
-        *map(Column, ("sd", "difference")),
+        Column("sd", csv=(f"{metric}_sd",)),
+        Column("difference"),
         Column("95 % interval", csv=("low", "high")),
         Column("p (Holm)", csv=("p_holm",)),
         *([Column("seeds and images", csv=("images_low", "images_high"))] if boot else []),
