@@ -12,7 +12,7 @@ from msbal.ui.grid.state import GridMonitor, State
 from msbal.ui.grid.view import STYLES, GridView, counts_text, mean_text
 from msbal.ui.output import Output
 from msbal.ui.printing import print_line
-from msbal.ui.text import duration, one_line
+from msbal.ui.text import duration, one_line, points
 
 PROGRESS_SECONDS = 30.0
 
@@ -62,7 +62,7 @@ class GridDisplay(GridMonitor):
                 f"seed {seed}",
                 Text(f"{state:<7}", style=STYLES[state]),
                 "" if run.progress is None else f"{100 * run.progress:.0f}%",
-                "" if run.ap is None else f"{self.metric} {run.ap:.4f}",
+                "" if run.ap is None else f"{self.metric} {points(run.ap)}",
                 "" if run.seconds is None else f"took {duration(run.seconds)}",
                 self._counts(),
             )

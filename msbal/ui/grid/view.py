@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from msbal.ui.look import BAD, GOOD, HEADER, QUIET, STRONG, bar, bar_line, fitted, line, message_block, panel
-from msbal.ui.text import duration, one_line
+from msbal.ui.text import duration, one_line, points
 
 if TYPE_CHECKING:
     from msbal.ui.grid.state import GridMonitor, Run
@@ -24,11 +24,11 @@ MEAN = 18
 
 
 def mean_text(aps: Sequence[float], sign: str = "±") -> str:
-    """Return ``0.231 ±0.012 (3)``: mean, standard deviation, n."""
+    """Return ``23.1 ±1.2 (3)``: mean and standard deviation in points, and n."""
     if not aps:
         return "-"
-    spread = f" {sign}{statistics.stdev(aps):.3f}" if len(aps) > 1 else ""
-    return f"{statistics.fmean(aps):.3f}{spread} ({len(aps)})"
+    spread = f" {sign}{points(statistics.stdev(aps))}" if len(aps) > 1 else ""
+    return f"{points(statistics.fmean(aps))}{spread} ({len(aps)})"
 
 
 def counts_text(grid: GridMonitor) -> Text:
@@ -107,7 +107,7 @@ def _cell(run: Run, width: int) -> Text:
     style, mark = STYLES[run.state], Text(MARKS[run.state], style=STYLES[run.state])
     if width == NUMBER:
         if run.state in ("done", "kept") and run.ap is not None:
-            return Text(f"{run.ap:.3f}", style=style)
+            return Text(points(run.ap), style=style)
         if run.state == "running" and run.progress is not None:
             return Text(f"{100 * run.progress:3.0f}%", style=style)
         return line("  ", mark)
@@ -120,7 +120,7 @@ def _cell(run: Run, width: int) -> Text:
     elif run.state == "running" or not has_ap or width > len(run.state) + 7:
         parts.append(Text(run.state, style=style))
     if has_ap:
-        parts.append(Text(f"{run.ap:.3f}"))
+        parts.append(Text(points(run.ap)))
     return fitted(parts, " ", width)
 
 

@@ -31,9 +31,9 @@ def grid(clock: Any, request: Any) -> GridMonitor:
 def test_cells_say_what_runs_are_at(shown: Any, grid: GridMonitor) -> None:
     text = shown(GridView(grid, "spec.yaml"), 120, 30)
     rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
-    assert "■ kept 0.200" in rows["equal"] and "■ done 0.300" in rows["equal"] and "· queued" in rows["equal"]
-    assert "0.250 ±0.071 (2)" in rows["equal"]
-    assert "25 % 0.123" in rows["rlo[avw,equal]"] and "▶ ━" in rows["rlo[avw,equal]"]
+    assert "■ kept 20.0" in rows["equal"] and "■ done 30.0" in rows["equal"] and "· queued" in rows["equal"]
+    assert "25.0 ±7.1 (2)" in rows["equal"]
+    assert "25 % 12.3" in rows["rlo[avw,equal]"] and "▶ ━" in rows["rlo[avw,equal]"]
     assert "x failed" in rows["avw"] and rows["avw"].rstrip(" │").endswith("-"), "a failed run has no mean"
     assert "2/9 finished  1 kept  1 running  1 failed  5 queued" in text
     assert "3 arms x 3 seeds" in text
@@ -98,11 +98,11 @@ def test_plain_lines_at_each_change(clock: Any, paper: Any) -> None:
     runs = [line for line in lines if line.startswith("run ")]
     assert len(runs) == 4, "changes of state, and one when half a minute had passed"
     assert "arm avw             seed 0  running  10%" in runs[0]
-    assert "40%  AP 0.0500" in runs[1]
-    assert "done     AP 0.1235  took 0:00:31  (1/9 finished" in runs[2]
+    assert "40%  AP 5.0" in runs[1]
+    assert "done     AP 12.3  took 0:00:31  (1/9 finished" in runs[2]
     assert "failed" in runs[3] and "1 failed" in runs[3]
     assert "note  two lines" in lines
-    assert any(line.startswith("arm   avw") and "mean AP 0.123 (1)" in line for line in lines)
+    assert any(line.startswith("arm   avw") and "mean AP 12.3 (1)" in line for line in lines)
     assert console.file.getvalue().isascii()
 
 
@@ -125,7 +125,7 @@ def test_live_grid_leaves_all_arms() -> None:
     monitor.close()
     monitor.close()
     end = console.file.getvalue().rpartition("msbal ablate")[2]
-    assert all(f"arm{i:02}" in end for i in range(30)) and "0.250 (1)" in end
+    assert all(f"arm{i:02}" in end for i in range(30)) and "25.0 (1)" in end
     assert console.file.getvalue().endswith("\x1b[?25h")
 
 
@@ -140,8 +140,8 @@ def test_nothing_is_redrawn_unless_asked_for_on_a_terminal(mode: Any, terminal: 
 
 def test_means() -> None:
     assert mean_text([]) == "-"
-    assert mean_text([0.25]) == "0.250 (1)"
-    assert mean_text([0.2, 0.3]) == "0.250 ±0.071 (2)"
+    assert mean_text([0.25]) == "25.0 (1)"
+    assert mean_text([0.2, 0.3]) == "25.0 ±7.1 (2)"
 
 
 @pytest.mark.parametrize("grid", [range(10)], indirect=True)
@@ -149,7 +149,7 @@ def test_many_seeds_still_show_their_numbers_where_there_is_room(shown: Any, gri
     text = shown(GridView(grid, "spec.yaml"), 120, 30)
     rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
     assert "s0     s1     s2" in rows["arm"]
-    assert "0.200  0.300    ·" in rows["equal"]
+    assert "20.0   30.0     ·" in rows["equal"]
     assert " 25%     ·  " in rows["rlo[avw,equal]"]
     assert "  x  " in rows["avw"]
     assert "10 seeds" in shown(GridView(grid, "spec.yaml"), 80, 30)
@@ -161,7 +161,7 @@ def test_the_metric_is_called_by_its_name(shown: Any, clock: Any, paper: Any) ->
     monitor.planned(["equal"], [0])
     monitor.updated("equal", 0, "done", ap=0.5)
     monitor.close()
-    assert "AP50 0.5000" in console.file.getvalue() and "mean AP50 0.500 (1)" in console.file.getvalue()
+    assert "AP50 50.0" in console.file.getvalue() and "mean AP50 50.0 (1)" in console.file.getvalue()
     one = GridMonitor(clock, "mAP")
     one.planned(["equal"], [0])
     assert "mean mAP (n)" in shown(GridView(one, ""), 80, 20)
