@@ -101,12 +101,12 @@ class TrainingRun:
         ) as self.monitor:
             try:
                 outcome = execute(plan, run, self.monitor, self.resume, stop)
+                how: Any = "finished" if outcome.finished else "stopped"
+                self.monitor.close(Ending(how, self._next_steps(outcome)))
             except BaseException:
                 if stop.interrupted:
                     self._last_words()
                 raise
-            how: Any = "finished" if outcome.finished else "stopped"
-            self.monitor.close(Ending(how, self._next_steps(outcome)))
         return 0 if outcome.finished else INTERRUPTED
 
     def _refuse(self) -> Mapping[str, Any] | None:

@@ -168,9 +168,12 @@ class Tracker(Monitor):
             self._early.append((iteration, f"images/{name}", path))
 
     def close(self, ending: Ending | None = None) -> None:
-        """Write what is left and close the tool's run. Again, or if it never began: no effect."""
-        if self._begun:
-            self._begun = False
+        """Write what is left and close the tool's run. Again, or if it never began: no effect.
+
+        An interrupted run is left as it is, since a person waits: the tool counts it as crashed until it is resumed.
+        """
+        begun, self._begun = self._begun, False
+        if begun and not (ending is not None and ending.how == "interrupted"):
             with _contained():
                 try:
                     self._flush()

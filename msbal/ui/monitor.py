@@ -74,7 +74,7 @@ class Fanout(Monitor):
 
     def __init__(self, monitors: Sequence[Monitor]) -> None:
         self._monitors = list(monitors)
-        self._closed = False
+        self._open = list(monitors)
 
     def started(self, iteration: int, total: int, groups: Sequence[LevelGroup]) -> None:
         self._each("started", iteration, total, groups)
@@ -101,12 +101,14 @@ class Fanout(Monitor):
         self._each("message", text)
 
     def close(self, ending: Ending | None = None) -> None:
-        """Close those monitors that can be closed. Again: no effect."""
-        if not self._closed:
-            self._closed = True
-            # The terminal last: it says "finished" once the trackers have sent all, or have failed to.
-            self._monitors.reverse()
-            self._each("close", ending)
+        """Close the monitors that are still open and can be closed.
+
+        The terminal, which is the first, says "finished" after the trackers have sent all or have failed to; but that
+        the run is interrupted it says at once.
+        """
+        at_once = ending is not None and ending.how == "interrupted"
+        while self._open:
+            self._tell(self._open.pop(0 if at_once else -1), "close", ending)
 
     def __enter__(self) -> Fanout:
         return self
@@ -124,15 +126,20 @@ class Fanout(Monitor):
 
     def _each(self, call: str, *arguments: object) -> None:
         for monitor in list(self._monitors):
-            try:
-                _call(monitor, call, *arguments)
-            except Exception as error:
-                self._leave_out(monitor, error)
+            self._tell(monitor, call, *arguments)
+
+    def _tell(self, monitor: Monitor, call: str, *arguments: object) -> None:
+        try:
+            _call(monitor, call, *arguments)
+        except Exception as error:
+            self._leave_out(monitor, error)
 
     def _leave_out(self, monitor: Monitor, error: Exception) -> None:
         if monitor not in self._monitors:
             return
         self._monitors.remove(monitor)
+        if monitor in self._open:
+            self._open.remove(monitor)
         with contextlib.suppress(Exception):  # the first failure is the one to tell
             _call(monitor, "close", None)
         name = getattr(monitor, "name", type(monitor).__name__)

@@ -120,6 +120,14 @@ def test_one_that_fails_is_left_out_and_asks_nothing(tmp_path: Path, call: str, 
     assert "Welcome" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_an_interrupt_waits_for_no_tool(tmp_path: Path) -> None:
+    notes = Notes(run_in(tmp_path))
+    notes.started(0, 400, (played.group(),))
+    notes.interval(played.record(1))
+    notes.close(Ending("interrupted"))
+    assert notes.calls == ["begin 0"]
+
+
 def test_what_a_tool_prints_is_dropped_and_its_place_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

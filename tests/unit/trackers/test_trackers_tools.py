@@ -35,7 +35,7 @@ def play(tracker: str, folder: Path, first: int, last: int, **settings: str) -> 
         env={**inherited, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path), **settings},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     return done.stdout + done.stderr
 

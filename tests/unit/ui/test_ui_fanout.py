@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -106,6 +107,34 @@ def test_an_own_close_wins() -> None:
     with Fanout([spy]) as fanout:
         fanout.close(Ending("stopped"))
     assert spy.calls == ["close"] and spy.ending == Ending("stopped")
+
+
+@pytest.mark.parametrize(
+    ("how", "order"), [("finished", ["tracker", "terminal"]), ("interrupted", ["terminal", "tracker"])]
+)
+def test_the_terminal_is_closed_last_but_speaks_of_an_interrupt_at_once(how: Any, order: list[str]) -> None:
+    closed: list[str] = []
+
+    class Named(Spy):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def close(self, ending: Ending | None = None) -> None:
+            closed.append(self.name)
+
+    Fanout([Named("terminal"), Named("tracker")]).close(Ending(how))
+    assert closed == order
+
+
+def test_an_interrupt_while_a_tracker_closes_closes_the_rest() -> None:
+    terminal, tracker = Spy(), Spy("close", KeyboardInterrupt())
+    fanout = Fanout([terminal, tracker])
+    with pytest.raises(KeyboardInterrupt):
+        fanout.close(Ending("finished"))
+    fanout.close(Ending("interrupted"))
+    assert (terminal.calls, tracker.calls) == (["close"], ["close"])
+    assert terminal.ending == Ending("interrupted")
 
 
 def test_monitors_need_no_close() -> None:
