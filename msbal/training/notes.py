@@ -75,7 +75,8 @@ def _empty_levels(spec: RunSpec, detector: Detector, train: DetectionData) -> It
     if not isinstance(detector, CountsBoxes):
         return
     every = -(-len(train) // SAMPLE)
-    counts = detector.boxes_per_level(subset(train, range(0, len(train), every)))
+    looked_at = subset(train, range(0, len(train), every))
+    counts = detector.boxes_per_level(looked_at)
     actions = (spec.balance.strategy, *getattr(spec.balance, "actions", ()))
     keys = [f"model.{key}" for key in ("anchor_sizes", "min_size") if key in type(spec.model).model_fields]
     for group in detector.groups:
@@ -84,7 +85,7 @@ def _empty_levels(spec: RunSpec, detector: Detector, train: DetectionData) -> It
         if not empty or len(empty) == len(boxes):
             continue
         name = listed(empty, len(empty), 9) + (f" of {group.name}" if group.name != "all" else "")
-        sample = f" in every {every}th image" if every > 1 else ""
+        sample = f" in a sample of {len(looked_at):,} images" if every > 1 else ""
         learns = "learns" if len(empty) == 1 else "learn"
         chosen = ", and `min_loss` will choose it again and again" if "min_loss" in actions else ""
         where = f" ({', '.join(keys)})" if keys else ""

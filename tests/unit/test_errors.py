@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from msbal.errors import DataError, MsbalError, RunError, raise_of_worker
+from msbal.errors import DataError, MsbalError, RunError, nearest, raise_of_worker, suggest_path
 
 
 class Failing(Dataset[int]):
@@ -56,3 +57,30 @@ def test_an_error_of_a_loader_process_is_the_same_line(
 def test_other_errors_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     raise_of_worker(from_worker(RuntimeError("DataError: in a text"), monkeypatch))
     raise_of_worker(RuntimeError("Caught in the rain"))
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "found"),
+    [
+        ("rol", ["rlo", "rlw"], "rlo"),  # letters swapped
+        ("AP05", ["AP75", "AP50"], "AP50"),
+        ("MinLoss", ["min_loss", "max_loss"], "min_loss"),  # another spelling
+        ("mmdetection", ["detectron2", "mmdet"], "mmdet"),  # longer
+        ("batch", ["balance", "batch_size"], "batch_size"),  # cut short
+        ("num_workers", ["workers", "warmup"], "workers"),
+        ("yolo", ["torchvision", "mmdet", "detectron2"], None),
+        ("+", ["-", "*"], None),
+        ("x", [], None),
+    ],
+)
+def test_the_name_that_is_meant(name: str, known: list[str], found: str | None) -> None:
+    assert nearest(name, known) == found
+
+
+def test_the_path_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "rlo").mkdir(parents=True)
+    assert suggest_path(Path("runs/rol")) == "did you mean `runs/rlo`?"
+    assert suggest_path(Path("rusn/rlo/spec.yaml")) == "did you mean `runs`?"
+    assert suggest_path(tmp_path / "other" / "spec.yaml") == f"the path exists up to {tmp_path}"
+    assert suggest_path(Path("a" * 5000)) == ""

@@ -1,0 +1,70 @@
+"""What is told before a training: levels without boxes, in a sample of a large data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from msbal.backend import LevelGroup
+from msbal.data import DetectionData
+from msbal.data.detection_data import ImageRecord
+from msbal.spec import RunSpec, parse_spec
+from msbal.training import notes
+
+pytest.importorskip("msbal_torchvision", reason="the spec's model section is the torchvision backend's")
+
+
+class Detector:
+    """Boxes of a side below 32 pixels belong to P3, others to P4; no box belongs to P5."""
+
+    groups = (LevelGroup("rpn", "Head", ("P3", "P4", "P5"), (8, 16, 32), ("cls",)),)
+    seen = 0
+
+    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
+        self.seen = len(data)
+        small = sum(int(record.boxes[0, 2] < 32) for record in data.images)
+        return {"rpn": [small, len(data) - small, 0]}
+
+
+def data_of(sides: list[int]) -> DetectionData:
+    images = []
+    for i, side in enumerate(sides):
+        box, flags = np.array([[0, 0, side, side]], np.float32), np.zeros(1, bool)
+        images.append(
+            ImageRecord(i, Path(f"{i}.png"), 64, 64, box, np.zeros(1, np.int64), np.ones(1), flags, flags)
+        )
+    return DetectionData("train", ("cell",), (1,), tuple(images))
+
+
+def spec_of(**balance: Any) -> RunSpec:
+    return parse_spec({
+        "backend": "torchvision", "model": {"name": "fasterrcnn"}, "data": {"format": "generated"},
+        "schedule": {"iterations": 100, "batch_size": 1}, "balance": {"interval": 5, **balance}, "output": "out",
+    })  # fmt: skip
+
+
+def told(sides: list[int], **balance: Any) -> list[str]:
+    return notes.notes_on(spec_of(**balance), 100, data_of(sides), None, Detector())  # type: ignore[arg-type]
+
+
+def test_levels_without_boxes_are_named() -> None:
+    assert told([16, 40], strategy="avw") == [
+        "no training box belongs to P5 of rpn, which learns only background: other anchors or larger images would "
+        "change that (model.anchor_sizes, model.min_size)"
+    ]
+    (said,) = told([16, 16], strategy="rlo")
+    assert "P4, P5 of rpn, which learn only background, and `min_loss` will choose it again" in said
+    (said,) = told([16, 16], strategy="rlo", actions=["avw", "equal"])
+    assert "min_loss" not in said
+
+
+def test_a_large_data_set_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "SAMPLE", 3)
+    (said,) = told([16, 40] * 4, strategy="avw")  # images 0, 3 and 6
+    assert said.startswith("no training box in a sample of 3 images belongs to P5 of rpn")
+    detector = Detector()
+    list(notes._empty_levels(spec_of(strategy="avw"), detector, data_of([16, 40] * 4)))  # type: ignore[arg-type]
+    assert detector.seen == 3
