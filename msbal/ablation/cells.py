@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from msbal.records import RunDirectory, read_metrics
 from msbal.spec import load_spec
 
 Condition = Literal["new", "begun", "finished", "changed"]
+_PROGRESS = re.compile(
+    r"(train|interval|doing|eval) .*?\bit +(\d+)/(\d+)(?:  epoch \S+)?(?:  (.*?)(?:  eta .*)?)?$"
+)
+"""The lines of `msbal.ui.display` that say where a run is."""
 TAIL = 1 << 16  # bytes, many times the length of a record
 
 
@@ -96,6 +101,24 @@ def iteration_of(cell: Cell) -> int:
         except (ValueError, KeyError, TypeError):
             continue  # a line that is being written
     return 0
+
+
+def seen_in(log: Path) -> tuple[int, int, str]:
+    """Return the iteration that a run's log says last, the run's length, and what goes on beside its training.
+
+    Zeros as long as the log says nothing.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return 0, 0, ""
+    for line in reversed(lines):
+        if (found := _PROGRESS.match(line)) is not None:
+            kind, at, total, more = found.groups()
+            return int(at), int(total), more if kind == "doing" and more else ""
+    return 0, 0, ""
 
 
 def metric_so_far(cell: Cell, metric: str) -> float | None:

@@ -21,6 +21,7 @@ from msbal.ablation.cells import (
     metric_in,
     metric_so_far,
     refuse_changed,
+    seen_in,
 )
 from msbal.ablation.executors.executor import Executor, Job, Stage
 from msbal.ablation.grid import Cell, Grid
@@ -186,8 +187,9 @@ class GridRunner:
         self.monitor.updated(finding.cell.arm, finding.cell.seed, "kept", ap=ap)
 
     def _show_progress(self, item: _Open) -> None:
-        cell, at = item.cell, iteration_of(item.cell)
-        total = self._length(cell)
+        cell = item.cell
+        logged, length, doing = seen_in(log_file(self.grid.output, cell))
+        at, total = max(logged, iteration_of(cell)), self._length(cell) or length
         eta = None
         if total and at > item.before:
             eta = (time.monotonic() - item.begun) * (total - at) / (at - item.before)
@@ -198,6 +200,7 @@ class GridRunner:
             ap=metric_so_far(cell, self.metric),
             eta=eta,
             progress=min(1.0, at / total) if total else None,
+            doing=doing,
         )
 
     def _length(self, cell: Cell) -> int | None:

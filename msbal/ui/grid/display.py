@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -50,7 +51,7 @@ class GridDisplay(GridMonitor):
         size = f"{len(arms)} arms x {len(seeds)} seeds = {len(arms) * len(seeds)} runs"
         self._out.event("grid", one_line(self._title), size)
 
-    def updated(self, arm: str, seed: int, state: State, **found: float | None) -> bool:
+    def updated(self, arm: str, seed: int, state: State, **found: Any) -> bool:
         changed = super().updated(arm, seed, state, **found)
         now = self.clock()
         if changed or now >= self._next:
@@ -62,8 +63,13 @@ class GridDisplay(GridMonitor):
                 f"seed {seed}",
                 Text(f"{state:<7}", style=STYLES[state]),
                 "" if run.progress is None else f"{100 * run.progress:.0f}%",
+                run.doing,
                 "" if run.ap is None else f"{self.metric} {points(run.ap)}",
-                "" if run.seconds is None else f"took {duration(run.seconds)}",
+                f"took {duration(run.seconds)}"
+                if run.seconds is not None
+                else ""
+                if run.begun is None
+                else f"elapsed {duration(now - run.begun)}",
                 self._counts(),
             )
         return changed
@@ -104,7 +110,7 @@ class QuietGrid(GridMonitor):
         super().__init__()
         self._console = console
 
-    def updated(self, arm: str, seed: int, state: State, **found: float | None) -> bool:
+    def updated(self, arm: str, seed: int, state: State, **found: Any) -> bool:
         changed = super().updated(arm, seed, state, **found)
         if changed and state == "failed":
             print_line(self._console, f"{one_line(arm)}, seed {seed}: failed")

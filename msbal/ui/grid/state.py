@@ -16,12 +16,17 @@ State = Literal["queued", "running", "done", "failed", "kept"]
 
 @dataclass
 class Run:
-    """One cell of the grid; the times are those of the monitor's clock, in seconds."""
+    """One cell of the grid; the times are those of the monitor's clock, in seconds.
+
+    Attributes:
+        doing: what goes on beside its training: ``evaluating 12/64``.
+    """
 
     state: State = "queued"
     ap: float | None = None
     eta: float | None = None
     progress: float | None = None
+    doing: str = ""
     begun: float | None = None
     seconds: float | None = None
 
@@ -59,6 +64,7 @@ class GridMonitor:
         ap: float | None = None,
         eta: float | None = None,
         progress: float | None = None,
+        doing: str = "",
     ) -> bool:
         """Note that a run has changed; return whether its state is another one now.
 
@@ -67,6 +73,7 @@ class GridMonitor:
             ap: its last evaluation, 0..1; None leaves it as it was.
             eta: seconds that it still needs.
             progress: 0..1 of its iterations.
+            doing: see `Run`.
         """
         with self.lock:
             run = self.runs[arm, seed]
@@ -80,6 +87,7 @@ class GridMonitor:
             run.ap = run.ap if ap is None else ap
             run.eta = eta if state == "running" else None
             run.progress = progress if state == "running" else None
+            run.doing = doing if state == "running" else ""
             return changed
 
     def message(self, text: str) -> None:
@@ -101,6 +109,11 @@ class GridMonitor:
         """Return the final AP of an arm's finished runs."""
         runs = (self.runs[arm, seed] for seed in self.seeds)
         return [run.ap for run in runs if run.state in ("done", "kept") and run.ap is not None]
+
+    def elapsed_of(self, run: Run) -> float | None:
+        """Return how long a run has run, or took; None where it has not begun, or was finished before."""
+        running = run.state == "running" and run.begun is not None
+        return self.clock() - (run.begun or 0.0) if running else run.seconds
 
     def elapsed(self) -> float:
         return self.clock() - self.begun

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STYLES: dict[str, str] = {"queued": QUIET, "running": "cyan", "done": GOOD, "failed": BAD, "kept": "blue"}
 MARKS = {"queued": "·", "running": "▶", "done": "■", "failed": "x", "kept": "■"}
-WIDEST = 19  # characters of a cell with everything in it
+WIDEST = 26  # characters of a cell with everything in it
 NUMBER = 5  # of one with a number only
 MEAN = 18
 
@@ -54,12 +54,10 @@ class GridView:
         room = max(1, options.max_height - 5)  # the frame, the counts, the bar and the table's head
         arms = _chosen_arms(grid, room)
         left = grid.remaining()
-        when, style = line(("ETA ", QUIET), duration(left)), "cyan"
-        if left == 0:
-            when, style = (
-                line(("after ", QUIET), duration(grid.elapsed())),
-                BAD if grid.count("failed") else GOOD,
-            )
+        taken = duration(grid.elapsed())
+        when, style = line(("elapsed ", QUIET), taken, ("  ETA ", QUIET), duration(left)), "cyan"
+        if not grid.count("running", "queued"):
+            when, style = line(("after ", QUIET), taken), BAD if grid.count("failed") else GOOD
         over = grid.count("done", "kept", "failed") + sum(run.progress or 0.0 for run in grid.runs.values())
         share = over / max(1, len(grid.runs))
         rows: list[RenderableType] = [
@@ -80,7 +78,7 @@ def _table(grid: GridMonitor, arms: list[str], width: int, sign: str) -> Table:
     name_width = max(4, min(max((len(arm) for arm in grid.arms), default=4), width // 3, 40))
     mean_width = MEAN if width >= 50 else 0
     room = width - name_width - (mean_width + 2 if mean_width else 0)
-    each = max((w for w in (WIDEST, 12, 8, NUMBER, 1) if (w + 2) * len(grid.seeds) <= room), default=0)
+    each = max((w for w in (WIDEST, 19, 12, 8, NUMBER, 1) if (w + 2) * len(grid.seeds) <= room), default=0)
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=HEADER)
     table.add_column("arm", width=name_width, no_wrap=True)
@@ -93,7 +91,8 @@ def _table(grid: GridMonitor, arms: list[str], width: int, sign: str) -> Table:
         table.add_column(f"mean {grid.metric} (n)", width=mean_width, justify="right", no_wrap=True)
     for arm in arms:
         aps = grid.aps(arm)
-        cells = [_cell(grid.runs[arm, seed], each) for seed in grid.seeds] if each else []
+        runs = [grid.runs[arm, seed] for seed in grid.seeds]
+        cells = [_cell(run, each, grid.elapsed_of(run)) for run in runs] if each else []
         if not each:
             cells = [Text(f"{len(aps)}/{len(grid.seeds)}")]
         if mean_width:
@@ -102,25 +101,29 @@ def _table(grid: GridMonitor, arms: list[str], width: int, sign: str) -> Table:
     return table
 
 
-def _cell(run: Run, width: int) -> Text:
-    """Return one run in `width` characters: its mark, then as much of its state, progress and AP as fits."""
+def _cell(run: Run, width: int, elapsed: float | None) -> Text:
+    """Return one run in `width` characters: its mark, then as much of its state, progress, AP and time as fits."""
     style, mark = STYLES[run.state], Text(MARKS[run.state], style=STYLES[run.state])
     if width == NUMBER:
         if run.state in ("done", "kept") and run.ap is not None:
-            return Text(points(run.ap), style=style)
+            return Text(f"{points(run.ap):>{NUMBER}}", style=style)
         if run.state == "running" and run.progress is not None:
             return Text(f"{100 * run.progress:3.0f}%", style=style)
         return line("  ", mark)
     parts = [mark]
     has_ap = run.ap is not None and run.state != "failed"
-    if run.state == "running" and run.progress is not None:
-        if width >= WIDEST:
+    if run.doing:
+        parts.append(Text(run.doing if width >= 19 else run.doing.partition(" ")[0], style=style))
+    elif run.state == "running" and run.progress is not None:
+        if width >= 19:
             parts.append(bar(run.progress, 5, style))
         parts.append(Text(f"{100 * run.progress:.0f} %", style=style))
     elif run.state == "running" or not has_ap or width > len(run.state) + 7:
         parts.append(Text(run.state, style=style))
     if has_ap:
         parts.append(Text(points(run.ap)))
+    if elapsed is not None:
+        parts.append(Text(duration(elapsed), QUIET))
     return fitted(parts, " ", width)
 
 

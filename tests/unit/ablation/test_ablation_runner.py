@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from msbal.ablation.cells import clear_remains, lock_file, look, spec_file
+from msbal.ablation.cells import clear_remains, lock_file, look, seen_in, spec_file
 from msbal.ablation.executors.local import LocalExecutor
 from msbal.ablation.grid import Grid
 from msbal.ablation.runner import GridRunner, Result, check_output
@@ -274,3 +274,18 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_runs_log_says_where_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    assert seen_in(log) == (0, 0, "")
+    log.write_text(
+        "note: no boxes\ntrain    it  17/48  epoch 3/6   35.4%  elapsed 0:00:11  eta 0:00:20\nodd\n"
+    )
+    assert seen_in(log) == (17, 48, "")
+    with log.open("a") as file:
+        file.write("doing    it 48/48  epoch 6/6  evaluating 12/64  eta 0:00:01\n")
+    assert seen_in(log) == (48, 48, "evaluating 12/64")
+    with log.open("a") as file:
+        file.write("interval t   3  rpn   it 15/48  loss 2.171\n")
+    assert seen_in(log) == (15, 48, "")

@@ -149,7 +149,7 @@ def test_many_seeds_still_show_their_numbers_where_there_is_room(shown: Any, gri
     text = shown(GridView(grid, "spec.yaml"), 120, 30)
     rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
     assert "s0     s1     s2" in rows["arm"]
-    assert "20.0   30.0     ·" in rows["equal"]
+    assert "20.0   30.0    ·" in rows["equal"]
     assert " 25%     ·  " in rows["rlo[avw,equal]"]
     assert "  x  " in rows["avw"]
     assert "10 seeds" in shown(GridView(grid, "spec.yaml"), 80, 30)
@@ -165,3 +165,13 @@ def test_the_metric_is_called_by_its_name(shown: Any, clock: Any, paper: Any) ->
     one = GridMonitor(clock, "mAP")
     one.planned(["equal"], [0])
     assert "mean mAP (n)" in shown(GridView(one, ""), 80, 20)
+
+
+@pytest.mark.parametrize(("width", "said"), [(150, "▶ evaluating 12/64 0:05:33"), (80, "▶ evaluating")])
+def test_an_evaluation_and_the_time_of_a_run_are_shown(
+    grid: GridMonitor, clock: Any, shown: Any, width: int, said: str
+) -> None:
+    grid.updated("equal", 2, "running", progress=1.0, doing="evaluating 12/64")
+    clock.now += 333
+    text = shown(GridView(grid, "paper"), width, 30)
+    assert said in text and "elapsed 0:07:33" in text
