@@ -53,9 +53,16 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise SpecError("device", f"`{name}`", "an existing GPU, cpu or auto") from error
+    there = torch.cuda.device_count() if device.type == "cuda" else 0
+    if there and (device.index or 0) >= there:
+        last = f" to cuda:{there - 1}" if there > 1 else ""
+        raise SpecError(
+            "device", f"`{name}`, but torch sees {there} GPU{'s' * (there > 1)}", f"cuda:0{last}, cpu or auto"
+        )
+    return device
 
 
 @contextmanager
