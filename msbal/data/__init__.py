@@ -9,7 +9,7 @@ from msbal.data.generated.generate import generate, read_generated
 from msbal.data.images.image_files import read_pixels
 from msbal.data.recognition.recognise import recognise
 from msbal.data.remarks import remarks, shared_images
-from msbal.data.sizing import Sizing, box_sides, fit_levels, size_up
+from msbal.data.sizing import Sizing, size_range, size_up
 from msbal.data.splits import hold_out, load
 from msbal.data.voc.read_voc import VOC_CLASSES, read_voc
 from msbal.data.yolo.read_yolo import read_yolo
@@ -20,8 +20,6 @@ __all__ = [
     "DroppedBox",
     "ImageRecord",
     "Sizing",
-    "box_sides",
-    "fit_levels",
     "generate",
     "hold_out",
     "load",
@@ -33,6 +31,7 @@ __all__ = [
     "recognise",
     "remarks",
     "shared_images",
+    "size_range",
     "size_up",
     "subset",
 ]

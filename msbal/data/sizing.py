@@ -72,19 +72,19 @@ def box_sides(data: DetectionData, side: float, longest: float) -> NDArray[np.fl
     return sides
 
 
-def fit_levels(sides: NDArray[np.float64], levels: int) -> list[float] | None:
-    """Return the side of a box that is typical for each level, finest first: boxes by size, dealt to levels evenly.
+def size_range(data: DetectionData, side: float, longest: float) -> tuple[float, float] | None:
+    """Return the 5th and the 95th percentile of `box_sides`, as if each class had equally many boxes.
 
-    The first level's is the 5th percentile, the last one's the 95th, so that a few odd boxes decide nothing. Where
-    boxes are of nearly one size, each level's is a tenth above the last one's.
+    So a few odd boxes decide nothing, and a class with few boxes counts.
 
     Returns:
-        None where there are fewer boxes than levels.
+        None without boxes.
     """
-    if len(sides) < levels:
+    sides = box_sides(data, side, longest)
+    if not len(sides):
         return None
-    fitted = [float(side) for side in np.quantile(sides, np.linspace(0.05, 0.95, levels))]
-    fitted[0] = max(fitted[0], MIN_SIDE)
-    for level in range(1, levels):
-        fitted[level] = max(fitted[level], 1.1 * fitted[level - 1])
-    return fitted
+    labels = np.concatenate([image.labels[~image.crowd] for image in data.images])
+    order = np.argsort(sides, kind="stable")
+    share = np.cumsum((1 / np.bincount(labels)[labels])[order])
+    low, high = np.searchsorted(share, [0.05 * share[-1], 0.95 * share[-1]])
+    return float(sides[order[low]]), float(sides[order[high]])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msbal.data import Sizing, box_sides, fit_levels, size_up
+from msbal.data import Sizing, size_range, size_up
 from msbal_torchvision.efficientnet_lite import INSTALL, weights_file
 from msbal_torchvision.spec import LEVELS
 
@@ -19,8 +20,15 @@ MAX_SMALL = 2000
 CPU_PIXELS = 200e6
 """Pixels that a run on the CPU trains on, images counted as often as they are seen: five minutes or so on two cores."""
 
-SMALL_BOX = 20
+SMALL_BOX = 18
 """Pixels that the side of a small box should have after resizing, on the CPU; cells of the finest level have 8."""
+
+MIN_SIDE = 6.0
+"""Pixels: smaller boxes are lost on the finest level, too."""
+
+MIN_STEP, MAX_STEP = 1.1, 2.5
+"""From a level's anchors to the next one's. An anchor matches boxes of half to twice its area and has two more on its
+level: at a step of 2.5 each box still has one that fits."""
 
 _FEATURES = """\
   backbone: efficientnet_lite0
@@ -65,9 +73,8 @@ def starter(data: DetectionData) -> str:
         backbone = _SCRATCH.format(
             backbone="resnet18", remedy=f"This gets them, for `msbal init --force`:\n  # {INSTALL}"
         )
-    fitted = fit_levels(box_sides(data, size.side, size.longest), LEVELS)
-    # A level's three anchors are a third of an octave apart: its typical box should meet the middle one.
-    anchors = fitted and _ANCHORS.format(sizes=[round(side / 2 ** (1 / 3), 1) for side in fitted])
+    boxes = size_range(data, size.side, size.longest)
+    anchors = _ANCHORS.format(sizes=fit_anchors(*boxes)) if boxes else ""
     if gpu:
         length = f"epochs: {size.epochs:<17}# {size.iterations} iterations"
     else:
@@ -88,18 +95,32 @@ def starter(data: DetectionData) -> str:
         **size._asdict(),
         backbone=backbone,
         channels=256 if gpu else 64,
-        anchors=anchors or "",
+        anchors=anchors,
         length=length,
         optimizer=optimizer,
         scheduler=scheduler,
     )
 
 
+def fit_anchors(smallest: float, largest: float) -> list[float]:
+    """Return the side of each level's smallest anchor, finest level first, for boxes of this range.
+
+    A level has three anchors, a third of an octave apart. The middle one of the finest level meets the smallest boxes.
+    As few levels as possible then reach the largest boxes, since finer cells find more: each one's anchors are up to
+    `MAX_STEP` times those of the level before. The levels left over go on by `MIN_STEP`.
+    """
+    first = max(smallest, MIN_SIDE) / 2 ** (1 / 3)
+    last = max(largest / 2 ** (2 / 3), MIN_STEP * first)
+    count = min(LEVELS, max(2, 1 + math.ceil(math.log(last / first, MAX_STEP))))
+    fitted = [float(side) for side in np.geomspace(first, last, count)]
+    return [round(side, 1) for side in (*fitted, *(last * MIN_STEP**k for k in range(1, LEVELS - count + 1)))]
+
+
 def _size_for_cpu(data: DetectionData) -> Sizing:
     """Return a size at which small boxes can still be found, and a length that takes some minutes."""
     size = size_up(data, sides=(128, 320))
-    sides = box_sides(data, 1.0, np.inf)
-    wanted = SMALL_BOX / float(np.quantile(sides, 0.1)) if len(sides) else 0.0
+    boxes = size_range(data, 1.0, math.inf)
+    wanted = SMALL_BOX / boxes[0] if boxes else 0.0
     side = min(size.side, max(192, 32 * round(wanted / 32)))
     longest = round(side * 5 / 3)
     extents = [sorted((image.width, image.height)) for image in data.images]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from msbal.data import DetectionData, ImageRecord, box_sides, fit_levels, size_up
+from msbal.data import DetectionData, ImageRecord, size_range, size_up
 
 
 def data(count: int, width: int, height: int) -> DetectionData:
@@ -46,24 +46,26 @@ def test_a_batch_is_no_larger_than_the_data_set() -> None:
     assert size_up(data(3, 64, 64)).batch == 3
 
 
-def with_boxes(*sides: float) -> DetectionData:
+def with_boxes(sides: list[float], labels: list[int], crowds: int = 0) -> DetectionData:
+    """One image without boxes, and one of 200 x 100 pixels with square boxes, the last ones crowds."""
     some = data(1, 200, 100)
-    boxes = np.array([[5, 5, 5 + side, 5 + side] for side in sides], np.float32)
-    crowd = np.zeros(len(sides), np.bool_)
-    crowd[-1] = True
-    image = replace(some.images[0], boxes=boxes, crowd=crowd)
-    return replace(some, images=(*some.images, image))
+    image = replace(
+        some.images[0],
+        boxes=np.array([[5, 5, 5 + side, 5 + side] for side in sides], np.float32),
+        labels=np.array(labels, np.int64),
+        crowd=np.arange(len(sides)) >= len(sides) - crowds,
+    )
+    return replace(some, classes=("a", "b"), images=(*some.images, image))
 
 
-def test_sides_of_boxes_are_those_of_the_resized_image() -> None:
-    some = with_boxes(10, 40, 90)  # the last one a crowd
-    assert box_sides(some, 50, 1000).tolist() == [5, 20]
-    assert box_sides(some, 50, 50).tolist() == [2.5, 10]
-    assert box_sides(data(2, 20, 10), 50, 50).tolist() == []
+def test_the_range_of_boxes_is_that_of_the_resized_image_without_crowds() -> None:
+    some = with_boxes([10, 40, 90], [0, 0, 0], crowds=1)
+    assert size_range(some, 50, 1000) == (5, 20)
+    assert size_range(some, 50, 50) == (2.5, 10)
+    assert size_range(data(2, 20, 10), 50, 50) is None
 
 
-def test_levels_get_typical_boxes_from_small_to_large() -> None:
-    assert fit_levels(np.arange(101.0), 5) == pytest.approx([6, 27.5, 50, 72.5, 95])
-    assert fit_levels(np.array([30.0] * 50 + [1000.0]), 3) == pytest.approx([30, 33, 36.3])
-    assert fit_levels(np.full(9, 0.5), 2) == pytest.approx([6, 6.6])
-    assert fit_levels(np.full(2, 30.0), 3) is None
+def test_a_few_odd_boxes_do_not_widen_the_range_but_a_class_of_few_boxes_does() -> None:
+    sides = [1.0, *[30.0] * 98, 95.0]
+    assert size_range(with_boxes(sides, [0] * 100), 100, 200) == (30, 30)
+    assert size_range(with_boxes(sides, [0] * 99 + [1]), 100, 200) == (30, 95)

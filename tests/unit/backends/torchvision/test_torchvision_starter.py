@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from msbal_torchvision.assignment import count_boxes
 from msbal_torchvision.models import build_model
 from msbal_torchvision.spec import TorchvisionModel
 from msbal_torchvision.splitters import find
-from msbal_torchvision.starter import starter
+from msbal_torchvision.starter import fit_anchors, starter
 
 
 def photographs(count: int, sides: tuple[float, float], each: int = 8) -> DetectionData:
@@ -103,6 +104,19 @@ def test_the_finest_level_gets_boxes_and_no_level_loses_them(sides):
     of_default = boxes(fitted.model_copy(update={"anchor_sizes": None}))
     assert sum(count > 0 for count in boxes(fitted)) >= sum(count > 0 for count in of_default)
     assert boxes(fitted)[0] > max(30, of_default[0])
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "levels"),
+    [(40, 44, 2), (16, 75, 3), (16, 160, 4), (6, 200, 5), (6, 2000, 5), (1, 2, 2)],
+)
+def test_the_finest_levels_cover_the_boxes_and_the_others_go_on(smallest, largest, levels):
+    sizes = fit_anchors(smallest, largest)
+    steps = [after / before for before, after in pairwise(sizes)]
+    assert sizes[0] == pytest.approx(max(smallest, 6) / 2 ** (1 / 3), abs=0.1)
+    assert sizes[levels - 1] * 2 ** (2 / 3) >= largest - 0.2
+    assert steps[levels - 1 :] == pytest.approx([1.1] * (5 - levels), abs=0.02)
+    assert TorchvisionModel(anchor_sizes=sizes).anchor_sizes == tuple(sizes)
 
 
 def test_data_without_boxes_keep_the_default_anchors():
