@@ -157,6 +157,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop
     )
     if first and not resume:
         draw_training_data(run, plan.train, monitor)
+    monitor.progress("starting the training", 0, 1)
     # All processes have checked the same images before; one of them checks the rest.
     stop.at_once = False
     if world_size() > 1:

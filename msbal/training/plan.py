@@ -83,8 +83,7 @@ def prepare(spec: RunSpec, progress: Callable[[str, int, int], None] | None = No
     """Read the data, build the model and check that the spec fits both.
 
     Args:
-        progress: called with what is being done ("drawing images", "checking images"), how many images that is done
-            for, and of how many.
+        progress: called with what is being done, as `msbal.backend.Monitor.progress` is.
 
     Raises:
         SpecError: where something does not fit.
@@ -93,12 +92,11 @@ def prepare(spec: RunSpec, progress: Callable[[str, int, int], None] | None = No
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError("device", f"`{spec.device}`, but torch sees no GPU", "cpu or auto")
     backend = ready_backend(spec.backend)
-
-    def report(what: str) -> Progress | None:
-        return None if progress is None else partial(progress, what)
-
-    train, val = read_data(spec, report("drawing images"))
+    report = progress or _say_nothing
+    report("reading the data", 0, 1)
+    train, val = read_data(spec, partial(report, "drawing images"))
     seed_everything(spec.seed)
+    report("building the model", 0, 1)
     detector = backend.build(spec, train.classes)
     of_framework = detector.remarks(train) if isinstance(detector, Remarks) else ()
     balancers = make_balancers(spec, detector)
@@ -109,11 +107,15 @@ def prepare(spec: RunSpec, progress: Callable[[str, int, int], None] | None = No
     splits = {"data.train": train, **({} if val is None else {"data.val": val})}
     # Generated images are as described.
     images = ImageCheck({} if spec.data.format == "generated" else splits, detector, spec.backend)
-    images.before_training(report("checking images"))
+    images.before_training(partial(report, "checking images"))
     return Plan(
         spec, backend, train, val, detector, balancers, iterations, intervals, images,
         [*notes_on(spec, iterations, train, val, detector), *of_framework],
     )  # fmt: skip
+
+
+def _say_nothing(what: str, done: int, total: int) -> None:
+    return
 
 
 def refuse_what_is_not_honoured(spec: RunSpec, backend: Backend, balancers: BalancerSet) -> None:

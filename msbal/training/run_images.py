@@ -43,9 +43,11 @@ def draw_detections(
 
 def _draw(run: RunDirectory, monitor: Monitor, iteration: int, name: str, make: Callable[[], Image]) -> None:
     path = run.images / f"{name}.png"
+    monitor.progress(f"drawing {path.name}", 0, 1)
     try:
         save(make(), path)
     except Exception as error:
         monitor.message(f"{path.name} could not be drawn: {error or type(error).__name__}")
     else:
         monitor.drawn(iteration, name, path)
+    monitor.progress(f"drawing {path.name}", 1, 1)

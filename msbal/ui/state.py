@@ -193,7 +193,7 @@ class RunState(Monitor):
             for record in self._history:
                 self._add(record)
             self._history = ()
-            self._paused = 0.0
+            self.activity, self._paused = None, 0.0
             self._pace.append((self._training_clock(), iteration))
 
     def stepped(self, iteration: int, scalars: Mapping[str, float]) -> None:

@@ -120,10 +120,10 @@ def _cell(run: Run, width: int, elapsed: float | None) -> Text:
         parts.append(Text(f"{100 * run.progress:.0f} %", style=style))
     elif run.state == "running" or not has_ap or width > len(run.state) + 7:
         parts.append(Text(run.state, style=style))
-    if has_ap:
-        parts.append(Text(points(run.ap)))
+    more = [Text(points(run.ap))] if has_ap else []
     if elapsed is not None:
-        parts.append(Text(duration(elapsed), QUIET))
+        more.insert(0 if run.doing else 1, Text(duration(elapsed), QUIET))
+    parts += more
     return fitted(parts, " ", width)
 
 
