@@ -74,7 +74,7 @@ def meant(key: str, root: type[BaseModel], section: type[BaseModel] | None) -> s
 
     Args:
         key: with dots, e.g. ``schedule.lr``.
-        root: what a whole spec is.
+        root: the model of the whole spec.
         section: the model that `key` is unknown to.
     """
     above, _, leaf = key.rpartition(".")

@@ -68,7 +68,7 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
 
 
 def _refuse_other_files(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse files that are taken for run specs: an ablation's spec, and what data sets have.
+    """Refuse files that people take for run specs: ablation specs, COCO annotations, YOLO's data.yaml.
 
     Raises:
         SpecError: saying what it is, and what it is for.
@@ -90,7 +90,7 @@ def _refuse_other_files(raw: Mapping[str, Any], path: Path) -> None:
 
 
 def dump_spec(spec: RunSpec) -> dict[str, Any]:
-    """Return the complete spec as plain values, of which `parse_spec` makes the same spec."""
+    """Return the complete spec as plain values, from which `parse_spec` makes the same spec again."""
     return spec.model_dump(mode="json")
 
 

@@ -21,7 +21,7 @@ else:
 MAX_VALUES = 100_000
 
 EXCLUDES = {"schedule.iterations": "epochs", "schedule.epochs": "iterations"}
-"""Keys of which a spec has one at most: setting one removes the other."""
+"""Keys that exclude each other: setting one removes the other."""
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ _SYNTAX = {
     "is there twice": "keep one of them",
     "expected <block end>": "align the keys of a section",
 }
-"""By a part of what PyYAML says, what to do."""
+"""What to do, by a part of PyYAML's message."""
 
 
 def safe_yaml(text: str, where: str) -> Any:
@@ -156,7 +156,7 @@ def put(raw: dict[str, Any], key: str, value: Any, where: str | None = None) -> 
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each dotted key in which two specs differ, in order, with both values; None for a missing one."""
+    """Yield each dotted key whose values differ, in order, with both values; None stands for a missing key."""
     old, new = dict(_flatten(before)), dict(_flatten(after))
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
@@ -164,7 +164,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value that is no mapping, with its dotted key."""
+    """Yield each dotted key and its value; mappings only lead to further keys."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
@@ -173,7 +173,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _change_strategy(balance: dict[str, Any], strategy: Any) -> None:
-    """Drop the keys that only the old strategy has, but leave those that none has: they are mistakes."""
+    """Drop the keys that only the old strategy has. Keys that neither has stay, to be reported as mistakes."""
     old = balance.get("strategy", "rlo")
     if old == strategy or not isinstance(old, str) or not isinstance(strategy, str):
         return
@@ -184,7 +184,7 @@ def _change_strategy(balance: dict[str, Any], strategy: Any) -> None:
 
 
 def _refuse_endless(value: Any, where: str) -> None:
-    """Refuse what aliases of aliases expand to: more values than memory holds, or a loop."""
+    """Refuse aliases of aliases that expand to more values than memory holds, or to a loop."""
     waiting, seen = [value], 0
     while waiting:
         seen += 1
