@@ -127,7 +127,7 @@ class TorchvisionModel(SpecModel):
             raise ValueError(f"`anchor_sizes` should be positive and rise. Found {list(self.anchor_sizes)}")
         if self.anchor_ratios is not None and self.name not in ("retinanet", "fasterrcnn"):
             raise ValueError(
-                f"`anchor_ratios` does not apply to `{self.name}`, only to retinanet and fasterrcnn"
+                f"`anchor_ratios` does not apply to `{self.name}`, only to retinanet and fasterrcnn; leave it out"
             )
         if self.anchor_ratios is not None and (
             min(self.anchor_ratios) <= 0 or len(set(self.anchor_ratios)) < len(self.anchor_ratios)
