@@ -105,22 +105,23 @@ def isolated(y: Floats) -> Bools:
 
 def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
     """Write the curves' names beside their ends; curves of several runs that have one name share it."""
-    ends: dict[str, list[tuple[float, str]]] = {}
+    ends: dict[str, list[tuple[float, float, str]]] = {}
     for curve in panel.curves:
         span = _span(curve, smooth)
         y = moving_average(curve.y, span) if span > 1 else curve.y
-        if curve.label and np.isfinite(y).any():
-            ends.setdefault(curve.label, []).append((float(y[np.isfinite(y)][-1]), curve.color))
+        if curve.label and (known := np.isfinite(y)).any():
+            ends.setdefault(curve.label, []).append((curve.x[known][-1], y[known][-1], curve.color))
     if not ends:
         return
     to_share = ax.transScale + ax.transLimits  # of the height of the axes
-    heights = [np.mean([to_share.transform((1, y))[1] for y, _ in found]) for found in ends.values()]
+    heights = [np.mean([to_share.transform((1, y))[1] for _, y, _ in found]) for found in ends.values()]
     size = 0.78 * float(style.rc["font.size"])
     places = spread(np.array(heights), 1.1 * size / (0.75 * 72 * style.row * panel.tall))
-    for (name, ((_, color), *_)), place in zip(ends.items(), places, strict=True):
+    for (name, found), place in zip(ends.items(), places, strict=True):
+        x, _, color = max(found)
         ax.annotate(
-            name, (1, place), (2, 0), xycoords="axes fraction", textcoords="offset points", va="center",
-            color=color, fontsize=size,
+            name, (x, place), (style.marker + 1.5, 0), xycoords=("data", "axes fraction"),
+            textcoords="offset points", va="center", color=color, fontsize=size,
         )  # fmt: skip
 
 
