@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from msbal.errors import SpecError
 from msbal.records import RunDirectory
+from msbal.spec import LogSpec
 from msbal.trackers import ENTRY_POINT_GROUP, TrackedRun, Tracker, find_trackers, make_trackers
 from msbal.ui.monitor import Ending, RunHeader, make_monitor
 
@@ -230,6 +231,11 @@ def test_a_command_refuses_one_that_is_not_there(tmp_path: Path, monkeypatch: py
         assert isinstance(found.exception, SpecError), found.output
         assert "`wandbb` is unknown; did you mean `wandb`?" in str(found.exception)
         assert not (tmp_path / "out").exists()
+
+
+def test_both_keys_of_a_spec_ask_for_trackers() -> None:
+    assert LogSpec().all_trackers == ()
+    assert LogSpec(tensorboard=True, trackers=("wandb",)).all_trackers == ("wandb", "tensorboard")
 
 
 def test_every_own_tracker_has_an_extra() -> None:
