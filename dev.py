@@ -36,7 +36,7 @@ LANES = (
     "detectron2 runs", "detectron2", "engine", "data",
 )  # fmt: skip
 FAST = ("torchvision", "figures and pages", "engine", "data")
-FIGURES = ("unit/ablation/", "unit/docs/", "unit/evaluation/", "unit/plotting/", "unit/ui/")
+FIGURES = ("unit/ablation/", "unit/docs/", "unit/drawing/", "unit/evaluation/", "unit/plotting/", "unit/ui/")
 ENGINE = ("contract/", "reference/", "unit/baselines/", "unit/engine/")
 PROJECTS = (ROOT / "pyproject.toml", *sorted(ROOT.glob("backends/*/pyproject.toml")))
 # Where a version of ours stands: the package's, a backend's and what they require of each other.
