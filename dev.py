@@ -102,6 +102,8 @@ def test(tier: str) -> int:
     if tier != "fast":
         for name in FRAMEWORKS:
             install_framework(name)
+    if tier == "all":
+        install("trackers", [".[clearml,comet,trackio]"], "mlflow-skinny")
     start = time.monotonic()
     results: dict[str, tuple[int, float]] = {}
 
@@ -240,8 +242,8 @@ def run_beside_each_other(jobs: Sequence[Job], ended: Callable[[Job, int, float,
             raise
 
 
-def install(name: str, packages: list[str]) -> None:
-    """Install the project's own packages, editable, unless nothing has changed since the last time."""
+def install(name: str, packages: list[str], *others: str) -> None:
+    """Install the project's own packages, editable, and others, unless nothing has changed since the last time."""
     make_venv()
     inputs = [ROOT / "constraints.txt", *PROJECTS]
     stamp = VENV / f".installed-{name}"
@@ -251,7 +253,7 @@ def install(name: str, packages: list[str]) -> None:
     print("Installing; the first time downloads PyTorch, about 3 GB.", flush=True)
     editable = [part for package in packages for part in ("-e", package)]
     pip = [str(PYTHON), "-m", "pip", "install", "-q", "-c", "constraints.txt", "setuptools<82", "wheel"]
-    code = run(pip) or run([*pip, *editable])
+    code = run(pip) or run([*pip, *editable, *others])
     if code:
         sys.exit(code)
     stamp.write_text(state)
