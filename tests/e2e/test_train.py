@@ -153,3 +153,12 @@ def test_the_best_checkpoint_finds_objects_in_new_images(folder: Path, run: Path
     assert [image["file_name"] for image in document["images"]] == [f"photo {i}.png" for i in range(3)]
     assert document["categories"] == [{"id": 7, "name": "cell"}]
     assert {path.name for path in (folder / "found").iterdir()} == {"predictions.json", "images", "sheet.png"}
+
+
+def test_a_finished_run_is_not_resumed(folder: Path, run: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    printed = msbal("train", "runs/cells/spec.yaml", "--resume", cwd=folder)
+    assert (
+        printed.startswith("runs/cells is finished: ") and "msbal eval runs/cells; train longer: " in printed
+    )
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
