@@ -158,7 +158,7 @@ class _Summary:
                 sums[group] = [
                     a + b for a, b in zip(sums.get(group, [0.0] * len(values)), values, strict=True)
                 ]
-            self.iterations[group] += record.count
+            self.iterations[group] += record.length
             self.intervals += 1
             self.last[group] = record
             yield record
@@ -174,7 +174,7 @@ class _Summary:
                 (
                     level, f"{self.weights[group][i] / record.interval:.4f}",
                     f"{self.losses[group][i] / max(1, self.iterations[group]):.4g}",
-                    f"{record.loss[i] / max(1, record.count):.4g}",
+                    f"{record.loss[i] / record.divisor:.4g}",
                 )
                 for i, level in enumerate(record.levels)
             )  # fmt: skip

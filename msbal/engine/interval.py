@@ -96,6 +96,7 @@ def end_interval(
         previous_weights=tuple(old.weights),
         nonfinite=find_nonfinite(settings, losses, old.interval * settings.interval),
         positives=None if positives is None else tuple(positives.tolist()),
+        length=losses.shape[1],
     )
     with np.errstate(invalid="ignore"):
         return new, IntervalReport(record, losses.mean(axis=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -31,11 +32,13 @@ class IntervalRecord:
         action: the action taken at this interval's end; the strategy's own name where it has no choice.
         probabilities: eq 7, per action, after this interval's update; empty without a choice.
         group: which head the levels belong to (``rpn``, ``roi``, a term under per_term, else ``all``).
-        count: the iterations in the statistics, those whose losses were all finite.
+        count: the iterations in the statistics, those whose losses were all finite. The sums are scaled up from these
+            to the whole interval.
         nonfinite: the losses left out, named.
         positives: positive samples per level over the interval, where they are known.
         learning_rate: of the optimizer's first group of parameters, in the step of the interval's last iteration. The
             engine does not know it: who records a training fills it in; None where it is unknown.
+        length: alpha, the iterations of the interval; 0 where it is unknown.
     """
 
     interval: int
@@ -55,3 +58,9 @@ class IntervalRecord:
     nonfinite: tuple[NonFinite, ...] = ()
     positives: tuple[float, ...] | None = None
     learning_rate: float | None = None
+    length: int = 0
+
+    @property
+    def divisor(self) -> float:
+        """What makes of a sum, such as those in `loss`, the mean of an iteration; NaN where no iteration counted."""
+        return (self.length or self.count) if self.count else math.nan

@@ -34,7 +34,7 @@ class GroupSeries:
         actions: A names of what could be chosen; empty where the strategy has no choice.
         interval: [I], t of eq 2, from 1.
         iteration: [I], the last iteration of the interval.
-        count: [I], the iterations that entered the sums.
+        divisor: [I], what makes of a sum the mean of an iteration; NaN where none entered.
         loss: [I, K], eq 2: sums over the interval of the unweighted losses.
         loss_by_term: term -> [I, K], the same per term.
         variance: [I, K], eq 3.
@@ -56,7 +56,7 @@ class GroupSeries:
     actions: tuple[str, ...]
     interval: Ints
     iteration: Ints
-    count: Ints
+    divisor: Floats
     loss: Floats
     loss_by_term: Mapping[str, Floats]
     variance: Floats
@@ -87,7 +87,7 @@ class GroupSeries:
         return max(1, round(int(self.iteration[0]) / max(1, int(self.interval[0]))))
 
     def mean_loss(self, term: str | None = None) -> Floats:
-        """Return the mean loss of an iteration, as in the paper's Fig. 1: each sum over its count, ``[I, K]``.
+        """Return the mean loss of an iteration, as in the paper's Fig. 1: ``[I, K]``.
 
         Args:
             term: one of ``terms``; None for the sum over them.
@@ -95,8 +95,7 @@ class GroupSeries:
         total = self.loss if term is None else self.loss_by_term.get(term)
         if total is None:
             return np.full_like(self.loss, np.nan)
-        count = np.where(self.count > 0, self.count, np.nan)
-        return np.asarray(total / count[:, None], dtype=np.float64)
+        return np.asarray(total / self.divisor[:, None], dtype=np.float64)
 
     def share(self, *, weighted: bool = False) -> Floats:
         """Return each level's part of the summed loss, ``[I, K]``, rows add up to 1; NaN where the sum is not positive.
@@ -184,7 +183,7 @@ def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
         actions=actions,
         interval=np.array([row.interval for row in rows], dtype=np.int64),
         iteration=np.array([row.iteration for row in rows], dtype=np.int64),
-        count=np.array([_count(row) if row.interval in known else 0 for row in rows], dtype=np.int64),
+        divisor=np.array([_divisor(row) if row.interval in known else np.nan for row in rows]),
         loss=column([row.loss for row in rows]),
         loss_by_term={term: column([row.loss_by_term.get(term, unknown) for row in rows]) for term in terms},
         variance=column([row.variance for row in rows]),
@@ -230,9 +229,9 @@ def _length(record: IntervalRecord) -> int:
     return max(1, round(record.iteration / record.interval))
 
 
-def _count(record: IntervalRecord) -> int:
-    """Return the record's count; alpha where a foreign writer left it out (0, yet nothing was non-finite)."""
-    return record.count if record.count > 0 or record.nonfinite else _length(record)
+def _divisor(record: IntervalRecord) -> float:
+    """Return the record's divisor; alpha where a foreign writer left its count out (0, yet nothing was non-finite)."""
+    return record.divisor if record.count > 0 or record.nonfinite else _length(record)
 
 
 def moving_average(values: Floats, window: int) -> Floats:

@@ -40,7 +40,7 @@ def from_json(line: str) -> IntervalRecord:
         }
         levels = tuple(str(level) for level in known["levels"])
         known["levels"] = levels
-        for key in ("interval", "iteration", "count"):
+        for key in ("interval", "iteration", "count", "length"):
             if key in known:
                 known[key] = int(known[key])
         for key in _LISTS:

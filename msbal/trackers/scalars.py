@@ -5,7 +5,6 @@ With several groups of levels, the names of a group's numbers begin with the gro
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,10 @@ def record_scalars(record: IntervalRecord, named: bool = False) -> dict[str, flo
     Args:
         named: put the group's name in front, since there is more than one.
     """
-    count = record.count or math.nan
     by_level = {
-        "loss": [loss / count for loss in record.loss],
+        "loss": [loss / record.divisor for loss in record.loss],
         "weight": record.previous_weights or (1.0,) * len(record.levels),
-        **{f"loss/{term}": [x / count for x in row] for term, row in record.loss_by_term.items()},
+        **{f"loss/{term}": [x / record.divisor for x in row] for term, row in record.loss_by_term.items()},
         "variance": record.variance,
         "reduction": record.variance_reduction,
     }

@@ -151,7 +151,7 @@ class Tracker(Monitor):
         found = {
             **record_scalars(record, self._several or record.group != "all"),
             **self._of_training(),
-            "train/loss": total + (sum(record.loss) / record.count if record.count else math.nan),
+            "train/loss": total + sum(record.loss) / record.divisor,
         }
         if record.learning_rate is not None:
             found["train/learning_rate"] = record.learning_rate

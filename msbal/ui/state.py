@@ -129,7 +129,7 @@ class GroupState:
 
 def mean_loss(record: IntervalRecord, sums: Sequence[float] | None = None) -> float | None:
     """Return the mean per iteration of `sums`, by default of the whole unweighted loss; None if none counted."""
-    return sum(record.loss if sums is None else sums) / record.count if record.count else None
+    return sum(record.loss if sums is None else sums) / record.divisor if record.count else None
 
 
 def nonfinite_line(record: IntervalRecord, named: bool) -> str:

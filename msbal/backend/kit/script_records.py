@@ -96,7 +96,7 @@ def interval_scalars(record: IntervalRecord, groups: Sequence[LevelGroup]) -> di
         found[f"{head}/weight/{level}"] = record.weights[k]
         found[f"{head}/variance/{level}"] = record.variance[k]
         for term, losses in record.loss_by_term.items():
-            found[f"{head}/value/{level}/{term}"] = losses[k] / max(record.count, 1)
+            found[f"{head}/value/{level}/{term}"] = losses[k] / record.divisor
     for action, probability in record.probabilities.items():
         found[f"{head}/probability/{action}"] = probability
     if record.reward is not None:

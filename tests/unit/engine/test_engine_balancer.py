@@ -578,6 +578,8 @@ def test_nonfinite_losses_are_left_out_and_named(bad: float, strategy: str) -> N
     assert records[1].nonfinite == (NonFinite(6, "bbox", "P5", 0, word), NonFinite(7, "cls", "P3", 0, word))
     kept = rows[[4, 7]].double().sum(1)
     assert records[1].loss == pytest.approx((2 * kept.sum(0)).tolist())
+    means = [loss / records[1].divisor for loss in records[1].loss]
+    assert means == pytest.approx(kept.mean(0).tolist())
     assert records[1].variance == pytest.approx(kept.var(0).tolist())
     assert records[2].nonfinite == ()
 

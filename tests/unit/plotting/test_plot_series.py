@@ -35,7 +35,7 @@ def test_every_field_of_every_record_arrives(records: Make) -> None:
     assert group.length == 10
     assert group.start == 0
     for i, record in enumerate(made):
-        assert (group.interval[i], group.iteration[i], group.count[i]) == (
+        assert (group.interval[i], group.iteration[i], group.divisor[i]) == (
             record.interval,
             record.iteration,
             10,
@@ -62,13 +62,13 @@ def test_the_order_of_lines_does_not_matter(shuffler: random.Random) -> None:
     assert np.array_equal(a.interval, b.interval)
 
 
-def test_mean_loss_divides_by_the_iterations_that_entered_the_sum(records: Make) -> None:
+def test_mean_loss_divides_by_the_interval_to_which_the_sums_are_scaled(records: Make) -> None:
     made = records(intervals=2)
     bad = NonFinite(iteration=13, term="bbox", level="P4", rank=0, value="nan")
-    made[1] = dataclasses.replace(made[1], count=9, nonfinite=(bad,))
+    made[1] = dataclasses.replace(made[1], count=9, length=10, nonfinite=(bad,))
     group = one_group(made)
     assert np.allclose(group.mean_loss()[0], np.array(made[0].loss) / 10)
-    assert np.allclose(group.mean_loss("cls")[1], np.array(made[1].loss_by_term["cls"]) / 9)
+    assert np.allclose(group.mean_loss("cls")[1], np.array(made[1].loss_by_term["cls"]) / 10)
     assert group.nonfinite == (bad,)
 
 
@@ -82,7 +82,7 @@ def test_an_interval_without_one_finite_iteration_has_no_mean(records: Make) -> 
 def test_a_writer_that_leaves_the_count_out_means_all_iterations(records: Make) -> None:
     made = [dataclasses.replace(record, count=0, previous_weights=()) for record in records(intervals=3)]
     group = one_group(made)
-    assert group.count.tolist() == [10, 10, 10]
+    assert group.divisor.tolist() == [10, 10, 10]
     # The weights that held are then those of the record before, and 1 at the start.
     assert np.array_equal(group.previous_weights, np.vstack([np.ones(5), group.weights[:-1]]))
 
