@@ -18,12 +18,12 @@ from PIL import Image, ImageDraw, ImageFilter
 Array = NDArray[np.float64]
 
 CLASSES = ("disc", "square", "triangle", "star")
-_HUES = (0.99, 0.58, 0.41, 0.13)  # red, blue, green and yellow, on the colour circle
+_HUES = (0.58, 0.99, 0.41, 0.13)  # blue, red, green, yellow: the colours in which their boxes are drawn
 _HUE_SPREAD = 0.03  # either way
 _TURNS = (math.pi, 0.3, 0.4, math.pi)  # radians, either way: a square stays apart from a diamond
 _SQUEEZE = 1.15  # an object's largest ratio of width to height, before it is turned
 _MIN_EXTENT = 12.0  # pixels
-_LARGEST_EXTENT = (0.4, 0.88)  # of the image's side: where an image's largest object lies
+_LARGEST_EXTENT = (0.4, 0.75)  # of the image's side: where an image's largest object lies
 _MIN_OBJECTS, _MAX_OBJECTS = 6, 14  # as far as there is room
 _TRIES = 20  # to find an object a place
 _GAP = 2  # pixels between neighbours, and to the image's edges
