@@ -102,7 +102,12 @@ class DetectionData:
             for column in (image.boxes, image.labels, image.crowd, image.difficult):
                 digest.update(column.tobytes())
         classes = dict(zip(self.classes, self.category_ids, strict=True))
-        return {"images": len(self), "boxes": self.box_count, "classes": classes, "digest": digest.hexdigest()}
+        return {
+            "images": len(self),
+            "boxes": self.box_count,
+            "classes": classes,
+            "digest": digest.hexdigest(),
+        }
 
     def to_coco(self, difficult_as_crowd: bool = False) -> dict[str, Any]:
         """Return the split as a COCO annotation dictionary; ``file_name`` is the absolute path.
