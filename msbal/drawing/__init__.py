@@ -1,1 +1,1 @@
-"""Images with boxes on them, drawn with Pillow: training data, detections beside what was to be found, predictions."""
+"""Images with boxes on them, drawn with Pillow: training data, detections beside the ground truth, predictions."""

@@ -1,4 +1,4 @@
-"""Which images to show: of the best, the typical and the worst, so that a drawing neither flatters nor alarms."""
+"""Choose images to show: some of the best, the typical and the worst, so that a drawing neither flatters nor alarms."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ KINDS = ("best", "typical", "worst")
 def choose(
     score: NDArray[np.float64], boxes: NDArray[np.int64], count: int, usable: Callable[[int], bool]
 ) -> list[tuple[str, int]]:
-    """Return a third each of the images of the best, the typical and the worst scores.
+    """Return the images of the best, the typical and the worst scores, a third of `count` each.
 
-    Typical is what lies nearest the median. Of equal scores the best and the worst have most boxes, a typical one as
-    many as is usual.
+    Typical images lie nearest the median. Of equal scores, the best and the worst are those with most boxes, and the
+    typical those with the usual number.
 
     Args:
-        score: of each image, ``[I]``; NaN where there is nothing to see, which comes last.
+        score: of each image, ``[I]``; NaN where there is nothing to see; these come last.
         boxes: how many each image has, ``[I]``.
         usable: whether an image can be shown; the next takes the place of one that cannot.
 

@@ -1,4 +1,4 @@
-"""What runs detect, beside what was to be found: the best, typical and worst images of a split.
+"""Detections of runs beside the ground truth: the best, typical and worst images of a split.
 
 A detection is right where it finds a box by VOC's rules at an IoU of 0.5, and wrong where it finds none; a box that no
 detection finds is missed. Only detections that reach a score threshold are shown and judged: by default the one at
@@ -15,20 +15,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.data import read_pixels
 from msbal.data.files import printable
-from msbal.data.images.image_files import without_warnings
 from msbal.drawing.choice import choose
 from msbal.drawing.class_colors import class_color
-from msbal.drawing.marked_image import Mark, marked
+from msbal.drawing.marked_image import Mark, box_name, corners, detection_mark, marked, pixels_of
 from msbal.drawing.sheet import Entry, Tile, class_entries, sheet
-from msbal.drawing.text import score_text
 from msbal.errors import DataError
 from msbal.evaluation.detections import Detections, GroundTruth, ground_truth
 from msbal.evaluation.matching import voc_claims
-from msbal.evaluation.metric_text import points
 from msbal.evaluation.operating_point import best_f1_threshold, f1_scores
 from msbal.evaluation.runs import Evaluated
+from msbal.metric_text import points
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,11 +37,11 @@ _MAX_UNREADABLE = 1000
 _MIN_LIMIT = 12  # of the detections that are shown on an image; else twice as many as there are boxes
 _WHITE, _GREY = "#ffffff", "#5b6270"
 _TAG_COLORS = {"best": "#1a9850", "typical": _GREY, "worst": "#d73027"}
-_COMPARED = {"best": "gains most", "typical": "typical", "worst": "loses most"}
+_COMPARED = {"best": "largest gain", "typical": "typical", "worst": "smallest gain"}
 
 
 class DrawnDetections:
-    """Drawings of what some runs detect on the same data.
+    """Drawings of the detections of some runs on the same data.
 
     Args:
         runs: evaluated on the same data; at most `MAX_RUNS`.
@@ -123,9 +120,8 @@ class DrawnDetections:
         """Draw the ground truth of an image."""
         truth, marks = self._truth, []
         for g in _largest_first(np.flatnonzero(truth.image == index), truth):
-            label = self._classes[truth.label[g]]
-            label += " (crowd)" if truth.crowd[g] else " (difficult)" if truth.difficult[g] else ""
-            marks.append(Mark(_corners(truth.box[g]), class_color(truth.label[g]), label))
+            name = box_name(self._classes[truth.label[g]], truth.crowd[g], truth.difficult[g])
+            marks.append(Mark(corners(truth.box[g]), class_color(truth.label[g]), name))
         image = marked(self._read(index), marks, room, "" if marks else "no box")
         tag = _COMPARED[kind] if len(self._runs) > 1 else kind
         return Tile(image, f"{self._file_name(index)}: ground truth", tag, _TAG_COLORS[kind])
@@ -135,16 +131,12 @@ class DrawnDetections:
         truth, shown, mine = self._truth, run.shown, run.on(index)
         boxes = np.flatnonzero((truth.image == index) & run.wanted)
         found = np.isin(boxes, run.claimed[mine])
-        marks = [Mark(_corners(truth.box[g]), _WHITE, line="thin") for g in boxes[found].tolist()]
+        marks = [Mark(corners(truth.box[g]), _WHITE, line="thin") for g in boxes[found].tolist()]
         limit = max(_MIN_LIMIT, 2 * len(boxes))
         for d in mine[:limit].tolist():
-            label = f"{self._classes[shown.label[d]]} {score_text(shown.score[d])}"
-            color, wrong = class_color(shown.label[d]), bool(run.wrong[d])
-            marks.append(
-                Mark(_corners(shown.box[d]), color, label, "dashed" if wrong else "solid", cross=wrong)
-            )
+            marks.append(detection_mark(shown, d, self._classes, bool(run.wrong[d])))
         for g in _largest_first(boxes[~found], truth):
-            marks.append(Mark(_corners(truth.box[g]), _WHITE, self._classes[truth.label[g]], "dashed"))
+            marks.append(Mark(corners(truth.box[g]), _WHITE, self._classes[truth.label[g]], "dashed"))
         note = (
             "" if len(mine) else f"no detection above {run.threshold:g}" if run.detected else "no detection"
         )
@@ -175,7 +167,7 @@ class DrawnDetections:
         by, names = "F1", {kind: kind for kind in _COMPARED}
         if len(self._runs) > 1:
             by = f"gain in F1 over {self._runs[0].name}"
-            names = {"best": "that gain most", "typical": "typical", "worst": "that lose most"}
+            names = {"best": "with the largest", "typical": "typical", "worst": "with the smallest"}
         parts = [f"{count} {names[kind]}" for kind, count in counts.items()]
         median = points(float(np.nanmedian(score)), 0)
         typical = f" (typical: nearest the median, {median})" if counts["typical"] else ""
@@ -187,8 +179,7 @@ class DrawnDetections:
                 return False
             image = self._data.images[index]
             try:
-                with without_warnings():
-                    self._pixels[index] = read_pixels(image.path, image.width, image.height)
+                self._pixels[index] = pixels_of(image)
             except DataError as error:
                 self._pixels[index] = None
                 self.unreadable.append(f"{image.path} cannot be drawn: it {error.found}")
@@ -239,9 +230,7 @@ def _judged(run: Evaluated, truth: GroundTruth, threshold: float | None) -> _Jud
     found = run.detections
     assert found is not None
     lowest = best_f1_threshold(truth, found).threshold if threshold is None else threshold
-    order = np.argsort(-found.score, kind="stable")
-    order = order[found.score[order] >= lowest]
-    shown = Detections(found.image[order], found.label[order], found.box[order], found.score[order])
+    shown = found.reaching(lowest)
     claimed, ignored = voc_claims(truth, shown)
     wanted = ~(truth.crowd | truth.difficult)
     images = len(truth.image_id)
@@ -251,23 +240,12 @@ def _judged(run: Evaluated, truth: GroundTruth, threshold: float | None) -> _Jud
     f1 = np.where(reported + boxes > 0, f1_scores(right, reported, boxes), np.nan)
     overall = float(f1_scores(right.sum(), reported.sum(), boxes.sum()))
     wrong = (claimed < 0) & ~ignored
-    return _Judged(
-        printable(run.name),
-        len(found),
-        lowest,
-        threshold is None,
-        overall,
-        shown,
-        claimed,
-        wrong,
-        wanted,
-        boxes,
-        f1,
-    )
+    judged = shown, claimed, wrong, wanted, boxes, f1
+    return _Judged(printable(run.name), len(found), lowest, threshold is None, overall, *judged)
 
 
 def _gain(f1: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return by how much the other runs are better than the first on average; NaN where none has anything to find."""
+    """Return by how much the other runs are better than the first on average; NaN where there is nothing to judge."""
     nothing = np.isnan(f1).all(axis=0)
     first, *others = np.nan_to_num(f1, nan=1.0)
     gain: NDArray[np.float64] = np.where(nothing, np.nan, np.mean(others, axis=0) - first)
@@ -282,7 +260,3 @@ def _title(run: Evaluated) -> str:
 def _largest_first(boxes: NDArray[np.int64], truth: GroundTruth) -> list[int]:
     ordered: list[int] = boxes[np.argsort(-truth.area[boxes], kind="stable")].tolist()
     return ordered
-
-
-def _corners(box: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([box[:2], box[:2] + box[2:]])

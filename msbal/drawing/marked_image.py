@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.drawing.class_colors import ink_on
-from msbal.drawing.text import fit, font_for
+from msbal.data import ImageRecord, read_pixels
+from msbal.data.images.image_files import without_warnings
+from msbal.drawing.class_colors import class_color, ink_on
+from msbal.drawing.text import fit, font_for, score_text
+from msbal.evaluation.detections import Detections
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +53,33 @@ class Mark:
     label: str = ""
     line: Line = "solid"
     cross: bool = False
+
+
+def pixels_of(image: ImageRecord) -> NDArray[np.uint8]:
+    """Return an image as ``[H, W, 3]`` RGB.
+
+    Raises:
+        DataError: where it cannot be read.
+    """
+    with without_warnings():
+        return read_pixels(image.path, image.width, image.height)
+
+
+def box_name(class_name: str, crowd: bool, difficult: bool) -> str:
+    """Return the label of an annotated box."""
+    return class_name + (" (crowd)" if crowd else " (difficult)" if difficult else "")
+
+
+def detection_mark(found: Detections, d: int, classes: Sequence[str], wrong: bool = False) -> Mark:
+    """Return the mark of one detection, with its class and score."""
+    label, score = found.label[d], found.score[d]
+    text = f"{classes[label]} {score_text(score)}"
+    return Mark(corners(found.box[d]), class_color(label), text, "dashed" if wrong else "solid", wrong)
+
+
+def corners(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x1, y1, x2, y2 of COCO's x, y, width, height."""
+    return np.concatenate([box[:2], box[:2] + box[2:]])
 
 
 def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], room: tuple[int, int], note: str = "") -> Image:

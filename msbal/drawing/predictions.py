@@ -1,4 +1,4 @@
-"""What a detector finds in images that nobody has annotated."""
+"""Detections in images that nobody has annotated."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msbal.data import DetectionData, read_pixels
+from msbal.data import DetectionData
 from msbal.data.files import printable
 from msbal.data.images.image_check import spread
-from msbal.data.images.image_files import without_warnings
-from msbal.drawing.class_colors import class_color
-from msbal.drawing.marked_image import Mark, marked
+from msbal.drawing.marked_image import detection_mark, marked, pixels_of
 from msbal.drawing.sheet import Tile, class_entries, sheet
-from msbal.drawing.text import score_text
 from msbal.evaluation.detections import Detections
 
 if TYPE_CHECKING:
@@ -32,29 +29,18 @@ class DrawnPredictions:
     """
 
     def __init__(self, data: DetectionData, found: Detections, threshold: float) -> None:
-        order = np.argsort(-found.score, kind="stable")
-        order = order[found.score[order] >= threshold]
-        self.shown = Detections(found.image[order], found.label[order], found.box[order], found.score[order])
+        self.shown = found.reaching(threshold)
         self._data, self._threshold = data, threshold
         self._classes = [printable(name) for name in data.classes]
 
     def image(self, index: int, room: tuple[int, int] | None = None) -> Image:
-        """Return one image with what was found, at about its own size."""
+        """Return one image with its detections, at about its own size."""
         record, shown = self._data.images[index], self.shown
-        with without_warnings():
-            pixels = read_pixels(record.path, record.width, record.height)
-        marks = [
-            Mark(
-                np.concatenate([shown.box[d, :2], shown.box[d, :2] + shown.box[d, 2:]]),
-                class_color(shown.label[d]),
-                f"{self._classes[shown.label[d]]} {score_text(shown.score[d])}",
-            )
-            for d in np.flatnonzero(shown.image == index).tolist()
-        ]
+        found = np.flatnonzero(shown.image == index).tolist()
+        marks = [detection_mark(shown, d, self._classes) for d in found]
         side = int(np.clip(max(record.width, record.height), MIN_SIDE, MAX_SIDE))
-        return marked(
-            pixels, marks, room or (side, side), "" if marks else f"no detection above {self._threshold:g}"
-        )
+        note = "" if marks else f"no detection above {self._threshold:g}"
+        return marked(pixels_of(record), marks, room or (side, side), note)
 
     def sheet(self, title: str, lines: Sequence[str]) -> Image:
         """Return some of the images on one, spread evenly."""

@@ -1,4 +1,4 @@
-"""Training images with their boxes as annotated: whether boxes and classes are right is seen at a glance."""
+"""Training images with their annotated boxes, to see at a glance whether boxes and classes are right."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msbal.data import DetectionData, read_pixels
+from msbal.data import DetectionData
 from msbal.data.files import printable
 from msbal.data.images.image_check import spread
-from msbal.data.images.image_files import without_warnings
 from msbal.drawing.class_colors import class_color
-from msbal.drawing.marked_image import Mark, marked
+from msbal.drawing.marked_image import Mark, box_name, marked, pixels_of
 from msbal.drawing.sheet import Tile, class_entries, sheet
 
 if TYPE_CHECKING:
@@ -34,34 +33,30 @@ def training_sheet(data: DetectionData, count: int = 8, seconds: float = 0.5) ->
     end = time.monotonic() + seconds
     tiles: list[Tile] = []
     labels: set[int] = set()
+    classes = [printable(name) for name in data.classes]
     for index in _varied(data, count):
         if tiles and time.monotonic() > end:
             break
         image = data.images[index]
-        with without_warnings():
-            pixels = read_pixels(image.path, image.width, image.height)
+        columns = zip(image.boxes, image.labels.tolist(), image.crowd, image.difficult, strict=True)
         marks = [
-            Mark(box.astype(np.float64), class_color(label), _name(data, label, crowd, difficult))
-            for box, label, crowd, difficult in zip(
-                image.boxes, image.labels.tolist(), image.crowd, image.difficult, strict=True
-            )
+            Mark(box.astype(np.float64), class_color(label), box_name(classes[label], crowd, difficult))
+            for box, label, crowd, difficult in columns
         ]
         labels.update(image.labels.tolist())
-        tiles.append(Tile(marked(pixels, marks, TILE), printable(image.path.name)))
+        tiles.append(Tile(marked(pixels_of(image), marks, TILE), printable(image.path.name)))
     title = f"Training data: {printable(data.name)}"
-    classes = [printable(name) for name in data.classes]
     counts = f"{len(data):,} images, {data.box_count:,} boxes, {len(classes):,} classes."
     return sheet(title, [f"{counts} Boxes as annotated."], tiles, COLUMNS, class_entries(labels, classes))
 
 
 def _varied(data: DetectionData, count: int) -> list[int]:
     """Return images that show many classes between them and are not crowded; at most a thousand are looked at."""
-    candidates: list[int] = [index for index in spread(len(data)) if len(data.images[index].boxes)]
+    candidates = [index for index in spread(len(data)) if len(data.images[index].boxes)]
     usual = 2 * np.median([len(data.images[index].boxes) for index in candidates] or [0])
     candidates = [index for index in candidates if len(data.images[index].boxes) <= usual]
-    candidates = (
-        np.random.default_rng(0).permutation(candidates).tolist()
-    )  # folders are often sorted by class
+    # Folders are often sorted by class.
+    candidates = np.random.default_rng(0).permutation(candidates).tolist()
     chosen: list[int] = []
     seen: set[int] = set()
     while candidates and len(chosen) < count:
@@ -70,8 +65,3 @@ def _varied(data: DetectionData, count: int) -> list[int]:
         chosen.append(best)
         seen.update(data.images[best].labels.tolist())
     return chosen
-
-
-def _name(data: DetectionData, label: int, crowd: bool, difficult: bool) -> str:
-    note = " (crowd)" if crowd else " (difficult)" if difficult else ""
-    return printable(data.classes[label]) + note

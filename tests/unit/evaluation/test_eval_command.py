@@ -111,7 +111,7 @@ def test_draws(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(base, rlo, "--resamples", 0, "--draw", 2, "--drawings", folder / "drawn")
     assert len(list((folder / "drawn").glob("*.png"))) == 2 + 1
     said = capsys.readouterr().err
-    assert "2 images in" in said and "gain in F1 over base: 1 that gain most, 1 that lose most" in said
+    assert "2 images in" in said and "gain in F1 over base: 1 with the largest, 1 with the smallest" in said
 
 
 def test_draws_into_the_folder_of_the_run_and_replaces_what_was_drawn_there(folder: Path) -> None:
