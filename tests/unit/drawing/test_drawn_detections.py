@@ -150,7 +150,7 @@ def test_how_the_images_were_chosen_is_said(tmp_path: Path) -> None:
 
 
 def test_runs_stand_beside_the_ground_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images are those on which the others gain most over the first, on which they gain least or lose, and typical ones."""
+    """Images: where the others gain most over the first, where they gain least or lose, and typical ones."""
     data = scene(tmp_path, 5)
     base = evaluate_entries("base", [found(n) for n in (1, 2, 4, 5)], data)
     rlo = evaluate_entries("rlo", [found(n) for n in (1, 2, 3, 4)], data)
@@ -159,7 +159,7 @@ def test_runs_stand_beside_the_ground_truth(tmp_path: Path, monkeypatch: pytest.
     sheet = drawn.sheet()
     assert [tag for *_, tag, _ in seen[::3]] == ["largest gain", "typical", "smallest gain"]
     assert [(tag, caption) for *_, tag, caption in seen[:3]] == [
-        ("gains most", "003.png: ground truth"),
+        ("largest gain", "003.png: ground truth"),
         ("base", "F1 0: 0 right, 0 wrong, 1 missed"),
         ("rlo", "F1 100: 1 right, 0 wrong, 0 missed"),
     ]
