@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_ENTRIES = 1000  # of a folder, among which a wrong path is looked for
-MIN_LIKENESS = 0.6  # of two names, from 0 to 1, for one to be meant by the other
+MIN_LIKENESS = 0.6  # from 0 to 1, at which one name is taken to mean another
 
 
 class MsbalError(Exception):
@@ -93,24 +93,27 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def suggest_path(path: Path) -> str:
-    """Return ``did you mean `data`?`` for a path that is not there, or up to which folder it exists."""
+    """Return ``did you mean `data`?`` for a missing path, or say up to which folder it exists."""
     missing = path = path.absolute()
     try:
         while not path.exists() and path != path.parent:
             missing, path = path, path.parent
         near = nearest(missing.name, (entry.name for entry in islice(os.scandir(path), MAX_ENTRIES)))
-        meant = os.path.relpath(path / near) if near else ""
-    except (OSError, ValueError):  # a name too long, a folder that may not be read
+    except OSError:  # a name too long, a folder that may not be read
         return ""
-    return (
-        f"did you mean `{min(meant, str(path / near), key=len)}`?"
-        if near
-        else f"the path exists up to {path}"
-    )
+    return f"did you mean `{as_typed(path / near)}`?" if near else f"the path exists up to {path}"
+
+
+def as_typed(path: Path | str) -> str:
+    """Return a path as one would type it: relative to the working folder where that is shorter."""
+    try:
+        return min(os.path.relpath(path), str(path), key=len)
+    except ValueError:  # another drive
+        return str(path)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that is most like this one, if one is: mistyped, cut short, longer, or spelled another way."""
+    """Return the known name that this one most likely means, if any: it may be mistyped, cut short or longer."""
     alike = {other: _likeness(name, other) for other in known}
     found = max(alike, key=alike.__getitem__, default=None)
     return found if found is not None and alike[found] >= MIN_LIKENESS else None
@@ -129,7 +132,7 @@ def _likeness(name: str, other: str) -> float:
 
 
 def _edits(a: str, b: str) -> float:
-    """Return how many letters to insert, delete, replace or swap make `b` of `a`; a swap is the likeliest slip."""
+    """Return how many letters to insert, delete, replace or swap; a swap, the likeliest slip, costs less."""
     before: list[float] = []
     row = [float(j) for j in range(len(b) + 1)]
     for i, letter in enumerate(a, start=1):

@@ -23,7 +23,7 @@ _LATEX = {
 
 
 class Cell(str):
-    """A cell's text, and what it is beyond a text.
+    """A cell's text, with a tone and the numbers in it.
 
     Attributes:
         tone: a verdict, e.g. ``better`` or ``worse``, which screens show as a colour.

@@ -104,9 +104,9 @@ def iteration_of(cell: Cell) -> int:
 
 
 def seen_in(log: Path) -> tuple[int, int, str]:
-    """Return the iteration that a run's log says last, the run's length, and what goes on beside its training.
+    """Return the last iteration in a run's log, the run's length, and what it does instead of training.
 
-    Zeros as long as the log says nothing.
+    The numbers are 0 until the log names them.
     """
     try:
         with log.open("rb") as file:

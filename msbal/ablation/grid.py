@@ -57,7 +57,7 @@ class Grid:
 
     Attributes:
         baselines: the arm that each arm is compared to; a baseline is its own.
-        replaced: a sentence on each section of the base that an arm replaces, where that loses keys.
+        replaced: a sentence for each section of the base that loses keys because an arm replaces it.
     """
 
     arms: tuple[str, ...]
@@ -130,7 +130,7 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
 
 
 def remarks(grid: Grid) -> list[str]:
-    """Return a sentence on each reason why a grid will show less than one may expect of it."""
+    """Return a sentence for each reason why a grid will show less than one might expect."""
     found = list(grid.replaced)
     if len(grid.seeds) == 1:
         found.append(
@@ -151,12 +151,9 @@ def _replaced(raw: Mapping[str, Any], arm: str, changes: Mapping[str, Any]) -> I
         before: Any = raw
         for part in key.split("."):
             before = before.get(part) if isinstance(before, Mapping) else None
-        lost = (
-            sorted(set(before) - set(value))
-            if isinstance(before, Mapping) and isinstance(value, Mapping)
-            else []
-        )
-        if lost:
+        if not (isinstance(before, Mapping) and isinstance(value, Mapping)):
+            continue
+        if lost := sorted(set(before) - set(value)):
             kept = next(iter(value), "KEY")
             yield (
                 f"arm `{arm}` replaces all of the base's `{key}`, without its {', '.join(lost)}: write `{key}.{kept}` "

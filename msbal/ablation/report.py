@@ -18,7 +18,7 @@ from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, conclude, summarize
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
-from msbal.evaluation.metric_text import full_name
+from msbal.metric_text import full_name
 from msbal.records.atomic import write_json, write_text
 from msbal.table import Table
 

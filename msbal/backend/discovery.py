@@ -23,7 +23,7 @@ def missing(name: str) -> tuple[str, str]:
         return f"`{name}` is not installed", f"run `msbal backends install {name}`"
     fix = suggest(name, {*installed_backends(), *OWN_BACKENDS})
     if "yolo" in name.lower() or name.lower() == "ultralytics":
-        fix = f"YOLO's models cannot be trained, but its data can, with any backend (`data.format: yolo`); {fix}"
+        fix = f"YOLO's models cannot be trained, but its data can be used with any backend (`data.format: yolo`); {fix}"
     return f"`{name}` is unknown", fix
 
 

@@ -93,7 +93,7 @@ class Monitor(Protocol):
         return
 
     def interval_so_far(self, record: Any) -> None:
-        """An ``IntervalRecord`` of the iterations so far of a run's first interval; it decides nothing."""
+        """An ``IntervalRecord`` of a run's first interval up to now; it decides nothing."""
         return
 
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
@@ -148,7 +148,7 @@ class Job:
         checkpoint: to resume from, or None.
         evaluate: ``evaluate(detector, iteration)`` predicts on `val` and records the metrics; in a distributed run all
             ranks call it. The core evaluates the end of the run itself.
-        best: what keeps the best checkpoint; `msbal.backend.kit.cadence.Cadence` tells it what it has to know.
+        best: keeps the best checkpoint; `msbal.backend.kit.cadence.Cadence` calls it.
         stop_requested: ask it once an iteration; when it is True, save a checkpoint and return.
         ended: set by the backend where the framework itself ended the run early: after which iteration.
     """

@@ -16,9 +16,9 @@ def main() -> None:
             run([])
         return
     code = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: another Ctrl-C would only disturb the end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # another would only disturb the exit
     if code == 130:
-        # Who has pressed Ctrl-C need not wait, for a second or more, until the interpreter has taken torch apart.
+        # After Ctrl-C nobody should wait a second or more for the interpreter to tear down torch.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -261,7 +261,9 @@ def _run(
     text = yaml.safe_dump(ablation.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(grid.output / "ablation.yaml", text)
     monitor = make_monitor(mode, console, name, ablation.metric)
-    with StopRequest() as stop:
+    # Who is told nothing presses Ctrl-C again, which costs the trainings their checkpoints. SLURM's jobs go on.
+    with StopRequest(None if executor.stays else monitor.message) as stop:
+        stop.doing = "a checkpoint of each running training"
         try:
             return GridRunner(
                 grid, monitor, executor, ablation.metric, force, lambda: stop.requested, processes=processes

@@ -51,9 +51,7 @@ def overview(context: typer.Context) -> None:
             continue
         diagnosis = _diagnose(name)
         # No line ends between a package and its version.
-        versions = ", ".join(
-            f"{package}\N{NO-BREAK SPACE}{version}" for package, version in diagnosis.versions.items()
-        )
+        versions = ", ".join(map("\N{NO-BREAK SPACE}".join, diagnosis.versions.items()))
         if diagnosis.problems:
             rows.append((name, Cell("broken", "worse"), versions, runnable(f"msbal backends check {name}")))
         else:

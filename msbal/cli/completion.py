@@ -1,6 +1,6 @@
-"""What the shell completes beyond commands and options: keys, values, specs, runs and names.
+"""Complete in the shell, beyond commands and options: keys, values, specs, runs and names.
 
-Nothing here imports torch: a person waits for it at each press of the tab key.
+Nothing here imports torch, since a person waits at each press of the tab key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from msbal.cli.spec_keys import KEYS
 
 PANELS = ("all", "ap", "losses", "lr", "probabilities", "rewards", "share", "total", "variance", "weights")
-MAX_ENTRIES = 1000  # of folders, that are looked at for paths
+MAX_ENTRIES = 1000  # of a folder, that are looked at
 
 
 def names_of(key: str) -> list[str]:
@@ -44,17 +44,17 @@ def ablation_settings(incomplete: str) -> list[str]:
     return own + [f"base.{setting}" for setting in settings(incomplete.removeprefix("base."))]
 
 
-def backends(incomplete: str) -> list[str]:
+def backends() -> list[str]:
     """Complete a backend's name."""
     return names_of("backend")
 
 
-def strategies(incomplete: str) -> list[str]:
+def strategies() -> list[str]:
     """Complete a strategy's name."""
     return names_of("balance.strategy")
 
 
-def trackers(incomplete: str) -> list[str]:
+def trackers() -> list[str]:
     """Complete a tracker's name."""
     return names_of("log.trackers")
 
@@ -89,7 +89,7 @@ def _paths(incomplete: str, fits: Callable[[Path], bool]) -> list[str]:
 
 @contextmanager
 def whole_words() -> Iterator[None]:
-    """Complete ``KEY=VALUE`` although bash takes words apart at ``=``: print only what follows it."""
+    """Complete ``KEY=VALUE`` although bash splits words at ``=``: print only what follows it."""
     words, place = os.environ.get("COMP_WORDS", "").split(), int(os.environ.get("COMP_CWORD", "0"))
     whole: list[str] = []
     at = place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from msbal.errors import SpecError
+from msbal.errors import SpecError, as_typed
 from msbal.records.atomic import write_text
 from msbal.ui.printing import print_line
 from msbal.ui.text import one_line
@@ -38,7 +37,7 @@ def msbal_command() -> str:
 
 
 def runnable(text: str) -> str:
-    """Return a text with the commands of msbal and pip in it as the user's shell can run them."""
+    """Return a text whose commands of msbal and pip are spelled as the user's shell can run them."""
     return _COMMANDS.sub(lambda found: _command(found[0]), text)
 
 
@@ -50,17 +49,8 @@ def _command(name: str) -> str:
         return name
     script = shutil.which(name, path=str(folder))
     if script is None:
-        return f"{_typed(Path(sys.executable))} -m {name}"
-    return _typed(Path(script))
-
-
-def _typed(path: Path) -> str:
-    """Return a path as one would type it: relative where that is shorter."""
-    try:
-        relative = os.path.relpath(path)
-    except ValueError:  # another drive
-        relative = str(path)
-    return shlex.quote(min(relative, str(path), key=len))
+        return f"{shlex.quote(as_typed(sys.executable))} -m {name}"
+    return shlex.quote(as_typed(script))
 
 
 def note(console: Console, text: str) -> None:

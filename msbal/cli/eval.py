@@ -27,7 +27,7 @@ def command(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Folders of runs; all others are compared to the first.",
             autocompletion=completion.runs,
         ),
@@ -186,7 +186,7 @@ class Call:
 
 
 def _with_checkpoint(call: Call) -> Call:
-    """Return the call with the file that ``best`` stands for, and with the spec of the run that a checkpoint is in."""
+    """Return the call with ``best`` replaced by its file, and by default with the spec of the checkpoint's run."""
     from msbal.records import RunDirectory
 
     file, runs = call.checkpoint, call.runs or []
@@ -196,7 +196,7 @@ def _with_checkpoint(call: Call) -> Call:
         if len(runs) != 1:
             raise SpecError("--checkpoint", f"`best` with {len(runs)} runs", "one run")
         file = RunDirectory(runs[0]).best_checkpoint
-    spec = RunDirectory(file.absolute().parents[1]).spec_file
+    spec = RunDirectory(file.absolute().parent.parent).spec_file
     return replace(call, checkpoint=file, spec=call.spec or (spec if spec.is_file() else None))
 
 
@@ -376,7 +376,7 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
         pairs = [build(comparison.only(index)) for index in range(1, len(comparison.runs))]
         shown += [replace(pair, title=table.title if pair is pairs[0] else "") for pair in pairs]
     for table, following in zip_longest(shown, shown[1:]):
-        # The same notes stand below the last table that they are about.
+        # Notes that tables share are printed once, below the last of them.
         print_whole(
             console, replace(table, notes=()) if following and following.notes == table.notes else table
         )

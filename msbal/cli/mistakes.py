@@ -1,14 +1,13 @@
-"""One line for a command line that cannot be parsed; click's own form takes three and names no remedy."""
+"""Explain in one line why a command line cannot be parsed; click's own form takes three and names no remedy."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 from msbal.cli.spec_keys import EXAMPLES, keys_ending_in
-from msbal.errors import SpecError
+from msbal.errors import SpecError, as_typed
 
 _SPEC = "write one with `msbal init DATA`"
 
@@ -61,7 +60,7 @@ def _keys_for(name: str, context: Any, likely_an_option: bool) -> list[str]:
         return ["seeds"]
     keys = keys_ending_in(name, exactly=likely_an_option)
     if not keys and not likely_an_option:
-        from msbal.spec.keys import SYNONYMS  # which takes a second, as torch comes with it
+        from msbal.spec.keys import SYNONYMS  # slow: it imports torch
 
         keys = keys_ending_in(SYNONYMS.get(name, name))
     return [f"base.{key}" for key in keys] if context.info_name == "ablate" else keys
@@ -74,7 +73,7 @@ def _remedy(command: str, see: str) -> str:
         return see
     example = EXAMPLES[name]
     there = example.is_file()
-    shown = min(str(example), os.path.relpath(example), key=len)
+    shown = as_typed(example)
     if name == "ablate":
         return f"begin with a copy of {shown}" if there else see
     return f"{_SPEC}, or try `msbal {name} {shown}`" if there else _SPEC

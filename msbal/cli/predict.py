@@ -64,7 +64,7 @@ def command(
     ] = False,
     set_: SetOption = None,
 ) -> None:
-    """Detect objects in images: write them as COCO JSON, and draw those that are certain enough."""
+    """Detect objects in images: write them as COCO JSON, and draw those with a high enough score."""
     from rich.console import Console
 
     from msbal.cli.console import progress_bar
@@ -82,7 +82,7 @@ def command(
     paths = find_unannotated([str(name) for name in images])
     weights = _weights(folder, checkpoint)
     target = output or Path(f"predictions-{folder.path.name}")
-    _check_target(target, force)
+    _check_target(target, force, paths)
     data = read_unannotated(paths, *_classes(spec, folder))
     detector = _detector(spec, data.classes, weights, stderr)
     with progress_bar("checking the images") as bar:
@@ -92,10 +92,10 @@ def command(
         entries = detector.predict(data, lambda done: bar(done, len(data)))
     lowest, why = (threshold, "as asked for") if threshold is not None else _best_threshold(folder, stderr)
     drawn = DrawnPredictions(data, sift(entries, data)[0], lowest)
-    said = [
+    counts = (
         f"{_count(len(drawn.shown), 'detection')} above {lowest:g} ({why}) in {_count(len(data), 'image')}: "
         f"{_by_class(drawn, data) or 'none'}"
-    ]
+    )
     try:
         description = f"Detections by {weights}, with msbal predict"
         (target / SHEET).unlink(missing_ok=True)
@@ -104,18 +104,15 @@ def command(
         if draw:
             with progress_bar("drawing") as bar:
                 _draw(drawn, data, target, bar)
-            save(drawn.sheet(f"{folder.path.name}: {weights.name}", said), target / SHEET)
+            save(drawn.sheet(f"{folder.path.name}: {weights.name}", [counts]), target / SHEET)
     except OSError as error:
         raise SpecError(
             "--output", f"{target} cannot be written: {error.strerror}", "a writable folder"
         ) from error
-    for line in said:
-        print_line(Console(), line)
-    print_line(
-        Console(), f"{target / 'predictions.json'}: all {_count(len(entries), 'detection')}, as COCO JSON"
-    )
+    print_line(Console(), counts)
+    print_line(Console(), f"{target / DOCUMENT}: all {_count(len(entries), 'detection')}, as COCO JSON")
     if draw:
-        print_line(Console(), f"{target / 'images'}: drawn; some of them on {target / 'sheet.png'}")
+        print_line(Console(), f"{target / DRAWN}: drawn; some of them on {target / SHEET}")
 
 
 def _spec_and_run(run: Path, set_: list[str] | None) -> tuple[RunSpec, RunDirectory]:
@@ -153,14 +150,21 @@ def _weights(run: RunDirectory, checkpoint: Path | None) -> Path:
     return saved[0]
 
 
-def _check_target(target: Path, force: bool) -> None:
-    """Refuse a folder with something in it, except for predictions that are to be replaced."""
+def _check_target(target: Path, force: bool, images: Sequence[Path]) -> None:
+    """Refuse a folder with something in it, except for predictions that are to be replaced.
+
+    A run's folder has a predictions.json and images/ of its own, and a data set may have, too.
+    """
     if target.is_file():
         raise SpecError("--output", f"{target} is a file", "a folder")
     if not target.is_dir() or not any(target.iterdir()):
         return
-    if not (target / DOCUMENT).is_file():
+    inside = {path.name for path in target.iterdir() if not path.name.startswith(".")}
+    if DOCUMENT not in inside or not inside <= {DOCUMENT, SHEET, DRAWN}:
         raise SpecError("--output", f"{target} has something else in it", "a new or empty folder")
+    drawn = (target / DRAWN).resolve()
+    if any(drawn in image.resolve().parents for image in images):
+        raise SpecError("--output", f"{target} would replace the images to predict on", "another folder")
     if not force:
         raise SpecError(
             "--output", f"{target} holds predictions already", "a new folder", "or replace them with --force"
@@ -206,7 +210,7 @@ def _best_threshold(run: RunDirectory, stderr: Console) -> tuple[float, str]:
     try:
         return best_threshold(run), "best F1 in validation"
     except MsbalError as error:
-        note(stderr, f"no threshold of the run's own, so that it is {DEFAULT_THRESHOLD:g}: {error}")
+        note(stderr, f"the run has no threshold of its own, so {DEFAULT_THRESHOLD:g} is used: {error}")
         return DEFAULT_THRESHOLD, "by default"
 
 

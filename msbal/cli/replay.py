@@ -179,7 +179,7 @@ class _Summary:
                 for i, level in enumerate(record.levels)
             )  # fmt: skip
             header = columns("level", "mean weight", "mean loss", "last loss")
-            note = "Losses are means of an iteration; the last one is of the last interval."
+            note = "Losses are means per iteration; the last loss is that of the last interval."
             print_whole(console, Table(title, header, levels, (note,)))
             actions = tuple(
                 (action, str(self.chosen[group, action]), f"{probability:.4f}")
@@ -187,6 +187,6 @@ class _Summary:
             )
             if actions:
                 header = columns("action", "intervals", "last probability")
-                note = "Intervals: in how many it was in force. In the first, all weights are 1."
+                note = "Intervals: how many the action was in force in. In the first, all weights are 1."
                 print_whole(console, Table("Actions", header, actions, (note,)))
         print_line(console, f"{self.intervals} records in {output}")

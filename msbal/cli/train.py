@@ -41,7 +41,7 @@ def command(
             "--track",
             metavar="NAME",
             autocompletion=completion.trackers,
-            help="Also follow the run in this tool: tensorboard, wandb, mlflow, clearml, comet or trackio. Repeatable.",
+            help="Also send the run to this tool: tensorboard, wandb, mlflow, clearml, comet or trackio. Repeatable.",
         ),
     ] = None,
     tensorboard: Annotated[

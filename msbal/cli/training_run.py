@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msbal.cli.console import model_name, msbal_command, note
 from msbal.engine.processes import rank
+from msbal.metric_text import points
 from msbal.records import RunDirectory, read_intervals
 from msbal.spec import dump_spec
 from msbal.trackers import TrackedRun, make_trackers
@@ -21,7 +22,6 @@ from msbal.training.stop import INTERRUPTED, StopRequest
 from msbal.ui.monitor import Fanout, Mode, make_monitor
 from msbal.ui.printing import print_line
 from msbal.ui.state import Ending, RunHeader
-from msbal.ui.text import points
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class TrainingRun:
-    """Trains as a spec says.
+    """One training, as a spec says.
 
     Args:
         console: where to print; quiet on all but the first rank.
@@ -71,7 +71,7 @@ class TrainingRun:
                     self.console.quiet = rank() > 0
                     return self._train(device, stop)
             except BaseException:
-                # Whatever an interrupt in the middle of anything has led to.
+                # An interrupt in the middle of anything may surface as any exception.
                 if not stop.interrupted:
                     raise
             self._last_words()
@@ -141,7 +141,7 @@ class TrainingRun:
             self.monitor.message(text)
 
     def _last_words(self) -> None:
-        """Say what an interrupt leaves. Again: no effect."""
+        """Say what an interrupt leaves behind. Again: no effect."""
         self.start_up.close()
         if self.monitor is not None:
             self.monitor.close(Ending("interrupted", {"kept": self._kept()}))
@@ -175,7 +175,7 @@ class TrainingRun:
             else f"schedule.iterations={2 * int(final['iteration'])}"
         )
         return (
-            f"{where} is finished: {final['iteration']} iterations, AP {points(final['AP'])}; "
+            f"{where} is finished: {final['iteration']} iterations, AP {points(final['AP'], 1)}; "
             f"evaluate it: {msbal} eval {where}; train longer: {self._resume_command()} --set {longer}"
         )
 
@@ -189,10 +189,10 @@ class TrainingRun:
         if outcome.metrics is not None:
             steps["metrics"] = f"{msbal} eval {where}"
             best, last = outcome.best, outcome.metrics
-            if best and best["AP"] is not None and best["iteration"] != last["iteration"]:
+            if best and best["iteration"] != last["iteration"] and self.run.best_checkpoint.exists():
                 steps["best"] = (
-                    f"AP {points(best['AP'])} after iteration {best['iteration']:,} "
-                    f"({where}/checkpoints/best.pth); the last has {points(last['AP'])}"
+                    f"AP {points(best['AP'], 1)} after iteration {best['iteration']:,} "
+                    f"({where}/checkpoints/best.pth); the last has {points(last['AP'], 1)}"
                 )
         other = "equal" if self.spec.balance.strategy != "equal" else "rlo"
         steps["compare"] = (

@@ -6,12 +6,10 @@ import statistics
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from msbal.data.detection_data import DetectionData
 
-MIN_SIDE = 6.0
-"""Pixels: smaller boxes are lost on the finest level, whose cells have 8."""
+MIN_ITERATIONS = 1500  # about
 
 
 class Sizing(NamedTuple):
@@ -31,22 +29,19 @@ class Sizing(NamedTuple):
     warmup: int
 
 
-def size_up(
-    data: DetectionData, *, sides: tuple[int, int] = (128, 800), batch: int = 4, iterations: int = 1500
-) -> Sizing:
+def size_up(data: DetectionData, *, sides: tuple[int, int] = (128, 800), batch: int = 4) -> Sizing:
     """Choose them: images keep about their own size; a small data set gets more epochs than the usual 12.
 
     Args:
         data: at least one image.
         sides: bounds of the shorter side, multiples of 32.
         batch: images in a batch, fewer where the data set is smaller.
-        iterations: about the least.
     """
     shorter = statistics.median(min(image.width, image.height) for image in data.images)
     side = int(min(sides[1], max(sides[0], 32 * round(shorter / 32))))
     batch = min(batch, len(data))
     steps = -(-len(data) // batch)
-    epochs = max(12, -(-iterations // steps))
+    epochs = max(12, -(-MIN_ITERATIONS // steps))
     return Sizing(
         side=side,
         longest=max(side, round(side * 5 / 3)),
@@ -57,33 +52,27 @@ def size_up(
     )
 
 
-def box_sides(data: DetectionData, side: float, longest: float) -> NDArray[np.float64]:
-    """Return the side in pixels of each box, made square, once its image has been resized; crowds are left out.
+def size_range(data: DetectionData, side: float, longest: float) -> tuple[float, float] | None:
+    """Return the 5th and the 95th percentile of the boxes' sides, as if each class had equally many boxes.
+
+    So a few odd boxes decide nothing, and a class with few boxes counts. A side is that of a square of the box's area,
+    in pixels of the resized image; crowds are left out.
 
     Args:
         side, longest: as in `Sizing`.
-    """
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(i.boxes[~i.crowd] for i in data.images)])
-    sizes = np.array([(image.width, image.height) for image in data.images], np.float64).reshape(-1, 2)
-    scales = np.minimum(side / sizes.min(axis=1), longest / sizes.max(axis=1))
-    counts = [int(np.count_nonzero(~image.crowd)) for image in data.images]
-    extents = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
-    sides: NDArray[np.float64] = np.sqrt(extents.prod(axis=1)) * np.repeat(scales, counts)
-    return sides
-
-
-def size_range(data: DetectionData, side: float, longest: float) -> tuple[float, float] | None:
-    """Return the 5th and the 95th percentile of `box_sides`, as if each class had equally many boxes.
-
-    So a few odd boxes decide nothing, and a class with few boxes counts.
 
     Returns:
         None without boxes.
     """
-    sides = box_sides(data, side, longest)
-    if not len(sides):
+    counted = [~image.crowd for image in data.images]
+    if not any(map(np.any, counted)):
         return None
-    labels = np.concatenate([image.labels[~image.crowd] for image in data.images])
+    boxes = np.concatenate([image.boxes[these] for image, these in zip(data.images, counted, strict=True)])
+    labels = np.concatenate([image.labels[these] for image, these in zip(data.images, counted, strict=True)])
+    extents = np.array([(image.width, image.height) for image in data.images], np.float64)
+    scales = np.minimum(side / extents.min(axis=1), longest / extents.max(axis=1))
+    areas = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
+    sides = np.sqrt(areas) * np.repeat(scales, [np.count_nonzero(these) for these in counted])
     order = np.argsort(sides, kind="stable")
     share = np.cumsum((1 / np.bincount(labels)[labels])[order])
     low, high = np.searchsorted(share, [0.05 * share[-1], 0.95 * share[-1]])

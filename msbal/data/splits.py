@@ -51,7 +51,7 @@ def load(
         split: ``train`` or ``val``.
         classes: of the training split, for ``val`` where the spec has none; found out from the training split's
             annotations if None, which takes as long as reading them.
-        drawing: called with how many generated images are drawn, of how many, where they are not there yet.
+        drawing: called with how many generated images are drawn and how many there will be, unless all are there.
 
     Returns:
         The split; None for a ``val`` that the spec does not have.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from msbal.data import ImageRecord, read_pixels
 from msbal.data.images.image_files import without_warnings
 from msbal.drawing.class_colors import class_color, ink_on
-from msbal.drawing.text import fit, font_for, score_text
+from msbal.drawing.text import fit, score_text, width_of, write
 from msbal.evaluation.detections import Detections
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], room: tuple[int, in
         if not mark.label:
             continue
         label = fit(pen, mark.label, max(80, 0.6 * size[0]), FONT_SIZE)
-        font = font_for(label, FONT_SIZE)
         indent = CROSS + 8 if mark.cross else 4
-        width = pen.textlength(label, font=font) + indent + 4
+        width = width_of(pen, label, FONT_SIZE) + indent + 4
         place = _place(box, (width, FONT_SIZE + 4), free, np.array(placed).reshape(-1, 4), boxes)
         if place is None:
             continue
@@ -117,13 +116,12 @@ def marked(pixels: NDArray[np.uint8], marks: Sequence[Mark], room: tuple[int, in
         left, top, right, bottom = place.tolist()
         middle = (top + bottom) / 2
         pen.rectangle((left, top, right, bottom), fill=mark.color)
-        pen.text((left + indent, middle), label, fill=ink_on(mark.color), font=font, anchor="lm")
+        write(pen, (left + indent, middle), label, FONT_SIZE, ink_on(mark.color))
         if mark.cross:
             cross(pen, left, middle)
     if note:
         pen.rectangle((0, image.height - BAND, image.width, image.height), fill="#000000b0")
-        font = font_for(note, FONT_SIZE + 1)
-        pen.text((image.width / 2, image.height - BAND / 2), note, fill="white", font=font, anchor="mm")
+        write(pen, (image.width / 2, image.height - BAND / 2), note, FONT_SIZE + 1, "white", "mm")
     return image
 
 

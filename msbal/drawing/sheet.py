@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msbal.drawing.class_colors import class_color, ink_on
 from msbal.drawing.marked_image import Line, cross, outline
-from msbal.drawing.text import fit, font_for, width_of, wrap
+from msbal.drawing.text import fit, width_of, wrap, write
 from msbal.records.atomic import replace_with
 
 if TYPE_CHECKING:
@@ -80,10 +80,10 @@ def sheet(
     result = PillowImage.new("RGB", (width, head + sum(heights) + len(keys) * 28 + MARGIN // 2), GROUND)
     pen = ImageDraw.Draw(result, "RGBA")
     title = fit(pen, title, room, TITLE)
-    pen.text((MARGIN, MARGIN + TITLE / 2), title, fill=INK, font=font_for(title, TITLE), anchor="lm")
+    write(pen, (MARGIN, MARGIN + TITLE / 2), title, TITLE, INK)
     for number, text in enumerate(texts):
         y = MARGIN + TITLE + 8 + (number + 0.5) * (TEXT + 7)
-        pen.text((MARGIN, y), text, fill=SOFT, font=font_for(text, TEXT), anchor="lm")
+        write(pen, (MARGIN, y), text, TEXT, SOFT)
     top = head
     for row, height in zip(rows, heights, strict=True):
         for number, tile in enumerate(row):
@@ -101,15 +101,10 @@ def sheet(
 def save(image: Image, path: Path) -> None:
     """Write an image atomically, as PNG or JPEG by its name."""
     # zlib's best level takes four times as long for a tenth less.
-    options: dict[str, Any] = (
-        {"compress_level": 3} if path.suffix.lower() == ".png" else {"quality": 92, "subsampling": 0}
-    )
-    replace_with(
-        path,
-        lambda temporary: image.save(
-            temporary, "PNG" if path.suffix.lower() == ".png" else "JPEG", **options
-        ),
-    )
+    options: dict[str, Any] = {"format": "PNG", "compress_level": 3}
+    if path.suffix.lower() != ".png":
+        options = {"format": "JPEG", "quality": 92, "subsampling": 0}
+    replace_with(path, lambda temporary: image.save(temporary, **options))
 
 
 def _caption(pen: ImageDraw, tile: Tile, left: float, middle: float, width: float) -> None:
@@ -117,11 +112,10 @@ def _caption(pen: ImageDraw, tile: Tile, left: float, middle: float, width: floa
         tag = fit(pen, tile.tag, width / 2, TEXT - 2)
         tagged = width_of(pen, tag, TEXT - 2) + 14
         pen.rounded_rectangle((left, middle - 12, left + tagged, middle + 11), 5, fill=tile.tag_color)
-        ink = ink_on(tile.tag_color)
-        pen.text((left + 7, middle), tag, fill=ink, font=font_for(tag, TEXT - 2), anchor="lm")
+        write(pen, (left + 7, middle), tag, TEXT - 2, ink_on(tile.tag_color))
         left, width = left + tagged + 8, width - tagged - 8
     caption = fit(pen, tile.caption, width, TEXT)
-    pen.text((left, middle), caption, fill=INK, font=font_for(caption, TEXT), anchor="lm")
+    write(pen, (left, middle), caption, TEXT, INK)
 
 
 def _legend_rows(pen: ImageDraw, legend: Sequence[Entry], room: float) -> list[list[Entry]]:
@@ -147,5 +141,5 @@ def _key(pen: ImageDraw, entry: Entry, x: float, middle: float) -> float:
         outline(pen, swatch, entry.color, entry.line)
     if entry.cross:
         cross(pen, x, middle)
-    pen.text((x + SWATCH + 8, middle), entry.text, fill=INK, font=font_for(entry.text, TEXT), anchor="lm")
+    write(pen, (x + SWATCH + 8, middle), entry.text, TEXT, INK)
     return x + SWATCH + 8 + width_of(pen, entry.text, TEXT) + 22

@@ -39,6 +39,13 @@ def width_of(pen: ImageDraw, text: str, size: int) -> float:
     return pen.textlength(text, font=font_for(text, size))
 
 
+def write(
+    pen: ImageDraw, place: tuple[float, float], text: str, size: int, color: str, anchor: str = "lm"
+) -> None:
+    """Write a text beside or around a place, as Pillow's `anchor` says."""
+    pen.text(place, text, fill=color, font=font_for(text, size), anchor=anchor)
+
+
 def fit(pen: ImageDraw, text: str, width: float, size: int) -> str:
     """Return `text`, with its middle left out where it is too wide."""
 

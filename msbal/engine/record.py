@@ -37,7 +37,7 @@ class IntervalRecord:
         nonfinite: the losses left out, named.
         positives: positive samples per level over the interval, where they are known.
         learning_rate: of the optimizer's first group of parameters, in the step of the interval's last iteration. The
-            engine does not know it: who records a training fills it in; None where it is unknown.
+            engine does not know it, so the recorder adds it. None where it is unknown.
         length: alpha, the iterations of the interval; 0 where it is unknown.
     """
 
@@ -62,5 +62,5 @@ class IntervalRecord:
 
     @property
     def divisor(self) -> float:
-        """What makes of a sum, such as those in `loss`, the mean of an iteration; NaN where no iteration counted."""
+        """What the sums in `loss` are divided by for means per iteration; NaN where no iteration counted."""
         return (self.length or self.count) if self.count else math.nan

@@ -10,8 +10,8 @@ from msbal.evaluation.bootstrap import ALL_METRICS, Difference
 from msbal.evaluation.coco_metrics import CLASS_METRICS
 from msbal.evaluation.compare import Comparison, Differences, flat
 from msbal.evaluation.complexity import BalancingCost, Complexity
-from msbal.evaluation.metric_text import full_name, points, signed, span
 from msbal.evaluation.runs import Evaluated
+from msbal.metric_text import full_name, points, signed, span
 from msbal.table import Column, Table, columns, csv_number, csv_text
 
 Cost = tuple[str, Complexity, BalancingCost | None]

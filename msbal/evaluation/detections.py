@@ -33,6 +33,12 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
+    def reaching(self, threshold: float) -> Detections:
+        """Return those of at least this score, the best first."""
+        order = np.argsort(-self.score, kind="stable")
+        order = order[self.score[order] >= threshold]
+        return Detections(self.image[order], self.label[order], self.box[order], self.score[order])
+
 
 @dataclass(frozen=True)
 class GroundTruth:

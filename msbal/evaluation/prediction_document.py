@@ -1,4 +1,4 @@
-"""Predictions as a whole COCO document, which the tools of others read: images, detections with scores, categories."""
+"""Predictions as a whole COCO document, which other tools read: images, detections with scores, categories."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
     to_share = ax.transScale + ax.transLimits  # of the height of the axes
     heights = [np.mean([to_share.transform((1, y))[1] for _, y, _ in found]) for found in ends.values()]
     size = 0.78 * float(style.rc["font.size"])
-    places = spread(np.array(heights), 1.1 * size / (0.75 * 72 * style.row * panel.tall))
+    places = move_apart(np.array(heights), 1.1 * size / (0.75 * 72 * style.row * panel.tall))
     for (name, found), place in zip(ends.items(), places, strict=True):
         x, _, color = max(found)
         ax.annotate(
@@ -125,7 +125,7 @@ def label_ends(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
         )  # fmt: skip
 
 
-def spread(places: Floats, gap: float) -> Floats:
+def move_apart(places: Floats, gap: float) -> Floats:
     """Return `places` moved until any two are `gap` apart, within 0..1 where there is room."""
     order = np.argsort(places, kind="stable")
     steps = gap * np.arange(len(places))

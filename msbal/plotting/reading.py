@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from msbal.records import IntervalRecord
 
 METRICS = ("AP", "AP50")
-"""What is drawn of the evaluations."""
+"""The metrics of evaluations that are drawn."""
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunSeries]:

@@ -34,7 +34,7 @@ class GroupSeries:
         actions: A names of what could be chosen; empty where the strategy has no choice.
         interval: [I], t of eq 2, from 1.
         iteration: [I], the last iteration of the interval.
-        divisor: [I], what makes of a sum the mean of an iteration; NaN where none entered.
+        divisor: [I], what sums are divided by for means per iteration; NaN where no iteration counted.
         loss: [I, K], eq 2: sums over the interval of the unweighted losses.
         loss_by_term: term -> [I, K], the same per term.
         variance: [I, K], eq 3.

@@ -50,10 +50,10 @@ def add_evaluation(
 
 
 def rewind_metrics(run: RunDirectory, iteration: int) -> None:
-    """Remove the evaluations that a run resumed from `iteration` will repeat."""
+    """Remove the evaluations that a run resumed from `iteration` will repeat; it has no final one any more."""
     content = read_metrics(run)
     kept = [e for e in content["evaluations"] if e["iteration"] <= iteration]
-    if len(kept) < len(content["evaluations"]):
+    if len(kept) < len(content["evaluations"]) or content["final"] is not None:
         _write(run, kept, None)
 
 

@@ -54,7 +54,7 @@ class Recorder:
         """Write the intervals that have ended by the end of `iteration`.
 
         Args:
-            learning_rate: the one with which `iteration` stepped, for the records; None where it is unknown.
+            learning_rate: of the step of `iteration`, for the records; None where it is unknown.
             renumber: put this iteration into the records, for a run that counts otherwise than its balancers: its
                 iterations have several passes, or it began without balancing.
         """

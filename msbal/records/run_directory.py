@@ -24,9 +24,9 @@ class RunDirectory:
         log_file: what was printed, in plain lines.
         checkpoints: the folder of checkpoints.
         best_checkpoint: in it, the checkpoint of the best evaluation.
-        images: the folder of what is drawn: training images with their boxes, detections.
+        images: the folder of drawings: training images with their boxes, detections.
         tensorboard: the folder of TensorBoard's event files.
-        trackers: the folder of what other trackers keep: the run's ids with them, what they write offline.
+        trackers: the folder of the other trackers: the ids by which they know the run, and what they write offline.
     """
 
     def __init__(self, path: Path) -> None:

@@ -29,7 +29,7 @@ _EXPECTED = {
 }
 
 _DESCRIBED = {"bool_type", "bool_parsing", "less_than", "tuple_type", "list_type"}
-"""Findings after which a key's description helps, as they tell that it was taken for something else."""
+"""Findings that show that a key was taken for something else, so that its description helps."""
 
 VALUES = {
     "true": "fp16",
@@ -46,7 +46,7 @@ REMEDIES = {
     "model": "`msbal init DATA` writes this section for a data set",
     "arms": "write `arms: {NAME: {balance.strategy: avw}, ...}`",
 }
-"""What to do where a section is missing or is none."""
+"""What to do where a section is missing or is something else."""
 
 
 def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecError:
@@ -85,7 +85,7 @@ def explain(error: ValidationError, source: str, root: type[BaseModel]) -> SpecE
 
 
 def _meant_value(kind: str, value: Any, key: str, field: FieldInfo | None) -> str:
-    """Say what to write instead of a wrong value, where that can be told."""
+    """Say what to write instead of a wrong value, as far as it can be guessed."""
     if kind == "literal_error" and field:
         options = [
             str(option)

@@ -129,7 +129,7 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
 
 
 def check_length(spec: RunSpec, iterations: int) -> None:
-    """Refuse a run that is too short for what the spec wants to happen in it.
+    """Refuse a run that is shorter than its interval or its warm-up.
 
     Raises:
         SpecError: where the interval or the warm-up is longer than the run.

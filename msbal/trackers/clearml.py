@@ -10,14 +10,14 @@ from typing import ClassVar
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from msbal.errors import SpecError
-from msbal.trackers.tracker import PROJECT, Tracker, near
+from msbal.errors import SpecError, as_typed
+from msbal.trackers.tracker import PROJECT, Tracker
 
 FRAMEWORKS = (
     "catboost", "detect_repository", "fastai", "gradio", "hydra", "joblib", "jsonargparse", "lightgbm", "matplotlib",
     "megengine", "pytorch", "scikit", "tensorboard", "tensorflow", "tfdefines", "xgboost",
 )  # fmt: skip
-"""What ClearML would patch or look at, to send what nobody has asked for."""
+"""What ClearML would patch or inspect, to send things that nobody has asked for."""
 SECONDS = 20.0  # for its server to answer
 
 
@@ -53,7 +53,7 @@ class ClearmlTracker(Tracker):
         self._task.connect_configuration(dict(self.run.spec), name="spec")
         if self.api.Task.is_offline():
             folder = self._task.get_offline_mode_folder()
-            return f"offline; send it with `clearml-task --import-offline-session {near(folder)}.zip`"
+            return f"offline; send it with `clearml-task --import-offline-session {as_typed(folder)}.zip`"
         return str(self._task.get_output_log_web_page())
 
     def _reach(self) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from msbal.errors import RunError, SpecError
-from msbal.trackers.tracker import PROJECT, Tracker, near
+from msbal.errors import RunError, SpecError, as_typed
+from msbal.trackers.tracker import PROJECT, Tracker
 
 
 class CometTracker(Tracker):
@@ -51,11 +51,9 @@ class CometTracker(Tracker):
             raise RunError("comet", "its server cannot be reached, or refuses the API key")
         self.run.keep_id(self.name, self._experiment.get_key())
         self._experiment.log_parameters(dict(self.run.spec), nested_support=True)
-        return (
-            self._experiment.url
-            if self._online
-            else f"offline; send it with `comet upload {near(folder)}/*.zip`"
-        )
+        if self._online:
+            return str(self._experiment.url)
+        return f"offline; send it with `comet upload {as_typed(folder)}/*.zip`"
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:
         self._experiment.log_metrics(row, step=iteration)

@@ -14,7 +14,7 @@ ENTRY_POINT_GROUP = "msbal.trackers"
 
 
 def find_trackers(names: Iterable[str]) -> list[Callable[[TrackedRun], Monitor]]:
-    """Return what makes these trackers, each once; their packages are looked for and not imported.
+    """Return the classes of these trackers, each once, and check that their packages are there without importing them.
 
     Raises:
         SpecError: where one is unknown or broken, or its package is missing.

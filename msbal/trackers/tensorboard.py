@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from msbal.errors import RunError
-from msbal.trackers.tracker import Tracker, near
+from msbal.errors import RunError, as_typed
+from msbal.trackers.tracker import Tracker
 
 OTHERS = ("train", "metrics", "class_AP")
-"""First words of the names that no level and no action has."""
+"""First words of names that belong to neither levels nor actions."""
 
 
 class TensorBoardTracker(Tracker):
@@ -35,11 +35,11 @@ class TensorBoardTracker(Tracker):
         self._charts = False
         text = yaml.safe_dump(dict(self.run.spec), sort_keys=False, allow_unicode=True)
         self._writer.add_text("spec", f"```yaml\n{text}```", iteration)
-        return f"see it with `tensorboard --logdir {near(folder.parent)}`"
+        return f"see it with `tensorboard --logdir {as_typed(folder.parent)}`"
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:
         if not self._charts and "train/loss" in row:
-            self._charts = True  # TensorBoard takes the first layout alone
+            self._charts = True  # TensorBoard takes only the first layout
             self._writer.add_custom_scalars(_layout(row))
         for name, value in row.items():
             self._writer.add_scalar(name, value, iteration)

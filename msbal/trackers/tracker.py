@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from msbal.ui.state import Ending
 
 PROJECT = "msbal"
-"""The project of runs for which the tool's own settings name none."""
+"""The project where the tool's own settings name none."""
 STEP_SECONDS = 10.0  # between two rows of speed, learning rate and memory
 
 
@@ -49,7 +49,7 @@ class TrackedRun:
 
     @property
     def name(self) -> str:
-        """The folder's name, or ``GRID-ARM-seed-0`` for a run of an ablation, whose folder's name others have, too."""
+        """The folder's name, or ``GRID-ARM-seed-0`` in an ablation, where other folders have the same."""
         *_, grid, runs, arm, name = ("", "", "", *self.folder.path.parts)
         return f"{grid}-{arm}-{name}" if runs == "runs" and name.startswith("seed-") else name
 
@@ -78,7 +78,7 @@ class Tracker(Monitor):
     Attributes:
         name: the entry point's.
         package: the module to import, as `api`.
-        loggers: those of its that speak of what nobody has asked for; of them only errors are shown.
+        loggers: the package's talkative loggers, of which only errors are shown.
 
     Raises:
         SpecError: where the package is missing or the tool is not set up.
@@ -195,14 +195,6 @@ class Tracker(Monitor):
         self._row = {}
         if row:
             self.write(self._iteration, row)
-
-
-def near(path: Path | str) -> str:
-    """Return a path as one would type it: relative to the working folder where that is shorter."""
-    try:
-        return min(os.path.relpath(path), str(path), key=len)
-    except ValueError:  # another drive
-        return str(path)
 
 
 @contextlib.contextmanager

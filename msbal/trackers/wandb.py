@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from msbal.errors import SpecError
-from msbal.trackers.tracker import PROJECT, Tracker, near
+from msbal.errors import SpecError, as_typed
+from msbal.trackers.tracker import PROJECT, Tracker
 
 OFFLINE = ("offline", "dryrun", "disabled")
 SECONDS = 30.0  # for its server to answer
@@ -56,10 +56,8 @@ class WandbTracker(Tracker):
         # An axis of their own: W&B refuses steps before its last, as those of a run resumed from a checkpoint.
         self._run.define_metric("iteration", hidden=True)
         self._run.define_metric("*", step_metric="iteration")
-        return (
-            self._run.url
-            or f"{self._settings.mode}; send it with `wandb sync {near(Path(self._run.dir).parent)}`"
-        )
+        later = f"`wandb sync {as_typed(Path(self._run.dir).parent)}`"
+        return self._run.url or f"{self._settings.mode}; send it with {later}"
 
     def write(self, iteration: int, row: Mapping[str, float]) -> None:
         self._run.log({**row, "iteration": iteration})

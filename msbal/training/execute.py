@@ -80,7 +80,7 @@ def execute(
     Args:
         run: claimed for this run.
         resume: continue from the run's last whole checkpoint.
-        stop: one that is entered, for a caller that catches signals before and after, too.
+        stop: an entered one, from a caller that also catches signals before and after.
 
     Raises:
         MsbalError: where the run failed.
@@ -221,7 +221,7 @@ def _predictions(detector: Detector, data: DetectionData, monitor: Monitor) -> l
     """Predict on all of `data`, each rank on its share; return all, in image order, on every rank."""
 
     def progress(done: int) -> None:
-        # The other ranks are as far with their shares, which are as large.
+        # The other ranks have equal shares, and are about as far.
         monitor.progress("evaluating", min(done * world_size(), len(data)), len(data))
 
     monitor.progress("evaluating", 0, len(data))

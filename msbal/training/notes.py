@@ -14,13 +14,13 @@ FEW_INTERVALS = 20
 HIGH_AMPLIFICATION = 10
 HIGH_LR = 1
 SAMPLE = 5000
-"""Images whose boxes are counted by level: a second, where all of COCO would take six to thirteen."""
+"""Images whose boxes are counted by level, which takes a second; all of COCO would take six to thirteen."""
 
 
 def notes_on(
     spec: RunSpec, iterations: int, train: DetectionData, val: DetectionData | None, detector: Detector
 ) -> list[str]:
-    """Return a sentence on each surprise in a run's length, values, levels and data."""
+    """Return a sentence for each surprise in a run's length, values, levels and data."""
     of_val = remarks(val) if val is not None else []
     return [
         *_few_decisions(spec, iterations), *_odd_values(spec, iterations, len(train)),

@@ -47,7 +47,7 @@ def read_data(spec: RunSpec, drawing: Progress | None = None) -> tuple[Detection
     """Read the training split, and the validation split unless nothing is evaluated.
 
     Args:
-        drawing: called with how many generated images are drawn, of how many, where they are not there yet.
+        drawing: called with how many generated images are drawn and how many there will be, unless all are there.
 
     Raises:
         DataError: where either cannot be used, or their classes differ.

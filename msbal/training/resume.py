@@ -52,7 +52,7 @@ def check_same_run(spec: RunSpec, run: RunDirectory) -> None:
 
 
 def final_metrics(spec: RunSpec, run: RunDirectory) -> Mapping[str, Any] | None:
-    """Return the final metrics of a run that has nothing left to do by `spec`; None of another."""
+    """Return a run's final metrics where `spec` leaves nothing to do, else None."""
     final = read_metrics(run)["final"]
     changed = [key for key, *_ in differences(read_mapping(run.spec_file), dump_spec(spec))]
     if not isinstance(final, dict) or {"schedule.iterations", "schedule.epochs"} & set(changed):

@@ -28,7 +28,7 @@ class StopRequest:
     The first signal asks to stop. A second SIGINT raises `KeyboardInterrupt`; later ones change nothing.
 
     Args:
-        say: called from a thread of its own, as the signal may come while anything is locked, with what happens now.
+        say: called with what happens next, from a thread of its own, as the signal may come while anything is locked.
         last_words: called from that thread before the process is ended, where an interrupt has not ended it in `GRACE`
             seconds. None leaves the process alone.
 
@@ -36,7 +36,7 @@ class StopRequest:
         requested: whether a signal has come.
         at_once: let the first SIGINT or SIGTERM interrupt too, as there is nothing to save.
         interrupted: whether `KeyboardInterrupt` has been raised.
-        doing: what goes on to its end before the run stops.
+        doing: what is completed before the run stops.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def read_tensors(path: Path, foreign: bool = False, key: str = "") -> dict[str, 
     """Read a file that torch saved, onto the CPU.
 
     Args:
-        key: of the spec, that names the file; for errors.
+        key: the spec's key that names the file, for errors.
         foreign: another program wrote it: what is neither a tensor nor a plain value becomes `Inert`.
 
     Raises:
@@ -82,7 +82,7 @@ _TEXTS = {
 
 
 def _refuse_text(path: Path, where: str) -> None:
-    """Refuse a file that is all text, which torch's error does not say.
+    """Refuse a text file, since torch's own error does not say that it is one.
 
     Raises:
         SpecError: saying what kind of text.

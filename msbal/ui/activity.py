@@ -30,9 +30,9 @@ def activity_line(activity: Activity, now: float, width: int) -> Text:
 
 
 class ActivityLine(Monitor):
-    """The line, while it is entered and no training has begun. It is erased at the end.
+    """Shows the line until the training begins, and then erases it.
 
-    Without a terminal a line is printed now and then.
+    Without a terminal, a line is printed now and then instead.
 
     Args:
         console: where to show it.

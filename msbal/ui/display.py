@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.text import Text
 
 from msbal.backend import LevelGroup, Monitor
+from msbal.metric_text import points
 from msbal.ui.decisions import reward_text
 from msbal.ui.look import BAD, QUIET, RAISED, STRONG
 from msbal.ui.output import Output
 from msbal.ui.overview import END_STYLES, scalar_parts, summary
 from msbal.ui.printing import print_line
 from msbal.ui.state import Ending, RunHeader, RunState, mean_loss, nonfinite_line, shown_metrics
-from msbal.ui.text import duration, number, one_line, points
+from msbal.ui.text import duration, number, one_line
 from msbal.ui.view import RunView
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class RunDisplay(RunState):
         self._out.event("doing", self._position(self.iteration), activity.counts, eta)
 
     def _rests(self) -> bool:
-        """Tell whether no progress is to be printed now, as a view shows it or it is too soon after the last."""
+        """Tell whether to print no progress now, since a view shows it or the last line is recent."""
         if self._out.drawing or (now := self.clock()) < self._next:
             return True
         self._next = now + PROGRESS_SECONDS
@@ -150,7 +151,7 @@ class RunDisplay(RunState):
     def evaluated(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         super().evaluated(iteration, metrics)
         shown = shown_metrics(metrics).items()
-        found = (f"{name} {points(value)}" for name, value in shown)
+        found = (f"{name} {points(value, 1)}" for name, value in shown)
         self._out.event("eval", self._position(iteration), *found)
 
     def drawn(self, iteration: int, name: str, path: Path) -> None:
@@ -214,7 +215,7 @@ class QuietMonitor(Monitor):
             return
         self._closed = True
         shown = shown_metrics(self._metrics, ("AP", "AP50"))
-        found = [f"{name} {points(value)}" for name, value in shown.items() if value is not None]
+        found = [f"{name} {points(value, 1)}" for name, value in shown.items() if value is not None]
         where = [
             f"{label}: {ended.details[label]}"
             for label in ("run", "continue", "kept")

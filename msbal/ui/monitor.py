@@ -44,7 +44,7 @@ def make_monitor(
         log_file: also append lines to this file.
         trackers: monitors of other tools, which are told of the run, too.
         history: the records so far of a run that is resumed, for the trends.
-        start_up: what is shown until the training begins; it is told of that first.
+        start_up: what is shown until the training begins, of which it is told first.
 
     Raises:
         ValueError: for an unknown mode.
@@ -103,8 +103,8 @@ class Fanout(Monitor):
     def close(self, ending: Ending | None = None) -> None:
         """Close the monitors that are still open and can be closed.
 
-        The terminal, which is the first, says "finished" after the trackers have sent all or have failed to; but that
-        the run is interrupted it says at once.
+        The terminal, the first of them, says "finished" only once the trackers have sent everything or failed to, but
+        "interrupted" at once.
         """
         at_once = ending is not None and ending.how == "interrupted"
         while self._open:

@@ -9,10 +9,11 @@ from rich.columns import Columns
 from rich.console import RenderableType
 from rich.text import Text
 
+from msbal.metric_text import points
 from msbal.ui.activity import activity_line
 from msbal.ui.look import BAD, GOOD, QUIET, RAISED, SEPARATOR, STRONG, bar_line, fitted, line
 from msbal.ui.state import mean_loss, shown_metrics
-from msbal.ui.text import duration, number, one_line, points, size_of
+from msbal.ui.text import duration, number, one_line, size_of
 
 if TYPE_CHECKING:
     from msbal.ui.state import RunState
@@ -106,7 +107,7 @@ def metric_line(state: RunState, width: int) -> Text:
 
 
 def _metric(name: str, value: float | None, width: int = 0) -> tuple[str, str]:
-    return f"{points(value):>{width}}", STRONG if name == "AP" else ""
+    return f"{points(value, 1):>{width}}", STRONG if name == "AP" else ""
 
 
 def summary(state: RunState) -> dict[str, Text]:

@@ -46,8 +46,7 @@ class Ending:
     """How a run ended.
 
     Attributes:
-        how: ``stopped`` is by the user, so that the run can be resumed; ``interrupted`` is that at once, without a
-            checkpoint.
+        how: ``stopped`` by the user, so that the run can be resumed; ``interrupted`` at once, without a checkpoint.
         details: what to tell the user, label -> text: where the run lies, what to do next.
     """
 
@@ -122,7 +121,7 @@ class GroupState:
         return [weight / max(1, self.intervals) for weight in self._weights]
 
     def chosen(self, total: int) -> Counter[str]:
-        """Count the actions whose weights were in force, so not one taken at the very end of `total` iterations."""
+        """Count the actions whose weights were in force, so not one chosen at the very end of `total` iterations."""
         unused = [self.last.action] if self.last is not None and self.last.iteration >= total > 0 else []
         return self._chosen - Counter(unused)
 
@@ -297,6 +296,6 @@ class RunState(Monitor):
         return max(0.0, whole - spent)
 
     def _training_clock(self) -> float:
-        """Return the time without that of the activities."""
+        """Return the time spent outside of activities."""
         activity, now = self.activity, self.clock()
         return now - self._paused - (0.0 if activity is None else now - activity.begun)

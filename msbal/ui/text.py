@@ -33,11 +33,6 @@ def signed(value: float) -> str:
     return f"{value:+.{2 if size < 9.995 else 1 if size < 99.95 else 0}f}"
 
 
-def points(value: float | None) -> str:
-    """Return a metric of 0..1 in points, as papers have it: ``41.2``; ``-`` where it is undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
 def duration(seconds: float | None) -> str:
     """Return seconds as ``0:04:12``, from a day on as ``1d 02:03:04``; ``-`` if they are unknown."""
     if seconds is None or not math.isfinite(seconds):

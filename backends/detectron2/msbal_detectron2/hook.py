@@ -74,7 +74,7 @@ class BalanceHook(HookBase):  # type: ignore[misc]
             self._first = False
             self.balanced.require_calls()
         done = self.trainer.iter + 1
-        # This hook is the first: the scheduler has not stepped yet. A trainer of the user's may have no optimizer.
+        # This hook runs before the scheduler steps. A user's own trainer may have no optimizer.
         optimizer = getattr(self.trainer, "optimizer", None)
         self._records.step(done, None if optimizer is None else optimizer.param_groups[0]["lr"])
         if done >= self.trainer.max_iter or any(done % period == 0 for period in self._checkpoint_periods):

@@ -66,7 +66,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         super().__init__(model, data_loader, optimizer)
         self.balanced, self.schedule, self.seed = balanced, schedule, seed
         self.average, self.stop_requested = average, False
-        self.learning_rate = 0.0  # with which the last iteration stepped
+        self.learning_rate = 0.0  # of the last iteration's step
         self.guard = Guard(on_nonfinite, balanced.groups)
         self.stepper = Stepper(
             optimizer,

@@ -63,7 +63,7 @@ class MultiScaleBalanceHook(Hook):
     Attributes:
         balancers: the run's; None where it is not balanced.
         balanced: the model's handle, while it trains.
-        learning_rate: with which this iteration steps; None where the run has several optimizers.
+        learning_rate: of this iteration's step; None where the run has several optimizers.
 
     Raises:
         SpecError: at construction where a setting is wrong, at the run's start where the model cannot be balanced.
@@ -144,7 +144,7 @@ class MultiScaleBalanceHook(Hook):
         self._watch = NonFiniteWatch(runner.optim_wrapper, self.balanced, self.make_on_nonfinite(runner))
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Begin the records where the run begins; after the iteration, the learning rate is the next one's."""
+        """Begin the records where the run begins, and note the learning rate, which changes after the iteration."""
         optimizer = getattr(runner.optim_wrapper, "optimizer", None)
         self.learning_rate = None if optimizer is None else optimizer.param_groups[0]["lr"]
         if self._records is not None and not self._begun:

@@ -46,7 +46,7 @@ def _fpn_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
 
 
 def head_norm(spec: TorchvisionModel) -> Callable[..., nn.Module] | None:
-    # Levels share a head: batch statistics would mix them and differ between training and prediction.
+    """Return the normalisation of a head: levels share it, and batch statistics would mix them."""
     return None if _fpn_norm(spec) is None else group_norm
 
 
@@ -96,7 +96,7 @@ def make_pyramid(spec: TorchvisionModel, finest: int, extra: str) -> BackboneWit
     )
 
 
-# Each of the following returns a body and, of strides 4 to 32, the module that computes the level and its channels.
+# Each of the following returns a body, and its modules that compute the levels of strides 4 to 32, with their channels.
 
 
 def _resnet(spec: TorchvisionModel) -> tuple[nn.Module, dict[str, int]]:

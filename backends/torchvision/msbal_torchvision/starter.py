@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from msbal.data import DetectionData
 
 MAX_SMALL = 2000
-"""Images of a data set that is small enough for EfficientNet-Lite0 on a GPU, too."""
+"""Images up to which EfficientNet-Lite0 is chosen on a GPU, too."""
 
 CPU_PIXELS = 200e6
-"""Pixels that a run on the CPU trains on, images counted as often as they are seen: five minutes or so on two cores."""
+"""Pixels that a run on the CPU sees over all its iterations: about five minutes on two cores."""
 
 SMALL_BOX = 18
-"""Pixels that the side of a small box should have after resizing, on the CPU; cells of the finest level have 8."""
+"""The side in pixels that a small box should have after resizing, on the CPU."""
 
 MIN_SIDE = 6.0
-"""Pixels: smaller boxes are lost on the finest level, too."""
+"""The side in pixels below which boxes are lost even on the finest level, whose cells have 8."""
 
 MIN_STEP, MAX_STEP = 1.1, 2.5
-"""From a level's anchors to the next one's. An anchor matches boxes of half to twice its area and has two more on its
-level: at a step of 2.5 each box still has one that fits."""
+"""Factors from a level's anchors to the next one's. An anchor matches boxes of half to twice its area and has two more
+on its level: at a step of 2.5 each box still has one that fits."""
 
 _FEATURES = """\
   backbone: efficientnet_lite0

@@ -9,7 +9,7 @@ from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Grid
 from msbal.ablation.statistics import Conclusion, Summary, pair, summarize
 from msbal.evaluation.bootstrap import ALL_METRICS
-from msbal.evaluation.metric_text import full_name, mean_and_sd, points, signed, span
+from msbal.metric_text import full_name, mean_and_sd, points, signed, span
 from msbal.plotting.series import merge_names
 from msbal.table import Cell, Column, Table, columns
 

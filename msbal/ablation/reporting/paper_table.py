@@ -9,7 +9,7 @@ from msbal.ablation.grid import Grid
 from msbal.ablation.paper_layout import COST, TableLayout, TableRow
 from msbal.ablation.statistics import Conclusion, summarize
 from msbal.evaluation.complexity import Complexity
-from msbal.evaluation.metric_text import full_name, mean_and_sd, signed, span
+from msbal.metric_text import full_name, mean_and_sd, signed, span
 from msbal.spec import RunSpec
 from msbal.table import Cell, Column, Table
 

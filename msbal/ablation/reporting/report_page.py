@@ -23,7 +23,7 @@ from msbal.ablation.reporting.weight_history import History, history_drawings, h
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics import Conclusion, Paired, Summary, pair, summarize
 from msbal.errors import MsbalError
-from msbal.evaluation.metric_text import full_name
+from msbal.metric_text import full_name
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, merge_names
 from msbal.plotting.style import level_colors

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, scale_of
 from msbal.ablation.statistics import Conclusion, Paired, Summary
-from msbal.evaluation.metric_text import full_name, points, signed, span
+from msbal.metric_text import full_name, points, signed, span
 
 ROW, SMALL_ROW = 48.0, 42.0  # pixels
 FAR_TIMES, FAR_LEAST = 5.0, 0.005
@@ -24,7 +24,7 @@ class RowChart(Drawing):
 
     Args:
         label: what it shows, in words; the rows' numbers follow it.
-        axis: what is across, with its unit.
+        axis: the name of the x axis, with its unit.
         rows: how many.
         step: pixels a row.
         zero: the value whose line stands out.

@@ -79,8 +79,8 @@ class Drawing:
     Args:
         label: what it shows, in words.
         scale: across.
-        height: pixels, with the `AXIS`.
-        axis: what is across, with its unit.
+        height: pixels, including `AXIS`.
+        axis: the name of the x axis, with its unit.
     """
 
     def __init__(self, label: str, scale: Scale, height: float, axis: str) -> None:

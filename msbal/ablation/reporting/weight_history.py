@@ -14,7 +14,7 @@ from msbal.plotting.series import GroupSeries
 
 MAX_POINTS = 60
 """Points along a curve; more intervals are averaged to so many."""
-LANE, FILLED = 46.0, 0.64  # pixels a level, and the part of them that weights fill
+LANE, FILLED = 46.0, 0.64  # pixels per level, and the share of them that weights fill
 
 
 @dataclass(frozen=True)

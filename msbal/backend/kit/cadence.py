@@ -20,7 +20,7 @@ class Cadence:
     Args:
         total: iterations of the run.
         done: iterations before this process started; 0 unless resumed.
-        save_every: iterations between checkpoints; None saves at the end only. The best evaluation's is saved too.
+        save_every: iterations between checkpoints; None saves at the end only. The best evaluation's is saved, too.
         evaluate: called with the iteration, but not with the last one: the core evaluates the end.
         save: writes the checkpoint of an iteration. By then all records are written, and the balancers of all ranks
             have exchanged what a checkpoint needs.
@@ -53,7 +53,7 @@ class Cadence:
         """Do what is due after an iteration; on all ranks alike.
 
         Args:
-            learning_rate: with which the iteration stepped, of the optimizer's first group; for the records.
+            learning_rate: of the optimizer's first group in this iteration's step, for the records.
 
         Returns:
             whether to end the run here: it was asked to stop, and its checkpoint is written.
@@ -87,7 +87,7 @@ class Cadence:
     def _tell_losses(self) -> None:
         """Tell the monitor the losses so far, once a second until the first interval ends.
 
-        A GPU has to be waited for, so there it is done after 1, 2, 4, 8, ... iterations only.
+        This waits for the device, so with a GPU it is done only after 1, 2, 4, 8, ... iterations.
         """
         now = time.perf_counter()
         if rank() or now < self._next_losses:
@@ -103,7 +103,7 @@ class Cadence:
 
 
 def _due(period: int | None, last: int, iteration: int) -> bool:
-    """Return whether a multiple of `period` lies after the last time and not after this iteration."""
+    """Return whether a multiple of `period` lies after `last` and not after this iteration."""
     return period is not None and iteration // period > last // period
 
 

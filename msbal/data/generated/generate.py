@@ -58,7 +58,7 @@ def generate(
         seed: not negative. Image k of a split depends on seed, split, k and size only.
         train, val: how many images.
         size: their width and height in pixels.
-        progress: called with how many images are drawn, of how many.
+        progress: called with how many images are drawn and how many there will be.
 
     Raises:
         DataError: where a number is out of its range, or nothing can be written there.

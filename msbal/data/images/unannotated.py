@@ -1,4 +1,4 @@
-"""Images that nobody has annotated, as a data set: for predictions."""
+"""Images that nobody has annotated, as a data set for predictions."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DEPTH = 20  # of folders in folders
 
 
 def find_unannotated(names: Sequence[str]) -> list[Path]:
-    """Return the images that are meant by names of files, of folders (with all below them) and by patterns.
+    """Return the images that are named by files, folders (with all below them) and patterns.
 
     Raises:
-        DataError: where a name means nothing, or no image.
+        DataError: where a name matches nothing, or no image.
     """
     found: dict[str, Path] = {}
     for name in names:
@@ -59,7 +59,7 @@ def read_unannotated(
     """Return images without boxes, as they are shown: turned by their EXIF orientation.
 
     Raises:
-        DataError: for those that are not images that can be read, with how many there are.
+        DataError: where images cannot be read, naming the first, with how many there are.
     """
     sizes: list[tuple[int, int]] = []
     wrong: list[tuple[Path, str, str]] = []

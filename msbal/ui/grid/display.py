@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from msbal.metric_text import points
 from msbal.ui.grid.state import GridMonitor, State
 from msbal.ui.grid.view import STYLES, GridView, counts_text, mean_text
 from msbal.ui.output import Output
 from msbal.ui.printing import print_line
-from msbal.ui.text import duration, one_line, points
+from msbal.ui.text import duration, one_line
 
 PROGRESS_SECONDS = 30.0
 
@@ -57,6 +58,7 @@ class GridDisplay(GridMonitor):
         if changed or now >= self._next:
             self._next = now + PROGRESS_SECONDS
             run = self.runs[arm, seed]
+            taken, what = self.elapsed_of(run), "took" if run.seconds is not None else "elapsed"
             self._out.event(
                 "run",
                 f"arm {self._name(arm)}",
@@ -64,12 +66,8 @@ class GridDisplay(GridMonitor):
                 Text(f"{state:<7}", style=STYLES[state]),
                 "" if run.progress is None else f"{100 * run.progress:.0f}%",
                 run.doing,
-                "" if run.ap is None else f"{self.metric} {points(run.ap)}",
-                f"took {duration(run.seconds)}"
-                if run.seconds is not None
-                else ""
-                if run.begun is None
-                else f"elapsed {duration(now - run.begun)}",
+                "" if run.ap is None else f"{self.metric} {points(run.ap, 1)}",
+                "" if taken is None else f"{what} {duration(taken)}",
                 self._counts(),
             )
         return changed

@@ -10,8 +10,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from msbal.metric_text import points
 from msbal.ui.look import BAD, GOOD, HEADER, QUIET, STRONG, bar, bar_line, fitted, line, message_block, panel
-from msbal.ui.text import duration, one_line, points
+from msbal.ui.text import duration, one_line
 
 if TYPE_CHECKING:
     from msbal.ui.grid.state import GridMonitor, Run
@@ -27,8 +28,8 @@ def mean_text(aps: Sequence[float], sign: str = "±") -> str:
     """Return ``23.1 ±1.2 (3)``: mean and standard deviation in points, and n."""
     if not aps:
         return "-"
-    spread = f" {sign}{points(statistics.stdev(aps))}" if len(aps) > 1 else ""
-    return f"{points(statistics.fmean(aps))}{spread} ({len(aps)})"
+    spread = f" {sign}{points(statistics.stdev(aps), 1)}" if len(aps) > 1 else ""
+    return f"{points(statistics.fmean(aps), 1)}{spread} ({len(aps)})"
 
 
 def counts_text(grid: GridMonitor) -> Text:
@@ -106,7 +107,7 @@ def _cell(run: Run, width: int, elapsed: float | None) -> Text:
     style, mark = STYLES[run.state], Text(MARKS[run.state], style=STYLES[run.state])
     if width == NUMBER:
         if run.state in ("done", "kept") and run.ap is not None:
-            return Text(f"{points(run.ap):>{NUMBER}}", style=style)
+            return Text(f"{points(run.ap, 1):>{NUMBER}}", style=style)
         if run.state == "running" and run.progress is not None:
             return Text(f"{100 * run.progress:3.0f}%", style=style)
         return line("  ", mark)
@@ -120,7 +121,7 @@ def _cell(run: Run, width: int, elapsed: float | None) -> Text:
         parts.append(Text(f"{100 * run.progress:.0f} %", style=style))
     elif run.state == "running" or not has_ap or width > len(run.state) + 7:
         parts.append(Text(run.state, style=style))
-    more = [Text(points(run.ap))] if has_ap else []
+    more = [Text(points(run.ap, 1))] if has_ap else []
     if elapsed is not None:
         more.insert(0 if run.doing else 1, Text(duration(elapsed), QUIET))
     parts += more

@@ -122,7 +122,7 @@ def test_the_threshold_is_the_runs_own_where_its_validation_can_be_read(
 ) -> None:
     call("runs/pets", "photos/day/a.jpg", "-o", "one")
     said = capsys.readouterr()
-    assert "no threshold of the run's own, so that it is 0.5: " in said.err and "predictions.json" in said.err
+    assert "the run has no threshold of its own, so 0.5 is used: " in said.err and "predictions.json" in said.err
     assert "0 detections above 0.5 (by default) in 1 image: none" in said.out
 
     def validated(run: Any) -> DetectionData:
@@ -148,10 +148,16 @@ def test_what_is_there_is_not_overwritten_silently(folder: Path) -> None:
     call("runs/pets", "photos", "--threshold", 0.3)
     with pytest.raises(SpecError, match=r"predictions-pets holds predictions already; .* --force"):
         call("runs/pets", "photos")
+    with pytest.raises(SpecError, match="predictions-pets would replace the images to predict on"):
+        call("runs/pets", "predictions-pets/images/day", "--force")
+    assert (folder / "predictions-pets/images/day/a.jpg").is_file()
     call("runs/pets", "photos/turned.jpg", "--threshold", 0.3, "--force", "--no-draw")
     assert [path.name for path in (folder / "predictions-pets").iterdir()] == ["predictions.json"]
     with pytest.raises(SpecError, match="photos has something else in it"):
         call("runs/pets", "photos", "-o", "photos", "--force")
+    (folder / "runs/pets/predictions.json").write_text("[]")  # as a run has them
+    with pytest.raises(SpecError, match="runs/pets has something else in it"):
+        call("runs/pets", "photos", "-o", "runs/pets", "--force")
 
 
 @pytest.mark.parametrize(

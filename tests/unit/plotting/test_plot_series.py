@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import simulate
 
-from msbal.plotting.matplotlib_panel import isolated, spread
+from msbal.plotting.matplotlib_panel import isolated, move_apart
 from msbal.plotting.reading import to_groups
 from msbal.plotting.series import GroupSeries, RunSeries, merge_names, moving_average
 from msbal.records import IntervalRecord, NonFinite
@@ -188,15 +188,15 @@ def test_a_level_is_without_boxes_where_it_never_had_a_positive_sample(records: 
 
 @given(st.lists(st.floats(-0.2, 1.2), min_size=1, max_size=9))
 def test_labels_do_not_hide_each_other(places: list[float]) -> None:
-    moved = spread(np.array(places), 0.1)
+    moved = move_apart(np.array(places), 0.1)
     assert (np.diff(np.sort(moved)) > 0.1 - 1e-9).all()
     assert (moved > -1e-9).all() and (moved < 1 + 1e-9).all()
     assert np.array_equal(np.argsort(moved), np.argsort(places, kind="stable"))
 
 
 def test_labels_with_room_stay_where_they_are() -> None:
-    assert spread(np.array([0.9, 0.1, 0.5]), 0.1) == pytest.approx([0.9, 0.1, 0.5])
-    assert spread(np.array([0.5, 0.5]), 0.1) == pytest.approx([0.45, 0.55])
+    assert move_apart(np.array([0.9, 0.1, 0.5]), 0.1) == pytest.approx([0.9, 0.1, 0.5])
+    assert move_apart(np.array([0.5, 0.5]), 0.1) == pytest.approx([0.45, 0.55])
 
 
 @given(

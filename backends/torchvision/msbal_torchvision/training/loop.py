@@ -57,7 +57,7 @@ class Trainer:
             raise SpecError("schedule", "no optimizer or batch_size", "both, where torchvision trains")
         self.rank, self.processes = rank(), world_size()
         self.batch = self.schedule.batch_size
-        self.iteration, self.learning_rate = 0, 0.0  # with which that iteration stepped
+        self.iteration, self.learning_rate = 0, 0.0  # of that iteration's step
 
         self.balancers = job.balancers.to(device)
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
