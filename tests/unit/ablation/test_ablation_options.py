@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import yaml
 from ablation_tiny import BASE
 
 from msbal.ablation.executors.local import LocalExecutor
+from msbal.ablation.runner import GridRunner, Result
 from msbal.cli.ablate import make_executor
 from msbal.cli.app import run
 
@@ -43,6 +47,24 @@ def test_what_does_not_go_together(
     assert command(*arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_an_interrupt_says_what_is_waited_for(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "stopping after a checkpoint of each running training; Ctrl-C again stops at once"
+
+    def interrupted(runner: GridRunner) -> Result:
+        os.kill(os.getpid(), signal.SIGINT)
+        printed, end = "", time.monotonic() + 10
+        while said not in printed and time.monotonic() < end:
+            time.sleep(0.02)
+            printed += capsys.readouterr().out
+        assert said in printed
+        return Result([], stopped=True)
+
+    monkeypatch.setattr(GridRunner, "run", interrupted)
+    assert command("--plain") == 130
 
 
 @pytest.mark.parametrize(("option", "extra"), [(("--ray", "auto"), "ray"), (("--slurm",), "slurm")])

@@ -71,6 +71,13 @@ def test_a_run_resumed_from_before_the_best_forgets_it(run: RunDirectory) -> Non
     assert [entry["iteration"] for entry in read_metrics(run)["evaluations"]] == [2]
 
 
+def test_a_finished_run_that_is_trained_on_is_not_finished_until_its_new_end(run: RunDirectory) -> None:
+    add_evaluation(run, 8, {"AP": 0.1}, final=True)
+    Best(run).rewind(8)
+    found = read_metrics(run)
+    assert found["final"] is None and len(found["evaluations"]) == 4
+
+
 def test_a_run_killed_before_the_link_has_it_when_resumed(run: RunDirectory) -> None:
     best = Best(run)
     evaluated(run, best, 10, 0.4)
