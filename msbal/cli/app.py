@@ -108,6 +108,6 @@ def _print_next() -> None:
         runnable("""\
 Begin with one of these:
   msbal init DATA           write a spec for a folder with a COCO, VOC or YOLO data set
-  msbal train SPEC          train by a spec; --dry-run only checks it
+  msbal train SPEC          train as a spec says; --dry-run only checks it
   msbal plot-losses RUN     draw the losses and weights of a run""")
     )

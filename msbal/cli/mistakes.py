@@ -67,7 +67,7 @@ def _keys_for(name: str, context: Any, likely_an_option: bool) -> list[str]:
 
 
 def _remedy(command: str, see: str) -> str:
-    """Return how to get what is missing."""
+    """Return how to get a missing argument."""
     name = command.rpartition(" ")[2]
     if name not in EXAMPLES:
         return see

@@ -1,4 +1,4 @@
-"""One training in this process: what is refused before it, shown during it, and said at its end."""
+"""Run one training in this process, with its checks before and its messages during and after it."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class TrainingRun:
             evaluated_after=() if plan.val is None else (*range(every, total, every), total),
         )
 
-    # -- what is said ----------------------------------------------------------------------------
+    # -- messages --------------------------------------------------------------------------------
 
     def _say(self, text: str) -> None:
         if self.monitor is not None:

@@ -120,7 +120,7 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
     if recorded is None:
         if not run.exists():
             inside = sorted(str(file.parent) for file in run.path.glob("*/spec.yaml"))[:5]
-            fix = f"runs inside it: {' '.join(inside)}" if inside else "a run lies in its spec's `output`"
+            fix = f"runs inside it: {' '.join(inside)}" if inside else "a spec's `output` names its run"
             raise DataError(str(run.path), "holds no run (no spec.yaml)", "a run's folder", fix)
         raise DataError(
             str(run.path),

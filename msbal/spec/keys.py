@@ -1,4 +1,4 @@
-"""The dotted keys of a spec, and which of them a wrong one may mean."""
+"""The dotted keys of a spec, and hints at the one that a wrong key may mean."""
 
 from __future__ import annotations
 

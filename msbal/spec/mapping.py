@@ -71,22 +71,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """Plain types only, and no key twice: YAML's own loader would take the last and drop the others."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # later, merges (`<<`) may have put keys into it again
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    problem = f"`{key.value}` is there twice"
+                    problem = f"`{key.value}` is given twice"
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 _SYNTAX = {
     "'\\t'": "indent with spaces, not with tabs",
     "mapping values are not allowed": "write `key: value`, one a line, those of a section two spaces further in",
     "could not find expected ':'": "write `key: value`, with a space after the colon",
-    "is there twice": "keep one of them",
+    "is given twice": "keep one of them",
     "expected <block end>": "align the keys of a section",
 }
 """What to do, by a part of PyYAML's message."""

@@ -38,7 +38,7 @@ class TrackedRun:
     Attributes:
         folder: the run's files.
         spec: complete, as plain values.
-        resume: whether it continues a run that is there.
+        resume: whether it continues an earlier run.
         say: shows a person one line, such as where the run can be seen.
     """
 

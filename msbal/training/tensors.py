@@ -78,7 +78,7 @@ _TEXTS = {
     b"<": ("is a web page", "download the file again"),
     b"": ("is a text file", "name the weights"),
 }
-"""By how a text begins: what it is, and what to do."""
+"""For each beginning of a text: what it is, and what to do."""
 
 
 def _refuse_text(path: Path, where: str) -> None:

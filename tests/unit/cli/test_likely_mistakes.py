@@ -144,7 +144,7 @@ MISTAKES = {
     "tabs": Mistake("train spec.yaml", ("spec.yaml:3:1", "spaces"), {"spec.yaml": "a: 1\nmodel:\n\tname: fcos\n"}),
     "two keys in a line": spec(f"model: {MODEL}", "model: name: fcos", "spec.yaml:2", "one a line"),
     "no space after a colon": spec("backend: t", "backend:t", "spec.yaml:2", "key: value"),
-    "a key twice": spec("device: cpu", "balance: {interval: 4}", "`balance` is there twice", "keep one"),
+    "a key twice": spec("device: cpu", "balance: {interval: 4}", "`balance` is given twice", "keep one"),
     "wrong indentation": spec("  format: coco", "format: coco", "spec.yaml:5", "one a line"),
     # -- keys ---------------------------------------------------------------------------------------
     "interval at the top": setting("interval=10", "interval: unknown key", "`balance.interval`"),

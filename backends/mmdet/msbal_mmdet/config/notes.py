@@ -75,7 +75,8 @@ def config_notes(config: Config, spec: RunSpec) -> list[str]:
     backends = kinds((config.get("visualizer") or {}).get("vis_backends"))
     others = [name for name in backends if name != "LocalVisBackend"]
     if others:
-        notes.append(f"visualizer: {', '.join(others)} left out; follow the run by `log.trackers`")
+        where = "`log.trackers` names where to follow the run"
+        notes.append(f"visualizer: {', '.join(others)} left out; {where}")
     if ((config.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best"):
         notes.append("default_hooks.checkpoint: save_best left out; best.pth is that of the highest AP")
     return notes
