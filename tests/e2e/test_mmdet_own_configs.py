@@ -289,7 +289,8 @@ def test_a_run_that_a_hook_ends_is_evaluated_where_it_ended(tmp_path: Path) -> N
     )
     told, outcome = train(path)
     assert told.evaluated_at == [5] and "the run ended after iteration 5 of 9" in told.messages
-    assert [p.name for p in (outcome.run.path / "checkpoints").glob("*.pth")] == ["iteration_00000005.pth"]
+    kept = sorted(path.name for path in (outcome.run.path / "checkpoints").glob("*.pth"))
+    assert kept == ["best.pth", "iteration_00000005.pth"]
 
 
 def test_a_config_without_default_hooks_or_evaluation_trains(tmp_path: Path) -> None:
