@@ -9,7 +9,7 @@ import yaml
 
 from msbal.engine import GroupNames, MaxLoss
 from msbal.errors import SpecError
-from msbal.spec import dump_spec, load_spec, parse_spec, put, run_schema, save_spec
+from msbal.spec import dump_spec, load_spec, parse_spec, put, read_mapping, run_schema, save_spec
 
 pytest.importorskip("msbal_torchvision", reason="the spec's model section is the torchvision backend's")
 
@@ -217,6 +217,12 @@ def test_another_strategy_leaves_the_keys_of_the_one_before(tmp_path: Path) -> N
     assert spec.balance.strategy == "avw"
     with pytest.raises(SpecError, match="stpe"):
         load_spec(write(tmp_path, MINIMAL), ["balance.stpe=0.2", "balance.strategy=avw"])
+
+
+def test_a_merged_mapping_may_override_what_it_merges_itself(tmp_path: Path) -> None:
+    file = tmp_path / "merged.yaml"
+    file.write_text("a:\n  b: &b {x: 1}\n  m: &m\n    <<: *b\n    x: 2\nc:\n  <<: *m\n")
+    assert read_mapping(file) == {"a": {"b": {"x": 1}, "m": {"x": 2}}, "c": {"x": 2}}
 
 
 def test_a_mapping_that_yaml_has_twice_changes_once(tmp_path: Path) -> None:
