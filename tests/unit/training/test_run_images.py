@@ -74,7 +74,7 @@ def test_large_photographs_do_not_hold_up_the_start(tmp_path: Path, monkeypatch:
         read.append(arguments)
         return np.zeros((SIZE, SIZE, 3), np.uint8)
 
-    monkeypatch.setattr(training_images, "read_pixels", slowly)
+    monkeypatch.setattr(training_images, "pixels_of", slowly)
     training_images.training_sheet(make_data(tmp_path, [[0]] * 8), seconds=0.15)
     assert 1 <= len(read) <= 3
 
