@@ -221,8 +221,8 @@ def test_another_strategy_leaves_the_keys_of_the_one_before(tmp_path: Path) -> N
 
 def test_a_merged_mapping_may_override_what_it_merges_itself(tmp_path: Path) -> None:
     file = tmp_path / "merged.yaml"
-    file.write_text("a:\n  b: &b {x: 1}\n  m: &m\n    <<: *b\n    x: 2\nc:\n  <<: *m\n")
-    assert read_mapping(file) == {"a": {"b": {"x": 1}, "m": {"x": 2}}, "c": {"x": 2}}
+    file.write_text("a:\n  b: &b {size: 1}\n  m: &m\n    <<: *b\n    size: 2\nc:\n  <<: *m\n")
+    assert read_mapping(file) == {"a": {"b": {"size": 1}, "m": {"size": 2}}, "c": {"size": 2}}
 
 
 def test_a_mapping_that_yaml_has_twice_changes_once(tmp_path: Path) -> None:
