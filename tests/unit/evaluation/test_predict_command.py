@@ -122,7 +122,9 @@ def test_the_threshold_is_the_runs_own_where_its_validation_can_be_read(
 ) -> None:
     call("runs/pets", "photos/day/a.jpg", "-o", "one")
     said = capsys.readouterr()
-    assert "the run has no threshold of its own, so 0.5 is used: " in said.err and "predictions.json" in said.err
+    assert (
+        "the run has no threshold of its own, so 0.5 is used: " in said.err and "predictions.json" in said.err
+    )
     assert "0 detections above 0.5 (by default) in 1 image: none" in said.out
 
     def validated(run: Any) -> DetectionData:
