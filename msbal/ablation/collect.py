@@ -68,7 +68,7 @@ def collect(arms: Sequence[str], findings: Sequence[Finding]) -> Outcomes:
         except MsbalError:
             continue
         weights[cell.arm].append(mean_weights(records))
-        chosen[cell.arm].append(chosen_shares(records))
+        chosen[cell.arm].append(chosen_shares(records, finding.metrics.get("iteration")))
     means = [{arm: _mean_of(found) for arm, found in of_arms.items()} for of_arms in (weights, chosen)]
     return Outcomes(metrics, means[0], cells, means[1])
 
@@ -87,16 +87,19 @@ def mean_weights(records: Sequence[IntervalRecord]) -> dict[str, float]:
     return {level: statistics.fmean(weights) for level, weights in held.items()}
 
 
-def chosen_shares(records: Sequence[IntervalRecord]) -> dict[str, float]:
+def chosen_shares(records: Sequence[IntervalRecord], end: int | None = None) -> dict[str, float]:
     """Return the share of a run's intervals in which each action was in force; nothing for a strategy without a choice.
 
-    An interval's record names the action that was in force in the next one. In the first interval none was, and what
-    was chosen last never was. With several groups, the shares are of all their intervals.
+    An interval's record names the action that was in force from the next iteration on. In the first interval none was.
+    With several groups, the shares are of all their intervals.
+
+    Args:
+        end: the run's last iteration; what was chosen there never was in force. By default that of the last record.
     """
+    end = records[-1].iteration if records and end is None else end
     counts: Counter[str] = Counter()
     names = {name: None for record in records for name in record.probabilities}
-    for group in {record.group for record in records}:
-        counts.update(record.action for record in [r for r in records if r.group == group][:-1])
+    counts.update(record.action for record in records if record.iteration != end)
     return {name: counts[name] / max(1, counts.total()) for name in names}
 
 

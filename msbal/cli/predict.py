@@ -208,7 +208,7 @@ def _best_threshold(run: RunDirectory, stderr: Console) -> tuple[float, str]:
     from msbal.evaluation.runs import best_threshold
 
     try:
-        return best_threshold(run), "best F1 in validation"
+        return best_threshold(run), "best F1 in the run's last evaluation"
     except MsbalError as error:
         note(stderr, f"the run has no threshold of its own, so {DEFAULT_THRESHOLD:g} is used: {error}")
         return DEFAULT_THRESHOLD, "by default"

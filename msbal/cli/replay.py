@@ -154,11 +154,12 @@ class _Summary:
             group = record.group
             if group in self.last:  # what it chose is in force in this interval
                 self.chosen[group, self.last[group].action] += 1
-            for sums, values in ((self.weights, record.previous_weights), (self.losses, record.loss)):
+            losses = record.loss if record.count else (0.0,) * len(record.levels)  # NaN where none was finite
+            for sums, values in ((self.weights, record.previous_weights), (self.losses, losses)):
                 sums[group] = [
                     a + b for a, b in zip(sums.get(group, [0.0] * len(values)), values, strict=True)
                 ]
-            self.iterations[group] += record.length
+            self.iterations[group] += record.length if record.count else 0
             self.intervals += 1
             self.last[group] = record
             yield record

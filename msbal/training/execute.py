@@ -22,6 +22,7 @@ from msbal.records import (
     read_intervals,
     read_metrics,
     read_starts,
+    rewind_metrics,
     write_environment,
 )
 from msbal.records.atomic import write_json
@@ -126,7 +127,8 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop
     if first:
         data = plan.train.summary()
         if resume:
-            read_metrics(run)  # a damaged file is better refused now than at the next evaluation
+            # The run is unfinished until its new end. A damaged file is better refused now than at an evaluation.
+            rewind_metrics(run, plan.iterations)
             _compare_data(run, data, monitor)
         versions = plan.backend.diagnose().versions
         write_environment(run, versions, spec.device, world_size(), data)
@@ -170,6 +172,7 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop
     if agreed.stopped:
         return Outcome(run, finished=False, metrics=None)
     _require_finite(run)
+    barrier()  # until the first rank has written the last checkpoint, Ctrl-C must not end another
     stop.at_once, metrics = True, None
     try:
         if plan.val is not None:

@@ -48,6 +48,9 @@ def test_actions_are_those_that_were_in_force() -> None:
         for n, (group, action) in enumerate(chosen)
     ]
     assert chosen_shares(records) == {"avw": 0.75, "equal": 0.25, "max_loss": 0.0}
+    # A part of an interval follows the last whole one: what was chosen there was in force in it.
+    assert sum(chosen_shares(records, records[-1].iteration + 1).values()) == pytest.approx(1)
+    assert chosen_shares(records, records[-1].iteration + 1) != chosen_shares(records)
     assert chosen_shares([record(1, (1.0, 1.0))]) == chosen_shares([]) == {}
 
 

@@ -143,7 +143,10 @@ def test_the_threshold_is_the_runs_own_where_its_validation_can_be_read(
     (folder / "runs/pets/predictions.json").write_text(json.dumps(entries))
     monkeypatch.setattr("msbal.evaluation.runs.run_data", validated)
     call("runs/pets", "photos/day/a.jpg", "-o", "two")
-    assert "1 detection above 0.4 (best F1 in validation) in 1 image: dog 1" in capsys.readouterr().out
+    assert (
+        "1 detection above 0.4 (best F1 in the run's last evaluation) in 1 image: dog 1"
+        in capsys.readouterr().out
+    )
 
 
 def test_what_is_there_is_not_overwritten_silently(folder: Path) -> None:
