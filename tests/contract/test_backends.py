@@ -102,7 +102,7 @@ def never(method: str) -> Break:
 
         def init(self: Any, detector: Any, job: Any) -> None:
             begin(self, detector, job)
-            setattr(job.recorder, method, lambda *args: None)
+            setattr(job.recorder, method, lambda *args, **more: None)
 
         patch.setattr(toy.Training, "__init__", init)
 

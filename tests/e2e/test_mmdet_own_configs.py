@@ -504,9 +504,8 @@ def yolox() -> dict[str, Any]:
     return {"config": "own.py", "cfg_options": options}
 
 
-@pytest.mark.parametrize(
-    "schedule", [{"iterations": 9}, pytest.param({"epochs": 3}, marks=pytest.mark.release)]
-)
+@pytest.mark.release
+@pytest.mark.parametrize("schedule", [{"iterations": 9}, {"epochs": 3}])
 def test_yolox_resumes_exactly_between_two_sizes_and_its_switch_is_named(
     tmp_path: Path, schedule: dict[str, int]
 ) -> None:

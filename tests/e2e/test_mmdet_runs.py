@@ -38,6 +38,7 @@ def tool() -> str:
     return str(Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py")
 
 
+@pytest.mark.release
 def test_the_saved_config_runs_in_mmdets_own_tool(tmp_path: Path) -> None:
     spec = write_spec(
         tmp_path, evaluate={"enabled": True}, schedule={"iterations": 4}, balance={"interval": 2, "top_k": 1}

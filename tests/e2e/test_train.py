@@ -141,8 +141,12 @@ def test_the_schema_command(folder: Path) -> None:
     assert json.loads((folder / "schema.json").read_text())["title"] == "msbal run spec"
 
 
+@pytest.mark.release
 def test_the_backends_table(folder: Path) -> None:
     assert "torchvision" in msbal("backends", cwd=folder)
+
+
+def test_a_backend_that_is_ready_says_so(folder: Path) -> None:
     assert "ready" in msbal("backends", "check", "torchvision", cwd=folder)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from msbal.backend import Monitor
 from msbal.data import DetectionData, ImageRecord
 
 SIZE = 96
@@ -52,7 +53,7 @@ def make_data(folder: Path, images: int = 6, widths: tuple[int, int] = (96, 120)
     return DetectionData("tiny", ("red", "green", "blue"), (5, 7, 9), tuple(records))
 
 
-class Listener:
+class Listener(Monitor):
     """A monitor that keeps what it is told."""
 
     def __init__(self) -> None:
