@@ -41,6 +41,19 @@ def test_it_runs_as_printed(called: str, active: bool, tmp_path: Path) -> None:
     assert done.stdout.startswith("msbal "), done.stderr
 
 
+def test_every_command_is_one_that_can_be_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.main import get_command
+
+    from msbal.cli import console
+    from msbal.cli.app import app
+
+    console._command.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    for name in get_command(app).commands:  # type: ignore[attr-defined]
+        assert console.runnable(f"run `msbal {name}`") != f"run `msbal {name}`", name
+    console._command.cache_clear()
+
+
 def test_pip_is_that_of_the_environment() -> None:
     from msbal.cli.console import runnable
 
