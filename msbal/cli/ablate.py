@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from msbal.cli import completion
 from msbal.cli.options import PlainOption, QuietOption, mode_of, overrides_of
-from msbal.errors import RunError, SpecError
+from msbal.errors import RunError, SpecError, as_typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -168,7 +167,7 @@ def command(
         more = f" (and {others} more run{'s' * (others > 1)})" if others else ""
         raise RunError(
             f"arm {first.cell.arm}, seed {first.cell.seed}", f"{reason}{more}",
-            fix=f"see {os.path.relpath(first.log)}; the same command tries the failed runs again",
+            fix=f"see {as_typed(first.log)}; the same command tries the failed runs again",
         )  # fmt: skip
 
 
@@ -301,7 +300,7 @@ def _report(
             print_whole(console, table)
     for sentence in report.sentences:
         console.print(Text(sentence), soft_wrap=not console.is_terminal)
-    page = os.path.relpath(folder / "report.html")
+    page = as_typed(folder / "report.html")
     print_line(console, f"report: {page}, and beside it Markdown, LaTeX, CSV and JSON")
 
 
@@ -349,13 +348,11 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> Non
     seeds = (f"seed {seed}" for seed in grid.seeds)
     header = columns("arm", *seeds, "strategy", "iterations", "s/iteration", "a run")
     still_open = [cell for cell in grid.cells if states[cell.arm, cell.seed] != "finished"]
-    near = os.path.relpath(grid.output)
     notes = (
         f"{len(still_open)} of {len(grid)} runs to do: about {duration(total_seconds(still_open, costs, jobs))} with "
         f"--jobs {jobs}, from one measured step and prediction; runs that share a processor take longer, and one "
         "that has begun is shorter.",
-        f"{_baseline_text(grid)}, metric {ablation.metric}, output "
-        f"{grid.output if near.startswith('..') else near}",
+        f"{_baseline_text(grid)}, metric {ablation.metric}, output {as_typed(grid.output)}",
     )
     title = f"{name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
     print_whole(Console(highlight=False), Table(title, header, rows, notes))

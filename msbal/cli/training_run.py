@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msbal.cli.console import model_name, msbal_command, note
 from msbal.engine.processes import rank
+from msbal.errors import as_typed
 from msbal.metric_text import points
 from msbal.records import RunDirectory, read_intervals
 from msbal.spec import dump_spec
@@ -160,7 +161,7 @@ class TrainingRun:
         return f"{saved} and {up_to} are kept in {self._where()}; {again}: {self._resume_command()}"
 
     def _where(self) -> str:
-        place = os.path.relpath(self.run.path)
+        place = as_typed(self.run.path)
         # A path that begins like an option would be taken for one.
         return shlex.quote(os.path.join(".", place) if place.startswith("-") else place)  # noqa: PTH118
 
@@ -185,7 +186,7 @@ class TrainingRun:
             return {"run": where, "continue": self._resume_command()}
         steps = {"run": where, "see": f"{msbal} plot-losses {where}"}
         if (drawn := self.run.images / "detections.png").exists():
-            steps["detections"] = shlex.quote(os.path.relpath(drawn))
+            steps["detections"] = shlex.quote(as_typed(drawn))
         if outcome.metrics is not None:
             steps["metrics"] = f"{msbal} eval {where}"
             best, last = outcome.best, outcome.metrics

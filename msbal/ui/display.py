@@ -7,7 +7,6 @@ escape codes unless the console is a terminal with colours.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from msbal.backend import LevelGroup, Monitor
+from msbal.errors import as_typed
 from msbal.metric_text import points
 from msbal.ui.decisions import reward_text
 from msbal.ui.look import BAD, QUIET, RAISED, STRONG
@@ -155,7 +155,7 @@ class RunDisplay(RunState):
         self._out.event("eval", self._position(iteration), *found)
 
     def drawn(self, iteration: int, name: str, path: Path) -> None:
-        self._out.event("image", one_line(os.path.relpath(path)))
+        self._out.event("image", one_line(as_typed(path)))
 
     def message(self, text: str) -> None:
         super().message(text)
