@@ -10,10 +10,10 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msbal.ablation.paper_layout import check_arms
 from msbal.ablation.spec import AblationSpec
@@ -51,6 +51,13 @@ class Cell:
         return f"{self.arm}--seed-{self.seed}"
 
 
+class Comparison(NamedTuple):
+    """Two arms: the difference is the metric of `arm` minus that of `to`."""
+
+    arm: str
+    to: str
+
+
 @dataclass(frozen=True)
 class Grid:
     """All cells, arm by arm.
@@ -58,6 +65,7 @@ class Grid:
     Attributes:
         baselines: the arm that each arm is compared to; a baseline is its own.
         replaced: a sentence for each section of the base that loses keys because an arm replaces it.
+        contrasts: comparisons beside those to a baseline.
     """
 
     arms: tuple[str, ...]
@@ -66,6 +74,15 @@ class Grid:
     cells: tuple[Cell, ...]
     output: Path
     replaced: tuple[str, ...] = ()
+    contrasts: tuple[Comparison, ...] = ()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All planned comparisons: each arm to its baseline, then the contrasts."""
+        to_baseline = (
+            Comparison(arm, self.baselines[arm]) for arm in self.arms if self.baselines[arm] != arm
+        )
+        return (*to_baseline, *self.contrasts)
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -125,8 +142,35 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
                 suggest(baseline, arms),
             )
         baselines = dict.fromkeys(arms, baseline)
+    contrasts = _contrasts(ablation, arms, baselines)
     replaced = tuple(text for arm, changes in arms.items() for text in _replaced(raw, arm, changes))
-    return Grid(tuple(arms), seeds, baselines, tuple(cells), output, replaced)
+    return Grid(tuple(arms), seeds, baselines, tuple(cells), output, replaced, contrasts)
+
+
+def _contrasts(
+    ablation: AblationSpec, arms: Collection[str], baselines: Mapping[str, str]
+) -> tuple[Comparison, ...]:
+    """Return what `compare` adds to the comparisons with the baselines.
+
+    Raises:
+        SpecError: for an arm that is not there, and for a comparison that is made already.
+    """
+    made = {Comparison(arm, base) for arm, base in baselines.items()}
+    found: list[Comparison] = []
+    for number, pair in enumerate(ablation.compare, start=1):
+        first, second = map(slug, pair)
+        for name in (first, second):
+            if name not in arms:
+                raise SpecError(f"compare, pair {number}", f"`{name}` is no arm", fix=suggest(name, arms))
+        contrast = Comparison(first, second)
+        if first == second or contrast in made or Comparison(second, first) in made:
+            reason = "an arm and itself" if first == second else "compared already"
+            raise SpecError(
+                f"compare, pair {number}", f"[{first}, {second}]: {reason}", "two arms", "leave it out"
+            )
+        made.add(contrast)
+        found.append(contrast)
+    return tuple(found)
 
 
 def remarks(grid: Grid) -> list[str]:

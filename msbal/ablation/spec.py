@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,17 @@ from msbal.spec.explain import explain
 
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
 DottedKeys = dict[str, Any]
+SEQUENTIAL_SEEDS = 12
+DEFAULT_LOOKS = (
+    3,
+    5,
+    8,
+    12,
+    17,
+    24,
+    34,
+    48,
+)  # each about 1.4 times the one before: few looks, none far apart
 FIXED_KEYS = {"seed": "`seeds` does that", "output": "each run has a folder of its own"}
 
 
@@ -45,6 +56,10 @@ class AblationSpec(SpecModel):
         "{balance.strategy: equal}: each arm is then compared to the arm that has these values and is "
         "otherwise the same outside their sections (here balance).",
     )
+    compare: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="Further comparisons, each of two arms, e.g. [[rlo, rlw]]: the first is compared to the second.",
+    )
     metric: str = Field(
         "AP", description=f"The metric that the verdict is about; one of {', '.join(ALL_METRICS)}."
     )
@@ -52,7 +67,23 @@ class AblationSpec(SpecModel):
         0.005,
         gt=0,
         lt=1,
-        description="The smallest gain worth seeing, 0..1; the report says how many seeds it takes.",
+        description="The smallest difference that matters, 0..1: the verdict says whether there is one.",
+    )
+    noise: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="The expected standard deviation, 0..1, of the differences between two arms over the seeds, "
+        "where you know it: --dry-run says what the grid can see at this noise.",
+    )
+    stop: Literal["fixed", "sequential"] = Field(
+        "fixed",
+        description="When the grid ends: after all seeds, or at the first of the `looks` that answers the question.",
+    )
+    looks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (),
+        description="With `stop: sequential`, the numbers of seeds after which the results are looked at; by default "
+        "3, 5, 8 and so on up to all.",
     )
     set: DottedKeys = Field(
         default_factory=dict,
@@ -102,6 +133,16 @@ class AblationSpec(SpecModel):
             raise ValueError(f"should be different seeds. Found {list(value)}")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_of_looks(cls, raw: object) -> object:
+        """Take twelve seeds, or as many as the last look, where a sequential spec names none."""
+        if isinstance(raw, dict) and raw.get("stop") == "sequential" and "seeds" not in raw:
+            looks = raw.get("looks") or (SEQUENTIAL_SEEDS,)
+            if isinstance(looks, (list, tuple)) and isinstance(looks[-1], int):
+                return {**raw, "seeds": looks[-1]}
+        return raw
+
     @field_validator("metric")
     @classmethod
     def _known(cls, value: str) -> str:
@@ -121,6 +162,27 @@ class AblationSpec(SpecModel):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _looks(self) -> AblationSpec:
+        if self.looks and self.stop == "fixed":
+            raise ValueError("`looks` are for `stop: sequential`")
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"`looks` should grow. Found {list(self.looks)}")
+        if self.looks and self.looks[-1] != len(self.seeds):
+            raise ValueError(
+                f"the last of `looks` should be the number of seeds, {len(self.seeds)}. Found {self.looks[-1]}"
+            )
+        if self.stop == "sequential" and len(self.seeds) < 3:
+            raise ValueError(f"`stop: sequential` needs at least 3 seeds. Found {len(self.seeds)}")
+        return self
+
+    @property
+    def planned_looks(self) -> tuple[int, ...]:
+        """After how many seeds the results are looked at; only once, after all, unless `stop` is sequential."""
+        if self.looks or self.stop == "fixed":
+            return self.looks or (len(self.seeds),)
+        return (*(look for look in DEFAULT_LOOKS if look < len(self.seeds)), len(self.seeds))
 
     @model_validator(mode="after")
     def _varies(self) -> AblationSpec:

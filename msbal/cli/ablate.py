@@ -252,6 +252,8 @@ def _run(
 ) -> Result:
     import yaml
 
+    from msbal.ablation.cells import findings_of
+    from msbal.ablation.plan import question_of, write_plan
     from msbal.ablation.runner import GridRunner
     from msbal.records.atomic import write_text
     from msbal.training.stop import StopRequest
@@ -259,6 +261,8 @@ def _run(
 
     text = yaml.safe_dump(ablation.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(grid.output / "ablation.yaml", text)
+    finished = sum(finding.condition == "finished" for finding in findings_of(grid))
+    write_plan(grid.output, question_of(ablation, grid), finished)
     monitor = make_monitor(mode, console, name, ablation.metric)
     # Who is told nothing presses Ctrl-C again, which costs the trainings their checkpoints. SLURM's jobs go on.
     with StopRequest(None if executor.stays else monitor.message) as stop:
