@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from msbal.ablation.cells import Finding, metric_in
-from msbal.ablation.grid import Cell
-from msbal.ablation.statistics import bootstrap_interval
+from msbal.ablation.grid import Cell, Comparison
+from msbal.ablation.statistics.images import SeedsAndImages, seeds_and_images
 from msbal.data import DetectionData
 from msbal.engine.record import IntervalRecord
 from msbal.errors import MsbalError
 from msbal.records import RunDirectory, read_intervals
 from msbal.records.atomic import replace_with
 
-Interval = tuple[float, float]
 DRAWS_VERSION = 1  # to be raised when the same predictions would give other draws
 
 
@@ -125,25 +124,28 @@ class ImageBootstrap:
     notes: list[str] = field(default_factory=list)
     _truths: dict[str, tuple[DetectionData, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def intervals(self, outcomes: Outcomes, baselines: Mapping[str, str]) -> dict[str, Interval | None]:
-        """Return, for each arm that is not a baseline, the interval of its mean difference over seeds and images.
-
-        Args:
-            baselines: the arm that each arm is compared to; a baseline is its own.
-        """
+    def intervals(
+        self, outcomes: Outcomes, comparisons: Sequence[Comparison]
+    ) -> dict[Comparison, SeedsAndImages | None]:
+        """Return, for each comparison, the interval of its mean difference over seeds and images."""
         draws = {arm: self._draws(runs) for arm, runs in outcomes.cells.items()}
-        found: dict[str, Interval | None] = {}
-        for arm, runs in draws.items():
-            base = draws[baselines[arm]]
-            if arm == baselines[arm]:
-                continue
+        values = outcomes.values(self.metric)
+        found: dict[Comparison, SeedsAndImages | None] = {}
+        for each in comparisons:
+            runs, base = draws[each.arm], draws[each.to]
             seeds = [seed for seed in runs if seed in base]
             if any(runs[seed].truth != base[seed].truth for seed in seeds):
-                self.notes.append(f"{arm}: evaluated on other images than {baselines[arm]}, so no bootstrap")
-                found[arm] = None
+                self.notes.append(f"{each.arm}: evaluated on other images than {each.to}, so no bootstrap")
+                found[each] = None
                 continue
-            found[arm] = bootstrap_interval(
-                [base[seed].metrics for seed in seeds], [runs[seed].metrics for seed in seeds], self.seed
+            differences = [_difference(values[each.to][seed], values[each.arm][seed]) for seed in seeds]
+            if any(difference is None for difference in differences):
+                found[each] = None
+                continue
+            found[each] = seeds_and_images(
+                [difference for difference in differences if difference is not None],
+                [runs[seed].metrics - base[seed].metrics for seed in seeds],
+                min((runs[seed].images for seed in seeds), default=0),
             )
         return found
 
@@ -165,7 +167,7 @@ class ImageBootstrap:
             except (MsbalError, OSError) as error:
                 self.notes.append(f"{where}: no bootstrap over images: {error}")
                 continue
-            found[seed] = _Draws(truth, draws[:, column])
+            found[seed] = _Draws(truth, draws[:, column], len(data))
         return found
 
     def _data(self, cell: Cell) -> tuple[DetectionData, str]:
@@ -206,10 +208,15 @@ class ImageBootstrap:
 
 @dataclass(frozen=True)
 class _Draws:
-    """One run's metric on each draw, ``[R]``, and the fingerprint of the images drawn from."""
+    """One run's metric on each draw, ``[R]``, with the number and the fingerprint of the images drawn from."""
 
     truth: str
     metrics: NDArray[np.float64]
+    images: int
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _kept_draws(file: Path, key: str) -> NDArray[np.float64] | None:

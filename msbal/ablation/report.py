@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from msbal.ablation.cells import metric_in
-from msbal.ablation.collect import Interval, Outcomes
-from msbal.ablation.grid import Grid
+from msbal.ablation.collect import Outcomes
+from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import layout_of_published
 from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table, weights_table
 from msbal.ablation.reporting.paper_table import paper_table
 from msbal.ablation.reporting.report_page import render_page
 from msbal.ablation.spec import AblationSpec
-from msbal.ablation.statistics import Conclusion, conclude, summarize
+from msbal.ablation.statistics.conclude import Study, conclude
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.samples import summarize
+from msbal.ablation.statistics.words import verdict_text
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
 from msbal.metric_text import full_name
@@ -62,7 +66,7 @@ def make_report(
     ablation: AblationSpec,
     grid: Grid,
     outcomes: Outcomes,
-    images: dict[str, Interval | None] | None = None,
+    images: Mapping[Comparison, SeedsAndImages | None] | None = None,
     notes: tuple[str, ...] = (),
     smoke: bool = False,
     costs: Mapping[str, Complexity] | None = None,
@@ -70,14 +74,16 @@ def make_report(
     """Compare every arm to its baseline.
 
     Args:
-        images: by arm, the bootstrap's interval over seeds and images.
+        images: by comparison, the interval over seeds and images.
         notes: to stand below the first table.
         smoke: the runs were shrunk, so that published metrics cannot be compared to theirs.
         costs: by arm, for a layout with a column of GFLOPs.
     """
     metric, costs = ablation.metric, costs or {}
     summaries = {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
-    conclusions = conclude(summaries, grid.baselines, ablation.gain, images)
+    groups = tuple(grid.groups.values())
+    study = Study(summaries, grid.comparisons, groups, ablation.gain, ablation.planned_looks, images)
+    conclusions = conclude(study)
     missing = len(grid.cells) - sum(len(runs) for runs in outcomes.metrics.values())
     if missing:
         notes = (f"{missing} of {len(grid.cells)} runs are not finished and are left out.", *notes)
@@ -102,7 +108,7 @@ def make_report(
                 "summary": {**asdict(summary), "values": dict(summary.values)},
                 "weights": outcomes.weights.get(arm, {}),
                 "chosen": outcomes.chosen.get(arm, {}),
-                "conclusion": _conclusion_data(conclusions.get(arm)),
+                "conclusion": _conclusion_data(conclusions.get(Comparison(arm, grid.baselines[arm]))),
                 "complexity": costs[arm].to_json() if arm in costs else None,
                 "metrics": {
                     str(seed): {name: metric_in(found, name) for name in ALL_METRICS}
@@ -113,45 +119,39 @@ def make_report(
         },
         "notes": list(notes),
     }
-    said = headline(conclusions, metric)
+    said = headline(conclusions, metric, ablation.gain)
     page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke, said)
     return Report(tuple(c.words for c in conclusions.values()), shown, data, said, page)
 
 
-def headline(conclusions: Mapping[str, Conclusion], metric: str) -> str:
+def headline(conclusions: Mapping[Comparison, Conclusion], metric: str, gain: float) -> str:
     """Return by name which arms differ; an arm that is within seed noise is never called equal."""
     if not conclusions:
         return "There is only the baseline: nothing is compared."
     arms: dict[str, list[str]] = {}
     for conclusion in conclusions.values():
-        arms.setdefault(conclusion.verdict, []).append(conclusion.arm)
-    name = full_name(metric)
-    said = [f"{v.capitalize()} in {name}: {', '.join(arms[v])}." for v in ("better", "worse") if v in arms]
-    if noise := arms.get("within seed noise"):
-        any_arm = "the arm" if len(conclusions) == 1 else "any arm"
-        said.append(
-            f"Within seed noise: {', '.join(noise)}."
-            if said
-            else f"No difference in {name} between {any_arm} and its baseline stands out of the seeds' noise."
-        )
-    if unknown := arms.get("unknown"):
-        said.append(f"Not to be told yet: {', '.join(unknown)}.")
-    return " ".join(said)
+        arms.setdefault(verdict_text(conclusion.verdict, gain), []).append(conclusion.comparison.arm)
+    return (
+        f"{full_name(metric)}: "
+        + "; ".join(f"{text}: {', '.join(names)}" for text, names in arms.items())
+        + "."
+    )
 
 
 def _conclusion_data(conclusion: Conclusion | None) -> dict[str, Any] | None:
     if conclusion is None:
         return None
-    paired = conclusion.paired
+    paired, tested, images = conclusion.paired, conclusion.tested, conclusion.images
     return {
         "verdict": conclusion.verdict,
         "words": conclusion.words,
+        "method": conclusion.method,
         "difference": paired.mean,
         "sd": paired.sd,
         "interval": None if paired.low is None else [paired.low, paired.high],
         "p": paired.p,
-        "p_holm": conclusion.p,
         "pairs": paired.n,
-        "images_interval": conclusion.images,
+        "tested": None if tested is None else asdict(tested),
+        "images": None if images is None else asdict(images),
         "seeds_needed": conclusion.seeds_needed,
     }

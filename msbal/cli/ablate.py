@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from msbal.ablation.cells import Finding
-    from msbal.ablation.collect import Interval, Outcomes
+    from msbal.ablation.collect import Outcomes
     from msbal.ablation.executors.executor import Executor
-    from msbal.ablation.grid import Grid
+    from msbal.ablation.grid import Comparison, Grid
     from msbal.ablation.runner import Result
     from msbal.ablation.spec import AblationSpec
+    from msbal.ablation.statistics.images import SeedsAndImages
     from msbal.ui.monitor import Mode
 
 
@@ -310,7 +311,7 @@ def _report(
 
 def _bootstrap(
     ablation: AblationSpec, grid: Grid, outcomes: Outcomes, resamples: int, mode: Mode
-) -> tuple[dict[str, Interval | None] | None, tuple[str, ...]]:
+) -> tuple[Mapping[Comparison, SeedsAndImages | None] | None, tuple[str, ...]]:
     from itertools import count
 
     from msbal.ablation.collect import ImageBootstrap
@@ -324,7 +325,7 @@ def _bootstrap(
         bootstrap = ImageBootstrap(
             ablation.metric, resamples, cache=grid.output / "cells", progress=lambda: bar(next(done), total)
         )
-        images = bootstrap.intervals(outcomes, grid.baselines)
+        images = bootstrap.intervals(outcomes, grid.comparisons)
     return images, tuple(bootstrap.notes)
 
 

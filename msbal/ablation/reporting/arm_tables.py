@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Outcomes
-from msbal.ablation.grid import Grid
-from msbal.ablation.statistics import Conclusion, Summary, pair, summarize
+from msbal.ablation.grid import Comparison, Grid
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.samples import Summary, pair, summarize
+from msbal.ablation.statistics.words import verdict_text
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.metric_text import full_name, mean_and_sd, points, signed, span
 from msbal.plotting.series import merge_names
@@ -20,7 +23,7 @@ def comparison_table(
     metric: str,
     grid: Grid,
     summaries: Mapping[str, Summary],
-    conclusions: Mapping[str, Conclusion],
+    conclusions: Mapping[Comparison, Conclusion],
     gain: float,
     notes: tuple[str, ...],
 ) -> Table:
@@ -45,7 +48,7 @@ def comparison_table(
     arms, rules = _blocks(grid)
     rows = []
     for arm in arms:
-        summary, found = summaries[arm], conclusions.get(arm)
+        summary, found = summaries[arm], conclusions.get(Comparison(arm, grid.baselines[arm]))
         row = [arm, str(summary.n), points(summary.mean), points(summary.sd)]
         if found is None:
             row += ["-"] * (len(header) - len(row) - 1) + ["baseline"]
@@ -53,10 +56,10 @@ def comparison_table(
             row += [
                 signed(found.paired.mean),
                 span(found.paired.low, found.paired.high),
-                "-" if found.p is None else Cell(f"{found.p:.2g}", values=(found.p,)),
-                *([span(*(found.images or (None, None)))] if boot else []),
+                "-" if found.tested is None else Cell(f"{found.tested.p:.2g}", values=(found.tested.p,)),
+                *([_span_of(found.images)] if boot else []),
                 "-" if found.seeds_needed is None else str(found.seeds_needed),
-                Cell(found.verdict, found.verdict),
+                Cell(verdict_text(found.verdict, gain), found.verdict),
             ]
         rows.append(tuple(row))
     notes = (
@@ -142,6 +145,10 @@ def runs_table(grid: Grid, outcomes: Outcomes) -> Table:
     ]
     header = [*columns("arm", "seed"), *(Column(full_name(name), csv=(name,)) for name in ALL_METRICS)]
     return Table("All runs, in points", tuple(header), tuple(rows))
+
+
+def _span_of(images: SeedsAndImages | None) -> Cell:
+    return span(None, None) if images is None else span(images.low, images.high)
 
 
 def _mean_and_sd(summary: Summary) -> Cell:

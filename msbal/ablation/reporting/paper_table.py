@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from msbal.ablation.collect import Outcomes
-from msbal.ablation.grid import Grid
+from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import COST, TableLayout, TableRow
-from msbal.ablation.statistics import Conclusion, summarize
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.samples import summarize
 from msbal.evaluation.complexity import Complexity
 from msbal.metric_text import full_name, mean_and_sd, signed, span
 from msbal.spec import RunSpec
@@ -23,7 +24,7 @@ def paper_table(
     grid: Grid,
     outcomes: Outcomes,
     metric: str,
-    conclusions: Mapping[str, Conclusion],
+    conclusions: Mapping[Comparison, Conclusion],
     costs: Mapping[str, Complexity],
     smoke: bool = False,
 ) -> Table:
@@ -93,10 +94,13 @@ def _measured(
 
 
 def _differences(
-    layout: TableLayout, grid: Grid, metric: str, conclusions: Mapping[str, Conclusion]
+    layout: TableLayout, grid: Grid, metric: str, conclusions: Mapping[Comparison, Conclusion]
 ) -> Iterator[_Filled]:
     """Yield the differences to each row's baseline; none where no row has another for a baseline."""
-    found = [conclusions.get(row.arm or "") for row in layout.rows]
+    found = [
+        conclusions.get(Comparison(row.arm or "", grid.baselines.get(row.arm or "", "")))
+        for row in layout.rows
+    ]
     if not any(found):
         return
     above = f"difference in {full_name(metric)}"
@@ -105,8 +109,8 @@ def _differences(
         published = {row.arm: _published(row, place) for row in layout.rows if row.arm is not None}
         cells: list[str] = []
         for conclusion in found:
-            mine = published[conclusion.arm] if conclusion else None
-            base = published.get(grid.baselines[conclusion.arm]) if conclusion else None
+            mine = published[conclusion.comparison.arm] if conclusion else None
+            base = published.get(conclusion.comparison.to) if conclusion else None
             difference = None if mine is None or base is None else round(mine - base, 8)
             cells.append("-" if difference is None else Cell(f"{difference:+.1f}", values=(difference,)))
         if set(cells) != {"-"}:

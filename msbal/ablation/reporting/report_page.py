@@ -15,13 +15,14 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from msbal.ablation.collect import Outcomes
-from msbal.ablation.grid import Grid
+from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import TableLayout
 from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.arm_tables import SIZES
 from msbal.ablation.reporting.weight_history import History, history_drawings, history_of
 from msbal.ablation.spec import AblationSpec
-from msbal.ablation.statistics import Conclusion, Paired, Summary, pair, summarize
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.samples import Paired, Summary, pair, summarize
 from msbal.errors import MsbalError
 from msbal.metric_text import full_name
 from msbal.plotting.reading import read_runs
@@ -39,7 +40,7 @@ def render_page(
     grid: Grid,
     outcomes: Outcomes,
     summaries: Mapping[str, Summary],
-    conclusions: Mapping[str, Conclusion],
+    conclusions: Mapping[Comparison, Conclusion],
     tables: Mapping[str, Table],
     layout: TableLayout | None,
     smoke: bool,
@@ -74,7 +75,10 @@ def render_page(
         runs=len(grid),
         missing=len(grid) - _finished(outcomes),
         signs=SIGNS,
-        verdicts=[(c.verdict, c.arm, c.words.removeprefix(f"{c.arm}: ")) for c in conclusions.values()],
+        verdicts=[
+            (c.verdict, c.comparison.arm, c.words.removeprefix(f"{c.comparison.arm}: "))
+            for c in conclusions.values()
+        ],
         facts=_facts(ablation, grid, outcomes),
         tables=tables,
         metric=full_name(ablation.metric),

@@ -6,8 +6,11 @@ import math
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Mapping
 
+from msbal.ablation.grid import Comparison
 from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, scale_of
-from msbal.ablation.statistics import Conclusion, Paired, Summary
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.samples import Paired, Summary
 from msbal.metric_text import full_name, points, signed, span
 
 ROW, SMALL_ROW = 48.0, 42.0  # pixels
@@ -58,14 +61,14 @@ class RowChart(Drawing):
         self.rows += 1
         return self.middle(self.rows - 1)
 
-    def paired(self, paired: Paired, y: float, kind: str, images: tuple[float, float] | None = None) -> None:
+    def paired(self, paired: Paired, y: float, kind: str, images: SeedsAndImages | None = None) -> None:
         """Draw an interval, the mean and a dot for each seed; below them the interval over `images`."""
         if paired.low is not None and paired.high is not None:
             said = f"95 % interval {span(paired.low, paired.high)}"
             self.bar(100 * paired.low, 100 * paired.high, y, 8, f"interval {kind}", said)
         if images is not None:
-            said = f"seeds and images drawn anew: {span(*images)}"
-            self.line(100 * images[0], y + 9, 100 * images[1], y + 9, "images", said)
+            said = f"seeds and images drawn anew: {span(images.low, images.high)}"
+            self.line(100 * images.low, y + 9, 100 * images.high, y + 9, "images", said)
         for seed, value in paired.differences.items():
             self.dot(100 * value, y, 3.5, "seed", f"seed {seed}: {signed(value)}")
         if paired.mean is not None:
@@ -77,9 +80,9 @@ class RowChart(Drawing):
         self.mark(math.copysign(math.inf, away), y, shape, f"middle {kind}", "beyond the scale")
 
 
-def far_out(conclusions: Mapping[str, Conclusion]) -> frozenset[str]:
+def far_out(conclusions: Mapping[Comparison, Conclusion]) -> frozenset[str]:
     """Return the arms that are so much better or worse that nothing else could be seen on their scale."""
-    sizes = {c.arm: abs(c.paired.mean) for c in conclusions.values() if c.paired.mean is not None}
+    sizes = {c.comparison.arm: abs(c.paired.mean) for c in conclusions.values() if c.paired.mean is not None}
     if not sizes:
         return frozenset()
     middle = sorted(sizes.values())[(len(sizes) - 1) // 2]
@@ -88,23 +91,23 @@ def far_out(conclusions: Mapping[str, Conclusion]) -> frozenset[str]:
 
 
 def differences(
-    metric: str, conclusions: Mapping[str, Conclusion], baselines: Mapping[str, str]
+    metric: str, conclusions: Mapping[Comparison, Conclusion], baselines: Mapping[str, str]
 ) -> RowChart | None:
     """Draw each arm less its baseline: a dot a seed, the mean, the t interval, and the bootstrap's below it."""
     shown = [c for c in conclusions.values() if c.paired.mean is not None]
     if not shown:
         return None
     far = far_out(conclusions)
-    near = [c for c in shown if c.arm not in far]
-    scale = _scale(value for c in near for value in (*_places(c.paired), *(c.images or ())))
+    near = [c for c in shown if c.comparison.arm not in far]
+    scale = _scale(value for c in near for value in (*_places(c.paired), *_bounds(c.images)))
     label = f"Differences in {full_name(metric)} to the baseline, points"
     chart = RowChart(label, f"difference in {full_name(metric)}, points", scale, len(shown), zero=0.0)
     several = len(set(baselines.values())) > 1
     for found in shown:
         paired, kind = found.paired, f"v-{found.verdict.split()[0]}"
-        against = f" less {baselines[found.arm]}" if several else ""
-        y = chart.row(found.arm + against, signed(paired.mean), span(paired.low, paired.high))
-        if found.arm in far:
+        against = f" less {baselines[found.comparison.arm]}" if several else ""
+        y = chart.row(found.comparison.arm + against, signed(paired.mean), span(paired.low, paired.high))
+        if found.comparison.arm in far:
             chart.beyond(paired.mean or 0.0, y, kind)
         else:
             chart.paired(paired, y, kind, found.images)
@@ -195,6 +198,10 @@ def mean_weights(
 def _scale(values: Iterable[float], around: float | None = 0.0) -> Scale:
     """Return the scale of metrics in 0..1, in points."""
     return scale_of((100 * value for value in values), around, narrowest=0.2)
+
+
+def _bounds(images: SeedsAndImages | None) -> tuple[float, ...]:
+    return () if images is None else (images.low, images.high)
 
 
 def _places(paired: Paired) -> list[float]:
