@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from msbal.ablation.grid import Comparison
-from msbal.ablation.statistics.conclusion import Conclusion, Method, Tested, verdict
+from msbal.ablation.statistics.conclusion import Conclusion, Method, Reason, Tested, Verdict, verdict
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.paired import paired_tests
 from msbal.ablation.statistics.power import seeds_needed
@@ -49,16 +49,21 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
     found = {}
     for each, paired in pairs.items():
         tested = None if each in blank else tests.get(each)
-        said = "unknown" if tested is None else verdict(tested, study.gain, level)
+        said: Verdict = "unknown" if tested is None else verdict(tested, study.gain, level)
         needed = None
         if tested is not None and tested.sd > EXACT and said in ("cannot tell yet", "no gain"):
             needed = seeds_needed(study.gain, tested.sd, len(pairs), level)
+        reason = _reason(paired, each in blank)
+        if paired.identical and reason is None:
+            said, tested = "the same", None
+        elif reason is not None:
+            said, tested = "unknown", None
         conclusion = Conclusion(
             each, paired, tested, method, said, (study.images or {}).get(each), needed,
             sum(d > EXACT for d in paired.differences.values()),
             {arm: seeds for arm, seeds in (study.crashed or {}).items() if arm in each and seeds},
             tuple(sorted(set(summaries[each.arm].values) ^ set(summaries[each.to].values))),
-            {}, "",
+            {}, "", reason,
         )  # fmt: skip
         found[each] = replace(conclusion, words=sentence(conclusion, study, each in blank))
     return found
@@ -66,6 +71,14 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
 
 def _tests(study: Study, pairs: Mapping[Comparison, Paired]) -> tuple[Method, Mapping[Comparison, Tested]]:
     return "paired", paired_tests(pairs, study.level)
+
+
+def _reason(paired: Paired, blank: bool) -> Reason | None:
+    if paired.n < 2:
+        return "one pair" if paired.n else "no pair"
+    if blank:
+        return "nothing learned"
+    return "no noise" if paired.p is None else None
 
 
 def _blank(baseline: Summary) -> bool:

@@ -22,10 +22,15 @@ Verdict = Literal[
     "worse by at least the gain",
     "no gain",
     "cannot tell yet",
+    "the same",
     "unknown",
 ]
 """`better` and `worse` alone: the difference is there, its size is open. `no gain`: a gain is ruled out, a loss is not.
-`unknown`: there is no noise to measure a difference by."""
+`the same`: both arms have equal metrics on every seed, which is seen, not inferred. `unknown`: see `Reason`."""
+
+Reason = Literal["no pair", "one pair", "nothing learned", "no noise"]
+"""Why nothing is concluded: no seed with both runs; a single one; all metrics of `to` (and perhaps of both arms) are 0;
+the same difference, not 0, on every seed."""
 
 Method = Literal["paired", "shared", "sequential"]
 """Each pair's own noise; that of all arms together; each pair's own, looked at several times."""
@@ -61,13 +66,19 @@ class Conclusion:
         tested: what the verdict rests on; None where there is no noise to measure by.
         method: how `tested` was found.
         images: the interval over seeds and images, if there is one.
-        seeds_needed: how many seeds show a true gain in four of five such ablations; None where the noise is unknown,
-            or nothing is open.
+        seeds_needed: how many seeds, more than there are, would close the open question in four of five ablations
+            (see `power.seeds_needed`); None where the noise is unknown, nothing is open, or more than 10,000 are needed.
         better_on: on how many of the pairs the arm is better.
         crashed: by arm, the seeds whose run failed.
         unpaired: seeds that only one of the two arms has, left out here.
         odd: runs far from the rest, by arm their seeds.
         words: the whole of it in one or two sentences.
+        reason: why nothing is concluded; None unless the verdict is `unknown`.
+        needed_range: `seeds_needed` at the two ends of the 80 % interval of the noise, which few seeds show only
+            roughly; None for an end beyond 10,000.
+        noise_agrees: p of the check that all arms have the same noise; None where it was not made. Where `method` is
+            `paired` although it was made, it spoke against that.
+        mean_without_odd: the mean difference without the odd runs; None where there are none, or no pair is left.
     """
 
     comparison: Comparison
@@ -82,6 +93,10 @@ class Conclusion:
     unpaired: tuple[int, ...]
     odd: Mapping[str, tuple[int, ...]]
     words: str
+    reason: Reason | None = None
+    needed_range: tuple[int | None, int | None] | None = None
+    noise_agrees: float | None = None
+    mean_without_odd: float | None = None
 
 
 def verdict(tested: Tested, gain: float, level: float = 0.05) -> Verdict:

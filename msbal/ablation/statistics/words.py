@@ -23,6 +23,7 @@ def verdict_text(verdict: Verdict, gain: float) -> str:
         "worse by at least the gain": f"worse by at least {points}",
         "no gain": f"no gain of {points}",
         "cannot tell yet": "cannot tell yet",
+        "the same": "the same on every seed",
         "unknown": "nothing to conclude",
     }[verdict]
 
