@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +58,19 @@ class Comparison(NamedTuple):
     to: str
 
 
+class Treatment(NamedTuple):
+    """One change that several groups have, each with a baseline of its own: RLO on six detectors.
+
+    Attributes:
+        over: what the groups are, in the plural: detectors, data sets or settings.
+        comparisons: one for each group.
+    """
+
+    name: str
+    over: str
+    comparisons: tuple[Comparison, ...]
+
+
 @dataclass(frozen=True)
 class Grid:
     """All cells, arm by arm.
@@ -66,6 +79,7 @@ class Grid:
         baselines: the arm that each arm is compared to; a baseline is its own.
         replaced: a sentence for each section of the base that loses keys because an arm replaces it.
         contrasts: comparisons beside those to a baseline.
+        treatments: changes that more than one group has.
     """
 
     arms: tuple[str, ...]
@@ -75,6 +89,7 @@ class Grid:
     output: Path
     replaced: tuple[str, ...] = ()
     contrasts: tuple[Comparison, ...] = ()
+    treatments: tuple[Treatment, ...] = ()
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -130,8 +145,10 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
             spec = parse_spec({**own[arm], **place}, base=folder, source=f"{source}, arm {arm}")
             _check_evaluated(spec, arm)
             cells.append(Cell(arm, seed, spec, spec_hash(spec)))
+    treatments: tuple[Treatment, ...] = ()
     if isinstance(ablation.baseline, dict):
         baselines = _same_but_for(ablation.baseline, own, folder)
+        treatments = _treatments(ablation.baseline, baselines, {cell.arm: cell.spec for cell in cells})
     else:
         baseline = slug(ablation.baseline) if ablation.baseline is not None else next(iter(arms))
         if baseline not in arms:
@@ -144,7 +161,7 @@ def make_grid(ablation: AblationSpec, smoke: bool = False) -> Grid:
         baselines = dict.fromkeys(arms, baseline)
     contrasts = _contrasts(ablation, arms, baselines)
     replaced = tuple(text for arm, changes in arms.items() for text in _replaced(raw, arm, changes))
-    return Grid(tuple(arms), seeds, baselines, tuple(cells), output, replaced, contrasts)
+    return Grid(tuple(arms), seeds, baselines, tuple(cells), output, replaced, contrasts, treatments)
 
 
 def _contrasts(
@@ -246,6 +263,41 @@ def _same_but_for(
                 f"outside of {', '.join(sorted({key.split('.')[0] for key in keys}))} as in `{arm}`",
             )  # fmt: skip
     return {arm: baseline_of[group] for arm, group in group_of.items()}
+
+
+def _treatments(
+    keys: Mapping[str, Any], baselines: Mapping[str, str], specs: Mapping[str, RunSpec]
+) -> tuple[Treatment, ...]:
+    """Return what more than one group has: arms of different groups whose sections of these keys are the same."""
+    touched = {key.split(".")[0] for key in keys} - {"seed", *NOT_HASHED}
+    dumped = {arm: dump_spec(spec) for arm, spec in specs.items()}
+    found: dict[str, dict[str, str]] = {}
+    for arm, base in baselines.items():
+        if arm != base:
+            content = json.dumps({key: dumped[arm].get(key) for key in touched}, sort_keys=True, default=str)
+            found.setdefault(content, {}).setdefault(base, arm)
+    treatments: dict[str, Treatment] = {}
+    for arms in found.values():
+        if len(arms) < 2:
+            continue
+        bases = [dumped[base] for base in arms]
+        other = {key.split(".")[0] for each in bases[1:] for key, *_ in differences(bases[0], each)}
+        over = {"model": "detectors", "data": "data sets"}
+        kinds = [name for section, name in over.items() if section in other]
+        name = _common_name(list(arms.values())) or f"treatment {len(treatments) + 1}"
+        name = f"{name} ({len(treatments) + 1})" if name in treatments else name
+        comparisons = tuple(Comparison(arm, base) for base, arm in arms.items())
+        treatments[name] = Treatment(name, " and ".join(kinds) or "settings", comparisons)
+    return tuple(treatments.values())
+
+
+def _common_name(arms: Sequence[str]) -> str:
+    """Return what the names of all these arms have in common: ``rlo`` of ``atss,rlo`` and ``fcos,rlo``."""
+    for separator in ",-_+":
+        words = [arm.split(separator) for arm in arms]
+        if common := [word for word in words[0] if all(word in other for other in words[1:])]:
+            return separator.join(common)
+    return ""
 
 
 def spec_hash(spec: RunSpec) -> str:
