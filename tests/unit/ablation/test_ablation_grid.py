@@ -165,6 +165,25 @@ def test_each_arm_is_compared_to_its_own_baseline(grid: Make) -> None:
     assert made.baselines["large,rlo"] == "large,equal"
 
 
+def test_what_several_groups_have_is_one_treatment(grid: Make) -> None:
+    strategies = {"balance.strategy": ["equal", "rlo", "avw"]}
+    made = grid(arms=TABLE, axes=strategies, baseline={"balance.strategy": "equal"}, seeds=2)
+    assert [(each.name, each.over) for each in made.treatments] == [
+        ("rlo", "detectors"), ("avw", "detectors"),
+    ]  # fmt: skip
+    assert made.treatments[0].comparisons == (("small,rlo", "small,equal"), ("large,rlo", "large,equal"))
+    # The same strategy with other settings is another treatment, and what one group alone has is none.
+    arms = {
+        "a": {"balance.strategy": "equal"}, "a-rlo": {}, "a-fast": {"balance.interval": 4},
+        "b": {"balance.strategy": "equal", "data.size": 96}, "rlo-b": {"data.size": 96},
+    }  # fmt: skip
+    made = grid(arms=arms, baseline={"balance.strategy": "equal", "balance.interval": 2}, seeds=1)
+    assert [(each.name, each.over, each.comparisons) for each in made.treatments] == [
+        ("rlo", "data sets", (("a-rlo", "a"), ("rlo-b", "b")))
+    ]
+    assert grid(arms=TABLE, axes=strategies, seeds=1).treatments == ()
+
+
 def test_a_baselines_keys_count_whether_written_or_by_default(grid: Make) -> None:
     arms = {"one": {"balance.strategy": "equal"}, "two": {}, "three": {"balance.interval": 4}}
     made = grid(arms=arms, baseline={"balance.strategy": "rlo", "balance.interval": 2}, seeds=1)
