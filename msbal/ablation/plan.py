@@ -89,15 +89,28 @@ def question_of(ablation: AblationSpec, grid: Grid) -> Question:
     """Return what a spec asks."""
     first = {cell.arm: cell.hash for cell in reversed(grid.cells)}
     specs = {arm: first[arm] for arm in grid.arms}
-    looks = tuple(look for look in ablation.planned_looks if look <= len(grid.seeds)) or (len(grid.seeds),)
     return Question(
         ablation.metric,
         ablation.gain,
         grid.seeds,
-        looks,
+        looks_of(ablation, grid),
         tuple((arm, to) for arm, to in grid.comparisons),
         specs,
     )
+
+
+def looks_of(ablation: AblationSpec, grid: Grid) -> tuple[int, ...]:
+    """Return after how many seeds a grid is looked at: once, unless it is sequential. Smoke runs have few seeds."""
+    return tuple(look for look in ablation.planned_looks if look <= len(grid.seeds)) or (len(grid.seeds),)
+
+
+def sentences(plan: Plan | None, question: Question | None = None) -> tuple[str, ...]:
+    """Return what was changed after the plan was made, and what a report asks that was not planned.
+
+    Args:
+        question: the report's, where nothing is run and so nothing is written into the plan.
+    """
+    return ()
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import layout_of_published
+from msbal.ablation.plan import looks_of
 from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table, weights_table
 from msbal.ablation.reporting.paper_table import paper_table
 from msbal.ablation.reporting.report_page import render_page
@@ -18,7 +19,7 @@ from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics.conclude import Study, conclude
 from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.images import SeedsAndImages
-from msbal.ablation.statistics.samples import summarize
+from msbal.ablation.statistics.samples import Summary, summarize
 from msbal.ablation.statistics.words import verdict_text
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
@@ -70,6 +71,8 @@ def make_report(
     notes: tuple[str, ...] = (),
     smoke: bool = False,
     costs: Mapping[str, Complexity] | None = None,
+    planned: Sequence[str] = (),
+    crashed: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Report:
     """Compare every arm to its baseline.
 
@@ -78,11 +81,12 @@ def make_report(
         notes: to stand below the first table.
         smoke: the runs were shrunk, so that published metrics cannot be compared to theirs.
         costs: by arm, for a layout with a column of GFLOPs.
+        planned: what has been changed since the plan, and how far the report is from it, in sentences.
+        crashed: by arm, the seeds whose run has failed.
     """
     metric, costs = ablation.metric, costs or {}
     summaries = {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
-    groups = tuple(grid.groups.values())
-    study = Study(summaries, grid.comparisons, groups, ablation.gain, ablation.planned_looks, images)
+    study = study_of(ablation, grid, summaries, outcomes.metrics, crashed, images)
     conclusions = conclude(study)
     missing = len(grid.cells) - sum(len(runs) for runs in outcomes.metrics.values())
     if missing:
@@ -122,6 +126,31 @@ def make_report(
     said = headline(conclusions, metric, ablation.gain)
     page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke, said)
     return Report(tuple(c.words for c in conclusions.values()), shown, data, said, page)
+
+
+def study_of(
+    ablation: AblationSpec,
+    grid: Grid,
+    summaries: Mapping[str, Summary],
+    finished: Mapping[str, Collection[int]],
+    crashed: Mapping[str, tuple[int, ...]] | None = None,
+    images: Mapping[Comparison, SeedsAndImages | None] | None = None,
+) -> Study:
+    """Return what is concluded from.
+
+    Args:
+        finished: by arm, the seeds whose run is finished.
+        crashed: by arm, those whose run has failed.
+    """
+    unfinished = {
+        arm: [seed for seed in grid.seeds if seed not in {*finished[arm], *(crashed or {}).get(arm, ())}]
+        for arm in grid.arms
+    }
+    groups = tuple(grid.groups.values())
+    return Study(
+        summaries, grid.comparisons, groups, ablation.gain, looks_of(ablation, grid), images, crashed,
+        seeds=grid.seeds, unfinished=unfinished,
+    )  # fmt: skip
 
 
 def headline(conclusions: Mapping[Comparison, Conclusion], metric: str, gain: float) -> str:

@@ -28,9 +28,9 @@ Verdict = Literal[
 """`better` and `worse` alone: the difference is there, its size is open. `no gain`: a gain is ruled out, a loss is not.
 `the same`: both arms have equal metrics on every seed, which is seen, not inferred. `unknown`: see `Reason`."""
 
-Reason = Literal["no pair", "one pair", "nothing learned", "no noise"]
+Reason = Literal["no pair", "one pair", "nothing learned", "no noise", "no look"]
 """Why nothing is concluded: no seed with both runs; a single one; all metrics of `to` (and perhaps of both arms) are 0;
-the same difference, not 0, on every seed."""
+the same difference, not 0, on every seed; with several looks, the first has not taken place."""
 
 Method = Literal["paired", "shared", "sequential"]
 """Each pair's own noise; that of all arms together; each pair's own, looked at several times."""
@@ -47,6 +47,7 @@ class Tested:
         p: two-sided, for no difference.
         interval: 95 %, simultaneous; a difference of at least the gain is read from it.
         inner: 90 %, simultaneous: a difference outside it is ruled out with an error of 5 % (two one-sided tests).
+        look: after how many seeds, where there are several looks.
     """
 
     mean: float
@@ -55,6 +56,7 @@ class Tested:
     p: float
     interval: Interval
     inner: Interval
+    look: int | None = None
 
 
 @dataclass(frozen=True)
