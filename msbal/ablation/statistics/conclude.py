@@ -28,6 +28,8 @@ class Study:
         crashed: by arm, the seeds whose run failed.
         seeds: all that are planned, in their order.
         unfinished: by arm, the seeds whose run is neither finished nor failed.
+        metric: its name.
+        smoke: the runs were shrunk to see whether everything works: nothing is concluded.
     """
 
     summaries: Mapping[str, Summary]
@@ -40,6 +42,8 @@ class Study:
     level: float = 0.05
     seeds: Sequence[int] = ()
     unfinished: Mapping[str, Sequence[int]] | None = None
+    metric: str = "AP"
+    smoke: bool = False
 
     @property
     def sequential(self) -> bool:
@@ -81,6 +85,8 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
         reason = _reason(paired, each in blank)
         if study.sequential and tested is None and reason is None and not paired.identical:
             reason = "no look"
+        if study.smoke:
+            reason = "smoke run"
         if paired.identical and reason is None:
             said, tested = "the same", None
         elif reason is not None:
@@ -92,7 +98,7 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
             tuple(sorted(set(summaries[each.arm].values) ^ set(summaries[each.to].values))),
             {}, "", reason,
         )  # fmt: skip
-        found[each] = replace(conclusion, words=sentence(conclusion, study, each in blank))
+        found[each] = replace(conclusion, words=sentence(conclusion, study))
     return found
 
 

@@ -28,9 +28,10 @@ Verdict = Literal[
 """`better` and `worse` alone: the difference is there, its size is open. `no gain`: a gain is ruled out, a loss is not.
 `the same`: both arms have equal metrics on every seed, which is seen, not inferred. `unknown`: see `Reason`."""
 
-Reason = Literal["no pair", "one pair", "nothing learned", "no noise", "no look"]
+Reason = Literal["no pair", "one pair", "nothing learned", "no noise", "no look", "smoke run"]
 """Why nothing is concluded: no seed with both runs; a single one; all metrics of `to` (and perhaps of both arms) are 0;
-the same difference, not 0, on every seed; with several looks, the first has not taken place."""
+the same difference, not 0, on every seed; with several looks, the first has not taken place; the runs
+were shrunk to see whether everything works."""
 
 Method = Literal["paired", "shared", "sequential"]
 """Each pair's own noise; that of all arms together; each pair's own, looked at several times."""

@@ -1,48 +1,265 @@
-"""What a conclusion says, in sentences."""
+"""What a conclusion says, in words: the verdict first, then its numbers, then what would answer an open question."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
+from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.conclusion import Conclusion, Verdict
+from msbal.metric_text import full_name, signed, span
 
 if TYPE_CHECKING:
     from msbal.ablation.statistics.conclude import Study
 
+Tone = Literal["better", "worse", "equal", "open", "unknown"]
+"""What a verdict comes to, for a colour or a sign. `equal`: any difference is smaller than the gain."""
 
-def verdict_text(verdict: Verdict, gain: float) -> str:
-    """Return a verdict with the gain in points, as ``better by at least 0.5``."""
-    points = f"{100 * gain:g}"
-    return {
-        "better by at least the gain": f"better by at least {points}",
+_TONES: dict[Verdict, Tone] = {
+    "better by at least the gain": "better",
+    "better": "better",
+    "better by less than the gain": "equal",
+    "no difference as large as the gain": "equal",
+    "worse by less than the gain": "equal",
+    "worse": "worse",
+    "worse by at least the gain": "worse",
+    "no gain": "open",
+    "cannot tell yet": "open",
+    "the same": "equal",
+    "unknown": "unknown",
+}
+_WITHIN: tuple[Verdict, ...] = (
+    "better by less than the gain",
+    "no difference as large as the gain",
+    "worse by less than the gain",
+)
+_BY_INNER = (*_WITHIN, "no gain")
+"""Verdicts that rule something out, which is read from the inner interval."""
+
+
+def tone(conclusion: Conclusion) -> Tone:
+    """Return what a verdict comes to."""
+    return _TONES[conclusion.verdict]
+
+
+def name_of(comparison: Comparison, baselines: Mapping[str, str]) -> str:
+    """Return the arm, if it is compared to its baseline, or ``rlo vs rlw``."""
+    arm, to = comparison
+    return arm if baselines.get(arm) == to else f"{arm} vs {to}"
+
+
+def verdict_text(verdict: Verdict, gain: float, only: bool = False) -> str:
+    """Return a verdict for a table, with the gain in points, as ``better by at least 0.5``.
+
+    Args:
+        only: it holds on these images only.
+    """
+    size = f"{100 * gain:g}"
+    text = {
+        "better by at least the gain": f"better by at least {size}",
         "better": "better",
-        "better by less than the gain": f"better, but by less than {points}",
-        "no difference as large as the gain": f"no difference of {points}",
-        "worse by less than the gain": f"worse, but by less than {points}",
+        "better by less than the gain": f"better, but by less than {size}",
+        "no difference as large as the gain": f"no difference of {size}",
+        "worse by less than the gain": f"worse, but by less than {size}",
         "worse": "worse",
-        "worse by at least the gain": f"worse by at least {points}",
-        "no gain": f"no gain of {points}",
+        "worse by at least the gain": f"worse by at least {size}",
+        "no gain": f"no gain of {size}",
         "cannot tell yet": "cannot tell yet",
-        "the same": "the same on every seed",
+        "the same": "exactly the same",
         "unknown": "nothing to conclude",
+    }[verdict]
+    return f"{text}, on these images only" if only else text
+
+
+def on_these_images_only(conclusion: Conclusion) -> bool:
+    """Return whether the seeds alone show a difference, and seeds and images together do not."""
+    images = conclusion.images
+    differs = conclusion.verdict.startswith(("better", "worse"))
+    return differs and images is not None and images.low <= 0 <= images.high
+
+
+def sentence(conclusion: Conclusion, study: Study) -> str:
+    """Return what may be said of one comparison: the verdict, its numbers, and what would answer an open question.
+
+    Then come, where there are any, the noise of the images, the runs that are missing, and those far from the rest.
+    """
+    parts = [_verdict(conclusion, study)]
+    if conclusion.tested is not None:
+        parts += [_numbers(conclusion, study), _wanted(conclusion, study), _images(conclusion, study)]
+    return " ".join(filter(None, [*parts, _missing(conclusion, study), _odd(conclusion)]))
+
+
+def headline(conclusions: Mapping[Comparison, Conclusion], study: Study, baselines: Mapping[str, str]) -> str:
+    """Return all conclusions by name, in a sentence or two; what cannot be told yet is never called equal."""
+    if not conclusions:
+        return "There is only the baseline: nothing is compared."
+    if study.smoke:
+        return "A smoke run: it shows whether everything works, and nothing can be concluded from it."
+    several = len(study.groups) > 1
+    to_baseline = [c for c in conclusions.values() if baselines.get(c.comparison.arm) == c.comparison.to]
+    none = len(to_baseline) > 1 and all(c.verdict in (*_WITHIN, "the same") for c in to_baseline)
+    clauses = []
+    if none:
+        to = "its baseline" if several else to_baseline[0].comparison.to
+        clauses.append(f"no arm differs from {to} by {100 * study.gain:g} points or more")
+    grouped: dict[tuple[Verdict, bool, str], list[str]] = {}
+    for each in conclusions.values():
+        if none and each in to_baseline and each.verdict == "no difference as large as the gain":
+            continue
+        arm, to = each.comparison
+        if several and baselines[arm] == to:
+            to = ""
+        grouped.setdefault((each.verdict, on_these_images_only(each), to), []).append(arm)
+    for (verdict, only, to), arms in grouped.items():
+        to = to or ("its baseline" if len(arms) == 1 else "their baselines")
+        clauses.append(_clause(verdict, only, study.gain, arms, to))
+    return f"{full_name(study.metric)}: {'; '.join(clauses)}."
+
+
+def _verdict(conclusion: Conclusion, study: Study) -> str:
+    arm, to = conclusion.comparison
+    gain = f"{100 * study.gain:g} points"
+    said = _clause(conclusion.verdict, on_these_images_only(conclusion), study.gain, [arm], to)
+    if conclusion.verdict == "unknown":
+        said = f"nothing can be concluded about {arm} and {to}: {_reason(conclusion, study)}"
+    elif conclusion.verdict == "the same":
+        metric, n = full_name(study.metric), conclusion.paired.n
+        said = f"{arm} and {to} have exactly the same {metric} on each of {n} seeds, as if they were one run"
+        said += ": check that they differ in the setting that you mean"
+    elif conclusion.verdict == "no gain":
+        said += ", but may lose as much"
+    elif conclusion.verdict == "cannot tell yet" and conclusion.tested is not None:
+        lost = conclusion.tested.inner[0] > -study.gain
+        said += f": a gain of {gain} is possible, {'a loss of as much is ruled out' if lost else 'and so is a loss'}"
+    return (said if said.startswith(arm) else said[0].upper() + said[1:]) + "."
+
+
+def _reason(conclusion: Conclusion, study: Study) -> str:
+    metric, to = full_name(study.metric), conclusion.comparison.to
+    difference = f"the difference in {metric} is {signed(conclusion.paired.mean)} points"
+    return {
+        None: "there is nothing to measure by",
+        "smoke run": "this is a smoke run, which only shows whether everything works",
+        "no look": f"the first look is after {min(study.looks, default=0)} seeds, which are not all finished",
+        "no pair": "no seed has a finished run of both",
+        "one pair": f"{difference} on the one seed that both have, and one pair does not show what chance does",
+        "nothing learned": f"{metric} is 0 in every run of {to}",
+        "no noise": f"{difference} on each of {conclusion.paired.n} seeds, which does not show what chance does; more "
+        "images to evaluate on would",
+    }[conclusion.reason]
+
+
+def _clause(verdict: Verdict, only: bool, gain: float, arms: Sequence[str], to: str) -> str:
+    """Return the verdict that some arms share.
+
+    Args:
+        only: on these images only.
+    """
+    names, size, images = _listed(arms), f"{100 * gain:g} points", ", on these images only" if only else ""
+    be, do, have, s = ("is", "does", "has", "s") if len(arms) == 1 else ("are", "do", "have", "")
+    return {
+        "better by at least the gain": f"{names} {be} better than {to} by at least {size}{images}",
+        "better": f"{names} {be} better than {to}, though perhaps by less than {size}{images}",
+        "better by less than the gain": f"{names} {be} better than {to}, but by less than {size}{images}",
+        "no difference as large as the gain": f"{names} {do} not differ from {to} by {size} or more",
+        "worse by less than the gain": f"{names} {be} worse than {to}, but by less than {size}{images}",
+        "worse": f"{names} {be} worse than {to}, though perhaps by less than {size}{images}",
+        "worse by at least the gain": f"{names} {be} worse than {to} by at least {size}{images}",
+        "no gain": f"{names} {do} not gain {size} over {to}",
+        "cannot tell yet": f"it cannot be told yet whether {names} differ{s} from {to}",
+        "the same": f"{names} {have} exactly the results of {to}",
+        "unknown": f"nothing can be concluded about {names}",
     }[verdict]
 
 
-def sentence(conclusion: Conclusion, study: Study, blank: bool = False) -> str:
-    """Return what may be said of one comparison.
+def _numbers(conclusion: Conclusion, study: Study) -> str:
+    """Return the mean difference, with the interval that the verdict is read from."""
+    tested, paired = conclusion.tested, conclusion.paired
+    assert tested is not None
+    inner = conclusion.verdict in _BY_INNER
+    confidence = 100 * (1 - study.level * (2 if inner else 1))
+    counted = [f"{len(study.comparisons)} comparisons"] if len(study.comparisons) > 1 else []
+    counted += [f"{len(study.looks)} looks"] if tested.look is not None else []
+    corrected = f"; corrected for {' and '.join(counted)}" if counted else ""
+    return (
+        f"The mean difference in {full_name(study.metric)} is {signed(tested.mean)} points ({confidence:g} % interval "
+        f"{span(*(tested.inner if inner else tested.interval))}, {p_text(tested.p)}{corrected}); "
+        f"{conclusion.comparison.arm} is better on {conclusion.better_on} of {paired.n} seeds."
+    )
 
-    Args:
-        blank: every run's metric is 0.
-    """
-    arm, to = conclusion.comparison
-    paired, tested = conclusion.paired, conclusion.tested
-    if blank:
-        return f"{arm}: every run of {to} has a metric of 0: it has not learned enough to compare."
-    if paired.mean is None:
-        return f"{arm}: no seed with a finished run of both it and {to}; nothing can be concluded."
-    by = f"{100 * paired.mean:+.2f} points over {paired.n} seed{'s' if paired.n != 1 else ''}"
-    if tested is None:
-        return f"{arm}: {by}; no noise can be seen, so nothing can be concluded."
-    low, high = tested.interval
-    span = f"95 % interval {100 * low:+.2f} .. {100 * high:+.2f}; p = {tested.p:.2g}"
-    return f"{arm} against {to}: {verdict_text(conclusion.verdict, study.gain)}. {by} ({span})."
+
+def _wanted(conclusion: Conclusion, study: Study) -> str:
+    """Return how many seeds would answer a question that is open."""
+    if tone(conclusion) != "open":
+        return ""
+    done = conclusion.paired.n
+    look = conclusion.tested.look if conclusion.tested is not None else None
+    if look is not None and (later := [each for each in study.looks if each > look]):
+        return f"The next look is after {later[0]} seeds."
+    needed, ends = conclusion.seeds_needed, conclusion.needed_range
+    if needed is None:
+        return "With so much noise, more than 10,000 seeds would be needed to tell."
+    rough = ""
+    if ends is not None and ends != (needed, needed):
+        low, high = ends
+        some = f"from {low:,} to {high:,}" if low and high else f"at least {low:,}" if low else "unknown"
+        rough = f" ({some}: {done} seeds show the noise only roughly)"
+    return f"To tell with a probability of 80 %, about {needed:,} seeds are needed{rough}."
+
+
+def _images(conclusion: Conclusion, study: Study) -> str:
+    """Return what other images could change, and where the variance comes from."""
+    images = conclusion.images
+    if images is None:
+        return ""
+    interval = f"over seeds and images the 95 % interval is {span(images.low, images.high)}"
+    if on_these_images_only(conclusion):
+        interval = f"other images of the same kind may show no difference: {interval}"
+    elif conclusion.verdict in _WITHIN and max(-images.low, images.high) >= study.gain:
+        interval = (
+            f"other images of the same kind may show a difference of {100 * study.gain:g} points: {interval}"
+        )
+    seeds = round(100 * images.seeds)
+    of_seeds = (
+        f"of this difference's variance {seeds} % comes from the seeds, {100 - seeds} % from the images"
+    )
+    return f"{interval[0].upper()}{interval[1:]}; {of_seeds}."
+
+
+def _missing(conclusion: Conclusion, study: Study) -> str:
+    """Return which seeds are left out, and why."""
+    if conclusion.reason == "smoke run":
+        return ""
+    left = [f"{_seeds(seeds)}, where {arm} failed" for arm, seeds in conclusion.crashed.items()]
+    told = {seed for seeds in conclusion.crashed.values() for seed in seeds}
+    if conclusion.tested is not None and conclusion.tested.look is not None:
+        told |= set(study.seeds[conclusion.tested.look :])  # later than the look that decided
+    for arm in conclusion.comparison:
+        alone = [s for s in conclusion.unpaired if s in study.summaries[arm].values and s not in told]
+        left += [f"{_seeds(alone)}, which only {arm} has finished"] if alone else []
+    return f"Left out: {'; '.join(left)}." if left else ""
+
+
+def _odd(conclusion: Conclusion) -> str:
+    """Return which runs are far from the rest, and the mean without them."""
+    if not conclusion.odd:
+        return ""
+    runs = _listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in conclusion.odd.items()])
+    without = conclusion.mean_without_odd
+    it = "it" if sum(map(len, conclusion.odd.values())) == 1 else "them"
+    rest = "" if without is None else f"; without {it} the mean difference is {signed(without)} points"
+    return f"Far from the rest: {runs}{rest}."
+
+
+def p_text(p: float) -> str:
+    """Return ``p = 0.021``, or ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' * (len(seeds) > 1)} {_listed([str(seed) for seed in seeds])}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
