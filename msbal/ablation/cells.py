@@ -152,6 +152,21 @@ def spec_file(grid_output: Path, cell: Cell) -> Path:
     return grid_output / "cells" / f"{cell.name}.yaml"
 
 
+def failure_file(grid_output: Path, cell: Cell) -> Path:
+    """Why a cell's run has failed, one line; the file is gone once it has succeeded."""
+    return grid_output / "cells" / f"{cell.name}.failed"
+
+
+def crashed(grid: Grid, findings: Sequence[Finding]) -> dict[str, tuple[int, ...]]:
+    """Return, by arm, the seeds whose run has failed and not succeeded since."""
+    found: dict[str, tuple[int, ...]] = {}
+    for finding in findings:
+        cell = finding.cell
+        if finding.condition != "finished" and failure_file(grid.output, cell).exists():
+            found[cell.arm] = (*found.get(cell.arm, ()), cell.seed)
+    return found
+
+
 def findings_of(grid: Grid) -> list[Finding]:
     """Read the state of every cell."""
     return [look(cell) for cell in grid.cells]

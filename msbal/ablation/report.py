@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import layout_of_published
-from msbal.ablation.plan import looks_of
 from msbal.ablation.reporting.arm_tables import comparison_table, runs_table, sizes_table, weights_table
 from msbal.ablation.reporting.paper_table import paper_table
 from msbal.ablation.reporting.report_page import render_page
 from msbal.ablation.spec import AblationSpec
-from msbal.ablation.statistics.conclude import Study, conclude
+from msbal.ablation.statistics.conclude import conclude
 from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.images import SeedsAndImages
-from msbal.ablation.statistics.samples import Summary, summarize
+from msbal.ablation.statistics.samples import summarize
 from msbal.ablation.statistics.words import verdict_text
+from msbal.ablation.study import course, study_of
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
 from msbal.metric_text import full_name
@@ -88,9 +88,7 @@ def make_report(
     summaries = {arm: summarize(values) for arm, values in outcomes.values(metric).items()}
     study = study_of(ablation, grid, summaries, outcomes.metrics, crashed, images)
     conclusions = conclude(study)
-    missing = len(grid.cells) - sum(len(runs) for runs in outcomes.metrics.values())
-    if missing:
-        notes = (f"{missing} of {len(grid.cells)} runs are not finished and are left out.", *notes)
+    notes = (*course(study, conclusions, grid), *notes)
     shown = {"comparison": comparison_table(metric, grid, summaries, conclusions, ablation.gain, notes)}
     name, layout = "table", ablation.table
     if layout is None and ablation.published:
@@ -126,31 +124,6 @@ def make_report(
     said = headline(conclusions, metric, ablation.gain)
     page = render_page(ablation, grid, outcomes, summaries, conclusions, shown, layout, smoke, said)
     return Report(tuple(c.words for c in conclusions.values()), shown, data, said, page)
-
-
-def study_of(
-    ablation: AblationSpec,
-    grid: Grid,
-    summaries: Mapping[str, Summary],
-    finished: Mapping[str, Collection[int]],
-    crashed: Mapping[str, tuple[int, ...]] | None = None,
-    images: Mapping[Comparison, SeedsAndImages | None] | None = None,
-) -> Study:
-    """Return what is concluded from.
-
-    Args:
-        finished: by arm, the seeds whose run is finished.
-        crashed: by arm, those whose run has failed.
-    """
-    unfinished = {
-        arm: [seed for seed in grid.seeds if seed not in {*finished[arm], *(crashed or {}).get(arm, ())}]
-        for arm in grid.arms
-    }
-    groups = tuple(grid.groups.values())
-    return Study(
-        summaries, grid.comparisons, groups, ablation.gain, looks_of(ablation, grid), images, crashed,
-        seeds=grid.seeds, unfinished=unfinished,
-    )  # fmt: skip
 
 
 def headline(conclusions: Mapping[Comparison, Conclusion], metric: str, gain: float) -> str:

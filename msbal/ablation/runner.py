@@ -2,18 +2,21 @@
 
 Finished runs are kept, begun ones are resumed, and runs that another `msbal ablate` works on are waited for. All state
 is in the run folders, so a kill at any moment loses no more than the iterations since the last checkpoints.
+
+Runs go seed by seed. With several looks they go up to the next look, whose results say which arms go on.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from msbal.ablation.cells import (
     Finding,
+    failure_file,
     findings_of,
     iteration_of,
     log_file,
@@ -28,9 +31,13 @@ from msbal.ablation.grid import Cell, Grid
 from msbal.ablation.work import make_order
 from msbal.errors import SpecError
 from msbal.records import RunDirectory
+from msbal.records.atomic import write_text
 from msbal.ui.grid import GridMonitor
 
 TICK_SECONDS = 0.2
+
+Decide = Callable[[int], tuple[Collection[str], str]]
+"""After so many seeds: the arms that are still needed, and what has been decided, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,8 @@ class GridRunner:
         stop_requested: polled several times a second; once true, running trainings write a checkpoint and end.
         processes: how many train one run.
         program: the command that trains a cell; see `msbal.ablation.work.Order`.
+        looks: after how many seeds `decide` is called; by default never.
+        decide: called once each needed run up to a look is finished or has failed.
     """
 
     def __init__(
@@ -95,9 +104,12 @@ class GridRunner:
         stop_requested: Callable[[], bool] = lambda: False,
         processes: int = 1,
         program: tuple[str, ...] | None = None,
+        looks: Sequence[int] = (),
+        decide: Decide | None = None,
     ) -> None:
         self.grid, self.monitor, self.executor, self.metric = grid, monitor, executor, metric
         self.force, self.processes, self.program = force, processes, program
+        self._looks, self._decide = (tuple(looks) if decide else ()) or (len(grid.seeds),), decide
         self._stop_requested = stop_requested
         self._total: dict[str, int] = {}
         self._failures: list[Failure] = []
@@ -121,11 +133,31 @@ class GridRunner:
                 pending.append(finding.cell)
         # Seed by seed, so that the runs of a grid that is stopped early can be paired.
         pending.sort(key=lambda cell: self.grid.seeds.index(cell.seed))
+        stopped = False
+        for look_at in self._looks:
+            first = self.grid.seeds[:look_at]
+            stopped = self._run([cell for cell in pending if cell.seed in first])
+            pending = [cell for cell in pending if cell.seed not in first]
+            if stopped or self._decide is None:
+                break
+            needed, said = self._decide(look_at)
+            self.monitor.message(said)
+            for cell in pending:
+                if cell.arm not in needed:
+                    self.monitor.updated(cell.arm, cell.seed, "skipped")
+            pending = [cell for cell in pending if cell.arm in needed]
+            stopped = bool(pending) and self._stop_requested()
+            if stopped or not needed:
+                break
+        return Result(findings_of(self.grid), self._failures, stopped)
+
+    def _run(self, cells: Sequence[Cell]) -> bool:
+        """Run these to their ends; return whether that was stopped."""
         orders = [
-            make_order(self.grid.output, cell, self.force, self.processes, self.program) for cell in pending
+            make_order(self.grid.output, cell, self.force, self.processes, self.program) for cell in cells
         ]
         jobs = self.executor.submit(orders)
-        going = [_Open(cell, job) for cell, job in zip(pending, jobs, strict=True)]
+        going = [_Open(cell, job) for cell, job in zip(cells, jobs, strict=True)]
         stopped = False
         while going:
             if not stopped and self._stop_requested():
@@ -138,7 +170,7 @@ class GridRunner:
                 self.monitor.message(line)
             if going:
                 time.sleep(TICK_SECONDS)
-        return Result(findings_of(self.grid), self._failures, stopped)
+        return stopped
 
     # -- one cell --------------------------------------------------------------------------------
 
@@ -175,6 +207,7 @@ class GridRunner:
             self.monitor.updated(cell.arm, cell.seed, "queued")
             return
         reason = ended.reason or "it was stopped from outside; the next call resumes it"
+        write_text(failure_file(self.grid.output, cell), f"{reason}\n")
         self._failures.append(Failure(cell, reason, log_file(self.grid.output, cell)))
         self.monitor.updated(cell.arm, cell.seed, "failed")
         self.monitor.message(f"{cell.arm}, seed {cell.seed} failed: {reason}")

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from msbal.ablation.cells import clear_remains, lock_file, log_file, look, spec_file
+from msbal.ablation.cells import clear_remains, failure_file, lock_file, log_file, look, spec_file
 from msbal.ablation.grid import Cell, spec_hash
 from msbal.errors import MsbalError
+from msbal.records.atomic import write_text
 from msbal.records.lock import CellLock
 from msbal.spec import load_spec, save_spec
 
@@ -40,6 +41,7 @@ class Order:
         spec: the file of the run's spec.
         log: the file that gets everything the training prints.
         lock: the file that is locked while the run is worked on.
+        failed: the file that says why the run has failed.
         force: run a changed one anew.
         processes: how many train it.
         program: the command that trains, before the spec's file and options; by default this Python's msbal.
@@ -50,6 +52,7 @@ class Order:
     spec: Path
     log: Path
     lock: Path
+    failed: Path
     force: bool = False
     processes: int = 1
     program: tuple[str, ...] | None = None
@@ -93,8 +96,8 @@ def make_order(
     file = spec_file(grid_output, cell)
     save_spec(cell.spec, file)
     return Order(
-        cell.arm, cell.seed, file, log_file(grid_output, cell), lock_file(grid_output, cell), force, processes,
-        program,
+        cell.arm, cell.seed, file, log_file(grid_output, cell), lock_file(grid_output, cell),
+        failure_file(grid_output, cell), force, processes, program,
     )  # fmt: skip
 
 
@@ -134,6 +137,7 @@ def bring_to_end(
         # Only under the lock: another call may have finished it meanwhile.
         finding = look(cell)
         if finding.condition == "finished":
+            order.failed.unlink(missing_ok=True)
             return Ended("kept", place=place)
         if finding.condition == "changed" and not order.force:
             return Ended("failed", f"its run was made with another spec: {finding.difference}", None, place)
@@ -141,10 +145,14 @@ def bring_to_end(
         told("running")
         code = _train(order, OPTIONS[finding.condition], lock, halted, environment or {})
         if look(cell).condition == "finished":
+            order.failed.unlink(missing_ok=True)
             return Ended("finished", "", code, place)
         if code == STOPPED or halted():
             return Ended("stopped", "", code, place)
-        return Ended("failed", last_line(order.log) or f"exit code {code}", code, place)
+        reason = last_line(order.log) or f"exit code {code}"
+        # Here too, since the caller of a SLURM job may be gone.
+        write_text(order.failed, f"{reason}\n")
+        return Ended("failed", reason, code, place)
     except (MsbalError, OSError) as error:
         return Ended("failed", str(error), None, place)
     finally:

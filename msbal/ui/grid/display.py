@@ -55,7 +55,7 @@ class GridDisplay(GridMonitor):
     def updated(self, arm: str, seed: int, state: State, **found: Any) -> bool:
         changed = super().updated(arm, seed, state, **found)
         now = self.clock()
-        if changed or now >= self._next:
+        if (changed and state != "skipped") or now >= self._next:
             self._next = now + PROGRESS_SECONDS
             run = self.runs[arm, seed]
             taken, what = self.elapsed_of(run), "took" if run.seconds is not None else "elapsed"
@@ -97,7 +97,7 @@ class GridDisplay(GridMonitor):
 
     def _counts(self) -> str:
         failed = self.count("failed")
-        finished = f"{self.count('done', 'kept')}/{len(self.runs)} finished"
+        finished = f"{self.count('done', 'kept')}/{self.planned_runs} finished"
         return f"({finished}{f', {failed} failed' if failed else ''}, eta {duration(self.remaining())})"
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from msbal.ui.text import one_line
 
-State = Literal["queued", "running", "done", "failed", "kept"]
+State = Literal["queued", "running", "done", "failed", "kept", "skipped"]
 
 
 @dataclass
@@ -69,7 +69,7 @@ class GridMonitor:
         """Note that a run has changed; return whether its state is another one now.
 
         Args:
-            state: ``kept`` if an earlier call finished it.
+            state: ``kept`` if an earlier call finished it; ``skipped`` if what it was for has been decided.
             ap: its last evaluation, 0..1; None leaves it as it was.
             eta: seconds that it still needs.
             progress: 0..1 of its iterations.
@@ -100,6 +100,11 @@ class GridMonitor:
 
     def count(self, *states: str) -> int:
         return sum(run.state in states for run in self.runs.values())
+
+    @property
+    def planned_runs(self) -> int:
+        """All but the skipped ones."""
+        return len(self.runs) - self.count("skipped")
 
     def states(self, arm: str) -> list[State]:
         """Return the states of an arm's runs, in the order of the seeds."""

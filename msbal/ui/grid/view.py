@@ -17,8 +17,15 @@ from msbal.ui.text import duration, one_line
 if TYPE_CHECKING:
     from msbal.ui.grid.state import GridMonitor, Run
 
-STYLES: dict[str, str] = {"queued": QUIET, "running": "cyan", "done": GOOD, "failed": BAD, "kept": "blue"}
-MARKS = {"queued": "·", "running": "▶", "done": "■", "failed": "x", "kept": "■"}
+STYLES: dict[str, str] = {
+    "queued": QUIET,
+    "running": "cyan",
+    "done": GOOD,
+    "failed": BAD,
+    "kept": "blue",
+    "skipped": QUIET,
+}
+MARKS = {"queued": "·", "running": "▶", "done": "■", "failed": "x", "kept": "■", "skipped": "-"}
 WIDEST = 26  # characters of a cell with everything in it
 NUMBER = 5  # of one with a number only
 MEAN = 18
@@ -34,8 +41,8 @@ def mean_text(aps: Sequence[float], sign: str = "±") -> str:
 
 def counts_text(grid: GridMonitor) -> Text:
     """Return ``4/9 finished  2 running  1 failed``."""
-    text = line((f"{grid.count('done', 'kept')}/{len(grid.runs)}", STRONG), " finished")
-    for state in ("kept", "running", "failed", "queued"):
+    text = line((f"{grid.count('done', 'kept')}/{grid.planned_runs}", STRONG), " finished")
+    for state in ("kept", "running", "failed", "queued", "skipped"):
         if grid.count(state):
             text.append(f"  {grid.count(state)} {state}", style=STYLES[state])
     return text
@@ -60,7 +67,7 @@ class GridView:
         if not grid.count("running", "queued"):
             when, style = line(("after ", QUIET), taken), BAD if grid.count("failed") else GOOD
         over = grid.count("done", "kept", "failed") + sum(run.progress or 0.0 for run in grid.runs.values())
-        share = over / max(1, len(grid.runs))
+        share = over / max(1, grid.planned_runs)
         rows: list[RenderableType] = [
             counts_text(grid),
             bar_line(share, style, line(f"{100 * share:.0f} %"), when, width),
