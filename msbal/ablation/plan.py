@@ -8,6 +8,7 @@ later change of it is kept beside it, with how many runs were finished by then.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -104,13 +105,80 @@ def looks_of(ablation: AblationSpec, grid: Grid) -> tuple[int, ...]:
     return tuple(look for look in ablation.planned_looks if look <= len(grid.seeds)) or (len(grid.seeds),)
 
 
-def sentences(plan: Plan | None, question: Question | None = None) -> tuple[str, ...]:
-    """Return what was changed after the plan was made, and what a report asks that was not planned.
+def sentences(plan: Plan | None, asked: Question | None = None, finished: int = 0) -> tuple[str, ...]:
+    """Return what a reader of the report should know of the plan: that it came late, what was changed, and when.
+
+    Changes before the first finished run are not named: nothing had been seen by then.
 
     Args:
-        question: the report's, where nothing is run and so nothing is written into the plan.
+        asked: what the report is about, if nothing has been run and so nothing written into the plan.
+        finished: how many runs are finished.
     """
-    return ()
+    if plan is None:
+        return (
+            (f"Nothing was planned: {_runs(finished)} had finished before there was a plan.",)
+            if finished
+            else ()
+        )
+    said = []
+    if plan.finished:
+        said.append(f"Planned only after {_runs(plan.finished)} had finished.")
+    # The specs' hashes include the first seed.
+    moved = {c.at for c in plan.changes if c.key == "seeds" and c.before[0] != c.after[0]}
+    shown = [c for c in plan.changes if c.finished and not (c.key == "specs" and c.at in moved)]
+    for change in shown:
+        if text := _difference(change.key, change.before, change.after, "planned", "changed to"):
+            said.append(f"{text} after {_runs(change.finished)} had finished{_warning(change)}.")
+    if asked is not None:
+        old, new = asdict(plan.newest), asdict(asked)
+        keys = [key for key in new if old[key] != new[key] and key != "specs"]
+        texts = [_difference(key, old[key], new[key], "planned", "in this report") for key in keys]
+        said += [f"{text}." for text in texts if text]
+    return tuple(said)
+
+
+def _difference(key: str, before: Any, after: Any, planned: str, changed: str) -> str:
+    """Return ``Metric: planned AP, changed to AP50``; nothing where another key says it."""
+    if key == "metric":
+        return f"Metric: {planned} {before}, {changed} {after}"
+    if key == "gain":
+        return f"Gain: {planned} {100 * before:g} points, {changed} {100 * after:g}"
+    if key == "seeds":
+        changed = "extended to" if changed == "changed to" and set(before) < set(after) else changed
+        return f"Seeds: {planned} {_span(before)}, {changed} {_span(after)}"
+    if key == "looks":
+        # A single look is after all seeds, and those have a sentence of their own.
+        alone = max(len(before), len(after)) == 1
+        return "" if alone else f"Looks: {planned} after {listed(before)} seeds, {changed} {listed(after)}"
+    if key == "comparisons":
+        added = [f"{arm} with {to}" for arm, to in after if (arm, to) not in before]
+        dropped = [f"{arm} with {to}" for arm, to in before if (arm, to) not in after]
+        parts = [f"{listed(added)} added"] * bool(added) + [f"{listed(dropped)} left out"] * bool(dropped)
+        return f"Comparisons: {'; '.join(parts)}"
+    arms = [arm for arm in after if arm in before and after[arm] != before[arm]]
+    return f"Settings of {listed(arms)}: changed" if arms else ""
+
+
+def _warning(change: Change) -> str:
+    if change.key == "seeds" and set(change.before) < set(change.after):
+        return "; a p-value does not hold for seeds that are added until it is small"
+    return ""
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
+
+
+def _span(seeds: Sequence[int]) -> str:
+    """Return ``0 to 7``, or the seeds one by one where they are not consecutive."""
+    follow = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))
+    return f"{seeds[0]} to {seeds[-1]}" if follow else listed(seeds)
+
+
+def listed(items: Sequence[Any]) -> str:
+    """Return ``3, 5 and 8``."""
+    *before, last = map(str, items)
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def read_plan(folder: Path) -> Plan | None:

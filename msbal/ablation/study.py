@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from msbal.ablation.cells import crashed, findings_of, metric_in
 from msbal.ablation.grid import Comparison, Grid
@@ -25,6 +25,7 @@ def study_of(
     finished: Mapping[str, Collection[int]],
     failed: Mapping[str, tuple[int, ...]] | None = None,
     images: Mapping[Comparison, SeedsAndImages | None] | None = None,
+    smoke: bool = False,
 ) -> Study:
     """Return what is concluded from.
 
@@ -38,7 +39,7 @@ def study_of(
     }
     return Study(
         summaries, grid.comparisons, tuple(grid.groups.values()), ablation.gain, looks_of(ablation, grid), images,
-        failed, seeds=grid.seeds, unfinished=unfinished,
+        failed, seeds=grid.seeds, unfinished=unfinished, metric=ablation.metric, smoke=smoke,
     )  # fmt: skip
 
 
@@ -82,10 +83,11 @@ def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Gri
                 f" Nothing is concluded from seed{'s' * (len(study.partial) > 1)} {seeds}, of which they are."
             )
         return (said,)
-    said = f"Looks are planned after {_listed(study.looks)} seeds."
+    decided = []
     for look in study.looks:
         if names := [name_of(each, grid.baselines) for each in _decided_at(look, conclusions)]:
-            said += f" Decided after {look}: {', '.join(names)}."
+            decided.append(f"after {look} seeds: {', '.join(names)}")
+    said = f"Decided {'; '.join(decided)}." if decided else "Nothing is decided yet."
     if still_open := [name_of(each, grid.baselines) for each in open_comparisons(conclusions)]:
         said += f" Open: {', '.join(still_open)}."
     elif to_come:
@@ -104,9 +106,3 @@ def _decided_at(look: int, conclusions: Mapping[Comparison, Conclusion]) -> list
         for each, conclusion in conclusions.items()
         if conclusion.tested is not None and conclusion.tested.look == look and conclusion.verdict not in OPEN
     ]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    """Return ``3, 5 and 8``."""
-    *before, last = map(str, numbers)
-    return f"{', '.join(before)} and {last}" if before else last

@@ -254,7 +254,7 @@ def _run(
     import yaml
 
     from msbal.ablation.cells import findings_of
-    from msbal.ablation.plan import question_of, write_plan
+    from msbal.ablation.plan import looks_of, question_of, write_plan
     from msbal.ablation.runner import GridRunner
     from msbal.records.atomic import write_text
     from msbal.training.stop import StopRequest
@@ -264,14 +264,21 @@ def _run(
     write_text(grid.output / "ablation.yaml", text)
     finished = sum(finding.condition == "finished" for finding in findings_of(grid))
     write_plan(grid.output, question_of(ablation, grid), finished)
-    monitor = make_monitor(mode, console, name, ablation.metric)
+    monitor, looks = make_monitor(mode, console, name, ablation.metric), looks_of(ablation, grid)
+
+    def decided(look: int) -> tuple[set[str], str]:
+        from msbal.ablation.study import decide  # scipy, which only a sequential grid needs before its report
+
+        return decide(ablation, grid, look)
+
     # Who is told nothing presses Ctrl-C again, which costs the trainings their checkpoints. SLURM's jobs go on.
     with StopRequest(None if executor.stays else monitor.message) as stop:
         stop.doing = "a checkpoint of each running training"
         try:
             return GridRunner(
-                grid, monitor, executor, ablation.metric, force, lambda: stop.requested, processes=processes
-            ).run()
+                grid, monitor, executor, ablation.metric, force, lambda: stop.requested, processes,
+                looks=looks, decide=decided if len(looks) > 1 and grid.comparisons else None,
+            ).run()  # fmt: skip
         finally:
             executor.close()
             monitor.close()
@@ -288,7 +295,9 @@ def _report(
 ) -> None:
     from rich.text import Text
 
+    from msbal.ablation.cells import crashed
     from msbal.ablation.collect import collect
+    from msbal.ablation.plan import question_of, read_plan, sentences
     from msbal.ablation.report import make_report
     from msbal.ablation.reporting.costs import arm_costs
     from msbal.ui.printing import print_line
@@ -297,7 +306,11 @@ def _report(
     outcomes = collect(grid.arms, findings)
     images, notes = _bootstrap(ablation, grid, outcomes, resamples, mode)
     costs, uncounted = arm_costs(ablation.table, grid)
-    report = make_report(ablation, grid, outcomes, images, (*notes, *uncounted), smoke, costs)
+    finished = sum(map(len, outcomes.cells.values()))
+    planned = () if smoke else sentences(read_plan(grid.output), question_of(ablation, grid), finished)
+    report = make_report(
+        ablation, grid, outcomes, images, (*notes, *uncounted), smoke, costs, planned, crashed(grid, findings)
+    )
     folder = grid.output / "report"
     report.write(folder)
     for name, table in report.tables.items():

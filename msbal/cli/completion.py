@@ -40,7 +40,17 @@ def settings(incomplete: str) -> list[str]:
 
 def ablation_settings(incomplete: str) -> list[str]:
     """Complete ``KEY=VALUE`` of an ablation spec, whose ``base.`` is a run spec."""
-    own = ["baseline=", "gain=", "metric=", "output=", "seeds="]
+    own = [
+        "baseline=",
+        "gain=",
+        "looks=",
+        "metric=",
+        "noise=",
+        "output=",
+        "seeds=",
+        "stop=fixed",
+        "stop=sequential",
+    ]
     return own + [f"base.{setting}" for setting in settings(incomplete.removeprefix("base."))]
 
 
