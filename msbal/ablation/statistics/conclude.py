@@ -91,11 +91,17 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
             said, tested = "the same", None
         elif reason is not None:
             said, tested = "unknown", None
+        # A decided arm has no runs after its look, and they are not missing.
+        seen = (
+            study.seeds[: tested.look]
+            if tested and tested.look
+            else {*summaries[each.arm].values, *summaries[each.to].values}
+        )
         conclusion = Conclusion(
             each, paired, tested, method, said, (study.images or {}).get(each), needed,
             sum(d > EXACT for d in paired.differences.values()),
             {arm: seeds for arm, seeds in (study.crashed or {}).items() if arm in each and seeds},
-            tuple(sorted(set(summaries[each.arm].values) ^ set(summaries[each.to].values))),
+            tuple(sorted((set(summaries[each.arm].values) ^ set(summaries[each.to].values)) & set(seen))),
             {}, "", reason,
         )  # fmt: skip
         found[each] = replace(conclusion, words=sentence(conclusion, study))
