@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from msbal.ablation.grid import Comparison
+from msbal.ablation.statistics.blocks import Blocks, make_blocks
 from msbal.ablation.statistics.conclusion import Conclusion, Method, Reason, Tested, Verdict, verdict
 from msbal.ablation.statistics.images import SeedsAndImages
-from msbal.ablation.statistics.paired import paired_tests
-from msbal.ablation.statistics.power import seeds_needed
+from msbal.ablation.statistics.odd import odd_runs
+from msbal.ablation.statistics.paired import paired_tests, single_step
+from msbal.ablation.statistics.power import noise_interval, seeds_to_tell
 from msbal.ablation.statistics.samples import EXACT, Paired, Summary, pair, summarize
+from msbal.ablation.statistics.shared import CHECKED, shared_tests
 from msbal.ablation.statistics.words import sentence
 
 
@@ -73,39 +78,61 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
         study = study.only(set().union(*(s.values for s in study.summaries.values())) - set(study.partial))
     summaries, level = study.summaries, study.level
     pairs, blank = _pairs(study)
-    method, tests, of_looks = _tests(study, pairs)
-    pairs |= of_looks
+    blocks = make_blocks(summaries, study.groups)
+    found_tests = _tests(study, pairs, blocks)
+    pairs |= found_tests.of_looks
+    odd = odd_runs(blocks)
     found = {}
     for each, paired in pairs.items():
-        tested = None if each in blank else tests.get(each)
-        said: Verdict = "unknown" if tested is None else verdict(tested, study.gain, level)
-        needed = None
-        if tested is not None and tested.sd > EXACT and said in ("cannot tell yet", "no gain"):
-            needed = seeds_needed(study.gain, tested.sd, len(pairs), level)
-        reason = _reason(paired, each in blank)
+        tested, reason = found_tests.tests.get(each), _reason(paired, each in blank)
         if study.sequential and tested is None and reason is None and not paired.identical:
             reason = "no look"
         if study.smoke:
             reason = "smoke run"
-        if paired.identical and reason is None:
-            said, tested = "the same", None
-        elif reason is not None:
-            said, tested = "unknown", None
-        # A decided arm has no runs after its look, and they are not missing.
-        seen = (
-            study.seeds[: tested.look]
-            if tested and tested.look
-            else {*summaries[each.arm].values, *summaries[each.to].values}
-        )
+        said: Verdict = "unknown"
+        if reason is None and paired.identical:
+            said = "the same"
+        elif reason is None and tested is not None:
+            said = verdict(tested, study.gain, level)
+        if said in ("the same", "unknown"):
+            tested = None
+        needed, ends = (None, None) if tested is None else _needed(tested, said, paired.n, study)
+        far = {
+            arm: seeds
+            for arm in each
+            if (seeds := tuple(seed for seed in odd.get(arm, ()) if seed in paired.differences))
+        }
+        rest = [
+            d for seed, d in paired.differences.items() if not any(seed in seeds for seeds in far.values())
+        ]
         conclusion = Conclusion(
-            each, paired, tested, method, said, (study.images or {}).get(each), needed,
+            each, paired, tested, found_tests.methods.get(each, "paired"), said, (study.images or {}).get(each), needed,
             sum(d > EXACT for d in paired.differences.values()),
             {arm: seeds for arm, seeds in (study.crashed or {}).items() if arm in each and seeds},
-            tuple(sorted((set(summaries[each.arm].values) ^ set(summaries[each.to].values)) & set(seen))),
-            {}, "", reason,
+            tuple(sorted(set(summaries[each.arm].values) ^ set(summaries[each.to].values))),
+            far, "", reason, ends, found_tests.agrees.get(each),
+            statistics.fmean(rest) if far and rest else None,
         )  # fmt: skip
         found[each] = replace(conclusion, words=sentence(conclusion, study))
     return found
+
+
+def _needed(
+    tested: Tested, said: Verdict, done: int, study: Study
+) -> tuple[int | None, tuple[int | None, int | None] | None]:
+    """Return how many seeds will tell what is open, and the same at the two ends of the noise's interval."""
+    if said not in ("cannot tell yet", "no gain"):
+        return None, None
+    seen = (
+        tested.mean if said == "cannot tell yet" else -tested.mean
+    )  # whether there is a gain, or else a loss
+
+    def at(sd: float) -> int | None:
+        rows = tested.degrees / (done - 1)
+        return seeds_to_tell(study.gain, sd, seen, done, len(study.comparisons), rows, study.level)
+
+    low, high = noise_interval(tested.sd, tested.degrees)
+    return at(tested.sd), (at(low), at(high))
 
 
 def _pairs(study: Study) -> tuple[dict[Comparison, Paired], set[Comparison]]:
@@ -120,12 +147,40 @@ def _pairs(study: Study) -> tuple[dict[Comparison, Paired], set[Comparison]]:
     return pairs, blank
 
 
-def _tests(
-    study: Study, pairs: Mapping[Comparison, Paired]
-) -> tuple[Method, Mapping[Comparison, Tested], Mapping[Comparison, Paired]]:
-    """Return what the verdicts rest on, and the pairs of the comparisons that rest on fewer than all."""
-    if not study.sequential:
-        return "paired", paired_tests(pairs, study.level), {}
+class _Tests(NamedTuple):
+    """What the verdicts rest on.
+
+    Attributes:
+        methods: by comparison; "paired" where it is missing.
+        of_looks: the pairs of the comparisons that rest on fewer than all.
+        agrees: p of the check that the arms' noise is equal, by comparison.
+    """
+
+    tests: Mapping[Comparison, Tested]
+    methods: Mapping[Comparison, Method]
+    of_looks: Mapping[Comparison, Paired]
+    agrees: Mapping[Comparison, float]
+
+
+def _tests(study: Study, pairs: Mapping[Comparison, Paired], blocks: Blocks) -> _Tests:
+    """Share the noise of all arms where several comparisons can and the check does not speak against it."""
+    if study.sequential:
+        return _sequential_tests(study)
+    shared = shared_tests(pairs, blocks, study.level)
+    if shared is None:
+        return _Tests(paired_tests(pairs, study.level), {}, {}, {})
+    agrees = dict.fromkeys(shared.tests, shared.agrees)
+    if shared.agrees < CHECKED:
+        return _Tests(paired_tests(pairs, study.level), {}, {}, agrees)
+    alone = {
+        each: tested
+        for each, paired in pairs.items()
+        if each not in shared.tests and (tested := single_step(paired, len(pairs), study.level)) is not None
+    }
+    return _Tests(shared.tests | alone, dict.fromkeys(shared.tests, "shared"), {}, agrees)
+
+
+def _sequential_tests(study: Study) -> _Tests:
     from msbal.ablation.statistics.sequential import sequential_tests
 
     at_looks: dict[int, dict[Comparison, Paired]] = {}
@@ -139,7 +194,7 @@ def _tests(
         }
     tests = sequential_tests(at_looks, study.comparisons, study.looks, study.gain, study.level)
     of_looks = {each: at_looks[tested.look][each] for each, tested in tests.items() if tested.look}
-    return "sequential", tests, of_looks
+    return _Tests(tests, dict.fromkeys(study.comparisons, "sequential"), of_looks, {})
 
 
 def _reason(paired: Paired, blank: bool) -> Reason | None:

@@ -69,8 +69,8 @@ class Conclusion:
         tested: what the verdict rests on; None where there is no noise to measure by.
         method: how `tested` was found.
         images: the interval over seeds and images, if there is one.
-        seeds_needed: how many seeds, more than there are, would close the open question in four of five ablations
-            (see `power.seeds_needed`); None where the noise is unknown, nothing is open, or more than 10,000 are needed.
+        seeds_needed: how many seeds, more than there are, will tell with 80 % what is open (`power.seeds_to_tell`);
+            None where nothing is, or where more than 10,000 are needed.
         better_on: on how many of the pairs the arm is better.
         crashed: by arm, the seeds whose run failed.
         unpaired: seeds that only one of the two arms has, left out here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from scipy import stats
 
@@ -15,25 +16,35 @@ from msbal.ablation.statistics.samples import EXACT, Paired
 def paired_tests(pairs: Mapping[Comparison, Paired], level: float = 0.05) -> dict[Comparison, Tested]:
     """Test every comparison that shows noise; p by Holm, intervals by Bonferroni.
 
-    Both count all planned comparisons, those without a result yet too: which ones are finished says nothing.
+    Both count all planned comparisons, those without a result yet too: which ones are finished says nothing. Where
+    Holm's later steps show a difference that Bonferroni's interval leaves open, the interval ends at 0 (Strassburger
+    and Bretz, "Compatible simultaneous lower confidence bounds for the Holm procedure", 2008).
     """
-    planned = len(pairs)
-    corrected = dict(zip(pairs, holm([pairs[each].p for each in pairs]), strict=True))
+    corrected = holm([paired.p for paired in pairs.values()])
     found = {}
-    for each, paired in pairs.items():
-        p = corrected[each]
-        if paired.mean is None or paired.sd is None or paired.sd <= EXACT or p is None:
-            continue
-        se, degrees = paired.sd / math.sqrt(paired.n), paired.n - 1
-
-        def interval(
-            tail: float, mean: float = paired.mean, se: float = se, degrees: int = degrees
-        ) -> Interval:
-            reach = float(stats.t.isf(tail / planned, degrees)) * se
-            return mean - reach, mean + reach
-
-        found[each] = Tested(paired.mean, paired.sd, degrees, p, interval(level / 2), interval(level))
+    for (each, paired), p in zip(pairs.items(), corrected, strict=True):
+        tested = single_step(paired, len(pairs), level)
+        if tested is not None and p is not None:
+            spans = tested.interval, tested.inner
+            if p < level:
+                spans = _beyond_zero(tested.mean, spans[0]), _beyond_zero(tested.mean, spans[1])
+            found[each] = replace(tested, p=p, interval=spans[0], inner=spans[1])
     return found
+
+
+def single_step(paired: Paired, planned: int, level: float = 0.05) -> Tested | None:
+    """Test one of `planned` comparisons, by Bonferroni; return None if it shows no noise."""
+    if paired.mean is None or paired.p is None or paired.sd is None or paired.sd <= EXACT:
+        return None
+    mean, se, degrees = paired.mean, paired.sd / math.sqrt(paired.n), paired.n - 1
+    outer, inner = (float(stats.t.isf(tail / planned, degrees)) * se for tail in (level / 2, level))
+    p = min(1.0, planned * paired.p)
+    return Tested(mean, paired.sd, degrees, p, (mean - outer, mean + outer), (mean - inner, mean + inner))
+
+
+def _beyond_zero(mean: float, interval: Interval) -> Interval:
+    low, high = interval
+    return (max(low, 0.0), high) if mean > 0 else (low, min(high, 0.0))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

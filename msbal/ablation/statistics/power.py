@@ -1,10 +1,16 @@
-"""What a number of seeds can see, and how many are needed."""
+"""What a number of seeds can see, and how many are needed.
+
+`rows`: from how many rows of differences the noise is estimated, a row having one difference for each seed. It is 1 for
+two arms by themselves; where all arms share their noise, it is the number of arms that are no baseline. The degrees of
+freedom are ``rows * (seeds - 1)``.
+"""
 
 from __future__ import annotations
 
 import math
 
-from scipy import stats
+import numpy as np
+from scipy import optimize, stats
 
 from msbal.ablation.statistics.samples import EXACT
 
@@ -12,8 +18,8 @@ MAX_SEEDS = 10_000
 FAR = 30.0  # the noncentrality beyond which only the chi in t matters
 
 
-def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
-    """Return the probability that a paired t-test over `seeds` sees a true `gain`.
+def power(seeds: int, gain: float, sd: float, level: float = 0.05, rows: int = 1) -> float:
+    """Return the probability that a t-test over `seeds` sees a true `gain`.
 
     It uses the noncentral t distribution (`scipy.stats.nct`), as in Cohen, "Statistical power analysis for the
     behavioral sciences", 1988, chapter 2.
@@ -26,7 +32,7 @@ def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
         return 0.0
     if sd <= EXACT:
         return 1.0
-    degrees = seeds - 1
+    degrees = rows * (seeds - 1)
     critical = stats.t.isf(level / 2, degrees)
     shift = abs(gain) / sd * math.sqrt(seeds)
     if shift < FAR:
@@ -37,14 +43,34 @@ def power(seeds: int, gain: float, sd: float, level: float = 0.05) -> float:
     return float(stats.chi2.cdf(degrees * (shift / critical) ** 2, degrees))
 
 
+def gain_seen(
+    seeds: int, sd: float, comparisons: int = 1, rows: int = 1, level: float = 0.05, wanted: float = 0.8
+) -> float | None:
+    """Return the smallest true gain that `seeds` show with probability `wanted`; None for fewer than two seeds.
+
+    The level is divided by the comparisons, a little stricter than what is done later.
+    """
+    if seeds < 2:
+        return None
+    if sd <= EXACT:
+        return 0.0
+    level /= max(1, comparisons)
+    high = sd
+    while power(seeds, high, sd, level, rows) < wanted:
+        high *= 2
+    return float(
+        optimize.brentq(lambda gain: power(seeds, gain, sd, level, rows) - wanted, 0.0, high, rtol=1e-4)
+    )
+
+
 def seeds_needed(
-    gain: float, sd: float, comparisons: int = 1, level: float = 0.05, wanted: float = 0.8
+    gain: float, sd: float, comparisons: int = 1, rows: int = 1, level: float = 0.05, wanted: float = 0.8
 ) -> int | None:
-    """Return the fewest seeds that show a true `gain` with probability `wanted`.
+    """Return the fewest seeds that show a true `gain` with probability `wanted`, before any has run.
 
     Args:
         sd: that of the differences between pairs, itself only an estimate.
-        comparisons: how many arms are compared; the level is divided by it, a little stricter than Holm.
+        comparisons: the level is divided by it, a little stricter than what is done later.
 
     Returns:
         None if more than 10,000 are needed.
@@ -52,10 +78,52 @@ def seeds_needed(
     if gain <= 0:
         raise ValueError(f"Parameter `gain` should be positive. Found {gain}.")
     level /= max(1, comparisons)
-    if power(MAX_SEEDS, gain, sd, level) < wanted:
+    if power(MAX_SEEDS, gain, sd, level, rows) < wanted:
         return None
     low, high = 1, MAX_SEEDS  # power grows with the seeds: halve the range
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, gain, sd, level) >= wanted else (middle, high)
+        low, high = (low, middle) if power(middle, gain, sd, level, rows) >= wanted else (middle, high)
     return high
+
+
+def seeds_to_tell(
+    gain: float,
+    sd: float,
+    seen: float,
+    done: int,
+    comparisons: int = 1,
+    rows: float = 1,
+    level: float = 0.05,
+    wanted: float = 0.8,
+) -> int | None:
+    """Return how many seeds, `done` included, will tell with probability `wanted` whether there is a gain.
+
+    They tell if a difference shows, or if `gain` is ruled out. One of the two is certain once the whole interval is
+    shorter than the gain, so a true difference between 0 and `gain` is no obstacle. The probability is that given the
+    runs so far, since these left the question open: the mean over N seeds is then normal around the mean over the n
+    seeds done, with the variance sd^2 (1 / n - 1 / N) (the predictive power of Spiegelhalter, Freedman and Blackburn,
+    "Monitoring clinical trials: conditional or predictive power?", 1986).
+
+    Args:
+        sd: that of the differences between pairs.
+        seen: the mean difference over the `done` seeds. Turn its sign to ask about a loss.
+
+    Returns:
+        More than `done`; None if more than 10,000 are needed.
+    """
+    seeds = np.arange(done + 1, MAX_SEEDS + 1)
+    tails = level / max(1, comparisons) * np.array([[0.5], [1.0]])
+    outer, inner = stats.t.isf(tails, rows * (seeds - 1)) * sd / np.sqrt(seeds)
+    spread = sd * np.sqrt(1 / done - 1 / seeds)
+    low, high = np.maximum(-outer, gain - inner), outer  # the means that leave it open
+    still_open = stats.norm.cdf((high - seen) / spread) - stats.norm.cdf((low - seen) / spread)
+    enough = np.flatnonzero(still_open <= 1 - wanted)
+    return int(seeds[enough[0]]) if len(enough) else None
+
+
+def noise_interval(sd: float, degrees: float, confidence: float = 0.8) -> tuple[float, float]:
+    """Return the interval of a standard deviation, by the chi-square distribution of its square."""
+    tail = (1 - confidence) / 2
+    low, high = np.sqrt(degrees / stats.chi2.isf([tail, 1 - tail], degrees)) * sd
+    return float(low), float(high)
