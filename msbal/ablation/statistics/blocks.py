@@ -6,6 +6,7 @@ Fisher's randomised blocks.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from msbal.ablation.statistics.samples import EXACT, Summary, pair
+from msbal.ablation.statistics.samples import EXACT, Summary
 
 
 class Run(NamedTuple):
@@ -62,16 +63,22 @@ def make_blocks(summaries: Mapping[str, Summary], groups: Sequence[Sequence[str]
             found = summaries[arm].values
             if not any(found.values()):
                 continue
-            shifts = {other: pair(summaries[other], summaries[arm]) for other in kept}
-            same = next((other for other, d in shifts.items() if d.sd is not None and d.sd <= EXACT), arm)
+            shifts = ((other, _shift(summaries[other].values, found)) for other in kept)
+            same, shift = next(((other, by) for other, by in shifts if by is not None), (arm, 0.0))
             stands_for[arm] = same
-            shift = shifts[same].mean or 0.0 if same != arm else 0.0
             if same == arm:
                 kept.append(arm)
             for seed, value in found.items():
                 values.setdefault(Run(arms[0], seed, same), value - shift)
     group_of = {arm: arms[0] for arms in groups for arm in arms}
     return Blocks(dict(sorted(values.items())), stands_for, group_of)
+
+
+def _shift(one: Mapping[int, float], other: Mapping[int, float]) -> float | None:
+    """Return by how much `other` is larger, if it is by the same on all of two seeds or more."""
+    found = [other[seed] - one[seed] for seed in one if seed in other]
+    same = len(found) > 1 and statistics.stdev(found) <= EXACT
+    return statistics.fmean(found) if same else None
 
 
 def residual_space(runs: Sequence[Run]) -> NDArray[np.float64]:

@@ -8,9 +8,9 @@ freedom are ``rows * (seeds - 1)``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
-import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from msbal.ablation.statistics.samples import EXACT
 
@@ -78,13 +78,7 @@ def seeds_needed(
     if gain <= 0:
         raise ValueError(f"Parameter `gain` should be positive. Found {gain}.")
     level /= max(1, comparisons)
-    if power(MAX_SEEDS, gain, sd, level, rows) < wanted:
-        return None
-    low, high = 1, MAX_SEEDS  # power grows with the seeds: halve the range
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, gain, sd, level, rows) >= wanted else (middle, high)
-    return high
+    return _fewest(lambda seeds: power(seeds, gain, sd, level, rows) >= wanted, more_than=1)
 
 
 def seeds_to_tell(
@@ -112,18 +106,32 @@ def seeds_to_tell(
     Returns:
         More than `done`; None if more than 10,000 are needed.
     """
-    seeds = np.arange(done + 1, MAX_SEEDS + 1)
-    tails = level / max(1, comparisons) * np.array([[0.5], [1.0]])
-    outer, inner = stats.t.isf(tails, rows * (seeds - 1)) * sd / np.sqrt(seeds)
-    spread = sd * np.sqrt(1 / done - 1 / seeds)
-    low, high = np.maximum(-outer, gain - inner), outer  # the means that leave it open
-    still_open = stats.norm.cdf((high - seen) / spread) - stats.norm.cdf((low - seen) / spread)
-    enough = np.flatnonzero(still_open <= 1 - wanted)
-    return int(seeds[enough[0]]) if len(enough) else None
+    level /= max(1, comparisons)
+
+    def tell(seeds: int) -> bool:
+        degrees, se = rows * (seeds - 1), sd / math.sqrt(seeds)
+        outer, inner = (-float(special.stdtrit(degrees, tail)) * se for tail in (level / 2, level))
+        low, high = max(-outer, gain - inner), outer  # the means that leave it open
+        spread = sd * math.sqrt(1 / done - 1 / seeds)
+        still_open = special.ndtr((high - seen) / spread) - special.ndtr((low - seen) / spread)
+        return bool(still_open <= 1 - wanted)
+
+    return _fewest(tell, more_than=done)
+
+
+def _fewest(enough: Callable[[int], bool], more_than: int) -> int | None:
+    """Return the fewest seeds that are enough, where more are better; None if `MAX_SEEDS` are not."""
+    if not enough(MAX_SEEDS):
+        return None
+    low, high = more_than, MAX_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def noise_interval(sd: float, degrees: float, confidence: float = 0.8) -> tuple[float, float]:
     """Return the interval of a standard deviation, by the chi-square distribution of its square."""
     tail = (1 - confidence) / 2
-    low, high = np.sqrt(degrees / stats.chi2.isf([tail, 1 - tail], degrees)) * sd
-    return float(low), float(high)
+    low, high = (sd * math.sqrt(degrees / float(stats.chi2.isf(p, degrees))) for p in (tail, 1 - tail))
+    return low, high
