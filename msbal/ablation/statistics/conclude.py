@@ -109,12 +109,20 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
             each, paired, tested, found_tests.methods.get(each, "paired"), said, (study.images or {}).get(each), needed,
             sum(d > EXACT for d in paired.differences.values()),
             {arm: seeds for arm, seeds in (study.crashed or {}).items() if arm in each and seeds},
-            tuple(sorted(set(summaries[each.arm].values) ^ set(summaries[each.to].values))),
+            _unpaired(study, each, tested),
             far, "", reason, ends, found_tests.agrees.get(each),
             statistics.fmean(rest) if far and rest else None,
         )  # fmt: skip
         found[each] = replace(conclusion, words=sentence(conclusion, study))
     return found
+
+
+def _unpaired(study: Study, each: Comparison, tested: Tested | None) -> tuple[int, ...]:
+    """Return the seeds that only one of two arms has. A decided arm has none after its look, and misses none."""
+    ours, theirs = (set(study.summaries[arm].values) for arm in each)
+    last = tested.look if tested is not None else None
+    later = set(study.seeds[last:]) if last is not None else set()
+    return tuple(sorted((ours ^ theirs) - later))
 
 
 def _needed(

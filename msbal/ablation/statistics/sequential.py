@@ -28,7 +28,7 @@ from msbal.ablation.statistics.paired import holm
 from msbal.ablation.statistics.samples import EXACT, Paired
 
 STUDIES = 1_000_000
-CHUNK = 50_000
+CHUNK = 1_000_000  # numbers drawn at once
 PHILOX_KEY = 1977
 FEWEST = 100  # of the simulated studies below a p: with fewer its share is too uncertain
 
@@ -43,9 +43,12 @@ def sequential_tests(
     """Test every comparison at each look that has taken place, until it is decided; p by Holm, intervals by Bonferroni.
 
     A comparison is decided by the first look whose verdict is more than "cannot tell yet". Its numbers stay those of
-    that look, whatever runs are added later: a claim that changes with them would be another look. An open
-    comparison's numbers are those of the newest look. With a p that is too large for its look, a decided comparison
-    only raises those of the others in Holm's order, so that the error of all claims together is at most `level`.
+    that look, whatever runs are added later: a claim that changed with them would be a look that was not planned. An
+    open comparison's numbers are those of the newest look.
+
+    The error of all claims together is at most `level`: had all comparisons gone on to the last look, the smallest p
+    of each would be no larger than the one that counts here, and so Holm on those would reject all that is rejected
+    here, and perhaps more.
 
     Args:
         pairs: by look, those of the first so many seeds, of every comparison whose runs of these seeds are over.
@@ -104,13 +107,13 @@ def nominal_level(error: float, looks: tuple[int, ...]) -> float:
 def smallest_p(looks: tuple[int, ...], studies: int = STUDIES) -> NDArray[np.float64]:
     """Return the smallest two-sided p over the looks of simulated studies without a difference, sorted, ``[studies]``.
 
-    The differences are normal. With skewed ones or heavy tails the paired t-test errs a little less often (the mean
-    is pulled one way, the standard deviation with it), at each look as at a single one.
+    The differences are normal. Where runs have heavy tails, are skewed or move in steps, the paired t-test errs less
+    often: differences of two runs are symmetric at least.
     """
-    draws = np.random.Generator(np.random.Philox(PHILOX_KEY))
+    draws, rows = np.random.Generator(np.random.Philox(PHILOX_KEY)), max(1, CHUNK // looks[-1])
     found = [
-        p_values_at(draws.standard_normal((min(CHUNK, studies - begun), looks[-1])), looks).min(axis=1)
-        for begun in range(0, studies, CHUNK)
+        p_values_at(draws.standard_normal((min(rows, studies - begun), looks[-1])), looks).min(axis=1)
+        for begun in range(0, studies, rows)
     ]
     return np.sort(np.concatenate(found))
 
