@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Comparison, Grid
+from msbal.ablation.statistics.conclude import Study
 from msbal.ablation.statistics.conclusion import Conclusion
-from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.detectors import OverGroups
 from msbal.ablation.statistics.samples import Summary, pair, summarize
-from msbal.ablation.statistics.words import verdict_text
+from msbal.ablation.statistics.words import (
+    method_text,
+    name_of,
+    on_these_images_only,
+    p_text,
+    tone,
+    verdict_text,
+)
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.metric_text import full_name, mean_and_sd, points, signed, span
 from msbal.plotting.series import merge_names
@@ -20,62 +28,98 @@ SIZES = ("AP_S", "AP_M", "AP_L")
 
 
 def comparison_table(
-    metric: str,
-    grid: Grid,
-    summaries: Mapping[str, Summary],
-    conclusions: Mapping[Comparison, Conclusion],
-    gain: float,
-    notes: tuple[str, ...],
+    grid: Grid, study: Study, conclusions: Mapping[Comparison, Conclusion], notes: tuple[str, ...] = ()
 ) -> Table:
-    """Return the mean, spread and verdict of each arm in the one metric; a block for each baseline.
+    """Return the mean, spread and verdict of each arm in the one metric; a block for each baseline, then contrasts.
+
+    Means are over the pairs: that of an arm with seeds that its baseline lacks would mislead.
 
     Args:
-        gain: what `seeds_needed` is for, 0..1.
         notes: to stand below the table's own.
     """
-    boot = any(conclusion.images is not None for conclusion in conclusions.values())
+    metric, images = study.metric, any(each.images is not None for each in conclusions.values())
+    needed = any(each.seeds_needed is not None for each in conclusions.values())
     header = [
-        *columns("arm", "n"),
+        *columns("arm", "pairs"),
         Column(full_name(metric), csv=(metric,)),
         Column("sd", csv=(f"{metric}_sd",)),
         Column("difference"),
-        Column("95 % interval", csv=("low", "high")),
-        Column("p (Holm)", csv=("p_holm",)),
-        *([Column("seeds and images", csv=("images_low", "images_high"))] if boot else []),
-        Column("seeds needed"),
+        Column("95 % interval", csv=("low", "high", "low_uncorrected", "high_uncorrected")),
+        Column("p", csv=("p", "p_uncorrected")),
+        *([Column("seeds and images", csv=("images_low", "images_high"))] if images else []),
+        *([Column("share of seeds")] if images else []),
+        *([Column("seeds needed")] if needed else []),
         Column("verdict", text=True),
     ]
     arms, rules = _blocks(grid)
     rows = []
     for arm in arms:
-        summary, found = summaries[arm], conclusions.get(Comparison(arm, grid.baselines[arm]))
-        row = [arm, str(summary.n), points(summary.mean), points(summary.sd)]
-        if found is None:
-            row += ["-"] * (len(header) - len(row) - 1) + ["baseline"]
+        if arm in grid.groups:
+            summary = study.summaries[arm]
+            row = [arm, str(summary.n), points(summary.mean), points(summary.sd)]
+            rows.append((*row, *["-"] * (len(header) - len(row) - 1), "baseline"))
         else:
-            row += [
-                signed(found.paired.mean),
-                span(found.paired.low, found.paired.high),
-                "-" if found.tested is None else Cell(f"{found.tested.p:.2g}", values=(found.tested.p,)),
-                *([_span_of(found.images)] if boot else []),
-                "-" if found.seeds_needed is None else str(found.seeds_needed),
-                Cell(verdict_text(found.verdict, gain), found.verdict),
-            ]
-        rows.append(tuple(row))
+            rows.append(
+                _compared(conclusions[Comparison(arm, grid.baselines[arm])], grid, study, images, needed)
+            )
+    rules += (len(rows),) * bool(grid.contrasts)
+    rows += [_compared(conclusions[each], grid, study, images, needed) for each in grid.contrasts]
     notes = (
-        "Differences are paired by seed; their interval is Student's t over the seeds, p is two-sided and "
-        "corrected for the number of comparisons (Holm).",
-        "The interval over seeds and images draws both anew (bootstrap); with few seeds it is too narrow."
-        if boot
+        *method_text(conclusions, study),
+        "Seeds and images: the 95 % interval with the noise of both, uncorrected; the seeds have their share of this "
+        "difference's variance, the images the rest."
+        if images
         else "",
-        f"Seeds needed: to see a gain of {100 * gain:g} points in four of five such ablations."
-        if any(conclusion.seeds_needed is not None for conclusion in conclusions.values())
+        "Seeds needed: to answer, at the noise seen here, four of five questions of this kind."
+        if needed
+        else "",
+        f"The means of an arm are over its pairs, {_means_of_baselines(grid)} over all runs."
+        if len({each.paired.n for each in conclusions.values()} | {study.summaries[b].n for b in grid.groups})
+        > 1
         else "",
         *notes,
     )
     one = f"Each arm against {grid.baseline}"
     title = one if len(grid.groups) == 1 else "Each arm against its baseline, the first of its block"
     return Table(f"{title}, in points", tuple(header), tuple(rows), tuple(filter(None, notes)), rules)
+
+
+def over_table(found: Sequence[OverGroups], gain: float) -> Table:
+    """Return each treatment's mean difference over the groups that have it."""
+    header = (
+        Column("change", text=True),
+        Column("groups"),
+        Column("difference"),
+        Column("95 % interval", csv=("low", "high")),
+        Column("p"),
+        Column("better in"),
+        Column("others like these", csv=("others_low", "others_high")),
+        Column("verdict", text=True),
+    )
+    rows = []
+    for each in found:
+        tested = each.tested
+        rows.append(
+            (
+                each.treatment.name,
+                str(len(each.means)),
+                signed(None if tested is None else tested.mean),
+                span(None, None) if tested is None else span(*tested.interval),
+                "-" if tested is None else Cell(p_text(tested.p), values=(tested.p,)),
+                str(each.better_in),
+                span(None, None) if each.others is None else span(*each.others),
+                Cell(verdict_text(each.verdict, gain), tone(each.verdict)),
+            )
+        )
+    notes = (
+        "The mean over the groups, each with its own baseline; p and the interval are Welch's, with the noise of the "
+        "seeds, corrected for the number of changes.",
+        "Others like these: Student's t interval over the groups, if they are a sample of such groups; uncorrected."
+        if any(each.others for each in found)
+        else "",
+    )
+    over = found[0].treatment.over
+    return Table(f"Over all {over}, in points", header, tuple(rows), tuple(filter(None, notes)))
 
 
 def sizes_table(grid: Grid, outcomes: Outcomes) -> Table:
@@ -147,8 +191,47 @@ def runs_table(grid: Grid, outcomes: Outcomes) -> Table:
     return Table("All runs, in points", tuple(header), tuple(rows))
 
 
-def _span_of(images: SeedsAndImages | None) -> Cell:
-    return span(None, None) if images is None else span(images.low, images.high)
+def _compared(found: Conclusion, grid: Grid, study: Study, images: bool, needed: bool) -> tuple[str, ...]:
+    """Return the row of one comparison.
+
+    Args:
+        images, needed: whether the table has the columns of the images' noise, and of the seeds needed.
+    """
+    paired, tested, both = found.paired, found.tested, found.images
+    values = study.summaries[found.comparison.arm].values
+    mine = summarize({seed: values[seed] for seed in paired.differences})
+    interval = span(None, None) if tested is None else span(*tested.interval)
+    plain = span(paired.low, paired.high).values
+    row = [
+        name_of(found.comparison, grid.baselines),
+        str(paired.n),
+        points(mine.mean),
+        points(mine.sd),
+        signed(paired.mean),
+        Cell(interval, values=(*interval.values, *plain)),
+        Cell(
+            "-" if tested is None else p_text(tested.p),
+            values=(None if tested is None else tested.p, paired.p),
+        ),
+    ]
+    if images:
+        row += ["-", "-"] if both is None else [span(both.low, both.high), _share(both.seeds)]
+    if needed:
+        row.append("-" if found.seeds_needed is None else str(found.seeds_needed))
+    return (*row, verdict_cell(found, study.gain))
+
+
+def verdict_cell(found: Conclusion, gain: float) -> Cell:
+    """Return the verdict with its tone."""
+    return Cell(verdict_text(found.verdict, gain, on_these_images_only(found)), tone(found.verdict))
+
+
+def _share(share: float) -> Cell:
+    return Cell(f"{100 * share:.0f} %", values=(share,))
+
+
+def _means_of_baselines(grid: Grid) -> str:
+    return f"that of {grid.baseline} is" if len(grid.groups) == 1 else "those of the baselines are"
 
 
 def _mean_and_sd(summary: Summary) -> Cell:

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from msbal.ablation.collect import Outcomes
 from msbal.ablation.grid import Comparison, Grid
 from msbal.ablation.paper_layout import COST, TableLayout, TableRow
+from msbal.ablation.reporting.arm_tables import verdict_cell
+from msbal.ablation.statistics.conclude import Study
 from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.samples import summarize
+from msbal.ablation.statistics.words import method_text
 from msbal.evaluation.complexity import Complexity
 from msbal.metric_text import full_name, mean_and_sd, signed, span
 from msbal.spec import RunSpec
@@ -23,18 +26,14 @@ def paper_table(
     layout: TableLayout,
     grid: Grid,
     outcomes: Outcomes,
-    metric: str,
+    study: Study,
     conclusions: Mapping[Comparison, Conclusion],
     costs: Mapping[str, Complexity],
-    smoke: bool = False,
 ) -> Table:
     """Return the measured metrics in the paper's shape.
 
     Args:
-        metric: what the verdict and the differences are about.
-        conclusions: by arm that is no baseline.
         costs: by arm, where ``GFLOPs`` is a column.
-        smoke: the runs were shrunk, so that the metrics are not meant to match.
     """
     rows = layout.rows
     filled = [
@@ -44,13 +43,13 @@ def paper_table(
         filled += _ticks(rows, grid)
     for place, name in enumerate(layout.columns):
         filled += _measured(layout, place, name, outcomes, costs)
-    filled += _differences(layout, grid, metric, conclusions)
+    filled += _differences(layout, grid, study, conclusions)
     starts = [n for n in range(1, len(rows)) if _begins_block(rows, n, grid)]
     return Table(
         layout.title,
         tuple(column for column, _ in filled),
         tuple(zip(*(cells for _, cells in filled), strict=True)),
-        tuple(_notes(layout, grid, costs, smoke)),
+        tuple(_notes(layout, grid, costs, study, conclusions)),
         tuple(starts),
     )
 
@@ -94,9 +93,10 @@ def _measured(
 
 
 def _differences(
-    layout: TableLayout, grid: Grid, metric: str, conclusions: Mapping[Comparison, Conclusion]
+    layout: TableLayout, grid: Grid, study: Study, conclusions: Mapping[Comparison, Conclusion]
 ) -> Iterator[_Filled]:
     """Yield the differences to each row's baseline; none where no row has another for a baseline."""
+    metric = study.metric
     found = [
         conclusions.get(Comparison(row.arm or "", grid.baselines.get(row.arm or "", "")))
         for row in layout.rows
@@ -117,9 +117,9 @@ def _differences(
             yield Column("published", above, csv=("difference_published",)), cells
     measured = ["-" if c is None else signed(c.paired.mean) for c in found]
     yield Column("measured", above, csv=("difference",)), measured
-    intervals = ["-" if c is None else span(c.paired.low, c.paired.high) for c in found]
+    intervals: list[str] = [span(*c.tested.interval) if c and c.tested else "-" for c in found]
     yield Column("95 % interval", above, csv=("low", "high")), intervals
-    verdicts = ["-" if c is None else Cell(c.verdict, c.verdict) for c in found]
+    verdicts: list[str] = [verdict_cell(c, study.gain) if c else "-" for c in found]
     yield Column("verdict", text=True), verdicts
 
 
@@ -131,9 +131,16 @@ def _begins_block(rows: tuple[TableRow, ...], number: int, grid: Grid) -> bool:
     return mine != before
 
 
-def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smoke: bool) -> list[str]:
+def _notes(
+    layout: TableLayout,
+    grid: Grid,
+    costs: Mapping[str, Complexity],
+    study: Study,
+    conclusions: Mapping[Comparison, Conclusion],
+) -> list[str]:
     n = len(grid.seeds)
     notes = [f"Measured: mean ± standard deviation over {n} seed{'s' if n != 1 else ''}, in points."]
+    notes += method_text(conclusions, study)
     if any(row.arm is None for row in layout.rows):
         notes.append("Rows without measured metrics are cited, not run.")
     inputs = sorted({cost.input for cost in costs.values()})
@@ -143,7 +150,7 @@ def _notes(layout: TableLayout, grid: Grid, costs: Mapping[str, Complexity], smo
             "GFLOPs: of one image of 1333 x 800 pixels as MMDetection's tool counts them; as the detector takes it "
             f"in, it has {sizes}."
         )
-    if smoke:
+    if study.smoke:
         notes.append("A smoke run: the measured metrics are not meant to match.")
     return notes
 

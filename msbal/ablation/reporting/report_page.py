@@ -7,7 +7,7 @@ its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -21,8 +21,10 @@ from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.arm_tables import SIZES
 from msbal.ablation.reporting.weight_history import History, history_drawings, history_of
 from msbal.ablation.spec import AblationSpec
+from msbal.ablation.statistics.conclude import Study
 from msbal.ablation.statistics.conclusion import Conclusion
-from msbal.ablation.statistics.samples import Paired, Summary, pair, summarize
+from msbal.ablation.statistics.samples import Paired, pair, summarize
+from msbal.ablation.statistics.words import Tone
 from msbal.errors import MsbalError
 from msbal.metric_text import full_name
 from msbal.plotting.reading import read_runs
@@ -31,7 +33,7 @@ from msbal.plotting.style import level_colors
 from msbal.records import RunDirectory
 from msbal.table import Table
 
-SIGNS = {"better": "▲", "worse": "▼", "within seed noise": "≈", "unknown": "?"}
+SIGNS = {"better": "▲", "worse": "▼", "equal": "≈", "open": "?", "unknown": "–"}
 PALETTE = "paper"
 
 
@@ -39,21 +41,26 @@ def render_page(
     ablation: AblationSpec,
     grid: Grid,
     outcomes: Outcomes,
-    summaries: Mapping[str, Summary],
+    study: Study,
     conclusions: Mapping[Comparison, Conclusion],
     tables: Mapping[str, Table],
     layout: TableLayout | None,
-    smoke: bool,
+    title: str,
+    plan: Sequence[str],
     headline: str,
+    verdicts: Sequence[tuple[Tone, str]],
 ) -> str:
     """Return the whole page.
 
     Args:
         tables: by file name, as the other formats have them.
         layout: where published metrics come from.
+        plan: what was planned, then what was changed later.
+        verdicts: each conclusion in words.
     """
-    far = row_charts.far_out(conclusions)
-    published = {} if smoke else _published(layout, ablation.metric)
+    beyond = row_charts.far_out(conclusions)
+    far = {each.arm for each in beyond if grid.baselines[each.arm] == each.to}
+    published = {} if study.smoke else _published(layout, ablation.metric)
     pairs = _size_pairs(grid, outcomes)
     sizes = row_charts.sizes({arm: found for arm, found in pairs.items() if arm not in far}, grid.baselines)
     for arm in far & pairs.keys():
@@ -67,27 +74,27 @@ def render_page(
     )
     environment.filters["subscripts"] = _subscripts
     return environment.from_string(_part("msbal.ablation.reporting", "page.html")).render(
-        title=f"Ablation {grid.output.name}",
+        title=title,
         style=_part("msbal.plotting", "page.css") + _part("msbal.ablation.reporting", "page.css"),
         script=_part("msbal.ablation.reporting", "page.js"),
         headline=headline,
-        smoke=smoke,
+        smoke=study.smoke,
         runs=len(grid),
         missing=len(grid) - _finished(outcomes),
         signs=SIGNS,
-        verdicts=[
-            (c.verdict, c.comparison.arm, c.words.removeprefix(f"{c.comparison.arm}: "))
-            for c in conclusions.values()
-        ],
+        plan=plan,
+        verdicts=verdicts,
         facts=_facts(ablation, grid, outcomes),
         tables=tables,
         metric=full_name(ablation.metric),
         baselines=grid.baselines,
-        far=far,
+        far=beyond,
+        gain=f"{100 * study.gain:g}",
+        corrected=len(conclusions) > 1 or study.sequential,
         boot=any(conclusion.images is not None for conclusion in conclusions.values()),
         published=published,
-        differences=row_charts.differences(ablation.metric, conclusions, grid.baselines),
-        metrics=row_charts.metrics(ablation.metric, summaries, published, grid.baselines, far),
+        differences=row_charts.differences(study.metric, study.gain, conclusions, grid.baselines),
+        metrics=row_charts.metrics(study.metric, study.summaries, published, grid.baselines, far),
         sizes={arm: sizes[arm] for arm in pairs},
         weights=row_charts.mean_weights(weights, colors),
         histories=history_drawings(moving, history_colors),

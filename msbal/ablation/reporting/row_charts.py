@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, scale_of
-from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.conclusion import Conclusion, Interval
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.samples import Paired, Summary
+from msbal.ablation.statistics.words import name_of, tone
 from msbal.metric_text import full_name, points, signed, span
 
 ROW, SMALL_ROW = 48.0, 42.0  # pixels
@@ -31,14 +32,25 @@ class RowChart(Drawing):
         rows: how many.
         step: pixels a row.
         zero: the value whose line stands out.
+        gain: smaller differences than this do not matter: a band around zero.
     """
 
     def __init__(
-        self, label: str, axis: str, scale: Scale, rows: int, step: float = ROW, zero: float | None = None
+        self,
+        label: str,
+        axis: str,
+        scale: Scale,
+        rows: int,
+        step: float = ROW,
+        zero: float | None = None,
+        gain: float = 0.0,
     ) -> None:
         bottom = step * rows
         super().__init__(label, scale, bottom + AXIS, axis)
         self.step, self.rows = step, 0
+        if gain:
+            said = f"less than {gain:g} points: too little to matter"
+            self.bar(-gain, gain, bottom / 2, bottom, "gain", said)
         for value in scale.ticks:
             self.line(value, 0, value, bottom, "grid")
             self.tick(value, bottom, scale.text(value))
@@ -61,18 +73,24 @@ class RowChart(Drawing):
         self.rows += 1
         return self.middle(self.rows - 1)
 
-    def paired(self, paired: Paired, y: float, kind: str, images: SeedsAndImages | None = None) -> None:
-        """Draw an interval, the mean and a dot for each seed; below them the interval over `images`."""
+    def paired(self, paired: Paired, y: float, kind: str, corrected: Interval | None = None) -> None:
+        """Draw the mean, a dot for each seed and the t interval, within the one that is corrected."""
+        if corrected is not None:
+            said = f"corrected 95 % interval {span(*corrected)}"
+            self.bar(100 * corrected[0], 100 * corrected[1], y, 10, f"corrected {kind}", said)
         if paired.low is not None and paired.high is not None:
-            said = f"95 % interval {span(paired.low, paired.high)}"
-            self.bar(100 * paired.low, 100 * paired.high, y, 8, f"interval {kind}", said)
-        if images is not None:
-            said = f"seeds and images drawn anew: {span(images.low, images.high)}"
-            self.line(100 * images.low, y + 9, 100 * images.high, y + 9, "images", said)
+            said = f"95 % interval {span(paired.low, paired.high)}{', uncorrected' if corrected else ''}"
+            height = 4 if corrected else 8
+            self.bar(100 * paired.low, 100 * paired.high, y, height, f"interval {kind}", said)
         for seed, value in paired.differences.items():
             self.dot(100 * value, y, 3.5, "seed", f"seed {seed}: {signed(value)}")
         if paired.mean is not None:
             self.mark(100 * paired.mean, y, DIAMOND, f"middle {kind}", f"mean {signed(paired.mean)}")
+
+    def images(self, images: SeedsAndImages, y: float) -> None:
+        """Draw the interval over seeds and images below the others."""
+        said = f"95 % interval over seeds and images {span(images.low, images.high)}"
+        self.line(100 * images.low, y + 10, 100 * images.high, y + 10, "images", said)
 
     def beyond(self, away: float, y: float, kind: str) -> None:
         """Draw an arrow at the end of the scale, where an arm is far out."""
@@ -80,37 +98,40 @@ class RowChart(Drawing):
         self.mark(math.copysign(math.inf, away), y, shape, f"middle {kind}", "beyond the scale")
 
 
-def far_out(conclusions: Mapping[Comparison, Conclusion]) -> frozenset[str]:
-    """Return the arms that are so much better or worse that nothing else could be seen on their scale."""
-    sizes = {c.comparison.arm: abs(c.paired.mean) for c in conclusions.values() if c.paired.mean is not None}
+def far_out(conclusions: Mapping[Comparison, Conclusion]) -> frozenset[Comparison]:
+    """Return the comparisons with so large a difference that nothing else could be seen on their scale."""
+    sizes = {each: abs(c.paired.mean) for each, c in conclusions.items() if c.paired.mean is not None}
     if not sizes:
         return frozenset()
     middle = sorted(sizes.values())[(len(sizes) - 1) // 2]
     limit = FAR_TIMES * max(middle, FAR_LEAST)
-    return frozenset(arm for arm, size in sizes.items() if size > limit)
+    return frozenset(each for each, size in sizes.items() if size > limit)
 
 
 def differences(
-    metric: str, conclusions: Mapping[Comparison, Conclusion], baselines: Mapping[str, str]
+    metric: str, gain: float, conclusions: Mapping[Comparison, Conclusion], baselines: Mapping[str, str]
 ) -> RowChart | None:
-    """Draw each arm less its baseline: a dot a seed, the mean, the t interval, and the bootstrap's below it."""
-    shown = [c for c in conclusions.values() if c.paired.mean is not None]
+    """Draw each comparison: a dot a seed, the mean and its intervals, and the band of what does not matter."""
+    shown = {each: c for each, c in conclusions.items() if c.paired.mean is not None}
     if not shown:
         return None
     far = far_out(conclusions)
-    near = [c for c in shown if c.comparison.arm not in far]
-    scale = _scale(value for c in near for value in (*_places(c.paired), *_bounds(c.images)))
-    label = f"Differences in {full_name(metric)} to the baseline, points"
-    chart = RowChart(label, f"difference in {full_name(metric)}, points", scale, len(shown), zero=0.0)
+    near = [c for each, c in shown.items() if each not in far]
+    scale = _scale(value for c in near for value in (-gain, gain, *_places(c.paired), *_bounds(c)))
+    axis = f"difference in {full_name(metric)}, points"
+    label = f"Differences in {full_name(metric)}, points"
+    chart = RowChart(label, axis, scale, len(shown), zero=0.0, gain=100 * gain)
     several = len(set(baselines.values())) > 1
-    for found in shown:
-        paired, kind = found.paired, f"v-{found.verdict.split()[0]}"
-        against = f" less {baselines[found.comparison.arm]}" if several else ""
-        y = chart.row(found.comparison.arm + against, signed(paired.mean), span(paired.low, paired.high))
-        if found.comparison.arm in far:
+    for each, found in shown.items():
+        paired, tested, kind = found.paired, found.tested, f"v-{tone(found.verdict)}"
+        name = f"{each.arm} vs {each.to}" if several else name_of(each, baselines)
+        y = chart.row(name, signed(paired.mean), "" if tested is None else span(*tested.interval))
+        if each in far:
             chart.beyond(paired.mean or 0.0, y, kind)
-        else:
-            chart.paired(paired, y, kind, found.images)
+            continue
+        chart.paired(paired, y, kind, None if tested is None else tested.interval)
+        if found.images is not None:
+            chart.images(found.images, y)
     return chart
 
 
@@ -200,8 +221,10 @@ def _scale(values: Iterable[float], around: float | None = 0.0) -> Scale:
     return scale_of((100 * value for value in values), around, narrowest=0.2)
 
 
-def _bounds(images: SeedsAndImages | None) -> tuple[float, ...]:
-    return () if images is None else (images.low, images.high)
+def _bounds(found: Conclusion) -> tuple[float, ...]:
+    """Return the ends of the intervals that take more into account than the seeds of one comparison."""
+    images = () if found.images is None else (found.images.low, found.images.high)
+    return (*(() if found.tested is None else found.tested.interval), *images)
 
 
 def _places(paired: Paired) -> list[float]:

@@ -11,6 +11,7 @@ from msbal.metric_text import full_name, signed, span
 
 if TYPE_CHECKING:
     from msbal.ablation.statistics.conclude import Study
+    from msbal.ablation.statistics.detectors import OverGroups
 
 Tone = Literal["better", "worse", "equal", "open", "unknown"]
 """What a verdict comes to, for a colour or a sign. `equal`: any difference is smaller than the gain."""
@@ -37,9 +38,9 @@ _BY_INNER = (*_WITHIN, "no gain")
 """Verdicts that rule something out, which is read from the inner interval."""
 
 
-def tone(conclusion: Conclusion) -> Tone:
+def tone(verdict: Verdict) -> Tone:
     """Return what a verdict comes to."""
-    return _TONES[conclusion.verdict]
+    return _TONES[verdict]
 
 
 def name_of(comparison: Comparison, baselines: Mapping[str, str]) -> str:
@@ -89,8 +90,73 @@ def sentence(conclusion: Conclusion, study: Study) -> str:
     return " ".join(filter(None, [*parts, _missing(conclusion, study), _odd(conclusion)]))
 
 
-def headline(conclusions: Mapping[Comparison, Conclusion], study: Study, baselines: Mapping[str, str]) -> str:
-    """Return all conclusions by name, in a sentence or two; what cannot be told yet is never called equal."""
+def question(study: Study) -> str:
+    """Return what was planned, in one sentence."""
+    n, looks = len(study.seeds), study.looks
+    seen = (
+        f"looked at after {_listed([str(look) for look in looks])}" if study.sequential else "looked at once"
+    )
+    to: dict[str, list[str]] = {}
+    for each in study.comparisons:
+        to.setdefault(each.to, []).append(each.arm)
+    m = len(study.comparisons)
+    compared = f"{m} comparison{'s' * (m != 1)}"
+    if 0 < len(to) <= 3:
+        compared += f": {'; '.join(f'{_listed(arms)} to {other}' for other, arms in to.items())}"
+    return (
+        f"Planned: {full_name(study.metric)}, in which a difference of {100 * study.gain:g} points matters; {n} "
+        f"seed{'s' * (n != 1)}, {seen}; {compared}."
+    )
+
+
+def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> tuple[str, ...]:
+    """Return how the verdicts were found, once for all of them."""
+    tested = [each for each in conclusions.values() if each.tested is not None]
+    if not tested:
+        return ()
+    m = len(study.comparisons)
+    looks = _listed([str(look) for look in study.looks])
+    together = f", corrected for {m} comparisons" if m > 1 else ""
+    agrees = next((each.noise_agrees for each in tested if each.noise_agrees is not None), None)
+    methods = {each.method for each in tested}
+    notes = []
+    if "shared" in methods:
+        check = "" if agrees is None else f" (a check found no difference between them, {_p(agrees)})"
+        notes.append(
+            f"Differences are paired by seed, with the noise of all arms together{check}; 95 % intervals and two-sided "
+            f"p are Dunnett's{together}."
+        )
+    elif "sequential" in methods:
+        notes.append(
+            f"Differences are paired by seed and looked at after {looks} seeds; 95 % intervals and two-sided p are "
+            f"Student's t, at levels that keep the error of all looks at {100 * study.level:g} %{together}."
+        )
+    else:
+        corrected = f"{together}: by Bonferroni and Holm" if together else ""
+        notes.append(
+            f"Differences are paired by seed; 95 % intervals and two-sided p are Student's t over the seeds{corrected}."
+        )
+        if agrees is not None:
+            notes.append(f"Each comparison has its own noise, since that of the arms differs ({_p(agrees)}).")
+    if any(each.verdict in _BY_INNER for each in tested):
+        notes.append(
+            "That a difference is smaller than the gain is read from the 90 % interval, by two tests at 5 %, one for "
+            "each end."
+        )
+    return tuple(notes)
+
+
+def headline(
+    conclusions: Mapping[Comparison, Conclusion],
+    study: Study,
+    baselines: Mapping[str, str],
+    over: Sequence[OverGroups] = (),
+) -> str:
+    """Return all conclusions by name, in a sentence; what cannot be told yet is never called equal.
+
+    Args:
+        over: what is concluded over several groups.
+    """
     if not conclusions:
         return "There is only the baseline: nothing is compared."
     if study.smoke:
@@ -98,7 +164,11 @@ def headline(conclusions: Mapping[Comparison, Conclusion], study: Study, baselin
     several = len(study.groups) > 1
     to_baseline = [c for c in conclusions.values() if baselines.get(c.comparison.arm) == c.comparison.to]
     none = len(to_baseline) > 1 and all(c.verdict in (*_WITHIN, "the same") for c in to_baseline)
-    clauses = []
+    clauses = [
+        f"over all {each.treatment.over}, "
+        + _clause(each.verdict, False, study.gain, [each.treatment.name], "the baselines")
+        for each in over
+    ]
     if none:
         to = "its baseline" if several else to_baseline[0].comparison.to
         clauses.append(f"no arm differs from {to} by {100 * study.gain:g} points or more")
@@ -155,21 +225,22 @@ def _clause(verdict: Verdict, only: bool, gain: float, arms: Sequence[str], to: 
     Args:
         only: on these images only.
     """
-    names, size, images = _listed(arms), f"{100 * gain:g} points", ", on these images only" if only else ""
+    names, size = _listed(arms), f"{100 * gain:g} points"
     be, do, have, s = ("is", "does", "has", "s") if len(arms) == 1 else ("are", "do", "have", "")
-    return {
-        "better by at least the gain": f"{names} {be} better than {to} by at least {size}{images}",
-        "better": f"{names} {be} better than {to}, though perhaps by less than {size}{images}",
-        "better by less than the gain": f"{names} {be} better than {to}, but by less than {size}{images}",
+    said = {
+        "better by at least the gain": f"{names} {be} better than {to} by at least {size}",
+        "better": f"{names} {be} better than {to}, though perhaps by less than {size}",
+        "better by less than the gain": f"{names} {be} better than {to}, but by less than {size}",
         "no difference as large as the gain": f"{names} {do} not differ from {to} by {size} or more",
-        "worse by less than the gain": f"{names} {be} worse than {to}, but by less than {size}{images}",
-        "worse": f"{names} {be} worse than {to}, though perhaps by less than {size}{images}",
-        "worse by at least the gain": f"{names} {be} worse than {to} by at least {size}{images}",
+        "worse by less than the gain": f"{names} {be} worse than {to}, but by less than {size}",
+        "worse": f"{names} {be} worse than {to}, though perhaps by less than {size}",
+        "worse by at least the gain": f"{names} {be} worse than {to} by at least {size}",
         "no gain": f"{names} {do} not gain {size} over {to}",
         "cannot tell yet": f"it cannot be told yet whether {names} differ{s} from {to}",
         "the same": f"{names} {have} exactly the results of {to}",
         "unknown": f"nothing can be concluded about {names}",
     }[verdict]
+    return f"on these images only, {said}" if only else said
 
 
 def _numbers(conclusion: Conclusion, study: Study) -> str:
@@ -183,14 +254,14 @@ def _numbers(conclusion: Conclusion, study: Study) -> str:
     corrected = f"; corrected for {' and '.join(counted)}" if counted else ""
     return (
         f"The mean difference in {full_name(study.metric)} is {signed(tested.mean)} points ({confidence:g} % interval "
-        f"{span(*(tested.inner if inner else tested.interval))}, {p_text(tested.p)}{corrected}); "
+        f"{span(*(tested.inner if inner else tested.interval))}, {_p(tested.p)}{corrected}); "
         f"{conclusion.comparison.arm} is better on {conclusion.better_on} of {paired.n} seeds."
     )
 
 
 def _wanted(conclusion: Conclusion, study: Study) -> str:
     """Return how many seeds would answer a question that is open."""
-    if tone(conclusion) != "open":
+    if tone(conclusion.verdict) != "open" or (study.sequential and conclusion.verdict == "no gain"):
         return ""
     done = conclusion.paired.n
     look = conclusion.tested.look if conclusion.tested is not None else None
@@ -252,8 +323,12 @@ def _odd(conclusion: Conclusion) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return ``p = 0.021``, or ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    """Return ``0.021``, or ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def _p(p: float) -> str:
+    return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
