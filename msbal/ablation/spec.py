@@ -19,16 +19,9 @@ from msbal.spec.explain import explain
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**63)], ...]
 DottedKeys = dict[str, Any]
 SEQUENTIAL_SEEDS = 12
-DEFAULT_LOOKS = (
-    3,
-    5,
-    8,
-    12,
-    17,
-    24,
-    34,
-    48,
-)  # each about 1.4 times the one before: few looks, none far apart
+DEFAULT_LOOKS = (3, 5, 8, 12, 17, 24, 34, 48)
+"""Each about 1.5 times the one before: few looks, and none far behind."""
+
 FIXED_KEYS = {"seed": "`seeds` does that", "output": "each run has a folder of its own"}
 
 
@@ -165,16 +158,23 @@ class AblationSpec(SpecModel):
 
     @model_validator(mode="after")
     def _looks(self) -> AblationSpec:
-        if self.looks and self.stop == "fixed":
-            raise ValueError("`looks` are for `stop: sequential`")
+        if self.stop == "fixed":
+            if self.looks:
+                raise ValueError(
+                    "`looks` are for `stop: sequential`; without it the results are looked at once"
+                )
+            return self
         if list(self.looks) != sorted(set(self.looks)):
-            raise ValueError(f"`looks` should grow. Found {list(self.looks)}")
+            raise ValueError(f"`looks` should grow, e.g. [3, 5, 8, 12]. Found {list(self.looks)}")
         if self.looks and self.looks[-1] != len(self.seeds):
             raise ValueError(
-                f"the last of `looks` should be the number of seeds, {len(self.seeds)}. Found {self.looks[-1]}"
+                f"the last of `looks` should be the number of `seeds`, {len(self.seeds)}. Found {self.looks[-1]}"
             )
-        if self.stop == "sequential" and len(self.seeds) < 3:
-            raise ValueError(f"`stop: sequential` needs at least 3 seeds. Found {len(self.seeds)}")
+        if len(self.planned_looks) < 2:
+            raise ValueError(
+                f"`stop: sequential` needs several looks, and {len(self.seeds)} `seeds` give one: set `seeds` to "
+                f"{SEQUENTIAL_SEEDS}, or leave them out"
+            )
         return self
 
     @property

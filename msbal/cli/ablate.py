@@ -145,7 +145,7 @@ def command(
     console, mode = Console(highlight=False), mode_of(plain, quiet)
     if dry_run:
         _tell(remarks(grid))
-        _print_plan(ablation, grid, spec.stem, jobs or 1)
+        _print_plan(ablation, grid, spec.stem, jobs or 1, smoke)
         return
     if report_only:
         findings = findings_of(grid)
@@ -342,18 +342,20 @@ def _bootstrap(
     return images, tuple(bootstrap.notes)
 
 
-def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> None:
-    """Print every run, its state, and the time that the open ones will take."""
+def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int, smoke: bool) -> None:
+    """Print every run, its state, the time that the open ones will take, and what the grid can see."""
     from rich.console import Console
     from rich.text import Text
 
     from msbal.ablation.cells import findings_of
     from msbal.ablation.estimate import estimate, total_seconds
+    from msbal.ablation.foresight import foresight
     from msbal.table import Table, columns
     from msbal.ui.tables import print_whole
     from msbal.ui.text import duration
 
-    states = {(f.cell.arm, f.cell.seed): f.condition for f in findings_of(grid)}
+    findings = findings_of(grid)
+    states = {(f.cell.arm, f.cell.seed): f.condition for f in findings}
     costs = estimate(grid, lambda line: Console(stderr=True).print(Text(line)))
     strategies = {cell.arm: cell.spec.balance.strategy for cell in grid.cells}
     rows = tuple(
@@ -369,11 +371,14 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int) -> Non
     notes = (
         f"{len(still_open)} of {len(grid)} runs to do: about {duration(total_seconds(still_open, costs, jobs))} with "
         f"--jobs {jobs}, from one measured step and prediction; runs that share a processor take longer, and one "
-        "that has begun is shorter.",
+        f"that has begun is shorter{', and what a look decides is not run further' * (ablation.stop == 'sequential')}.",
         f"{_baseline_text(grid)}, metric {ablation.metric}, output {as_typed(grid.output)}",
     )
     title = f"{name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
-    print_whole(Console(highlight=False), Table(title, header, rows, notes))
+    console = Console(highlight=False)
+    print_whole(console, Table(title, header, rows, notes))
+    if not smoke and (table := foresight(ablation, grid, findings)) is not None:
+        print_whole(console, table)
 
 
 def _baseline_text(grid: Grid) -> str:
