@@ -293,15 +293,13 @@ def _report(
     smoke: bool,
     mode: Mode,
 ) -> None:
-    from rich.text import Text
-
     from msbal.ablation.cells import crashed
     from msbal.ablation.collect import collect
     from msbal.ablation.plan import question_of, read_plan, sentences
     from msbal.ablation.report import make_report
     from msbal.ablation.reporting.costs import arm_costs
     from msbal.ui.printing import print_line
-    from msbal.ui.tables import print_whole
+    from msbal.ui.tables import print_text, print_whole
 
     outcomes = collect(grid.arms, findings)
     images, notes = _bootstrap(ablation, grid, outcomes, resamples, mode)
@@ -313,11 +311,15 @@ def _report(
     )
     folder = grid.output / "report"
     report.write(folder)
+    for line in report.plan:
+        print_text(console, line, "dim")
+    console.print()
     for name, table in report.tables.items():
         if name != "runs":
             print_whole(console, table)
+    print_text(console, report.headline, "bold")
     for sentence in report.sentences:
-        console.print(Text(sentence), soft_wrap=not console.is_terminal)
+        print_text(console, f"- {sentence}")
     page = as_typed(folder / "report.html")
     print_line(console, f"report: {page}, and beside it Markdown, LaTeX, CSV and JSON")
 

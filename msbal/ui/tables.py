@@ -36,7 +36,7 @@ def print_whole(console: Console, table: Table) -> None:
     cut: what is too wide even so is broken by the terminal.
     """
     if table.title:
-        _print_text(console, table.title, "bold")
+        print_text(console, table.title, "bold")
     parts = _parts(table, console.width) if console.is_terminal else [table.filled()]
     for number, places in enumerate(parts):
         if number:
@@ -45,12 +45,12 @@ def print_whole(console: Console, table: Table) -> None:
             console.print(line, soft_wrap=True)
     console.print()
     for note in table.notes:
-        _print_text(console, note, "dim")
+        print_text(console, note, "dim")
     if table.notes:
         console.print()
 
 
-def _print_text(console: Console, text: str, style: str) -> None:
+def print_text(console: Console, text: str, style: str = "") -> None:
     """Print a sentence over the lines of a terminal; a pipe gets it in one line."""
     width = min(console.width, MAX_LINE) if console.is_terminal else None
     console.print(Text(text, style), width=width, soft_wrap=not console.is_terminal)

@@ -12,7 +12,7 @@ pytest.importorskip("msbal_torchvision", reason="the specs are the torchvision b
 
 from msbal.ablation.grid import make_grid
 from msbal.ablation.spec import AblationSpec, parse_ablation
-from msbal.ablation.statistics import seeds_needed
+from msbal.ablation.statistics.power import seeds_needed
 from msbal.engine import available
 
 ROOT = Path(__file__).parents[2]
