@@ -22,6 +22,9 @@ SEQUENTIAL_SEEDS = 12
 DEFAULT_LOOKS = (3, 5, 8, 12, 17, 24, 34, 48)
 """Each about 1.5 times the one before: few looks, and none far behind."""
 
+MOST = 0.2
+"""A gain or a noise above it is meant in points: half a point is 0.005."""
+
 FIXED_KEYS = {"seed": "`seeds` does that", "output": "each run has a folder of its own"}
 
 
@@ -59,13 +62,11 @@ class AblationSpec(SpecModel):
     gain: float = Field(
         0.005,
         gt=0,
-        lt=1,
         description="The smallest difference that matters, 0..1: the verdict says whether there is one.",
     )
     noise: float | None = Field(
         None,
         gt=0,
-        lt=1,
         description="The expected standard deviation, 0..1, of the differences between two arms over the seeds, "
         "where you know it: --dry-run says what the grid can see at this noise.",
     )
@@ -143,6 +144,23 @@ class AblationSpec(SpecModel):
             raise ValueError(f"`{value}` is not a metric; {suggest(value, ALL_METRICS)}")
         return value
 
+    @field_validator("gain", "noise")
+    @classmethod
+    def _not_in_points(cls, value: float | None) -> float | None:
+        if value is not None and value > MOST:
+            raise ValueError(
+                f"{value:g} is {100 * value:g} points, since 1 is 100; for {value:g} points write {value / 100:g}"
+            )
+        return value
+
+    @field_validator("compare", mode="before")
+    @classmethod
+    def _pairs_of_arms(cls, value: object) -> object:
+        whole = isinstance(value, (list, tuple))
+        if not whole or any(not isinstance(pair, (list, tuple)) or len(pair) != 2 for pair in value):  # type: ignore[attr-defined]
+            raise ValueError(f"should be a list of pairs of arms, e.g. [[rlo, rlw]]. Found {value!r}")
+        return value
+
     @field_validator("slurm")
     @classmethod
     def _time_is_text(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +188,8 @@ class AblationSpec(SpecModel):
             raise ValueError(
                 f"the last of `looks` should be the number of `seeds`, {len(self.seeds)}. Found {self.looks[-1]}"
             )
+        if len(self.looks) == 1:
+            raise ValueError(f"`looks` should be two or more, e.g. [3, 5, 8, 12]. Found {list(self.looks)}")
         if len(self.planned_looks) < 2:
             raise ValueError(
                 f"`stop: sequential` needs several looks, and {len(self.seeds)} `seeds` give one: set `seeds` to "

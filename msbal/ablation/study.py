@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from msbal.ablation.cells import crashed, findings_of, metric_in
 from msbal.ablation.grid import Comparison, Grid
-from msbal.ablation.plan import looks_of
+from msbal.ablation.plan import listed, looks_of
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics.conclude import Study, conclude
 from msbal.ablation.statistics.conclusion import Conclusion
@@ -77,10 +77,12 @@ def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Gri
         if not to_come:
             return ()
         said = f"{to_come} of {len(grid)} runs are neither finished nor failed."
-        if study.partial:
-            seeds = ", ".join(map(str, study.partial))
+        begun = set().union(*(summary.values for summary in study.summaries.values()))
+        if left := [seed for seed in study.partial if seed in begun]:
+            several = len(left) > 1
             said += (
-                f" Nothing is concluded from seed{'s' * (len(study.partial) > 1)} {seeds}, of which they are."
+                f" Seed{'s' * several} {listed(left)} {'are' if several else 'is'} left out of the conclusions until "
+                "every arm has run."
             )
         return (said,)
     decided = []
