@@ -17,7 +17,7 @@ from pathlib import Path
 
 import evidence_observations as observations
 import numpy as np
-from evidence_observations import Estimate, Terms, estimate
+from evidence_observations import Terms, estimate
 from evidence_records import INTERVALS, RUNS, STUDY, KeptGrid, keep, read_kept
 
 from msbal.ablation.grid import Comparison, Treatment
@@ -33,7 +33,7 @@ from msbal.errors import MsbalError
 from msbal.metric_text import full_name, signed, span
 from msbal.plotting import GroupSeries
 from msbal.records.atomic import write_text
-from msbal.table import Cell, Column, Table, columns
+from msbal.table import Column, Table, columns
 
 DOCS = Path(__file__).resolve().parent
 DATA, IMAGES, PAGE = Path("data/evidence"), Path("images"), "evidence.md"
@@ -217,11 +217,13 @@ def headline(parts: Sequence[Part]) -> str:
 def _plan(parts: Sequence[Part], own: bool) -> str:
     lines = ["## What was asked, and when\n"]
     for part in parts:
-        at = datetime.fromisoformat(part.kept.plan.at)
-        changed = " ".join(sentences(part.kept.plan)) or "Nothing was changed later."
+        plan = part.kept.plan
+        at = datetime.fromisoformat(plan.at)
+        when = "" if plan.finished else ", before the first run"
+        changed = " ".join(sentences(plan)) or "Nothing was changed later."
         lines.append(
-            f"- **{part.title}**, written down on {at:%d %B %Y at %H:%M} UTC, before the first run. "
-            f"{question(part.study)} {changed}"
+            f"- **{part.title}**, written down on {at.day} {at:%B %Y at %H:%M} UTC{when}. {question(part.study)} "
+            f"{changed}"
         )
     lines += ["", _settings(parts).markdown()]
     return "\n".join(lines) + (f"\n{SETTING}" if own else "")
@@ -311,9 +313,10 @@ def _learning_rate(parts: Sequence[Part]) -> str:
     if not lines:
         return ""
     intro = (
-        "RLO's weights are never below 1, so the whole loss, and with SGD the step, gets larger, too. Two arms tell "
-        f"the one from the other: `{LARGER_RATE}` has equal weights and a learning rate that is larger by as much; "
-        f"`{RESCALED}` has RLO's choice of levels, with weights that sum to the number of levels."
+        "RLO's weights are never below 1, so the whole loss gets larger, too, and with SGD so does the step (Adam "
+        "divides by the gradient's size). Two arms tell the one from the other: "
+        f"`{LARGER_RATE}` has equal weights and a learning rate that is larger by as much; `{RESCALED}` has RLO's "
+        "choice of levels, with weights that sum to the number of levels."
     )
     return "\n\n".join(["## Is it only a larger learning rate?", intro, *lines])
 
@@ -359,7 +362,7 @@ def _time(parts: Sequence[Part]) -> str:
         for arm in part.kept.grid.arms:
             own = part.kept.seconds[arm]
             pairs = [own[seed] / base[seed] - 1 for seed in own if seed in base and arm != part.baseline]
-            more = _percent(estimate(pairs)) if pairs else "-"
+            more = estimate(pairs).text("+.1%") if pairs else "-"
             if own:
                 rows.append((part.title, arm, f"{np.mean(list(own.values())):.0f}", more))
     if not rows:
@@ -368,7 +371,7 @@ def _time(parts: Sequence[Part]) -> str:
         Column("model", text=True),
         Column("arm", text=True),
         Column("seconds a run"),
-        Column("more than equal"),
+        Column(f"more than {parts[0].baseline}"),
     )
     return (
         "## Time\n\n"
@@ -376,11 +379,6 @@ def _time(parts: Sequence[Part]) -> str:
         + "\nPaired by seed, with 95 % intervals. Other work on the machine is in them; what balancing costs by itself "
         "is [measured apart](cost.md): less than 0.1 % of a step."
     )
-
-
-def _percent(found: Estimate) -> Cell:
-    low, high = (f"{100 * value:+.1f}" for value in (found.low, found.high))
-    return Cell(f"{100 * found.mean:+.1f} % ({low} .. {high})")
 
 
 # The paper's observations
@@ -497,7 +495,7 @@ def _records(parts: Sequence[Part]) -> str:
     machine = parts[0].kept.machine
     if packages := machine.get("packages"):
         versions = ", ".join(f"{name} {version}" for name, version in packages.items())
-        lines += ["", f"Made with Python {machine['python']}, {versions} on {machine['device']}."]
+        lines += ["", f"Made with Python {machine['python']}, {versions}."]
     return "\n".join(lines)
 
 

@@ -43,10 +43,10 @@ class Estimate:
     high: float
 
     def text(self, form: str = ".0%") -> str:
-        """Return ``64 % (63 .. 65)``, or with another form ``1.20 (1.10 .. 1.31)``."""
+        """Return ``64 % (63 .. 65)``, or with another form ``1.20 (1.10 .. 1.31)``; no interval for a single run."""
         sign = " %" if form.endswith("%") else ""
         mean, low, high = (f"{value:{form}}".rstrip("%") for value in (self.mean, self.low, self.high))
-        return f"{mean}{sign} ({low} .. {high})"
+        return f"{mean}{sign} ({low} .. {high})" if np.isfinite(self.low) else f"{mean}{sign}"
 
 
 def estimate(values: Any, tests: int = 1) -> Estimate:
@@ -257,7 +257,6 @@ def draw_sizes(found: Mapping[str, tuple[Sequence[GroupSeries], Sizes]], path: P
         curves.set_ylabel("Mean loss per iteration")
         curves.set_xlabel("Iteration")
         curves.set_ylim(bottom=0)
-        curves.legend(ncols=len(levels), loc="upper right")
         rows = {"loss": measured.loss, "positive samples": measured.boxes}
         _dots(bars, levels, {k: v for k, v in rows.items() if v}, (INK, GOOD), "Share of all levels")
 
@@ -325,8 +324,7 @@ def _draw(
             draw(*own, *arguments)
             for ax, title in zip(own, titles, strict=True):
                 ax.set_title(f"{name}: {title}" if title else name, loc="left")
-        # What has no legend of its own shares one, of all that is in any of them.
-        shared = [ax.get_legend_handles_labels() for ax in axes if ax.get_legend() is None]
+        shared = [ax.get_legend_handles_labels() for ax in axes]
         named = {
             label: handle for handles, labels in shared for handle, label in zip(handles, labels, strict=True)
         }
