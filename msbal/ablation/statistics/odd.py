@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import stats
@@ -12,19 +13,28 @@ from msbal.ablation.statistics.samples import EXACT
 
 LEVEL = 0.01
 MIN_DEGREES = 4  # below, no run can be told from noise
+AT_MOST = 0.1  # of all runs: more are no longer far from the rest
 
 
 def odd_runs(blocks: Blocks, level: float = LEVEL) -> dict[str, tuple[int, ...]]:
     """Return, by arm, the seeds whose run is not explained by its arm, its seed and the noise of the others.
 
-    Externally studentised residuals of the two-way fit (Cook and Weisberg, "Residuals and influence in regression",
-    1982, section 2.2.2), with Bonferroni over all runs. The farthest run is taken out and the rest fitted again until
-    none is far, since one odd run also moves the residuals of its arm and its block.
+    The run with the largest externally studentised residual of the two-way fit (Cook and Weisberg, "Residuals and
+    influence in regression", 1982, section 2.2.2) is taken out, the rest fitted again, and so on. Odd are all up to the
+    last that is far from those left, by Bonferroni over the runs, so that two do not hide each other (Rosner,
+    "Percentage points for a generalized ESD many-outlier procedure", 1983).
     """
     values = dict(blocks.values)
+    taken: list[Run] = []
     odd: set[Run] = set()
-    while (far := _farthest(values, len(blocks.values), level)) is not None:
-        odd.add(far)
+    while len(taken) < max(1, round(AT_MOST * len(blocks.values))):
+        found = _farthest(values)
+        if found is None:
+            break
+        far, p = found
+        taken.append(far)
+        if p * len(values) < level:
+            odd = set(taken)
         del values[far]
     by_arm = {
         arm: tuple(sorted(run.seed for run in odd if blocks.run(arm, run.seed) == run))
@@ -33,7 +43,8 @@ def odd_runs(blocks: Blocks, level: float = LEVEL) -> dict[str, tuple[int, ...]]
     return {arm: seeds for arm, seeds in by_arm.items() if seeds}
 
 
-def _farthest(values: dict[Run, float], tested: int, level: float) -> Run | None:
+def _farthest(values: Mapping[Run, float]) -> tuple[Run, float] | None:
+    """Return the run farthest from the others, and p of its residual; None if there is too little to go by."""
     runs = list(values)
     basis = residual_space(runs)
     degrees = basis.shape[1]
@@ -49,9 +60,8 @@ def _farthest(values: dict[Run, float], tested: int, level: float) -> Run | None
     near = [run for run, square in zip(runs, squares, strict=True) if square >= (1 - 1e-9) * squares.max()]
     far = max(near, key=lambda run: abs(values[run] - _middle(values, run.arm)))
     rest = max(total - float(squares.max()), EXACT**2) / (degrees - 1)
-    p = 2 * float(stats.t.sf((float(squares.max()) / rest) ** 0.5, degrees - 1))
-    return far if p * tested < level else None
+    return far, 2 * float(stats.t.sf((float(squares.max()) / rest) ** 0.5, degrees - 1))
 
 
-def _middle(values: dict[Run, float], arm: str) -> float:
+def _middle(values: Mapping[Run, float], arm: str) -> float:
     return statistics.median(value for run, value in values.items() if run.arm == arm)

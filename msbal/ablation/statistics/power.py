@@ -48,7 +48,9 @@ def gain_seen(
 ) -> float | None:
     """Return the smallest true gain that `seeds` show with probability `wanted`; None for fewer than two seeds.
 
-    The level is divided by the comparisons, a little stricter than what is done later.
+    The level is divided by the comparisons, a little stricter than what is done later. Where arms share their noise,
+    the largest of several estimates is a little larger than what is assumed here: with five arms and three seeds this
+    says 2.41 sd, and simulation 2.48.
     """
     if seeds < 2:
         return None
