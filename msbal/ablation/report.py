@@ -26,7 +26,7 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.detectors import OverGroups, over_groups
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.samples import summarize
-from msbal.ablation.statistics.words import headline, on_these_images_only, question, tone
+from msbal.ablation.statistics.words import headline, question, scope_of, tone
 from msbal.ablation.study import course, study_of
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
@@ -100,7 +100,8 @@ def make_report(
     over = () if smoke else over_groups(grid.treatments, conclusions, ablation.gain, len(study.looks))
     title = f"Ablation {grid.output.name}{' (smoke run)' if smoke else ''}"
     plan, said = (question(study), *planned), headline(conclusions, study, grid.baselines, over)
-    notes = (*course(study, conclusions, grid), *notes)
+    progress = course(study, conclusions, grid)
+    notes = (*progress, *notes)
     shown = {"over": over_table(over, ablation.gain)} if over else {}
     shown["comparison"] = comparison_table(grid, study, conclusions, notes)
     name, layout = "table", ablation.table
@@ -130,7 +131,9 @@ def make_report(
                 "summary": {**asdict(summary), "values": dict(summary.values)},
                 "weights": outcomes.weights.get(arm, {}),
                 "chosen": outcomes.chosen.get(arm, {}),
-                "conclusion": _conclusion_data(conclusions.get(Comparison(arm, grid.baselines[arm]))),
+                "conclusion": _conclusion_data(
+                    conclusions.get(Comparison(arm, grid.baselines[arm])), ablation.gain
+                ),
                 "complexity": costs[arm].to_json() if arm in costs else None,
                 "metrics": {
                     str(seed): {name: metric_in(found, name) for name in ALL_METRICS}
@@ -139,19 +142,19 @@ def make_report(
             }
             for arm, summary in summaries.items()
         },
-        "contrasts": [_conclusion_data(conclusions[each]) for each in grid.contrasts],
+        "contrasts": [_conclusion_data(conclusions[each], ablation.gain) for each in grid.contrasts],
         "notes": list(notes),
     }
     verdicts = [(tone(each.verdict), each.words) for each in over]
     if not smoke:  # there the headline says it once for all
         verdicts += [(tone(each.verdict), each.words) for each in conclusions.values()]
     page = render_page(
-        ablation, grid, outcomes, study, conclusions, shown, layout, title, plan, said, verdicts
+        ablation, grid, outcomes, study, conclusions, shown, layout, title, plan, progress, said, verdicts
     )
     return Report(title, plan, said, tuple(words for _, words in verdicts), shown, data, page)
 
 
-def _conclusion_data(conclusion: Conclusion | None) -> dict[str, Any] | None:
+def _conclusion_data(conclusion: Conclusion | None, gain: float) -> dict[str, Any] | None:
     if conclusion is None:
         return None
     paired, tested, images = conclusion.paired, conclusion.tested, conclusion.images
@@ -159,7 +162,7 @@ def _conclusion_data(conclusion: Conclusion | None) -> dict[str, Any] | None:
         "arm": conclusion.comparison.arm,
         "to": conclusion.comparison.to,
         "verdict": conclusion.verdict,
-        "on_these_images_only": on_these_images_only(conclusion),
+        "scope": scope_of(conclusion, gain),
         "reason": conclusion.reason,
         "words": conclusion.words,
         "method": conclusion.method,

@@ -319,7 +319,7 @@ def _report(
             print_whole(console, table)
     print_text(console, report.headline, "bold")
     for sentence in report.sentences:
-        print_text(console, f"- {sentence}")
+        print_text(console, sentence, bullet="- ")
     page = as_typed(folder / "report.html")
     print_line(console, f"report: {page}, and beside it Markdown, LaTeX, CSV and JSON")
 

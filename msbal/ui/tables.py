@@ -50,10 +50,15 @@ def print_whole(console: Console, table: Table) -> None:
         console.print()
 
 
-def print_text(console: Console, text: str, style: str = "") -> None:
-    """Print a sentence over the lines of a terminal; a pipe gets it in one line."""
-    width = min(console.width, MAX_LINE) if console.is_terminal else None
-    console.print(Text(text, style), width=width, soft_wrap=not console.is_terminal)
+def print_text(console: Console, text: str, style: str = "", bullet: str = "") -> None:
+    """Print a sentence over the lines of a terminal, below each other behind `bullet`; a pipe gets it in one line."""
+    text = f"{bullet}{text}"
+    if console.is_terminal:
+        width, below = min(console.width, MAX_LINE), " " * len(bullet)
+        text = textwrap.fill(
+            text, width, subsequent_indent=below, break_long_words=False, break_on_hyphens=False
+        )
+    console.print(Text(text, style), soft_wrap=True)
 
 
 def _parts(table: Table, width: int) -> list[list[int]]:

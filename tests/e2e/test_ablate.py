@@ -37,8 +37,8 @@ def test_a_small_grid_from_the_spec_to_the_table(tmp_path: Path) -> None:
     assert finished(output) == set(starts(output))
     arms = json.loads((output / "report" / "report.json").read_text())["arms"]
     assert arms["twin"]["summary"]["values"] == arms["equal"]["summary"]["values"]
-    assert arms["twin"]["conclusion"]["verdict"] == "within seed noise"
-    assert "twin: the same metrics as equal on every seed: within seed noise." in said
+    assert arms["twin"]["conclusion"]["verdict"] == "the same"
+    assert "twin and equal have exactly the same AP50 on each of" in said
     for arm in arms:
         seeds = [(output / "runs" / arm / f"seed-{seed}" / "losses.csv").read_bytes() for seed in range(2)]
         assert seeds[0] != seeds[1]
@@ -53,11 +53,11 @@ def test_what_is_concluded(ablation_folder: Path, unbroken: Path) -> None:
     assert arms["equal"]["summary"]["sd"] > 0
     # Identical settings give identical runs, and those are never called a difference.
     assert arms["twin"]["summary"]["values"] == arms["equal"]["summary"]["values"]
-    assert arms["twin"]["conclusion"]["verdict"] == "within seed noise"
-    assert "twin: the same metrics as equal on every seed: within seed noise." in said
-    assert arms["stuck"]["conclusion"]["verdict"] == "worse"
-    assert "stuck: worse than equal" in said
-    assert arms["stuck"]["conclusion"]["images_interval"][1] < 0
+    assert arms["twin"]["conclusion"]["verdict"] == "the same"
+    assert "twin and equal have exactly the same AP50 on each of" in said
+    assert arms["stuck"]["conclusion"]["verdict"].startswith("worse")
+    assert "stuck is worse than equal" in said
+    assert arms["stuck"]["conclusion"]["images"]["high"] < 0
     assert starts(unbroken) == {f"{arm}/seed-{seed}": 1 for arm in sorted(arms) for seed in range(3)}
 
 

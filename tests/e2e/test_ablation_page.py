@@ -61,11 +61,17 @@ def test_the_verdict_is_read_first_and_nothing_is_complained_about(opened: Any) 
     order = opened.execute_script(
         "return [...document.querySelectorAll('main h2')].map((heading) => heading.textContent)"
     )
-    assert order[0] == "Better in AP: rlo. Worse in AP: lr-0. Within seed noise: avw."
+    assert order[0] == (
+        "AP: avw does not differ from equal by 0.5 points or more; rlo is better than equal, though perhaps by less "
+        "than 0.5 points; lr-0 is worse than equal by at least 0.5 points."
+    )
     assert [item.get_attribute("data-verdict") for item in find(opened, ".verdicts li")] == [
-        "within seed noise", "better", "worse"
+        "equal", "better", "worse"
     ]  # fmt: skip
-    assert "AP: difference to the baseline" in order and "Weights over the iterations" in order
+    assert find(opened, ".plan")[0].text.startswith(
+        "Planned: AP, in which a difference of 0.5 points matters"
+    )
+    assert "AP: differences" in order and "Weights over the iterations" in order
     assert complaints(opened) == []
 
 
@@ -91,11 +97,14 @@ def test_every_run_is_a_dot_at_its_place(opened: Any) -> None:
 def test_an_interval_that_holds_zero_reaches_over_the_line(opened: Any) -> None:
     (plot,) = find(opened, "section[aria-labelledby=h-differences] .drawing")
     zero = plot.find_element(By.CSS_SELECTOR, ".zero").rect["x"]
-    within, better = (
-        plot.find_element(By.CSS_SELECTOR, f".interval.v-{v}").rect for v in ("within", "better")
+    equal, better, band = (
+        plot.find_element(By.CSS_SELECTOR, kind).rect
+        for kind in (".corrected.v-equal", ".corrected.v-better", ".gain")
     )
-    assert within["x"] < zero < within["x"] + within["width"]
-    assert better["x"] > zero
+    assert equal["x"] < zero < equal["x"] + equal["width"]
+    # It is smaller than the gain.
+    assert band["x"] < equal["x"] and equal["x"] + equal["width"] < band["x"] + band["width"]
+    assert zero < better["x"] < band["x"] + band["width"] < better["x"] + better["width"]
 
 
 def test_weights_of_the_arms_that_move_them(opened: Any) -> None:

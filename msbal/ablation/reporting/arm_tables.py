@@ -14,8 +14,8 @@ from msbal.ablation.statistics.samples import Summary, pair, summarize
 from msbal.ablation.statistics.words import (
     method_text,
     name_of,
-    on_these_images_only,
     p_text,
+    scope_of,
     tone,
     verdict_text,
 )
@@ -66,8 +66,8 @@ def comparison_table(
     rows += [_compared(conclusions[each], grid, study, images, needed) for each in grid.contrasts]
     notes = (
         *method_text(conclusions, study),
-        "Seeds and images: the 95 % interval with the noise of both, uncorrected; the seeds have their share of this "
-        "difference's variance, the images the rest."
+        "Seeds and images: the 95 % interval with the noise of both; the seeds have their share of the variance, the "
+        "images the rest."
         if images
         else "",
         "Seeds needed: to answer, at the noise seen here, four of five questions of this kind."
@@ -223,7 +223,7 @@ def _compared(found: Conclusion, grid: Grid, study: Study, images: bool, needed:
 
 def verdict_cell(found: Conclusion, gain: float) -> Cell:
     """Return the verdict with its tone."""
-    return Cell(verdict_text(found.verdict, gain, on_these_images_only(found)), tone(found.verdict))
+    return Cell(verdict_text(found.verdict, gain, scope_of(found, gain)), tone(found.verdict))
 
 
 def _share(share: float) -> Cell:

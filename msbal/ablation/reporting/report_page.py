@@ -46,7 +46,8 @@ def render_page(
     tables: Mapping[str, Table],
     layout: TableLayout | None,
     title: str,
-    plan: Sequence[str],
+    plan: tuple[str, ...],
+    progress: tuple[str, ...],
     headline: str,
     verdicts: Sequence[tuple[Tone, str]],
 ) -> str:
@@ -56,6 +57,7 @@ def render_page(
         tables: by file name, as the other formats have them.
         layout: where published metrics come from.
         plan: what was planned, then what was changed later.
+        progress: how far the study has come, where it is not at its end.
         verdicts: each conclusion in words.
     """
     beyond = row_charts.far_out(conclusions)
@@ -79,8 +81,7 @@ def render_page(
         script=_part("msbal.ablation.reporting", "page.js"),
         headline=headline,
         smoke=study.smoke,
-        runs=len(grid),
-        missing=len(grid) - _finished(outcomes),
+        progress=progress,
         signs=SIGNS,
         plan=plan,
         verdicts=verdicts,

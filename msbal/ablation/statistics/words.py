@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msbal.ablation.grid import Comparison
+from msbal.ablation.plan import listed
 from msbal.ablation.statistics.conclusion import Conclusion, Verdict
 from msbal.metric_text import full_name, signed, span
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Tone = Literal["better", "worse", "equal", "open", "unknown"]
 """What a verdict comes to, for a colour or a sign. `equal`: any difference is smaller than the gain."""
+
+Scope = Literal["", "on these images only", "on these images"]
+"""What a verdict holds for, where that is less than all images of the same kind."""
 
 _TONES: dict[Verdict, Tone] = {
     "better by at least the gain": "better",
@@ -34,8 +38,7 @@ _WITHIN: tuple[Verdict, ...] = (
     "no difference as large as the gain",
     "worse by less than the gain",
 )
-_BY_INNER = (*_WITHIN, "no gain")
-"""Verdicts that rule something out, which is read from the inner interval."""
+"""Verdicts that rule out any difference as large as the gain."""
 
 
 def tone(verdict: Verdict) -> Tone:
@@ -49,12 +52,8 @@ def name_of(comparison: Comparison, baselines: Mapping[str, str]) -> str:
     return arm if baselines.get(arm) == to else f"{arm} vs {to}"
 
 
-def verdict_text(verdict: Verdict, gain: float, only: bool = False) -> str:
-    """Return a verdict for a table, with the gain in points, as ``better by at least 0.5``.
-
-    Args:
-        only: it holds on these images only.
-    """
+def verdict_text(verdict: Verdict, gain: float, scope: Scope = "") -> str:
+    """Return a verdict for a table, with the gain in points, as ``better by at least 0.5``."""
     size = f"{100 * gain:g}"
     text = {
         "better by at least the gain": f"better by at least {size}",
@@ -69,14 +68,21 @@ def verdict_text(verdict: Verdict, gain: float, only: bool = False) -> str:
         "the same": "exactly the same",
         "unknown": "nothing to conclude",
     }[verdict]
-    return f"{text}, on these images only" if only else text
+    return f"{text}, {scope}" if scope else text
 
 
-def on_these_images_only(conclusion: Conclusion) -> bool:
-    """Return whether the seeds alone show a difference, and seeds and images together do not."""
+def scope_of(conclusion: Conclusion, gain: float) -> Scope:
+    """Return whether a verdict that the seeds alone allow is more than seeds and images together do.
+
+    That is a difference, where together there may be none, or no difference as large as the gain, where there may be.
+    """
     images = conclusion.images
+    if images is None:
+        return ""
+    if conclusion.verdict in _WITHIN and not -gain < images.inner[0] <= images.inner[1] < gain:
+        return "on these images"
     differs = conclusion.verdict.startswith(("better", "worse"))
-    return differs and images is not None and images.low <= 0 <= images.high
+    return "on these images only" if differs and images.holds_zero else ""
 
 
 def sentence(conclusion: Conclusion, study: Study) -> str:
@@ -93,16 +99,14 @@ def sentence(conclusion: Conclusion, study: Study) -> str:
 def question(study: Study) -> str:
     """Return what was planned, in one sentence."""
     n, looks = len(study.seeds), study.looks
-    seen = (
-        f"looked at after {_listed([str(look) for look in looks])}" if study.sequential else "looked at once"
-    )
+    seen = f"looked at after {listed(looks)}" if study.sequential else "looked at once"
     to: dict[str, list[str]] = {}
     for each in study.comparisons:
         to.setdefault(each.to, []).append(each.arm)
     m = len(study.comparisons)
     compared = f"{m} comparison{'s' * (m != 1)}"
     if 0 < len(to) <= 3:
-        compared += f": {'; '.join(f'{_listed(arms)} to {other}' for other, arms in to.items())}"
+        compared += f": {'; '.join(f'{listed(arms)} to {other}' for other, arms in to.items())}"
     return (
         f"Planned: {full_name(study.metric)}, in which a difference of {100 * study.gain:g} points matters; {n} "
         f"seed{'s' * (n != 1)}, {seen}; {compared}."
@@ -115,7 +119,7 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
     if not tested:
         return ()
     m = len(study.comparisons)
-    looks = _listed([str(look) for look in study.looks])
+    looks = listed(study.looks)
     together = f", corrected for {m} comparisons" if m > 1 else ""
     agrees = next((each.noise_agrees for each in tested if each.noise_agrees is not None), None)
     methods = {each.method for each in tested}
@@ -138,10 +142,10 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
         )
         if agrees is not None:
             notes.append(f"Each comparison has its own noise, since that of the arms differs ({_p(agrees)}).")
-    if any(each.verdict in _BY_INNER for each in tested):
+    if any(_by_inner(each, study.gain) for each in tested):
         notes.append(
-            "That a difference is smaller than the gain is read from the 90 % interval, by two tests at 5 %, one for "
-            "each end."
+            "That a difference is smaller than the gain is read from the 90 % interval: two tests at 5 %, one at each "
+            "end."
         )
     return tuple(notes)
 
@@ -166,30 +170,30 @@ def headline(
     none = len(to_baseline) > 1 and all(c.verdict in (*_WITHIN, "the same") for c in to_baseline)
     clauses = [
         f"over all {each.treatment.over}, "
-        + _clause(each.verdict, False, study.gain, [each.treatment.name], "the baselines")
+        + _clause(each.verdict, "", study.gain, [each.treatment.name], "the baselines")
         for each in over
     ]
     if none:
         to = "its baseline" if several else to_baseline[0].comparison.to
         clauses.append(f"no arm differs from {to} by {100 * study.gain:g} points or more")
-    grouped: dict[tuple[Verdict, bool, str], list[str]] = {}
+    grouped: dict[tuple[Verdict, Scope, str], list[str]] = {}
     for each in conclusions.values():
         if none and each in to_baseline and each.verdict == "no difference as large as the gain":
             continue
         arm, to = each.comparison
         if several and baselines[arm] == to:
             to = ""
-        grouped.setdefault((each.verdict, on_these_images_only(each), to), []).append(arm)
-    for (verdict, only, to), arms in grouped.items():
+        grouped.setdefault((each.verdict, scope_of(each, study.gain), to), []).append(arm)
+    for (verdict, scope, to), arms in grouped.items():
         to = to or ("its baseline" if len(arms) == 1 else "their baselines")
-        clauses.append(_clause(verdict, only, study.gain, arms, to))
+        clauses.append(_clause(verdict, scope, study.gain, arms, to))
     return f"{full_name(study.metric)}: {'; '.join(clauses)}."
 
 
 def _verdict(conclusion: Conclusion, study: Study) -> str:
     arm, to = conclusion.comparison
     gain = f"{100 * study.gain:g} points"
-    said = _clause(conclusion.verdict, on_these_images_only(conclusion), study.gain, [arm], to)
+    said = _clause(conclusion.verdict, scope_of(conclusion, study.gain), study.gain, [arm], to)
     if conclusion.verdict == "unknown":
         said = f"nothing can be concluded about {arm} and {to}: {_reason(conclusion, study)}"
     elif conclusion.verdict == "the same":
@@ -199,8 +203,8 @@ def _verdict(conclusion: Conclusion, study: Study) -> str:
     elif conclusion.verdict == "no gain":
         said += ", but may lose as much"
     elif conclusion.verdict == "cannot tell yet" and conclusion.tested is not None:
-        lost = conclusion.tested.inner[0] > -study.gain
-        said += f": a gain of {gain} is possible, {'a loss of as much is ruled out' if lost else 'and so is a loss'}"
+        loss = "a loss of as much is ruled out" if _by_inner(conclusion, study.gain) else "and so is a loss"
+        said += f": a gain of {gain} is possible, {loss}"
     return (said if said.startswith(arm) else said[0].upper() + said[1:]) + "."
 
 
@@ -212,20 +216,16 @@ def _reason(conclusion: Conclusion, study: Study) -> str:
         "smoke run": "this is a smoke run, which only shows whether everything works",
         "no look": f"the first look is after {min(study.looks, default=0)} seeds, which are not all finished",
         "no pair": "no seed has a finished run of both",
-        "one pair": f"{difference} on the one seed that both have, and one pair does not show what chance does",
-        "nothing learned": f"{metric} is 0 in every run of {to}",
-        "no noise": f"{difference} on each of {conclusion.paired.n} seeds, which does not show what chance does; more "
-        "images to evaluate on would",
+        "one pair": f"{difference} on the one seed that both have, and one pair cannot tell an effect from chance",
+        "nothing learned": f"{metric} is 0 in every run of {to}, which has not learned enough to be compared with",
+        "no noise": f"{difference} on each of {conclusion.paired.n} seeds, and without any spread there is no telling "
+        "an effect from chance; more images to evaluate on would show some",
     }[conclusion.reason]
 
 
-def _clause(verdict: Verdict, only: bool, gain: float, arms: Sequence[str], to: str) -> str:
-    """Return the verdict that some arms share.
-
-    Args:
-        only: on these images only.
-    """
-    names, size = _listed(arms), f"{100 * gain:g} points"
+def _clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to: str) -> str:
+    """Return the verdict that some arms share."""
+    names, size = listed(arms), f"{100 * gain:g} points"
     be, do, have, s = ("is", "does", "has", "s") if len(arms) == 1 else ("are", "do", "have", "")
     said = {
         "better by at least the gain": f"{names} {be} better than {to} by at least {size}",
@@ -240,21 +240,21 @@ def _clause(verdict: Verdict, only: bool, gain: float, arms: Sequence[str], to: 
         "the same": f"{names} {have} exactly the results of {to}",
         "unknown": f"nothing can be concluded about {names}",
     }[verdict]
-    return f"on these images only, {said}" if only else said
+    return f"{scope}, {said}" if scope else said
 
 
 def _numbers(conclusion: Conclusion, study: Study) -> str:
     """Return the mean difference, with the interval that the verdict is read from."""
     tested, paired = conclusion.tested, conclusion.paired
     assert tested is not None
-    inner = conclusion.verdict in _BY_INNER
-    confidence = 100 * (1 - study.level * (2 if inner else 1))
+    inner = _by_inner(conclusion, study.gain)
     counted = [f"{len(study.comparisons)} comparisons"] if len(study.comparisons) > 1 else []
     counted += [f"{len(study.looks)} looks"] if tested.look is not None else []
     corrected = f"; corrected for {' and '.join(counted)}" if counted else ""
+    interval = f"{90 if inner else 95} % interval {span(*(tested.inner if inner else tested.interval))}"
     return (
-        f"The mean difference in {full_name(study.metric)} is {signed(tested.mean)} points ({confidence:g} % interval "
-        f"{span(*(tested.inner if inner else tested.interval))}, {_p(tested.p)}{corrected}); "
+        f"The mean difference in {full_name(study.metric)} is {signed(tested.mean)} points ({interval}, "
+        f"{_p(tested.p)}{corrected}); "
         f"{conclusion.comparison.arm} is better on {conclusion.better_on} of {paired.n} seeds."
     )
 
@@ -283,13 +283,13 @@ def _images(conclusion: Conclusion, study: Study) -> str:
     images = conclusion.images
     if images is None:
         return ""
-    interval = f"over seeds and images the 95 % interval is {span(images.low, images.high)}"
-    if on_these_images_only(conclusion):
-        interval = f"other images of the same kind may show no difference: {interval}"
-    elif conclusion.verdict in _WITHIN and max(-images.low, images.high) >= study.gain:
-        interval = (
-            f"other images of the same kind may show a difference of {100 * study.gain:g} points: {interval}"
-        )
+    inner = _by_inner(conclusion, study.gain)
+    ends = images.inner if inner else (images.low, images.high)
+    interval = f"over seeds and images the {90 if inner else 95} % interval is {span(*ends)}"
+    if scope := scope_of(conclusion, study.gain):
+        size = f"a difference of {100 * study.gain:g} points"
+        may = "no difference" if scope == "on these images only" else size
+        interval = f"other images of the same kind may show {may}: {interval}"
     seeds = round(100 * images.seeds)
     of_seeds = (
         f"of this difference's variance {seeds} % comes from the seeds, {100 - seeds} % from the images"
@@ -299,7 +299,7 @@ def _images(conclusion: Conclusion, study: Study) -> str:
 
 def _missing(conclusion: Conclusion, study: Study) -> str:
     """Return which seeds are left out, and why."""
-    if conclusion.reason == "smoke run":
+    if conclusion.reason in ("smoke run", "no look"):
         return ""
     left = [f"{_seeds(seeds)}, where {arm} failed" for arm, seeds in conclusion.crashed.items()]
     told = {seed for seeds in conclusion.crashed.values() for seed in seeds}
@@ -315,11 +315,18 @@ def _odd(conclusion: Conclusion) -> str:
     """Return which runs are far from the rest, and the mean without them."""
     if not conclusion.odd:
         return ""
-    runs = _listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in conclusion.odd.items()])
+    runs = listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in conclusion.odd.items()])
     without = conclusion.mean_without_odd
     it = "it" if sum(map(len, conclusion.odd.values())) == 1 else "them"
     rest = "" if without is None else f"; without {it} the mean difference is {signed(without)} points"
     return f"Far from the rest: {runs}{rest}."
+
+
+def _by_inner(conclusion: Conclusion, gain: float) -> bool:
+    """Return whether the verdict rules out a gain or a loss, which is read from the inner interval."""
+    if conclusion.verdict == "cannot tell yet":
+        return conclusion.tested is not None and conclusion.tested.inner[0] > -gain
+    return conclusion.verdict in (*_WITHIN, "no gain")
 
 
 def p_text(p: float) -> str:
@@ -332,9 +339,4 @@ def _p(p: float) -> str:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' * (len(seeds) > 1)} {_listed([str(seed) for seed in seeds])}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}"

@@ -76,16 +76,26 @@ def test_from_the_spec_to_the_report(
 ) -> None:
     assert command("--plain", "--jobs", "2") == 0
     said = capsys.readouterr().out
-    assert "same: the same metrics as plain on every seed: within seed noise." in said
-    assert "better: better than plain, +10.00 points over 3 seeds" in said
+    assert said.index("Planned: AP, in which a difference of 0.5 points matters; 3 seeds") < said.index(
+        "Each arm"
+    )
+    assert (
+        "AP: same has exactly the results of plain; better is better than plain by at least 0.5 points."
+        in said
+    )
+    assert "- same and plain have exactly the same AP on each of 3 seeds, as if they were one run" in said
+    assert (
+        "The mean difference in AP is +10.00 points" in said and "better is better on 3 of 3 seeds." in said
+    )
     folder = tmp_path / "out" / "report"
     files = {
         f"{table}.{kind}" for table in ("comparison", "sizes", "runs", "published") for kind in ("tex", "csv")
     }
     assert {path.name for path in folder.iterdir()} == {"report.md", "report.html", "report.json", *files}
     data = json.loads((folder / "report.json").read_text())
-    assert data["arms"]["better"]["conclusion"]["verdict"] == "better"
-    assert data["arms"]["same"]["conclusion"]["difference"] == 0
+    assert data["arms"]["better"]["conclusion"]["verdict"] == "better by at least the gain"
+    assert data["arms"]["same"]["conclusion"]["verdict"] == "the same"
+    assert data["arms"]["same"]["conclusion"]["paired"]["mean"] == 0
     assert data["arms"]["plain"]["summary"]["mean"] == pytest.approx(0.21)
     rows = list(csv.reader((folder / "published.csv").read_text().splitlines()))
     names = [
@@ -101,7 +111,8 @@ def test_from_the_spec_to_the_report(
         "verdict",
     ]
     assert rows[:2] == [names, ["plain", "36.1", "21", "1", "250.34", *[""] * 5]]
-    assert "| better |" in (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text()
+    assert text.startswith("# Ablation out\n\nPlanned: ") and "| better by at least 0.5 |" in text
     # The same command again runs nothing.
     before = (tmp_path / "out" / "starts.txt").read_text()
     assert command("--quiet") == 0
@@ -115,19 +126,34 @@ def test_a_failed_arm_is_one_line_and_the_rest_is_reported(
     assert command("--quiet", "--set", "seeds=2") == 1
     out, error = capsys.readouterr()
     assert "arm same, seed 0" in error and "it went wrong (and 1 more run)" in error
-    assert "2 of 6 runs are not finished" in out
+    assert "Nothing can be concluded about same and plain" in out
+    assert "Left out: seeds 0 and 1, where same failed." in out
 
 
-def test_smoke_has_its_own_folder(command: Callable[..., int], tmp_path: Path) -> None:
+def test_smoke_has_its_own_folder_and_says_so_everywhere(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert command("--smoke", "--quiet") == 0
     assert (tmp_path / "out-smoke" / "report" / "report.md").exists()
     assert not (tmp_path / "out").exists()
-    assert json.loads((tmp_path / "out-smoke" / "report" / "report.json").read_text())["seeds"] == [0, 1]
+    report = tmp_path / "out-smoke" / "report"
+    data = json.loads((report / "report.json").read_text())
+    assert data["seeds"] == [0, 1] and data["smoke"]
+    assert {data["arms"][arm]["conclusion"]["verdict"] for arm in ("same", "better")} == {"unknown"}
+    said = capsys.readouterr().out
+    for text in (said, *((report / f"report.{kind}").read_text() for kind in ("md", "html", "json"))):
+        assert "A smoke run: it shows whether everything works, and nothing can be concluded from it." in text
+    for file in report.glob("*.tex"):
+        assert "(smoke run)}" in file.read_text()
 
 
 def test_a_report_without_runs(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--report-only") == 0
-    assert "nothing can be concluded" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "nothing can be concluded about same and better" in said
+        and "no seed has a finished run of both" in said
+    )
 
 
 def test_what_does_not_go_together(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,13 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from msbal.ablation.report import headline
+from msbal.ablation.grid import Comparison
 from msbal.ablation.reporting import row_charts
 from msbal.ablation.reporting.svg import Scale, scale_of
 from msbal.ablation.reporting.weight_history import MAX_POINTS, history_drawings, history_of
-from msbal.ablation.statistics import Conclusion, Paired
+from msbal.ablation.statistics.conclude import Study, conclude
+from msbal.ablation.statistics.conclusion import Conclusion
+from msbal.ablation.statistics.samples import summarize
 from msbal.plotting.series import GroupSeries
 
 
@@ -100,14 +102,26 @@ def test_weights_are_steps_in_a_lane_for_each_level() -> None:
     assert {"P3", "P4", "iteration (each level: weights from 1.00 to 1.50)"} <= set(texts)
 
 
+def concluded(**gains: list[float]) -> dict[Comparison, Conclusion]:
+    """Conclude on arms by their differences, in points, to `base`."""
+    base = [36.0, 36.5, 35.8, 36.2, 36.1]
+    values = {"base": base} | {
+        arm: [b + d for b, d in zip(base, differences, strict=False)] for arm, differences in gains.items()
+    }
+    summaries = {arm: summarize({s: v / 100 for s, v in enumerate(of)}) for arm, of in values.items()}
+    comparisons = [Comparison(arm, "base") for arm in gains]
+    return conclude(Study(summaries, comparisons, [tuple(values)], 0.005))
+
+
 def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
     name = "<b>\"&'"
-    found = Conclusion(name, Paired({0: 0.01, 1: 0.02}, 0.015, 0.007, -0.01, 0.04, 0.2), "unknown", 0.2, "")
+    conclusions = concluded(**{name: [1.0, 2.0, 1.4]})
+    (found,) = conclusions.values()
     history = history_of([series(np.random.default_rng(0).uniform(1, 2, (5, 2)))])
     assert history is not None
     colors = {"P3": "#111111", "P4": "#222222"}
     drawn = [
-        row_charts.differences("AP", {name: found}, {name: "base", "base": "base"}),
+        row_charts.differences("AP", 0.005, conclusions, {name: "base", "base": "base"}),
         *row_charts.sizes({name: {"AP_S": found.paired}}, {name: "base"}).values(),
         *row_charts.mean_weights({name: {"P3": 1.2, "P4": 0.8}}, colors).values(),
         *history_drawings({name: history}, colors).values(),
@@ -120,21 +134,36 @@ def test_drawings_are_well_formed_whatever_arms_are_called() -> None:
         assert places and all(0 <= float(place) <= 100 for place in places)
 
 
-def test_the_headline_never_calls_noise_equality() -> None:
-    def said(*verdicts: str) -> str:
-        conclusions = {
-            f"arm{n}": Conclusion(f"arm{n}", Paired({}), v, None, "") for n, v in enumerate(verdicts)
-        }  # type: ignore[arg-type]
-        return headline(conclusions, "mAP")
+def test_the_band_of_the_gain_is_around_zero_and_both_intervals_are_where_they_belong() -> None:
+    gain = 0.005
+    conclusions = concluded(good=[1.1, 0.9, 1.3, 1.0, 1.2], other=[0.1, -0.2, 0.2, 0.0, -0.1])
+    chart = row_charts.differences("AP", gain, conclusions, dict.fromkeys(("base", "good", "other"), "base"))
+    assert chart is not None
+    drawn = ET.fromstring(chart.__html__())
 
-    noise = "within seed noise"
-    assert said("better", noise, "worse") == (
-        "Better in VOC mAP: arm0. Worse in VOC mAP: arm2. Within seed noise: arm1."
-    )
-    assert (
-        said(noise)
-        == "No difference in VOC mAP between the arm and its baseline stands out of the seeds' noise."
-    )
-    assert "any arm" in said(noise, noise)
-    assert said("unknown") == "Not to be told yet: arm0."
-    assert "nothing is compared" in said()
+    def bars(kind: str) -> list[tuple[float, float]]:
+        found = [bar for bar in drawn.iter("rect") if bar.get("class", "").startswith(kind)]
+        places = [(bar.get("x", ""), bar.get("width", "")) for bar in found]
+        return [(float(x[:-1]), float(x[:-1]) + float(width[:-1])) for x, width in places]
+
+    (band,) = bars("gain")
+    assert band == pytest.approx((chart.scale.at(-100 * gain), chart.scale.at(100 * gain)), abs=0.01)
+    corrected = [tuple(chart.scale.at(100 * end) for end in c.tested.interval) for c in conclusions.values()]
+    assert bars("corrected") == [pytest.approx(ends, abs=0.01) for ends in corrected]
+    plain = [
+        tuple(chart.scale.at(100 * end) for end in (c.paired.low, c.paired.high))
+        for c in conclusions.values()
+    ]
+    assert bars("interval") == [pytest.approx(ends, abs=0.01) for ends in plain]
+    kinds = [bar.get("class") for bar in drawn.iter("rect")]
+    assert "corrected v-better" in kinds and "corrected v-equal" in kinds
+
+
+def test_an_arm_far_out_does_not_hide_the_others() -> None:
+    def far(**shifts: float) -> set[str]:
+        noise = {0: 0.0, 1: 0.1, 2: -0.1}
+        found = concluded(**{arm: [shift + d for d in noise.values()] for arm, shift in shifts.items()})
+        return {each.arm for each in row_charts.far_out(found)}
+
+    assert far(a=0.1, b=-20.0) == {"b"}
+    assert far(a=10.0, b=-20.0) == far(a=-20.0) == far() == set()

@@ -16,9 +16,12 @@ import pytest
 from finished_grid import finished, report_of
 from needed import need_programs
 
+from msbal.ablation.cells import findings_of
+from msbal.ablation.collect import collect
+from msbal.ablation.report import make_report
 from msbal.ablation.reporting import costs as costs_module
 from msbal.ablation.reporting.costs import arm_costs
-from msbal.ablation.statistics import conclude, summarize
+from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.errors import SpecError
 from msbal.evaluation.complexity import Complexity
 from msbal.table import Table, columns
@@ -99,6 +102,37 @@ def test_gflops_stand_beside_the_published_ones(first: Any) -> None:
     assert first.data["arms"]["rlo"]["complexity"]["flops_as_mmdetection"] == 251_310_000_000
 
 
+def test_the_comparison_has_means_over_pairs_contrasts_and_both_intervals(tmp_path: Path) -> None:
+    ablation, grid = finished(tmp_path, intervals=3, compare=[["rlo", "avw"]])
+    outcomes = collect(grid.arms, [f for f in findings_of(grid) if (f.cell.arm, f.cell.seed) != ("avw", 1)])
+    report = make_report(
+        ablation, grid, outcomes, planned=("It was changed.",), crashed={"avw": (1,)},
+        images={each: SeedsAndImages(-0.1, 0.1, 0.25, (-0.1, 0.1), 0.001, 99) for each in grid.comparisons},
+    )  # fmt: skip
+    table = table_of(report, "comparison")
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert [row["arm"] for row in rows] == ["equal", "avw", "rlo", "lr-0", "rlo vs avw"]
+    assert [row["pairs"] for row in rows] == ["5", "4", "5", "5", "4"] and table.rules == (4,)
+    values = report.data["arms"]["rlo"]["summary"]["values"]
+    assert rows[2]["AP"] == f"{20 * sum(values.values()):.2f}"
+    assert (
+        rows[4]["AP"] == f"{25 * sum(v for seed, v in values.items() if seed != 1):.2f}"
+    )  # avw lacks seed 1
+    assert "The means of an arm are over its pairs, that of equal is over all runs." in table.notes
+    assert report.plan[1:] == ("It was changed.",) and report.data["plan"] == list(report.plan)
+    found = report.data["arms"]["avw"]["conclusion"]
+    assert found["crashed"] == {"avw": [1]} and found["words"].endswith("Left out: seed 1, where avw failed.")
+    (contrast,) = report.data["contrasts"]
+    assert (contrast["arm"], contrast["to"]) == ("rlo", "avw")
+    (_, _, _, _, last), heading = list(csv.DictReader(table.csv().splitlines())), table.latex()
+    numbers = [float(last[key]) / 100 for key in ("low", "high", "low_uncorrected", "high_uncorrected")]
+    assert numbers == pytest.approx(
+        [*contrast["tested"]["interval"], *contrast["paired"]["interval"]], abs=1e-9
+    )
+    assert "seeds and images" in heading and rows[2]["share of seeds"].endswith(" %")
+    assert json.loads(json.dumps(report.data))["contrasts"][0]["verdict"] == contrast["verdict"]
+
+
 def test_each_detector_is_compared_to_itself(second: Any) -> None:
     table = table_of(second)
     assert table.header == (
@@ -109,13 +143,18 @@ def test_each_detector_is_compared_to_itself(second: Any) -> None:
     assert [row[6] for row in table.rows] == ["-", "-", "+0.8", "-", "+0.9"]
     values = {arm: found["summary"]["values"] for arm, found in second.data["arms"].items()}
     mean = sum(values["large,rlo"][s] - values["large,equal"][s] for s in range(5)) / 5
-    assert table.rows[4][7] == f"{100 * mean:+.2f}" and table.rows[4][9] == "better"
+    assert table.rows[4][7] == f"{100 * mean:+.2f}" and table.rows[4][9] == "better by at least 0.5"
     assert table.rules == (1, 3)  # the cited rows, then a block a detector
     assert second.data["baselines"]["large,rlo"] == "large,equal"
     comparison = table_of(second, "comparison")
     assert [row[0] for row in comparison.rows] == ["small,equal", "small,rlo", "large,equal", "large,rlo"]
     assert comparison.rules == (2,)
-    assert second.headline == "Better in AP: large,rlo. Within seed noise: small,rlo."
+    assert [row[0] for row in table_of(second, "over").rows] == ["rlo"]
+    assert second.headline == (
+        "AP: over all detectors, rlo is better than the baselines, though perhaps by less than 0.5 points; small,rlo "
+        "does not differ from its baseline by 0.5 points or more; large,rlo is better than its baseline by at least "
+        "0.5 points."
+    )
     sizes = table_of(second, "sizes")
     assert sizes.rows[2][3] == "-" and re.fullmatch(r"[+-]\d\.\d\d", sizes.rows[3][3])
 
@@ -244,7 +283,7 @@ def test_csv_has_numbers_alone_and_markdown_whole_headings(second: Any) -> None:
     numbers = rows[0][2:-1]
     assert all(not cell or float(cell) < 100 for row in rows[1:] for cell in row[2 : 2 + len(numbers)])
     assert "| Method | Backbone | AP published | AP measured |" in table.markdown()
-    assert second.markdown().startswith(f"# Ablation\n\n{second.headline}\n")
+    assert second.markdown().startswith(f"# Ablation out\n\n{second.plan[0]}\n\n**{second.headline}**\n")
 
 
 def test_a_model_is_counted_once_and_remembered(
@@ -283,19 +322,6 @@ def test_nothing_is_counted_for_nothing_and_failures_are_notes(
     )
     found, notes = arm_costs(ablation(arms=ACTIONS, table=FIRST).table, made)
     assert found == {} and notes == ("equal: no GFLOPs: model: cannot be built",)
-
-
-def test_an_arm_far_out_does_not_hide_the_others() -> None:
-    from msbal.ablation.reporting.row_charts import far_out
-
-    def judged(**shifts: float) -> Any:
-        values = {"base": {0: 0.3, 1: 0.31}, **{k: {0: 0.3 + v, 1: 0.311 + v} for k, v in shifts.items()}}
-        return conclude({arm: summarize(found) for arm, found in values.items()}, "base", 0.005)
-
-    assert far_out(judged(a=0.001, b=-0.2)) == {"b"}
-    assert far_out(judged(a=0.1, b=-0.2)) == frozenset()
-    assert far_out(judged(a=-0.2)) == frozenset()
-    assert far_out({}) == frozenset()
 
 
 @pytest.mark.parametrize("width", [40, 66, 100, 125])
