@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pretend_train
 import pytest
 
-from msbal.ablation.cells import clear_remains, lock_file, look, seen_in, spec_file
+from msbal.ablation.cells import clear_remains, crashed, failure_file, lock_file, look, seen_in, spec_file
 from msbal.ablation.executors.local import LocalExecutor
-from msbal.ablation.grid import Grid
+from msbal.ablation.grid import Grid, make_grid
 from msbal.ablation.runner import GridRunner, Result, check_output
-from msbal.ablation.work import make_order
+from msbal.ablation.study import decide
+from msbal.ablation.work import Order, make_order
 from msbal.errors import SpecError
 from msbal.records.lock import CellLock
 
@@ -267,6 +270,111 @@ def test_a_stop_from_outside_is_no_success(
     monkeypatch.delenv("PRETEND_HANG")
     assert not run(made).failures
     assert starts(made) == ["first 0", "first 0 --resume"]
+
+
+# -- several looks -------------------------------------------------------------------------------------
+
+SEVERAL = {"first": {"balance.strategy": "equal"}, "better": {}, "noisy": {"balance.interval": 3}}
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pretended training without a process of its own, which takes longer than all the rest."""
+
+    def train(order: Order, options: Sequence[str], *rest: Any) -> int:
+        with order.log.open("a") as log, contextlib.redirect_stdout(log):
+            return pretend_train.main(str(order.spec), *options)
+
+    monkeypatch.setattr("msbal.ablation.work._train", train)
+
+
+@pytest.fixture
+def sequential(
+    ablation: Callable[..., Any], run: Callable[..., Result]
+) -> Callable[..., tuple[Grid, Result]]:
+    """Run a grid that is looked at after 3 and 5 seeds."""
+
+    def do(jobs: int = 1, stop: Callable[[], bool] = lambda: False, **keys: Any) -> tuple[Grid, Result]:
+        spec = ablation(**{"arms": SEVERAL, "stop": "sequential", "looks": [3, 5], "seeds": 5, **keys})
+        made = make_grid(spec)
+        return made, run(
+            made, jobs, stop_requested=stop, looks=(3, 5), decide=lambda look: decide(spec, made, look)
+        )
+
+    return do
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_decided_arm_is_not_run_further(
+    sequential: Callable[..., tuple[Grid, Result]], watcher: Any, jobs: int
+) -> None:
+    made, result = sequential(jobs)
+    seeds = {"better": 3, "first": 5, "noisy": 5}
+    assert starts(made) == [f"{arm} {seed}" for arm, count in seeds.items() for seed in range(count)]
+    assert watcher.states["better", 3] == ["skipped"] and watcher.states["noisy", 4][-1] == "done"
+    assert watcher.messages == [
+        "after 3 seeds: decided better (better by at least 0.5); still open: noisy",
+        "after 5 seeds, the last look: nothing is decided; left open: noisy",
+    ]
+    # The files decide the same again, and nothing is run.
+    again = sequential(jobs)[1]
+    assert starts(made) == [f"{arm} {seed}" for arm, count in seeds.items() for seed in range(count)]
+    assert [f.condition for f in again.findings] == [f.condition for f in result.findings]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_all_is_over_once_all_is_decided(
+    sequential: Callable[..., tuple[Grid, Result]], watcher: Any
+) -> None:
+    made, _ = sequential(arms={name: SEVERAL[name] for name in ("first", "better")})
+    assert starts(made) == [f"{arm} {seed}" for arm in ("better", "first") for seed in range(3)]
+    assert watcher.messages == [
+        "after 3 seeds: decided better (better by at least 0.5); nothing is open, so no further seed is run"
+    ]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_contrast_keeps_a_decided_arm_going(sequential: Callable[..., tuple[Grid, Result]]) -> None:
+    twin = {**SEVERAL, "twin": {"balance.interval": 4}}
+    made, _ = sequential(arms=twin, compare=[["twin", "noisy"]])
+    # twin and first are the same on every seed, which decides nothing; so is noisy against both.
+    assert starts(made) == [
+        f"{arm} {seed}" for arm in sorted(twin) for seed in range(3 if arm == "better" else 5)
+    ]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_failed_run_holds_up_no_look_and_leaves_its_reason(
+    sequential: Callable[..., tuple[Grid, Result]], watcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRETEND_FAIL", "noisy")
+    made, result = sequential()
+    assert crashed(made, result.findings) == {"noisy": (0, 1, 2, 3, 4)}
+    reason = failure_file(made.output, next(cell for cell in made.cells if cell.arm == "noisy"))
+    assert reason.read_text() == "error: it went wrong\n"
+    assert "after 3 seeds: decided better (better by at least 0.5); still open: noisy" in watcher.messages
+    monkeypatch.delenv("PRETEND_FAIL")
+    _, result = sequential()
+    assert crashed(made, result.findings) == {} and not list(reason.parent.glob("*.failed"))
+
+
+def test_a_stopped_wave_goes_on_from_where_it_is(
+    sequential: Callable[..., tuple[Grid, Result]],
+    monkeypatch: pytest.MonkeyPatch,
+    ablation: Any,
+    watcher: Any,
+) -> None:
+    monkeypatch.setenv("PRETEND_HANG", "noisy")
+    hanging = next(
+        c.spec.output for c in make_grid(ablation(arms=SEVERAL)).cells if (c.arm, c.seed) == ("noisy", 0)
+    )
+    made, result = sequential(stop=(hanging / "hanging").exists)
+    assert result.stopped and watcher.messages == []
+    monkeypatch.delenv("PRETEND_HANG")
+    _, result = sequential()
+    assert len(watcher.messages) == 2 and starts(made).count("noisy 0 --resume") == 1
+    assert sum(finding.condition == "finished" for finding in result.findings) == 13
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
