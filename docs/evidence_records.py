@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from msbal.ablation.cells import crashed, findings_of, refuse_changed
+from msbal.ablation.cells import Finding, crashed, findings_of, refuse_changed
 from msbal.ablation.collect import ImageBootstrap, Outcomes, collect
 from msbal.ablation.grid import Comparison, Grid, make_grid
 from msbal.ablation.plan import FILE as PLAN
@@ -27,7 +27,7 @@ from msbal.evaluation.runs import run_data
 from msbal.plotting import GroupSeries, read_runs
 from msbal.records import RunDirectory, read_starts
 from msbal.records.atomic import replace_with, write_json, write_text
-from msbal.spec import read_mapping, save_spec
+from msbal.spec import read_mapping
 
 SPEC = "ablation.yaml"  # as `msbal ablate` writes it into the folder
 STUDY, RUNS, INTERVALS = "study.json", "runs.jsonl", "intervals.jsonl.xz"
@@ -127,13 +127,12 @@ def read_kept(kept: Path, scratch: Path) -> KeptGrid:
     assert plan is not None
     cells = {(cell.arm, cell.seed): cell for cell in grid.cells}
     seconds: dict[str, dict[int, float]] = {arm: {} for arm in grid.arms}
+    findings = []
     for line in (kept / RUNS).read_text(encoding="utf-8").splitlines():
         found = json.loads(line)
         cell = cells[found["arm"], found["seed"]]
-        run = RunDirectory(cell.spec.output)
-        run.path.mkdir(parents=True)
-        save_spec(cell.spec, run.spec_file)
-        write_json(run.metrics_file, {"evaluations": [], "final": found["metrics"]})
+        cell.spec.output.mkdir(parents=True)
+        findings.append(Finding(cell, "finished", found["metrics"]))
         if found["seconds"] is not None:
             seconds[cell.arm][cell.seed] = found["seconds"]
     with lzma.open(kept / INTERVALS, "rt", encoding="utf-8") as lines:
@@ -142,7 +141,7 @@ def read_kept(kept: Path, scratch: Path) -> KeptGrid:
             run = RunDirectory(cells[found["arm"], found["seed"]].spec.output)
             with run.intervals_file.open("a", encoding="utf-8") as file:
                 file.write(line)
-    outcomes = collect(grid.arms, findings_of(grid))
+    outcomes = collect(grid.arms, findings)
     series = {
         arm: {seed: read_runs([cell.spec.output])[0].groups[0] for seed, cell in runs.items()}
         for arm, runs in outcomes.cells.items()

@@ -64,7 +64,7 @@ def intervals(kept: Path) -> str:
 def page(program: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a page about two pretend grids, which are gone."""
     folder = tmp_path_factory.mktemp("evidence")
-    grids = [grid(folder / "a", "retinanet", 4), grid(folder / "b", "fcos", 3)]
+    grids = [grid(folder / "a", "retinanet", 3), grid(folder / "b", "fcos", 2)]
     assert program.evidence.main([*map(str, grids), "-o", str(folder / "page")]) == 0
     shutil.rmtree(folder / "a")
     shutil.rmtree(folder / "b")
