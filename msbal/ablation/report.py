@@ -99,7 +99,9 @@ def make_report(
     conclusions = conclude(study)
     over = () if smoke else over_groups(grid.treatments, conclusions, ablation.gain, len(study.looks))
     title = f"Ablation {grid.output.name}{' (smoke run)' if smoke else ''}"
-    plan, said = (question(study), *planned), headline(conclusions, study, grid.baselines, over)
+    # Whatever the spec says now was not planned if there is something to say on the plan.
+    plan = (question(study, "Asked" if planned else "Planned"), *planned)
+    said = headline(conclusions, study, grid.baselines, over)
     progress = course(study, conclusions, grid)
     notes = (*progress, *notes)
     shown = {"over": over_table(over, ablation.gain)} if over else {}

@@ -96,8 +96,8 @@ def sentence(conclusion: Conclusion, study: Study) -> str:
     return " ".join(filter(None, [*parts, _missing(conclusion, study), _odd(conclusion)]))
 
 
-def question(study: Study) -> str:
-    """Return what was planned, in one sentence."""
+def question(study: Study, verb: str = "Planned") -> str:
+    """Return what is asked, in one sentence, which begins with `verb`."""
     n, looks = len(study.seeds), study.looks
     seen = f"looked at after {listed(looks)}" if study.sequential else "looked at once"
     to: dict[str, list[str]] = {}
@@ -108,7 +108,7 @@ def question(study: Study) -> str:
     if 0 < len(to) <= 3:
         compared += f": {'; '.join(f'{listed(arms)} to {other}' for other, arms in to.items())}"
     return (
-        f"Planned: {full_name(study.metric)}, in which a difference of {100 * study.gain:g} points matters; {n} "
+        f"{verb}: {full_name(study.metric)}, in which a difference of {100 * study.gain:g} points matters; {n} "
         f"seed{'s' * (n != 1)}, {seen}; {compared}."
     )
 
@@ -130,6 +130,10 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
             f"Differences are paired by seed, with the noise of all arms together{check}; 95 % intervals and two-sided "
             f"p are Dunnett's{together}."
         )
+        if own := [
+            f"{each.comparison.arm} to {each.comparison.to}" for each in tested if each.method == "paired"
+        ]:
+            notes.append(f"Only with its own noise: {listed(own)}.")
     elif "sequential" in methods:
         notes.append(
             f"Differences are paired by seed and looked at after {looks} seeds; 95 % intervals and two-sided p are "
@@ -168,11 +172,12 @@ def headline(
     several = len(study.groups) > 1
     to_baseline = [c for c in conclusions.values() if baselines.get(c.comparison.arm) == c.comparison.to]
     none = len(to_baseline) > 1 and all(c.verdict in (*_WITHIN, "the same") for c in to_baseline)
-    clauses = [
-        f"over all {each.treatment.over}, "
-        + _clause(each.verdict, "", study.gain, [each.treatment.name], "the baselines")
-        for each in over
-    ]
+    clauses = []
+    for found in over:
+        used, groups = len(found.means), len(found.treatment.comparisons)
+        of = f"all {used}" if used == groups else f"{used} of {groups}"
+        said = clause(found.verdict, "", study.gain, [found.treatment.name], "the baselines")
+        clauses.append(f"over {of} {found.treatment.over}, {said}")
     if none:
         to = "its baseline" if several else to_baseline[0].comparison.to
         clauses.append(f"no arm differs from {to} by {100 * study.gain:g} points or more")
@@ -186,14 +191,14 @@ def headline(
         grouped.setdefault((each.verdict, scope_of(each, study.gain), to), []).append(arm)
     for (verdict, scope, to), arms in grouped.items():
         to = to or ("its baseline" if len(arms) == 1 else "their baselines")
-        clauses.append(_clause(verdict, scope, study.gain, arms, to))
+        clauses.append(clause(verdict, scope, study.gain, arms, to))
     return f"{full_name(study.metric)}: {'; '.join(clauses)}."
 
 
 def _verdict(conclusion: Conclusion, study: Study) -> str:
     arm, to = conclusion.comparison
     gain = f"{100 * study.gain:g} points"
-    said = _clause(conclusion.verdict, scope_of(conclusion, study.gain), study.gain, [arm], to)
+    said = clause(conclusion.verdict, scope_of(conclusion, study.gain), study.gain, [arm], to)
     if conclusion.verdict == "unknown":
         said = f"nothing can be concluded about {arm} and {to}: {_reason(conclusion, study)}"
     elif conclusion.verdict == "the same":
@@ -223,7 +228,7 @@ def _reason(conclusion: Conclusion, study: Study) -> str:
     }[conclusion.reason]
 
 
-def _clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to: str) -> str:
+def clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to: str) -> str:
     """Return the verdict that some arms share."""
     names, size = listed(arms), f"{100 * gain:g} points"
     be, do, have, s = ("is", "does", "has", "s") if len(arms) == 1 else ("are", "do", "have", "")

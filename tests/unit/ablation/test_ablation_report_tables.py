@@ -119,7 +119,8 @@ def test_the_comparison_has_means_over_pairs_contrasts_and_both_intervals(tmp_pa
         rows[4]["AP"] == f"{25 * sum(v for seed, v in values.items() if seed != 1):.2f}"
     )  # avw lacks seed 1
     assert "The means of an arm are over its pairs, that of equal is over all runs." in table.notes
-    assert report.plan[1:] == ("It was changed.",) and report.data["plan"] == list(report.plan)
+    assert report.plan[0].startswith("Asked: AP") and report.plan[1:] == ("It was changed.",)
+    assert report.data["plan"] == list(report.plan)
     found = report.data["arms"]["avw"]["conclusion"]
     assert found["crashed"] == {"avw": [1]} and found["words"].endswith("Left out: seed 1, where avw failed.")
     (contrast,) = report.data["contrasts"]
@@ -151,7 +152,7 @@ def test_each_detector_is_compared_to_itself(second: Any) -> None:
     assert comparison.rules == (2,)
     assert [row[0] for row in table_of(second, "over").rows] == ["rlo"]
     assert second.headline == (
-        "AP: over all detectors, rlo is better than the baselines, though perhaps by less than 0.5 points; small,rlo "
+        "AP: over all 2 detectors, rlo is better than the baselines, though perhaps by less than 0.5 points; small,rlo "
         "does not differ from its baseline by 0.5 points or more; large,rlo is better than its baseline by at least "
         "0.5 points."
     )
