@@ -11,7 +11,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -205,12 +205,14 @@ def headline(parts: Sequence[Part]) -> str:
             f"the {metric} of {part.title} by {signed(tested.mean)} points (95 % interval {span(*tested.interval)}, "
             f"{n} seeds)"
         )
-        verdicts.append(verdict_text(found.verdict, part.kept.ablation.gain))
+        verdict = verdict_text(found.verdict, part.kept.ablation.gain)
+        verdicts.append(f"{verdict} points" if verdict[-1].isdigit() else verdict)
     if not said:
         return "Nothing can be concluded yet."
     text = f"{arm.upper()} instead of {parts[0].baseline} weights changes {listed(said)}"
     if len(set(verdicts)) == 1:
-        return f"{text}: {verdicts[0]}{' on both' if len(verdicts) == 2 else ''}."
+        both = " on either" if verdicts[0].startswith("no ") else " on both"
+        return f"{text}: {verdicts[0]}{both if len(verdicts) == 2 else ''}."
     return f"{text}: {'; '.join(f'{p.title}, {v}' for p, v in zip(parts, verdicts, strict=False))}."
 
 
@@ -225,7 +227,7 @@ def _plan(parts: Sequence[Part], own: bool) -> str:
             f"- **{part.title}**, written down on {at.day} {at:%B %Y at %H:%M} UTC{when}. {question(part.study)} "
             f"{changed}"
         )
-    lines += ["", _settings(parts).markdown()]
+    lines += ["", _settings(parts).transposed().markdown()]
     return "\n".join(lines) + (f"\n{SETTING}" if own else "")
 
 
@@ -250,13 +252,27 @@ def _settings(parts: Sequence[Part]) -> Table:
 
 
 def _results(part: Part) -> str:
-    names = [
-        c.words
-        for each, c in part.conclusions.items()
-        if each.arm == STRATEGY and each.to != LARGER_RATE and c.words
+    said = [
+        f"- {conclusion.words}"
+        for each, conclusion in part.conclusions.items()
+        if each.arm == STRATEGY and each.to != LARGER_RATE
     ]
-    parts = [f"## {part.title}\n", part.report.tables["comparison"].markdown()]
-    return "\n".join([*parts, *(f"- {words}" for words in names)]).rstrip()
+    whole = part.report.tables["comparison"]
+    # What a page is wide enough for; the report has the rest.
+    shown = {"arm", full_name(part.kept.ablation.metric), "difference", "95 % interval", "seeds and images"}
+    shown |= {"share of seeds", "verdict"}
+    table = _with_columns(whole, [n for n, column in enumerate(whole.columns) if column.name in shown])
+    notes = tuple(note for note in table.notes if not note.startswith("Seeds needed"))
+    return "\n".join([f"## {part.title}\n", replace(table, notes=notes).markdown(), *said]).rstrip()
+
+
+def _with_columns(table: Table, places: Sequence[int], title: str = "") -> Table:
+    """Return some columns of a table, and the rows that have an entry in them beside the first."""
+    rows = [tuple(row[n] for n in places) for row in table.rows]
+    kept = tuple(row for row in rows if any(cell != "-" for cell in row[1:]))
+    return replace(
+        table, title=title or table.title, columns=tuple(table.columns[n] for n in places), rows=kept
+    )
 
 
 def _over_models(parts: Sequence[Part]) -> str:
@@ -341,8 +357,14 @@ def _amplified(run: GroupSeries) -> float:
 def _weights(parts: Sequence[Part]) -> str:
     lines = ["## Weights and actions"]
     for part in parts:
-        if "weights" in part.report.tables:
-            lines += [f"### {part.title}: weights", part.report.tables["weights"].markdown().rstrip()]
+        if (table := part.report.tables.get("weights")) is not None:
+            lines.append(f"### {part.title}: weights")
+            for above in dict.fromkeys(column.above for column in table.columns[1:]):
+                places = [0, *(n for n, column in enumerate(table.columns) if column.above == above)]
+                some = _with_columns(table, places, f"{above[0].upper()}{above[1:]}")
+                plain = tuple(replace(column, above="") for column in some.columns)
+                lines.append(replace(some, columns=plain, notes=()).markdown().rstrip())
+            lines += table.notes
         chosen = [run for run in part.kept.series.get(STRATEGY, {}).values() if run.actions]
         if chosen:
             rewarded = estimate([np.mean(run.reward[1:] > 0) for run in chosen])
