@@ -89,7 +89,8 @@ def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Gri
     for look in study.looks:
         if names := [name_of(each, grid.baselines) for each in _decided_at(look, conclusions)]:
             decided.append(f"after {look} seeds: {', '.join(names)}")
-    said = f"Decided {'; '.join(decided)}." if decided else "Nothing is decided yet."
+    nothing = "Nothing is decided yet." if to_come else "Nothing was decided."
+    said = f"Decided {'; '.join(decided)}." if decided else nothing
     if still_open := [name_of(each, grid.baselines) for each in open_comparisons(conclusions)]:
         said += f" Open: {', '.join(still_open)}."
     elif to_come:
