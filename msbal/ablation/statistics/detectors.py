@@ -18,7 +18,7 @@ from msbal.ablation.grid import Comparison, Treatment
 from msbal.ablation.statistics.conclusion import Conclusion, Interval, Tested, Verdict, verdict
 from msbal.ablation.statistics.paired import holm
 from msbal.ablation.statistics.samples import EXACT, Paired
-from msbal.ablation.statistics.words import verdict_text
+from msbal.ablation.statistics.words import clause, p_text
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,14 @@ def _sentences(found: OverGroups, gain: float) -> str:
     treatment, tested, used = found.treatment, found.tested, len(found.means)
     name, of = treatment.name, treatment.over
     if tested is None:
-        return f"{name} over all {of}: nothing can be concluded before two of them have two seeds each."
+        return f"Over all {of}: nothing can be concluded about {name} before two of them have two seeds each."
+    all_of = f"{used} of {len(treatment.comparisons)}" if found.missing else f"all {used}"
     low, high = tested.interval
-    left_out = f" of {len(treatment.comparisons)}" if found.missing else ""
+    p = f"p {p_text(tested.p)}" if tested.p < 0.001 else f"p = {p_text(tested.p)}"
     text = (
-        f"{name} over {used}{left_out} {of}: {verdict_text(found.verdict, gain)}. The mean difference is "
-        f"{100 * tested.mean:+.2f} points (95 % interval {100 * low:+.2f} .. {100 * high:+.2f}; p = {tested.p:.2g}), "
-        f"and it is positive in {found.better_in} of {used}."
+        f"Over {all_of} {of}, {clause(found.verdict, '', gain, [name], 'the baselines')}. The mean difference is "
+        f"{100 * tested.mean:+.2f} points (95 % interval {100 * low:+.2f} .. {100 * high:+.2f}, {p}); {name} is better "
+        f"in {found.better_in} of {used}."
     )
     if found.others is None:
         return text

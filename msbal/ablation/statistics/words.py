@@ -180,7 +180,9 @@ def headline(
         clauses.append(f"over {of} {found.treatment.over}, {said}")
     if none:
         to = "its baseline" if several else to_baseline[0].comparison.to
-        clauses.append(f"no arm differs from {to} by {100 * study.gain:g} points or more")
+        here = any(scope_of(each, study.gain) == "on these images" for each in to_baseline)
+        said = f"no arm differs from {to} by {100 * study.gain:g} points or more"
+        clauses.append(f"on these images, {said}" if here else said)
     grouped: dict[tuple[Verdict, Scope, str], list[str]] = {}
     for each in conclusions.values():
         if none and each in to_baseline and each.verdict == "no difference as large as the gain":

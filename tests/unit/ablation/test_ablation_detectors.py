@@ -51,8 +51,10 @@ def test_small_gains_on_six_detectors_are_a_gain_over_all_of_them() -> None:
     between = stats.ttest_1samp(np.mean(differences, axis=1), 0).confidence_interval()
     assert [100 * bound for bound in found.others] == pytest.approx([between.low, between.high])
     assert found.better_in == 6
-    assert found.words.startswith("t0 over 6 detectors: better. The mean difference is +0.")
-    assert "positive in 6 of 6. For other detectors like these the interval is +0." in found.words
+    assert found.words.startswith(
+        "Over all 6 detectors, t0 is better than the baselines, though perhaps by less"
+    )
+    assert "t0 is better in 6 of 6. For other detectors like these the interval is +0." in found.words
     json.dumps(asdict(found.tested))
 
 
@@ -91,10 +93,9 @@ def test_several_treatments_and_looks_make_it_stricter() -> None:
 def test_detectors_without_two_pairs_are_named_as_missing() -> None:
     (found,) = of_differences([[0.5, 0.7, 0.4], [0.6], [0.3, 0.5, 0.9]])
     assert found.missing == (("1,0", "1"),)
-    assert found.words.startswith("t0 over 2 of 3 detectors: ")
+    assert found.words.startswith("Over 2 of 3 detectors, ")
     (found,) = of_differences([[0.5, 0.7], [0.6]])
     assert (found.tested, found.verdict) == (None, "unknown")
-    assert (
-        found.words
-        == "t0 over all detectors: nothing can be concluded before two of them have two seeds each."
+    assert found.words == (
+        "Over all detectors: nothing can be concluded about t0 before two of them have two seeds each."
     )
