@@ -103,6 +103,21 @@ def test_smoke_shrinks_the_base_and_leaves_the_arms(ablation: Callable[..., Any]
         ({"arms": {"one": {"evaluate.enabled": False}}}, "evaluate.enabled"),
         ({"arms": {"one": {"schedule..lr": 1}}}, "an empty part"),
         ({"arms": BOTH, "base": 3}, "base"),
+        ({"arms": BOTH, "gain": 0.5}, "for 0.5 points write 0.005"),
+        ({"arms": BOTH, "noise": 0.3}, "0.3 is 30 points"),
+        ({"arms": BOTH, "compare": ["plain", "moved"]}, "a list of pairs of arms, e.g. [[rlo, rlw]]"),
+        ({"arms": BOTH, "compare": [["plain", "movd"]]}, "compare, pair 1: `movd` is no arm; did you mean"),
+        ({"arms": BOTH, "compare": [["moved", "plain"]]}, "compared already"),
+        ({"arms": BOTH, "stop": "early"}, "'fixed' or 'sequential'"),
+        ({"arms": BOTH, "looks": [3, 5]}, "`looks` are for `stop: sequential`"),
+        ({"arms": BOTH, "stop": "sequential", "seeds": 3}, "3 `seeds` give one"),
+        ({"arms": BOTH, "stop": "sequential", "looks": [5, 3]}, "`looks` should grow"),
+        ({"arms": BOTH, "stop": "sequential", "looks": [1, 5]}, "at least 2"),
+        ({"arms": BOTH, "stop": "sequential", "looks": [12]}, "two or more"),
+        (
+            {"arms": BOTH, "stop": "sequential", "looks": [3, 5], "seeds": 8},
+            "the number of `seeds`, 8. Found 5",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(grid: Make, keys: dict[str, Any], said: str) -> None:
@@ -110,6 +125,23 @@ def test_a_mistake_is_one_line_that_names_it(grid: Make, keys: dict[str, Any], s
         grid(**keys)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "looks", "seeds"),
+    [
+        ({}, (3,), 3),
+        ({"seeds": 5}, (5,), 5),
+        ({"stop": "sequential"}, (3, 5, 8, 12), 12),
+        ({"stop": "sequential", "seeds": 10}, (3, 5, 8, 10), 10),
+        ({"stop": "sequential", "looks": [4, 8]}, (4, 8), 8),
+    ],
+)
+def test_when_the_results_are_looked_at(
+    ablation: Make, keys: dict[str, Any], looks: tuple[int, ...], seeds: int
+) -> None:
+    made = ablation(arms=BOTH, **keys)
+    assert made.planned_looks == looks and len(made.seeds) == seeds
 
 
 def test_no_metrics_no_comparison(grid: Make, tmp_path: Path) -> None:
