@@ -127,8 +127,8 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
     if "shared" in methods:
         check = "" if agrees is None else f" (a check found no difference between them, {_p(agrees)})"
         notes.append(
-            f"Differences are paired by seed, with the noise of all arms together{check}; 95 % intervals and two-sided "
-            f"p are Dunnett's{together}."
+            f"Differences are paired by seed, with the noise of all arms together{check} or the comparison's own where "
+            f"that is larger; 95 % intervals and two-sided p are simultaneous, as Dunnett's are{together}."
         )
         if own := [
             f"{each.comparison.arm} to {each.comparison.to}" for each in tested if each.method == "paired"

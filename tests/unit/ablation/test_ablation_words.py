@@ -328,6 +328,8 @@ def test_the_headline_names_every_arm_and_never_calls_noise_equality() -> None:
     assert said_of(nothing) == (
         "VOC mAP: no arm differs from equal by 0.5 points or more; rlo does not differ from avw by 0.5 points or more."
     )
+    here = study(("rlo", small), ("avw", small[::-1]), images=of_images(0.003))
+    assert said_of(here) == "AP: on these images, no arm differs from equal by 0.5 points or more."
     slight = study(("rlo", [0.2, 0.3, 0.15, 0.25, 0.2]), ("avw", small))
     assert said_of(slight) == (
         "AP: no arm differs from equal by 0.5 points or more; rlo is better than equal, but by less than 0.5 points."
@@ -370,7 +372,7 @@ def test_a_table_names_its_method_once() -> None:
     )
     shared = method(rlo, rlw)
     assert "with the noise of all arms together (a check found no difference between them, p = " in shared
-    assert shared.endswith("Dunnett's, corrected for 2 comparisons.")
+    assert shared.endswith("as Dunnett's are, corrected for 2 comparisons.")
     apart = method(rlw, ("rlo", [5.0, -7.0, 9.0, 1.0, -8.0]))
     assert "corrected for 2 comparisons: by Bonferroni and Holm. " in apart
     assert "Each comparison has its own noise, since that of the arms differs (p < 0.001)." in apart
