@@ -253,16 +253,19 @@ def _run(
 ) -> Result:
     import yaml
 
-    from msbal.ablation.cells import findings_of
+    from msbal.ablation.cells import findings_of, refuse_changed
     from msbal.ablation.plan import looks_of, question_of, write_plan
     from msbal.ablation.runner import GridRunner
     from msbal.records.atomic import write_text
     from msbal.training.stop import StopRequest
     from msbal.ui.grid import make_grid as make_monitor
 
+    findings = findings_of(grid)
+    if not force:  # before anything is written: what is refused changes no plan
+        refuse_changed(findings)
     text = yaml.safe_dump(ablation.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_text(grid.output / "ablation.yaml", text)
-    finished = sum(finding.condition == "finished" for finding in findings_of(grid))
+    finished = sum(finding.condition == "finished" for finding in findings)
     write_plan(grid.output, question_of(ablation, grid), finished)
     monitor, looks = make_monitor(mode, console, name, ablation.metric), looks_of(ablation, grid)
 
