@@ -355,7 +355,7 @@ def _amplified(run: GroupSeries) -> float:
 
 
 def _weights(parts: Sequence[Part]) -> str:
-    lines = ["## Weights and actions"]
+    lines, notes = ["## Weights and actions"], dict[str, None]()
     for part in parts:
         if (table := part.report.tables.get("weights")) is not None:
             lines.append(f"### {part.title}: weights")
@@ -364,7 +364,7 @@ def _weights(parts: Sequence[Part]) -> str:
                 some = _with_columns(table, places, f"{above[0].upper()}{above[1:]}")
                 plain = tuple(replace(column, above="") for column in some.columns)
                 lines.append(replace(some, columns=plain, notes=()).markdown().rstrip())
-            lines += table.notes
+            notes |= dict.fromkeys(table.notes)
         chosen = [run for run in part.kept.series.get(STRATEGY, {}).values() if run.actions]
         if chosen:
             rewarded = estimate([np.mean(run.reward[1:] > 0) for run in chosen])
@@ -374,7 +374,7 @@ def _weights(parts: Sequence[Part]) -> str:
                 f"RLO was rewarded in {rewarded.text()} of the intervals; its probabilities went from "
                 f"{1 / len(last):.2f} each to {ends} on average."
             )
-    return "\n\n".join(lines) if len(lines) > 1 else ""
+    return "\n\n".join([*lines, *notes]) if len(lines) > 1 else ""
 
 
 def _time(parts: Sequence[Part]) -> str:
@@ -425,14 +425,14 @@ def _observations(parts: Sequence[Part], folder: Path | None) -> str:
         "the runs with equal weights; in brackets stand 95 % intervals over the seeds. An interval has "
         f"{length} iterations.",
         "### Does the level with the larger map have the larger loss?",
-        _verdicts({title: one.finer for title, one in sizes.items()})
-        + " "
-        + " ".join(_of_sizes(title, one) for title, one in sizes.items()),
+        _answer({title: one.finer for title, one in sizes.items()})
+        + " ".join(_of_sizes(title, one) for title, one in sizes.items())
+        + ' The paper writes of "the larger-scale feature map level", which we take for the finer one. That the '
+        f"coarser one has the larger loss: {_verdicts({title: one.coarser for title, one in sizes.items()})}.",
         "![The loss of each level over the training, and its share of the loss and of the positive samples.]"
         "(images/evidence-levels.svg)",
         "### Do the losses fluctuate?",
-        _verdicts({title: one.verdict for title, one in moves.items()})
-        + " "
+        _answer({title: one.verdict for title, one in moves.items()})
         + " ".join(_of_moves(title, one) for title, one in moves.items())
         + " Fluctuation is the standard deviation of an interval's loss relative to that loss, from the differences "
         "between neighbours, so that the fall over the training does not count; the first quarter of it is left out.",
@@ -442,8 +442,7 @@ def _observations(parts: Sequence[Part], folder: Path | None) -> str:
     if terms:
         lines += [
             "### Does regression fluctuate more than classification?",
-            _verdicts({title: one.verdict for title, one in terms.items()})
-            + " "
+            _answer({title: one.verdict for title, one in terms.items()})
             + " ".join(_of_terms(title, one) for title, one in terms.items()),
             "![The fluctuation of each level's classification and regression loss.](images/evidence-terms.svg)",
         ]
@@ -451,11 +450,15 @@ def _observations(parts: Sequence[Part], folder: Path | None) -> str:
 
 
 def _verdicts(found: Mapping[str, str]) -> str:
-    """Return ``**Holds here.**``, or what holds for which model."""
+    """Return ``holds``, or what holds for which model."""
     if len(set(found.values())) == 1:
-        (verdict,) = set(found.values())
-        return f"**{verdict[0].upper()}{verdict[1:]} here.**"
-    return f"**{'; '.join(f'{title}: {verdict}' for title, verdict in found.items())}.**"
+        return next(iter(found.values()))
+    return "; ".join(f"{title}: {verdict}" for title, verdict in found.items())
+
+
+def _answer(found: Mapping[str, str]) -> str:
+    said = _verdicts(found) + " here" * (len(set(found.values())) == 1)
+    return f"**{said[0].upper()}{said[1:]}.** "
 
 
 def _of_sizes(title: str, found: observations.Sizes) -> str:
