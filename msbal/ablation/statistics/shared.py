@@ -222,7 +222,7 @@ class _Simulated(NamedTuple):
     apart: Array
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _simulated(design: Design) -> _Simulated:
     draws = np.random.Generator(np.random.Philox(PHILOX_KEY))
     found = []

@@ -96,6 +96,12 @@ def sentence(conclusion: Conclusion, study: Study) -> str:
     return " ".join(filter(None, [*parts, _missing(conclusion, study), _odd(conclusion)]))
 
 
+def verdict_first(words: str) -> tuple[str, str]:
+    """Return a conclusion's first sentence, which is its verdict, and the others."""
+    verdict, stop, numbers = words.partition(". ")
+    return verdict + stop.strip(), numbers
+
+
 def question(study: Study, verb: str = "Planned") -> str:
     """Return what is asked, in one sentence, which begins with `verb`."""
     n, looks = len(study.seeds), study.looks
@@ -134,6 +140,10 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
             f"{each.comparison.arm} to {each.comparison.to}" for each in tested if each.method == "paired"
         ]:
             notes.append(f"Only with its own noise: {listed(own)}.")
+        if odd := {arm: seeds for each in tested for arm, seeds in each.odd.items()}:
+            notes.append(
+                f"What lies far from the rest ({_runs(odd)}) makes this noise larger, in all comparisons."
+            )
     elif "sequential" in methods:
         notes.append(
             f"Differences are paired by seed and looked at after {looks} seeds; 95 % intervals and two-sided p are "
@@ -322,11 +332,15 @@ def _odd(conclusion: Conclusion) -> str:
     """Return which runs are far from the rest, and the mean without them."""
     if not conclusion.odd:
         return ""
-    runs = listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in conclusion.odd.items()])
     without = conclusion.mean_without_odd
     it = "it" if sum(map(len, conclusion.odd.values())) == 1 else "them"
     rest = "" if without is None else f"; without {it} the mean difference is {signed(without)} points"
-    return f"Far from the rest: {runs}{rest}."
+    return f"Far from the rest: {_runs(conclusion.odd)}{rest}."
+
+
+def _runs(seeds_of: Mapping[str, Sequence[int]]) -> str:
+    """Return ``seed 2 of rlo and seeds 0 and 1 of rlw``."""
+    return listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in seeds_of.items()])
 
 
 def _by_inner(conclusion: Conclusion, gain: float) -> bool:

@@ -18,6 +18,7 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.odd import odd_runs
 from msbal.ablation.statistics.samples import Paired, Summary, pair, summarize
 from msbal.ablation.statistics.shared import Design, Shared, shared_tests
+from msbal.ablation.statistics.words import method_text
 
 GAIN = 0.005
 Arms = dict[str, dict[int, float]]
@@ -233,6 +234,19 @@ def test_a_run_far_from_the_rest_is_named_and_left_out_of_a_second_mean() -> Non
     rest = [arms["b"][s] - arms["a"][s] for s in (0, 1, 3, 4)]
     assert found["b-a"].mean_without_odd == pytest.approx(np.mean(rest))
     assert found["c-a"].odd == {} and found["c-a"].mean_without_odd is None
+
+
+def test_a_run_far_from_the_rest_is_said_to_widen_all_intervals() -> None:
+    arms = drawn(11, arms=5, seeds=3)
+    calm, _ = tables(arms, [list(arms)])
+    arms["b"][1] += 0.024
+    found = said(arms)
+    assert found["b-a"].odd == {"b": (1,)} and found["c-a"].method == "shared"
+    study = Study(
+        {arm: summarize(values) for arm, values in arms.items()}, list(calm), [list(arms)], GAIN, looks=(3,)
+    )
+    notes = method_text(conclude(study), study)
+    assert "What lies far from the rest (seed 1 of b) makes this noise larger, in all comparisons." in notes
 
 
 def test_two_odd_runs_do_not_hide_each_other_and_an_odd_baseline_concerns_all() -> None:
