@@ -76,7 +76,7 @@ def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Gri
     if not study.sequential:
         if not to_come:
             return ()
-        said = f"{to_come} of {len(grid)} runs are neither finished nor failed."
+        said = f"{to_come} of {len(grid)} runs {'is' if to_come == 1 else 'are'} neither finished nor failed."
         begun = set().union(*(summary.values for summary in study.summaries.values()))
         if left := [seed for seed in study.partial if seed in begun]:
             several = len(left) > 1
@@ -94,7 +94,7 @@ def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Gri
     if still_open := [name_of(each, grid.baselines) for each in open_comparisons(conclusions)]:
         said += f" Open: {', '.join(still_open)}."
     elif to_come:
-        said += f" {to_come} of {len(grid)} runs were not needed."
+        said += f" {to_come} of {len(grid)} runs {'was' if to_come == 1 else 'were'} not needed."
     return (said,)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msbal.ablation.grid import Comparison
+from msbal.ablation.grid import Cell, Comparison, Grid
 from msbal.ablation.statistics.conclude import Study, conclude
 from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.paired import paired_tests
@@ -26,6 +26,7 @@ from msbal.ablation.statistics.sequential import (
     sequential_tests,
     smallest_p,
 )
+from msbal.ablation.study import course
 
 LOOKS = (3, 5, 8, 12)
 TABLE = Path(__file__).parents[2] / "study" / "sequential_levels.csv"
@@ -207,3 +208,36 @@ def test_decisions_are_the_same_from_the_files_of_any_later_time() -> None:
             for each in decided:
                 assert found[each].tested == decided[each].tested
             decided |= {e: f for e, f in found.items() if f.verdict not in ("cannot tell yet", "unknown")}
+
+
+# -- reports before the end --------------------------------------------------------------------------
+
+
+def test_with_one_look_a_seed_counts_once_every_arm_has_run() -> None:
+    values = [0.3 + d for d in noisy(5, 0.01)]
+    runs: dict[str, list[float | None]] = {"a": [0.3] * 5, "b": [*values], "c": [*values[:3], None, None]}
+    study = study_of(runs, (5,))
+    assert study.partial == (3, 4)
+    assert [conclude(study)[each].paired.n for each in (B, C)] == [3, 3]
+    # A failed run is not waited for.
+    study = study_of(runs, (5,), crashed={"c": (3,)})
+    assert study.partial == (4,)
+    assert [conclude(study)[each].paired.n for each in (B, C)] == [4, 3]
+
+
+def test_how_far_a_study_has_come_is_said() -> None:
+    baselines = {"a": "a", "b": "a", "c": "a"}
+    grid = Grid(tuple(baselines), tuple(range(12)), baselines, (cast("Cell", None),) * 36, Path())
+    clear, other = [0.3 + d for d in noisy(3, 0.001, 0.03)], [0.3 + d for d in noisy(5, 0.02)]
+
+    def said(runs: dict[str, list[float | None]], looks: tuple[int, ...] = LOOKS) -> tuple[str, ...]:
+        study = study_of(runs, looks)
+        return course(study, conclude(study), grid)
+
+    assert said({"a": [0.3] * 2, "b": clear[:2], "c": other[:2]}) == ("Nothing is decided yet. Open: b, c.",)
+    assert said({"a": [0.3] * 5, "b": clear, "c": other}) == ("Decided after 3 seeds: b. Open: c.",)
+    assert said({"a": [0.3] * 3, "b": clear}) == ("Decided after 3 seeds: b. 18 of 36 runs were not needed.",)
+    assert said({"a": [0.3] * 3, "b": clear}, (3,)) == ()
+    assert said({"a": [0.3] * 4, "b": clear}, (4,)) == (
+        "1 of 36 runs is neither finished nor failed. Seed 3 is left out of the conclusions until every arm has run.",
+    )

@@ -49,6 +49,14 @@ def test_eta_from_the_runs_so_far(grid: GridMonitor) -> None:
     assert GridMonitor().remaining() == 0.0
 
 
+def test_runs_that_are_not_needed_are_out_of_the_count(shown: Any, grid: GridMonitor) -> None:
+    for seed in (1, 2):
+        grid.updated("avw", seed, "skipped")
+    text = shown(GridView(grid, "spec.yaml"), 120, 30)
+    assert "- skipped" in text and "2/7 finished" in text and "3 queued  2 skipped" in text
+    assert grid.remaining() == pytest.approx(60 + 3 * 90)
+
+
 def test_last_ap_is_kept_until_a_newer_one(grid: GridMonitor) -> None:
     grid.updated("rlo[avw,equal]", 0, "running", eta=50.0, progress=0.3)
     assert grid.runs["rlo[avw,equal]", 0].ap == 0.123
