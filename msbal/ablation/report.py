@@ -26,7 +26,7 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.detectors import OverGroups, over_groups
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.samples import summarize
-from msbal.ablation.statistics.words import headline, question, scope_of, tone
+from msbal.ablation.statistics.words import headline, question, scope_of, tone, verdict_first
 from msbal.ablation.study import course, study_of
 from msbal.evaluation.bootstrap import ALL_METRICS
 from msbal.evaluation.complexity import Complexity
@@ -58,7 +58,7 @@ class Report:
 
     def markdown(self) -> str:
         """Return the whole report."""
-        said = (f"- {sentence}" for sentence in self.sentences)
+        said = ("- **{}** {}".format(*verdict_first(sentence)).rstrip() for sentence in self.sentences)
         parts = (f"# {self.title}", *self.plan, f"**{self.headline}**", "\n".join(said))
         return "\n\n".join([*filter(None, parts), *(table.markdown() for table in self.tables.values())])
 

@@ -24,7 +24,7 @@ from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics.conclude import Study
 from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.samples import Paired, pair, summarize
-from msbal.ablation.statistics.words import Tone
+from msbal.ablation.statistics.words import Tone, verdict_first
 from msbal.errors import MsbalError
 from msbal.metric_text import full_name
 from msbal.plotting.reading import read_runs
@@ -74,7 +74,7 @@ def render_page(
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters["subscripts"] = _subscripts
+    environment.filters |= {"subscripts": _subscripts, "unbroken": _unbroken, "verdict_first": verdict_first}
     return environment.from_string(_part("msbal.ablation.reporting", "page.html")).render(
         title=title,
         style=_part("msbal.plotting", "page.css") + _part("msbal.ablation.reporting", "page.css"),
@@ -82,6 +82,7 @@ def render_page(
         headline=headline,
         smoke=study.smoke,
         progress=progress,
+        sequential=study.sequential,
         signs=SIGNS,
         plan=plan,
         verdicts=verdicts,
@@ -203,6 +204,11 @@ def _colors(levels: Iterable[Iterable[str]]) -> dict[str, str]:
 def _subscripts(text: str) -> Markup:
     """Return ``AP_S`` with a subscript."""
     return Markup(re.sub(r"\b(A[PR])_([SML])\b", r"\1<sub>\2</sub>", str(escape(text))))
+
+
+def _unbroken(text: str) -> str:
+    """Return numbers with their units, intervals and ``p = 0.01`` with spaces that no line ends at."""
+    return re.sub(r" (?=%)|(?<=\.\.) | (?=\.\. )|(?<=\bp) (?=[=<])|(?<=p[ \xa0][=<]) ", "\xa0", text)
 
 
 def _part(package: str, name: str) -> Markup:

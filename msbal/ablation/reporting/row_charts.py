@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, scale_of
@@ -124,6 +125,8 @@ def differences(
     several = len(set(baselines.values())) > 1
     for each, found in shown.items():
         paired, tested, kind = found.paired, found.tested, f"v-{tone(found.verdict)}"
+        if found.reason is not None:  # nothing is concluded, nor seems to be
+            paired = replace(paired, low=None, high=None)
         name = f"{each.arm} vs {each.to}" if several else name_of(each, baselines)
         y = chart.row(name, signed(paired.mean), "" if tested is None else span(*tested.interval))
         if each in far:
