@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from msbal.ablation.cells import Finding, metric_in
 from msbal.ablation.grid import Cell, Comparison
-from msbal.ablation.statistics.images import SeedsAndImages, seeds_and_images
+from msbal.ablation.statistics.images import SeedsAndImages, defined, seeds_and_images
 from msbal.data import DetectionData
 from msbal.engine.record import IntervalRecord
 from msbal.errors import MsbalError
@@ -127,7 +127,10 @@ class ImageBootstrap:
     def intervals(
         self, outcomes: Outcomes, comparisons: Sequence[Comparison]
     ) -> dict[Comparison, SeedsAndImages | None]:
-        """Return, for each comparison, the interval of its mean difference over seeds and images."""
+        """Return, for each comparison, the interval of its mean difference over seeds and images.
+
+        All are corrected for the number of comparisons.
+        """
         draws = {arm: self._draws(runs) for arm, runs in outcomes.cells.items()}
         values = outcomes.values(self.metric)
         found: dict[Comparison, SeedsAndImages | None] = {}
@@ -142,16 +145,22 @@ class ImageBootstrap:
             if any(difference is None for difference in differences):
                 found[each] = None
                 continue
+            drawn = [runs[seed].metrics - base[seed].metrics for seed in seeds]
+            if drawn and defined(drawn) is None:
+                line = f"{self.metric} is undefined on more than one in twenty draws of the images"
+                self.notes.append(f"{each.arm}: {line}, so no bootstrap")
             found[each] = seeds_and_images(
                 [difference for difference in differences if difference is not None],
-                [runs[seed].metrics - base[seed].metrics for seed in seeds],
+                drawn,
                 min((runs[seed].images for seed in seeds), default=0),
+                planned=len(comparisons),
             )
         return found
 
     def _draws(self, runs: Mapping[int, Cell]) -> dict[int, _Draws]:
         """Return the draws by seed; note and leave out runs whose predictions cannot be read."""
-        from msbal.evaluation.bootstrap import ALL_METRICS
+        from msbal.evaluation.bootstrap import ALL_METRICS, images_with_boxes
+        from msbal.evaluation.detections import ground_truth
 
         column = ALL_METRICS.index(self.metric)
         found = {}
@@ -167,7 +176,8 @@ class ImageBootstrap:
             except (MsbalError, OSError) as error:
                 self.notes.append(f"{where}: no bootstrap over images: {error}")
                 continue
-            found[seed] = _Draws(truth, draws[:, column], len(data))
+            images = int(images_with_boxes(ground_truth(data))[column])
+            found[seed] = _Draws(truth, draws[:, column], images)
         return found
 
     def _data(self, cell: Cell) -> tuple[DetectionData, str]:
@@ -208,7 +218,7 @@ class ImageBootstrap:
 
 @dataclass(frozen=True)
 class _Draws:
-    """One run's metric on each draw, ``[R]``, with the number and the fingerprint of the images drawn from."""
+    """One run's metric on each draw, ``[R]``, with the images' fingerprint and how many of them have boxes for it."""
 
     truth: str
     metrics: NDArray[np.float64]

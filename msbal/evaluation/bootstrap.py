@@ -2,8 +2,17 @@
 
 Each resample draws as many images as there are, with replacement. Both runs are evaluated on the same draw,
 and every metric is recomputed from the matches as it would be from the drawn images (AP is no mean over
-images). The interval is the percentile interval of the differences. It covers what other images could have
-shown, not what another seed of the training could have.
+images). The interval covers what other images could have shown, not what another seed of the training could have.
+
+It reaches as far as Student's t says, in standard errors from the bootstrap (Hesterberg, "What teachers should know
+about the bootstrap", 2015). Draws of I images vary by only ``(I - 1) / I`` of the variance there is, which few images
+show but roughly, and images without boxes hardly count in I: percentiles of the draws see none of that. Coverage of
+their 95 % and of these, by real matching on made-up detections, AP and AP50:
+
+    ==================  ===========  =====
+    images with boxes   percentiles  these
+    ==================  ===========  =====
+    ==================  ===========  =====
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; paired as in Koehn, "Statistical
 significance tests for machine translation evaluation", EMNLP 2004. It is ours because hotcoco's counts each
@@ -28,11 +37,12 @@ from numpy.typing import NDArray
 
 from msbal.evaluation.coco_metrics import METRICS
 from msbal.evaluation.detections import Detections, GroundTruth
-from msbal.evaluation.matching import coco_matches, voc_matches
+from msbal.evaluation.matching import AREA_RANGES, coco_matches, voc_matches
 from msbal.evaluation.precision_recall import COCO_RECALLS, Curves
 from msbal.evaluation.voc_metrics import voc_metrics
 
 ALL_METRICS = (*METRICS, "mAP", "mAP_11")
+MIN_IMAGES = 5  # fewer show too little of what others could
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,23 @@ class Reweighted:
         return np.concatenate([values, per_class_ap])
 
 
+def images_with_boxes(truth: GroundTruth) -> NDArray[np.int64]:
+    """Return for each metric and class how many images have boxes that it is of, ``[F + K]``.
+
+    An image without any hardly moves the metric, drawn or not.
+    """
+
+    def having(boxes: NDArray[np.bool_]) -> int:
+        return len(np.unique(truth.image[boxes & ~truth.crowd]))
+
+    by_area = {"": having(np.ones(len(truth), np.bool_))}
+    for letter, (low, high) in zip("SML", AREA_RANGES[1:], strict=True):
+        by_area[letter] = having((truth.area >= low) & (truth.area <= high))
+    of_metrics = [by_area[name.partition("_")[2] if name in METRICS else ""] for name in ALL_METRICS]
+    of_classes = [having(truth.label == label) for label in range(truth.class_count)]
+    return np.array(of_metrics + of_classes, np.int64)
+
+
 def resampled(
     truth: GroundTruth,
     found: Detections,
@@ -129,6 +156,7 @@ def interval(
     value: float | None,
     first: NDArray[np.float64],
     second: NDArray[np.float64],
+    images: int,
     confidence: float = 0.95,
 ) -> Difference | None:
     """Return how far two runs are apart in one metric.
@@ -136,22 +164,27 @@ def interval(
     Args:
         value: the difference on the images as they are; None where it is undefined.
         first, second: ``[R]`` the metric of each run on the same draws, NaN where undefined.
+        images: how many have boxes that the metric is of.
         confidence: of the interval.
 
     Returns:
         None where the difference is undefined; without an interval where it is undefined on more than
-        one draw in twenty, as for a class that stands in fewer than three images.
+        one draw in twenty, or the images are fewer than `MIN_IMAGES`.
     """
+    from scipy import stats
+
     if not 0 < confidence < 1:
         raise ValueError(f"Parameter `confidence` should be between 0 and 1. Found {confidence}.")
     if value is None:
         return None
     drawn = second - first
     drawn = drawn[~np.isnan(drawn)]
-    if len(drawn) < 0.95 * max(len(first), 1):
+    if len(drawn) < max(2, 0.95 * len(first)) or images < MIN_IMAGES:
         return Difference(value)
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
-    return Difference(value, low, high, float(np.mean(drawn > 0) + np.mean(drawn == 0) / 2))
+    variance = float(drawn.var(ddof=1)) * images / (images - 1)
+    reach = float(stats.t.isf((1 - confidence) / 2, images - 1)) * variance**0.5
+    above = float(np.mean(drawn > 0) + np.mean(drawn == 0) / 2)
+    return Difference(value, value - reach, value + reach, above)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.bootstrap import ALL_METRICS, Difference, interval, resampled
+from msbal.evaluation.bootstrap import ALL_METRICS, Difference, images_with_boxes, interval, resampled
 from msbal.evaluation.coco_metrics import METRICS
 from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.runs import Evaluated, same_data
@@ -16,6 +16,32 @@ from msbal.evaluation.runs import Evaluated, same_data
 Differences = dict[str, "Difference | None"]
 Draws = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Every metric of two runs on the same draws, ``[R, F + K]`` each."""
+
+
+HEADLINE = "AP"
+"""The metric to conclude from. The intervals of the others are not corrected for how many they are."""
+
+SEEDS = ("seed", "balance.seed")
+_WITHOUT_EFFECT = ("output", "device", "evaluate.", "log.", "schedule.workers", "schedule.checkpoint_every")
+"""Keys that say where and how a run runs, but not what it computes."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What a run and the first have in common.
+
+    Attributes:
+        keys: of their specs, those that differ and matter to the result; None where one has no spec.
+        same: whether all their metrics are the same, to the last digit.
+    """
+
+    keys: tuple[str, ...] | None
+    same: bool
+
+    @property
+    def only_seed(self) -> bool:
+        """Whether they differ in nothing but the seed: their difference is the noise of a seed."""
+        return bool(self.keys) and set(self.keys or ()) <= set(SEEDS)
 
 
 @dataclass(frozen=True)
@@ -26,6 +52,7 @@ class Comparison:
         runs: the first is the one that the others are compared to.
         differences: by metric (`ALL_METRICS`), one per run after the first.
         class_differences: of the AP of each class, one per run after the first.
+        relations: to the first, one per run after it.
         resamples, seed, confidence: of the bootstrap; 0 resamples where there was none.
         notes: why an interval is missing, where one is.
     """
@@ -33,6 +60,7 @@ class Comparison:
     runs: tuple[Evaluated, ...]
     differences: tuple[Differences, ...] = ()
     class_differences: tuple[Differences, ...] = ()
+    relations: tuple[Relation, ...] = ()
     resamples: int = 0
     seed: int = 0
     confidence: float = 0.95
@@ -45,6 +73,7 @@ class Comparison:
             runs=(self.runs[0], self.runs[index]),
             differences=(self.differences[index - 1],),
             class_differences=(self.class_differences[index - 1],),
+            relations=(self.relations[index - 1],),
         )
 
 
@@ -64,12 +93,13 @@ def compare(
     """
     first, classes = runs[0], list(runs[0].metrics.get("per_class", {}))
     draws: dict[int, NDArray[np.float64]] = {}
+    images = None if first.data is None else images_with_boxes(ground_truth(first.data))
 
     def drawn(index: int) -> NDArray[np.float64]:
-        data, found = first.data, runs[index].detections
-        assert data is not None and found is not None  # same_data
+        data, detections = first.data, runs[index].detections
+        assert data is not None and detections is not None  # same_data
         if index not in draws:
-            draws[index] = resampled(ground_truth(data), found, resamples, seed, progress)
+            draws[index] = resampled(ground_truth(data), detections, resamples, seed, progress)
         return draws[index]
 
     notes: dict[str, None] = {}
@@ -82,14 +112,28 @@ def compare(
             notes[_unpaired(first, other)] = None
         values = [(name, flat(first)[name], flat(other)[name]) for name in ALL_METRICS]
         values += [(name, _class_ap(first, name), _class_ap(other, name)) for name in classes]
-        differences = [
-            (name, _difference(one, two, both, column, confidence))
+        found = [
+            (name, _difference(one, two, both, column, images, confidence))
             for column, (name, one, two) in enumerate(values)
         ]
-        overall.append(dict(differences[: len(ALL_METRICS)]))
-        by_class.append(dict(differences[len(ALL_METRICS) :]))
+        overall.append(dict(found[: len(ALL_METRICS)]))
+        by_class.append(dict(found[len(ALL_METRICS) :]))
     done = resamples if draws else 0
-    return Comparison(tuple(runs), tuple(overall), tuple(by_class), done, seed, confidence, tuple(notes))
+    relations = tuple(_relation(first, other) for other in runs[1:])
+    return Comparison(
+        tuple(runs), tuple(overall), tuple(by_class), relations, done, seed, confidence, tuple(notes)
+    )
+
+
+def _relation(first: Evaluated, other: Evaluated) -> Relation:
+    from msbal.spec.mapping import differences
+
+    keys = None
+    if first.spec is not None and other.spec is not None:
+        found = (key for key, *_ in differences(first.spec, other.spec))
+        keys = tuple(key for key in found if not key.startswith(_WITHOUT_EFFECT))
+    ours, theirs = ((flat(run), run.metrics.get("per_class")) for run in (first, other))
+    return Relation(keys, ours == theirs and any(value is not None for value in ours[0].values()))
 
 
 def _unpaired(first: Evaluated, other: Evaluated) -> str:
@@ -112,10 +156,15 @@ def _class_ap(run: Evaluated, name: str) -> float | None:
 
 
 def _difference(
-    one: float | None, two: float | None, draws: Draws | None, column: int, confidence: float
+    one: float | None,
+    two: float | None,
+    draws: Draws | None,
+    column: int,
+    images: NDArray[np.int64] | None,
+    confidence: float,
 ) -> Difference | None:
     if one is None or two is None:
         return None
-    if draws is None:
+    if draws is None or images is None:
         return Difference(two - one)
-    return interval(two - one, draws[0][:, column], draws[1][:, column], confidence)
+    return interval(two - one, draws[0][:, column], draws[1][:, column], int(images[column]), confidence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class Evaluated:
         detections: the predictions as columns; None likewise.
         remarks: what was odd about the predictions, each a sentence.
         data_remarks: what was odd about the ground truth.
+        spec: what the run was made with, as it stands in its folder; None where there is no run.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Evaluated:
     detections: Detections | None = None
     remarks: tuple[str, ...] = ()
     data_remarks: tuple[str, ...] = ()
+    spec: Mapping[str, Any] | None = None
 
 
 def ground_truth_file(path: Path, images: Path | None = None) -> DetectionData:
@@ -115,7 +117,8 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
         fix = _MEANT_BY_SUFFIX.get(run.path.suffix, otherwise)
         raise DataError(str(run.path), found, "a run's folder", fix)
     if run.predictions_file.exists():
-        return _own(name, run) if data is None else _on_other_data(name, run, data)
+        evaluated = _own(name, run) if data is None else _on_other_data(name, run, data)
+        return replace(evaluated, spec=_spec(run))
     recorded = _last_recorded(run)
     if recorded is None:
         if not run.exists():
@@ -132,7 +135,17 @@ def evaluate_run(name: str, run: RunDirectory, data: DetectionData | None = None
         f"{run.path} has no predictions.json yet: these are the metrics it recorded after iteration "
         f"{recorded.get('iteration', '?')}"
     )
-    return Evaluated(name, {k: v for k, v in recorded.items() if k != "iteration"}, remarks=(remark,))
+    metrics = {k: v for k, v in recorded.items() if k != "iteration"}
+    return Evaluated(name, metrics, remarks=(remark,), spec=_spec(run))
+
+
+def _spec(run: RunDirectory) -> Mapping[str, Any] | None:
+    from msbal.spec import read_mapping
+
+    try:
+        return read_mapping(run.spec_file)
+    except MsbalError:
+        return None
 
 
 def _own(name: str, run: RunDirectory) -> Evaluated:

@@ -97,6 +97,9 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
         if said in ("the same", "unknown"):
             tested = None
         needed, ends = (None, None) if tested is None else _needed(tested, said, paired.n, study)
+        images = (study.images or {}).get(each)
+        if images is not None and tested is not None:
+            images = images.beside(tested, paired.n, len(pairs), level)
         far = {
             arm: seeds
             for arm in each
@@ -106,7 +109,7 @@ def conclude(study: Study) -> dict[Comparison, Conclusion]:
             d for seed, d in paired.differences.items() if not any(seed in seeds for seeds in far.values())
         ]
         conclusion = Conclusion(
-            each, paired, tested, found_tests.methods.get(each, "paired"), said, (study.images or {}).get(each), needed,
+            each, paired, tested, found_tests.methods.get(each, "paired"), said, images, needed,
             sum(d > EXACT for d in paired.differences.values()),
             {arm: seeds for arm, seeds in (study.crashed or {}).items() if arm in each and seeds},
             _unpaired(study, each, tested),
@@ -129,7 +132,8 @@ def _needed(
     tested: Tested, said: Verdict, done: int, study: Study
 ) -> tuple[int | None, tuple[int | None, int | None] | None]:
     """Return how many seeds will tell what is open, and the same at the two ends of the noise's interval."""
-    if said not in ("cannot tell yet", "no gain"):
+    decided = tested.look is not None and said == "no gain"  # no further look would be taken
+    if decided or said not in ("cannot tell yet", "no gain"):
         return None, None
     seen = (
         tested.mean if said == "cannot tell yet" else -tested.mean

@@ -13,12 +13,13 @@ from PIL import Image
 
 from msbal.ablation.cells import findings_of
 from msbal.ablation.collect import ImageBootstrap, Outcomes, collect
-from msbal.ablation.grid import Grid
+from msbal.ablation.grid import Comparison, Grid
 from msbal.evaluation import bootstrap
 from msbal.spec import save_spec
 
 Make = Callable[..., Grid]
 SQUARE = (10, 10, 30, 30)
+MANY = Comparison("many", "few")
 
 
 def write_data(root: Path, images: int, side: int = 30) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def write_run(cell: Any, images: int, share: float) -> None:
         for i in range(round(share * images))
     ]
     (run / "predictions.json").write_text(json.dumps(found))
-    final = {"iteration": 4, "AP": share, "voc": {}}
+    final = {"iteration": 4, "AP": share, "AP50": share, "voc": {}}
     (run / "metrics.json").write_text(json.dumps({"evaluations": [final], "final": final}))
 
 
@@ -67,7 +68,9 @@ def finished(grid: Make, tmp_path: Path) -> tuple[Grid, Outcomes]:
 
 def test_runs_are_paired_on_the_same_draws(finished: tuple[Grid, Outcomes]) -> None:
     made, outcomes = finished
-    low, high = ImageBootstrap("AP50", 200).intervals(outcomes, made.baselines)["many"] or (0, 0)
+    found = ImageBootstrap("AP50", 200).intervals(outcomes, made.comparisons)[MANY]
+    assert found is not None
+    low, high = found.low, found.high
     assert 0.2 < low < 0.4 < high < 0.6
     # Draws of its own for each run would make it wider than a binomial share allows: 40 % of 40 images.
     assert high - low < 2 * 1.96 * np.sqrt(2 * 0.4 * 0.6 / 40)
@@ -84,7 +87,7 @@ def test_draws_are_kept_and_used_again(
 
     def intervals(resamples: int = 50) -> Any:
         maker = ImageBootstrap("AP50", resamples, cache=tmp_path / "kept", progress=lambda: steps.append(1))
-        return maker.intervals(outcomes, made.baselines)
+        return maker.intervals(outcomes, made.comparisons)
 
     first = intervals()
     assert (len(calls), len(steps)) == (6, 300)
@@ -107,12 +110,12 @@ def test_missing_predictions_are_noted_and_the_rest_is_paired(finished: tuple[Gr
     (made.cells[0].spec.output / "predictions.json").unlink()
     (made.cells[4].spec.output / "predictions.json").write_text("no json")
     maker = ImageBootstrap("AP50", 20)
-    assert maker.intervals(outcomes, made.baselines) == {"many": None}, "one pair is left"
+    assert maker.intervals(outcomes, made.comparisons) == {MANY: None}, "one pair is left"
     assert maker.notes[0] == "few, seed 0: no predictions.json, so no bootstrap over images"
     assert maker.notes[1].startswith("many, seed 1: no bootstrap over images:")
     assert len(maker.notes) == 2
     (made.cells[4].spec.output / "predictions.json").write_text("[]")
-    assert ImageBootstrap("AP50", 20).intervals(outcomes, made.baselines)["many"] is not None
+    assert ImageBootstrap("AP50", 20).intervals(outcomes, made.comparisons)[MANY] is not None
 
 
 def test_other_images_are_not_paired(grid: Make, tmp_path: Path) -> None:
@@ -124,5 +127,7 @@ def test_other_images_are_not_paired(grid: Make, tmp_path: Path) -> None:
     for cell in made.cells:
         write_run(cell, 20, 0.5 + cell.seed / 10)
     maker = ImageBootstrap("AP50", 20)
-    assert maker.intervals(collect(made.arms, findings_of(made)), made.baselines) == {"there": None}
+    assert maker.intervals(collect(made.arms, findings_of(made)), made.comparisons) == {
+        Comparison("there", "here"): None
+    }
     assert maker.notes == ["there: evaluated on other images than here, so no bootstrap"]

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from msbal.data import DetectionData
 from msbal.evaluation import evaluate
-from msbal.evaluation.bootstrap import ALL_METRICS, Difference, Reweighted, interval, resampled
+from msbal.evaluation.bootstrap import (
+    ALL_METRICS,
+    MIN_IMAGES,
+    Difference,
+    Reweighted,
+    images_with_boxes,
+    interval,
+    resampled,
+)
 from msbal.evaluation.coco_metrics import METRICS
 from msbal.evaluation.detections import Detections, ground_truth
 from msbal.evaluation.predictions import sift
@@ -120,7 +128,7 @@ def test_draws_are_with_replacement_and_as_many_as_there_are_images() -> None:
 def test_a_run_against_itself_is_zero_with_even_odds() -> None:
     data, found = SMALL
     draws = resampled(ground_truth(data), found, 30)
-    assert interval(0.0, draws[:, 0], draws[:, 0]) == Difference(0.0, 0.0, 0.0, 0.5)
+    assert interval(0.0, draws[:, 0], draws[:, 0], 8) == Difference(0.0, 0.0, 0.0, 0.5)
 
 
 def test_pairing_sees_a_small_but_steady_gain() -> None:
@@ -135,7 +143,7 @@ def test_pairing_sees_a_small_but_steady_gain() -> None:
     one, two = resampled(truth, found, 200), resampled(truth, better, 200)
     column = ALL_METRICS.index("mAP")
     gain = all_metrics(data, better)[column] - all_metrics(data, found)[column]
-    difference = interval(gain, one[:, column], two[:, column])
+    difference = interval(gain, one[:, column], two[:, column], 40)
     assert difference is not None and difference.low is not None and difference.high is not None
     assert 0 < difference.low < gain < difference.high
     assert difference.above_zero == 1.0
@@ -147,25 +155,46 @@ def test_pairing_sees_a_small_but_steady_gain() -> None:
 def test_interval_by_hand() -> None:
     first = np.zeros(100)
     second = np.arange(100) - 9.0  # -9 .. 90
-    assert interval(5.0, first, second, confidence=0.8) == Difference(
-        5.0, pytest.approx(0.9), pytest.approx(80.1), pytest.approx(0.9 + 0.005)
+    # The draws' variance is 841.67; t with 8 degrees of freedom leaves 10 % beyond 1.3968.
+    reach = 1.3968 * (841.67 * 9 / 8) ** 0.5
+    assert interval(5.0, first, second, images=9, confidence=0.8) == Difference(
+        5.0,
+        pytest.approx(5 - reach, abs=0.01),
+        pytest.approx(5 + reach, abs=0.01),
+        pytest.approx(0.9 + 0.005),
     )
 
 
 def test_an_undefined_metric_has_no_interval() -> None:
     nan = np.full(100, np.nan)
-    assert interval(None, nan, nan) is None
-    assert interval(0.1, nan, nan) == Difference(0.1)
+    assert interval(None, nan, nan, 50) is None
+    assert interval(0.1, nan, nan, 50) == Difference(0.1)
     some = np.where(np.arange(100) < 10, np.nan, 0.5)
-    assert interval(0.1, some, some) == Difference(0.1)
-    assert interval(0.1, np.zeros(0), np.zeros(0)) == Difference(0.1)
+    assert interval(0.1, some, some, 50) == Difference(0.1)
+    assert interval(0.1, np.zeros(0), np.zeros(0), 50) == Difference(0.1)
+    steady = np.zeros(100)
+    assert interval(0.1, steady, steady, MIN_IMAGES) == Difference(0.1, 0.1, 0.1, 0.5)
+    assert interval(0.1, steady, steady, MIN_IMAGES - 1) == Difference(0.1)
 
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"`confidence` should be between 0 and 1. Found 95"):
-        interval(0.1, np.zeros(3), np.zeros(3), confidence=95)
+        interval(0.1, np.zeros(3), np.zeros(3), 50, confidence=95)
     with pytest.raises(ValueError, match=r"`resamples` should be at least 1. Found 0"):
         resampled(ground_truth(SMALL[0]), SMALL[1], 0)
+
+
+def test_images_are_counted_where_they_have_boxes_of_the_metric() -> None:
+    data, _ = make_scenes(27, images=30, boxes=1)
+    truth = ground_truth(data)
+    found = images_with_boxes(truth)
+    of = dict(zip((*ALL_METRICS, *data.classes), found.tolist(), strict=True))
+    counted = ~truth.crowd
+    assert of["AP"] == of["AR10"] == of["mAP_11"] == len(set(truth.image[counted].tolist())) < 30
+    small = counted & (truth.area <= 32**2)
+    assert of["AP_S"] == of["AR_S"] == len(set(truth.image[small].tolist())) < of["AP"]
+    assert of["class 0"] == len(set(truth.image[counted & (truth.label == 0)].tolist()))
+    assert of["class 4"] == 0
 
 
 def test_ids_beyond_float64_change_no_draw() -> None:

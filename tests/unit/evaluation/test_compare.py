@@ -89,7 +89,10 @@ def test_table_by_hand() -> None:
     of_more = [f"more {name}" for name in ("points", "difference", "95% interval", "above 0")]
     assert table.header == ("metric", "base", *of_more)
     names = [row[0] for row in table.rows]
-    assert names == [*ALL_METRICS[:12], "VOC mAP", "VOC mAP 11-point"]
+    assert names == ["AP", *(f"{name} †" for name in (*ALL_METRICS[1:12], "VOC mAP", "VOC mAP 11-point"))]
+    assert (
+        table.rules == (1,) and table.notes[1].startswith("† Not corrected") and "AP is the" in table.notes[1]
+    )
     first = table.rows[0]
     assert first[1] == f"{100 * BASE.metrics['AP']:.2f}"
     assert first[3] == f"{100 * (MORE.metrics['AP'] - BASE.metrics['AP']):+.2f}"
@@ -103,7 +106,7 @@ def test_per_class_tables() -> None:
     assert [row[0] for row in alone.rows] == list(DATA.classes)
     assert set(alone.rows[-1][2:]) == {"-"}
     several = tables.per_class(compare([BASE, MORE], resamples=20))
-    names = [f"more {name}" for name in ("points", "difference", "95% interval", "above 0")]
+    names = [f"more {name}" for name in ("points", "difference", "95% interval †", "above 0")]
     assert several.header == ("class", "boxes", "base", *names)
     assert " .. " in several.rows[0][5] and several.rows[-1][2:] == ("-",) * 5
 
@@ -148,7 +151,11 @@ def test_csv_has_a_row_for_each_run_class_and_metric_with_numbers_alone() -> Non
     assert float(ap["value"]) == pytest.approx(100 * MORE.metrics["AP"])
     assert float(ap["difference"]) == pytest.approx(float(ap["value"]) - float(base["value"]))
     assert float(ap["low"]) <= float(ap["high"]) and 0 <= float(ap["share_above_0"]) <= 1
-    assert {base[name] for name in ("difference", "low", "high", "share_above_0")} == {""}
+    assert {base[name] for name in ("difference", "low", "high", "share_above_0", "interval")} == {""}
+    kinds = {row["metric"]: row["interval"] for row in rows if row["run"] == "more" and not row["class"]}
+    assert kinds == {name: "headline" if name == "AP" else "uncorrected" for name in ALL_METRICS}
+    of_class = {row["interval"] for row in rows if row["run"] == "more" and row["class"]}
+    assert of_class <= {"uncorrected", ""}
     names = ("value", "difference", "low", "high", "share_above_0")
     assert all(not row[name] or math.isfinite(float(row[name])) for row in rows for name in names)
 
@@ -165,9 +172,64 @@ def test_json_holds_everything_in_full_and_is_json() -> None:
     assert "balancer_parameters" not in found["runs"][1]["complexity"]
     difference = found["differences"][0]
     assert (difference["run"], difference["to"]) == ("more", "base")
-    assert set(difference["metrics"]["AP"]) == {"value", "low", "high", "above_zero"}
+    assert set(difference["metrics"]["AP"]) == {"value", "low", "high", "above_zero", "interval"}
+    assert difference["headline"] == "AP" and difference["metrics"]["AP"]["interval"] == "headline"
+    assert (
+        difference["metrics"]["mAP"]["interval"]
+        == difference["per_class"]["class 0"]["interval"]
+        == "uncorrected"
+    )
+    assert difference["only_seed_differs"] is False and difference["keys_that_differ"] is None
+    assert any("by their training seeds alone" in note for note in found["notes"])
     assert difference["per_class"]["class 4"] is None
     assert found["bootstrap"] == {"resamples": 20, "seed": 5, "confidence": 0.95}
+
+
+def run_of(found: Evaluated, name: str, **spec: object) -> Evaluated:
+    whole = {"seed": 0, "balance": {"strategy": "rlo", "seed": None}, "output": name, "device": "cpu", **spec}
+    return replace(found, name=name, spec=whole)
+
+
+EQUAL = {"strategy": "equal", "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (
+            run_of(MORE, "b", seed=1, balance={"strategy": "rlo", "seed": 7}),
+            "b and a differ in nothing but the seed: this is the noise of a seed, not the effect of a setting.",
+        ),
+        (
+            run_of(MORE, "b"),
+            "b and a have the same spec, seed included: they differ by chance in the computation.",
+        ),
+        (run_of(BASE, "b"), "b and a have the same metrics to the last digit."),
+        (
+            run_of(BASE, "b", balance=EQUAL),
+            "b and a have the same metrics to the last digit, although their specs differ in balance.strategy.",
+        ),
+        (run_of(MORE, "b", seed=1, balance=EQUAL), None),
+        (replace(MORE, name="b"), None),
+    ],
+)
+def test_what_two_runs_have_in_common_is_said(other: Evaluated, said: str | None) -> None:
+    for resamples in (0, 5):
+        found = compare([run_of(BASE, "a"), other], resamples)
+        for notes in (tables.overall(found).notes, tables.as_json(found)["notes"]):
+            assert [note for note in notes if note.startswith("b and a")] == ([said] if said else [])
+            assert sum("training seeds alone" in note for note in notes) == 1
+    assert found.relations[0].only_seed == bool(said and "but the seed" in said)
+
+
+def test_several_runs_are_said_to_be_compared_each_for_itself() -> None:
+    found = compare([BASE, MORE, MORE], resamples=5)
+    assert any(
+        note.startswith("2 runs are compared to base, each for itself")
+        for note in tables.overall(found).notes
+    )
+    assert not any("each for itself" in note for note in tables.overall(found.only(1)).notes)
+    assert tables.overall(compare([BASE])).notes == ()
 
 
 def test_cost_table_says_what_is_counted() -> None:

@@ -61,9 +61,25 @@ def test_runs_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "10 images" in out and "95% interval" in out and "AP of each class" in out
     line = next(line.split() for line in out.splitlines() if line.split()[:1] == ["AP50"])
     metrics = [evaluate(DATA, p)["AP50"] for p in (PREDICTIONS[::2], PREDICTIONS)]
-    assert line[1:4] == [
+    assert line[1:5] == [
+        "†",
         f"{100 * metrics[0]:.2f}", f"{100 * metrics[1]:.2f}", f"{100 * (metrics[1] - metrics[0]):+.2f}"
     ]  # fmt: skip
+
+
+def test_a_difference_of_seeds_is_called_that(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [folder / "runs" / name for name in ("base", "rlo")]
+    for seed, run in enumerate(runs):
+        spec = yaml.safe_load((run / "spec.yaml").read_text())
+        (run / "spec.yaml").write_text(yaml.safe_dump({**spec, "seed": seed, "output": str(run)}))
+    call(*runs, "--resamples", 5, "--json", "-")
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        found["differences"][0]["keys_that_differ"] == ["seed"]
+        and found["differences"][0]["only_seed_differs"]
+    )
+    assert found["notes"][0].startswith("rlo and base differ in nothing but the seed")
+    assert found["notes"][1].startswith("Two runs can differ by their training seeds alone")
 
 
 def test_a_run_and_its_predictions_file_agree(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
