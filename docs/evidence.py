@@ -43,11 +43,11 @@ STRATEGY, LARGER_RATE, RESCALED = "rlo", "equal-lr", "rlo-rescaled"
 # What the records cannot know, for the page of this repository.
 SETTING = """\
 What the plans could not fix was chosen before them, in about twenty trials that are not counted here, nearly all with
-seed 100 and evaluated on the same images: image size, length, optimizer, learning rate and anchors, so that a run takes
-a minute on a free core and learns to find the cells. The factor of `equal-lr` comes from these trials, too. A first grid
-of RetinaNet, with SGD and a learning rate of 0.03, was stopped during its first seed, because the losses jumped and AP
-was only from 17 to 20; its plan and its runs were thrown away. Two runs went on at once, on two cores that had much
-other work."""
+seed 100 and evaluated on the same images: image size, length, optimizer, learning rate and anchors, so that a run
+takes a minute on a free core and learns to find the cells. The factor of `equal-lr` comes from these trials, too. A
+first grid of RetinaNet, with SGD and a learning rate of 0.03, was stopped during its first seed, because the losses
+jumped and AP was only from 17 to 20; its plan and its runs were thrown away. Two runs went on at once, on two cores
+that had much other work."""
 
 REPEAT = """\
 ## Repeat it
