@@ -153,6 +153,8 @@ class GridRunner:
 
     def _run(self, cells: Sequence[Cell]) -> bool:
         """Run these to their ends; return whether that was stopped."""
+        if not cells:
+            return False
         orders = [
             make_order(self.grid.output, cell, self.force, self.processes, self.program) for cell in cells
         ]

@@ -21,7 +21,7 @@ from msbal.ablation.executors.local import LocalExecutor
 from msbal.ablation.grid import Grid, make_grid
 from msbal.ablation.runner import GridRunner, Result, check_output
 from msbal.ablation.study import decide
-from msbal.ablation.work import Order, make_order
+from msbal.ablation.work import Order, bring_to_end, make_order
 from msbal.errors import SpecError
 from msbal.records.lock import CellLock
 
@@ -357,6 +357,58 @@ def test_a_failed_run_holds_up_no_look_and_leaves_its_reason(
     monkeypatch.delenv("PRETEND_FAIL")
     _, result = sequential()
     assert crashed(made, result.findings) == {} and not list(reason.parent.glob("*.failed"))
+
+
+class Away:
+    """An executor whose jobs go on without the command, as SLURM's do; they end once they are looked at."""
+
+    stays = True
+    poll_seconds = 0.0
+
+    def __init__(self) -> None:
+        self.submitted: list[list[str]] = []
+
+    def submit(self, orders: Sequence[Order]) -> list[Any]:
+        self.submitted.append([order.name for order in orders])
+        return [AwayJob(order) for order in orders]
+
+    def stop(self) -> None:
+        pass
+
+    def messages(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class AwayJob:
+    def __init__(self, order: Order) -> None:
+        self.order, self.done = order, None
+
+    def stage(self) -> str:
+        self.done = self.done or bring_to_end(self.order)
+        return "ended"
+
+    def ended(self) -> Any:
+        return self.done
+
+
+@pytest.mark.usefixtures("in_process")
+def test_jobs_that_go_on_without_the_command_are_submitted_look_by_look(
+    ablation: Callable[..., Any], watcher: Any
+) -> None:
+    spec = ablation(arms=SEVERAL, stop="sequential", looks=[3, 5], seeds=5)
+    made, first, second = make_grid(spec), Away(), Away()
+
+    def called(executor: Away, stop: Callable[[], bool]) -> Result:
+        keys = {"looks": (3, 5), "decide": lambda look: decide(spec, made, look)}
+        return GridRunner(made, watcher, executor, stop_requested=stop, **keys).run()  # type: ignore[arg-type]
+
+    assert called(first, lambda: bool(watcher.messages)).stopped, "after the first look"
+    assert [len(names) for names in first.submitted] == [9]
+    assert not called(second, lambda: False).stopped
+    assert second.submitted == [[f"{arm}--seed-{seed}" for seed in (3, 4) for arm in ("first", "noisy")]]
 
 
 def test_a_stopped_wave_goes_on_from_where_it_is(
