@@ -52,6 +52,7 @@ def all_rows(size: Size = FULL) -> Iterator[Row]:
         as_large,
         same_enough,
         seen,
+        smallest_seen,
         looking_often,
         over_detectors,
         other_images,
@@ -66,11 +67,13 @@ def worlds(
     noises: Iterable[str] = NOISES,
 ) -> list[World]:
     """Return every setting: seeds x arms x noise."""
-    return [
-        World(n, noise, effects(m))
-        for n, m, noise in itertools.product(seeds, others, noises)
-        if noise != "twins" or m > 1
-    ]
+    found = []
+    for n, m, noise in itertools.product(seeds, others, noises):
+        if noise != "twins":
+            found.append(World(n, noise, effects(m)))
+        elif m > 1:  # arms that are nearly the same have the same effect
+            found.append(World(n, noise, (*effects(m - 1), effects(m - 1)[-1])))
+    return found
 
 
 def worst(
@@ -89,15 +92,25 @@ def worst(
     return [[max(of, key=lambda each: each.value) for of in row] for row in shares]
 
 
+def cases(size: Size) -> Iterator[tuple[str, Iterable[str], list[int], float]]:
+    """Yield what rows are about, the noises and numbers of seeds that they are of, and how often they may err.
+
+    The same noise in all arms is what the tests assume; other noise is found by a check, if there are many seeds.
+    """
+    yield "", EVEN, [*size.seeds], 0.055
+    yield "; noise differs, 3 seeds or more", UNEVEN, [n for n in size.seeds if n > 2], 0.1
+    if 2 in size.seeds:
+        yield "; noise differs, 2 seeds", UNEVEN, [2], 0.13
+
+
 def no_difference(size: Size) -> Iterator[Row]:
     """What is said where there is no difference, and whether the intervals hold it, of all arms at once."""
-    for noises, text, most, least in ((EVEN, "", 0.055, 0.945), (UNEVEN, "; noise not equal", 0.1, 0.9)):
-        every = worlds(_none, size.seeds, size.others, noises)
+    for text, noises, seeds, most in cases(size):
+        every = worlds(_none, seeds, size.others, noises)
         old, new = worst(every, size.studies, (old_rules, new_rules), _seen_where_none, _missed)
         yield Row(f"a difference is claimed for some arm, and there is none{text}", old[0], new[0], high=most)
-        yield Row(
-            f"all intervals beside the verdicts hold the truth{text}", _rest(old[1]), _rest(new[1]), least
-        )
+        held = (_rest(missed[1]) for missed in (old, new))
+        yield Row(f"all intervals beside the verdicts hold the truth{text}", *held, low=1 - most)
 
 
 def another_gains(size: Size) -> Iterator[Row]:
@@ -110,8 +123,8 @@ def another_gains(size: Size) -> Iterator[Row]:
 
 def as_large(size: Size) -> Iterator[Row]:
     """What is said of differences that are as large as the gain."""
-    for noises, text, most in ((EVEN, "", 0.055), (UNEVEN, "; noise not equal", 0.1)):
-        every = worlds(_gains_and_losses, size.seeds, size.others, noises)
+    for text, noises, seeds, most in cases(size):
+        every = worlds(_gains_and_losses, seeds, size.others, noises)
         ((out, least),) = worst(every, size.studies, (new_rules,), _ruled_out, _at_least)
         yield Row(f"a difference as large as the gain is ruled out for some arm{text}", None, out, high=most)
         yield Row(f"a difference is called larger than the gain, and it is not{text}", None, least, high=most)
@@ -157,7 +170,7 @@ def _seen_in_most(rules: Rules, nothing: Array) -> Share:
     def above(effect: float) -> float:
         return _seeing(rules, nothing, effect) / len(nothing) - 0.8
 
-    return Share(float(optimize.bisect(above, 0, 20, xtol=0.01)), 0.03)
+    return Share(float(optimize.brentq(above, 0, 20, xtol=0.02)), 0.03)
 
 
 def looking_often(size: Size) -> Iterator[Row]:
@@ -238,7 +251,9 @@ def other_images(size: Size) -> Iterator[Row]:
     """One interval for other seeds and other images."""
     studies, resamples = size.studies // 10, 200
     found: dict[str, list[Share]] = {"old": [], "new": []}
-    for seeds, images, ratio in itertools.product((2, 3, 5, 8), (20, 200), (0.3, 1.0, 3.0)):
+    for seeds, images, ratio in itertools.product(
+        (2, *size.seeds[1:-1], 8), (20, 200), (0.3, 1.0, 3.0, 10.0)
+    ):
         rng = np.random.default_rng([seeds, images, round(10 * ratio)])
         held = dict.fromkeys(found, 0)
         drawn = rng.multinomial(images, [1 / images] * images, resamples).T / images  # [N, R]

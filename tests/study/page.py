@@ -34,12 +34,12 @@ as are said to be needed"; a percentile bootstrap over seeds and images.
 {table}
 ## What to take from it
 
-- **With noise of the same size in all arms the verdicts keep their word**: about one ablation in twenty claims a
+- **Where all arms have the same noise the verdicts keep their word**: about one ablation in twenty claims a
   difference that is not there, and as few rule out one that is.
-- **Noise that is not the same is hard to see with few seeds.** The noise of all arms then counts for a comparison whose
-  own is larger, and more claims are wrong. Each comparison's own interval stands beside the verdict: a claim that few
-  seeds make should hold there, too. A sequential ablation tests each comparison by itself, and keeps its word with any
-  noise above.
+- **Noise that differs from arm to arm is hard to see with few seeds**, and then more claims are wrong: where five arms
+  share their noise, a comparison noisier than the others has too little of it. Each comparison's own interval stands
+  beside the verdict; a claim of few seeds that it does not bear out deserves more seeds. A sequential ablation tests
+  each comparison by itself, and keeps its word with any noise above.
 - **Three seeds see large gains only**, five see those that papers report. `--dry-run` says which gain a grid can see.
 - **Adding seeds until something is seen** finds a difference that is not there in one of ten ablations.
   `stop: sequential` looks as often, and errs in fewer than one of twenty.
@@ -51,7 +51,7 @@ as are said to be needed"; a percentile bootstrap over seeds and images.
 def page(rows: Sequence[Row]) -> str:
     """Return the whole page."""
     listed = [f"- {text}" for text in EVEN.values()]
-    listed += [f"- not of the same size: {text}" for text in UNEVEN.values()]
+    listed += [f"- not the same in all arms: {text}" for text in UNEVEN.values()]
     arms = [1 + others for others in FULL.others]
     return TEXT.format(
         studies=FULL.studies,

@@ -60,4 +60,4 @@ class Row:
         return (self.text, *values, ", ".join(ends) or "-")
 
     def _text(self, value: float) -> str:
-        return f"{100 * value:.1f} %" if self.percent else f"{value:.1f}"
+        return f"{100 * value:.1f} %" if self.percent else f"{value:.3g}"

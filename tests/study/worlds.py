@@ -26,17 +26,18 @@ AS_LARGE = GAIN / POINTS
 EVEN = {
     "normal": "normal noise",
     "heavy": "noise with heavy tails: Student's t with 4 degrees of freedom",
-    "skewed": "exponential noise in all arms but the baseline",
+    "skewed": "exponential noise",
     "steps": "metrics of few images, which move in steps of half a standard deviation",
     "seeds": "an effect of the seed on all arms, three times the noise",
 }
-"""Noise of the same size in all arms."""
+"""The same noise in all arms."""
 
 UNEVEN = {
     "double": "one arm with double the noise",
     "triple": "one arm with triple the noise",
     "noisy baseline": "a baseline with double the noise",
     "uneven seeds": "an effect of the seed that grows from arm to arm, up to 1.5 times the noise",
+    "skewed arms": "exponential noise in all arms but the baseline, whose noise is normal",
     "twins": "two arms that are nearly the same",
 }
 """Noise that is not."""
@@ -68,8 +69,9 @@ def draw(world: World, studies: int, key: int = 0) -> Array:
     rng = np.random.default_rng([key, world.seeds, arms, name, round(100 * sum(map(abs, world.effects)))])
     shape = (studies, arms, world.seeds)
     noise = rng.standard_t(4, shape) / math.sqrt(2) if world.noise == "heavy" else rng.standard_normal(shape)
-    if world.noise == "skewed":
-        noise[:, 1:] = rng.standard_exponential((studies, arms - 1, world.seeds)) - 1
+    if world.noise.startswith("skewed"):
+        first = 1 if world.noise == "skewed arms" else 0
+        noise[:, first:] = rng.standard_exponential((studies, arms - first, world.seeds)) - 1
     if world.noise in ("double", "triple"):
         noise[:, -1] *= {"double": 2, "triple": 3}[world.noise]
     if world.noise == "noisy baseline":
