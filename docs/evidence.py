@@ -208,12 +208,13 @@ def headline(parts: Sequence[Part]) -> str:
             f"{n} seeds)"
         )
         verdict = verdict_text(found.verdict, part.kept.ablation.gain)
+        verdict = verdict.replace("cannot tell yet", "whether it helps cannot be told yet")
         verdicts.append(f"{verdict} points" if verdict[-1].isdigit() else verdict)
     if not said:
         return "Nothing can be concluded yet."
     text = f"{arm.upper()} instead of {parts[0].baseline} weights changes {listed(said)}"
     if len(set(verdicts)) == 1:
-        both = " on either" if verdicts[0].startswith("no ") else " on both"
+        both = " on both" if verdicts[0].startswith(("better", "worse")) else " on either"
         return f"{text}: {verdicts[0]}{both if len(verdicts) == 2 else ''}."
     return f"{text}: {'; '.join(f'{p.title}, {v}' for p, v in zip(parts, verdicts, strict=False))}."
 
