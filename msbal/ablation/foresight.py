@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 
 from scipy import optimize
 
-from msbal.ablation.cells import Finding, crashed, metric_in
 from msbal.ablation.grid import Grid
 from msbal.ablation.plan import listed, looks_of
 from msbal.ablation.spec import AblationSpec
 from msbal.ablation.statistics.conclude import conclude
 from msbal.ablation.statistics.power import MAX_SEEDS, gain_seen, seeds_needed
-from msbal.ablation.statistics.samples import EXACT, summarize
+from msbal.ablation.statistics.samples import EXACT
 from msbal.ablation.statistics.sequential import expected_seeds, nominal_level
-from msbal.ablation.study import study_of
+from msbal.ablation.study import read_study
 from msbal.metric_text import full_name, points
 from msbal.table import Column, Table, columns
 
@@ -24,11 +22,11 @@ USUAL = (0.002, 0.005, 0.01)
 """From large data sets with long schedules to small ones."""
 
 
-def foresight(ablation: AblationSpec, grid: Grid, findings: Sequence[Finding]) -> Table | None:
+def foresight(ablation: AblationSpec, grid: Grid) -> Table | None:
     """Return the table; None where nothing can be concluded anyway: one seed, or one arm."""
     if len(grid.seeds) < 2 or not grid.comparisons:
         return None
-    noises, source = _noises(ablation, grid, findings)
+    noises, source = _noises(ablation, grid)
     looks, m, gain = looks_of(ablation, grid), len(grid.comparisons), f"{100 * ablation.gain:g}"
     compared = f"{m} comparison{'s' * (m > 1)}"
     notes = [
@@ -60,16 +58,11 @@ def foresight(ablation: AblationSpec, grid: Grid, findings: Sequence[Finding]) -
     return Table(title, tuple(header), tuple(rows), tuple(notes))
 
 
-def _noises(ablation: AblationSpec, grid: Grid, findings: Sequence[Finding]) -> tuple[tuple[float, ...], str]:
+def _noises(ablation: AblationSpec, grid: Grid) -> tuple[tuple[float, ...], str]:
     """Return the noise to expect, 0..1, and the end of a sentence that says where it is from."""
     if ablation.noise is not None:
         return (ablation.noise,), " (`noise` in the spec)."
-    runs: dict[str, dict[int, float | None]] = {arm: {} for arm in grid.arms}
-    for finding in findings:
-        if finding.condition == "finished" and finding.metrics is not None:
-            runs[finding.cell.arm][finding.cell.seed] = metric_in(finding.metrics, ablation.metric)
-    summaries = {arm: summarize(values) for arm, values in runs.items()}
-    conclusions = conclude(study_of(ablation, grid, summaries, runs, crashed(grid, findings)))
+    conclusions = conclude(read_study(ablation, grid, grid.seeds))
     seen = [c.paired for c in conclusions.values() if (c.paired.sd or 0.0) > EXACT]
     degrees = sum(paired.n - 1 for paired in seen)
     if degrees:

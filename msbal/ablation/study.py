@@ -43,16 +43,21 @@ def study_of(
     )  # fmt: skip
 
 
-def decide(ablation: AblationSpec, grid: Grid, look: int) -> tuple[set[str], str]:
-    """Conclude from the first `look` seeds; return the arms that are needed further, and a line for a person."""
-    first, findings = grid.seeds[:look], findings_of(grid)
+def read_study(ablation: AblationSpec, grid: Grid, seeds: Collection[int]) -> Study:
+    """Return what may be concluded from now, from the runs of some seeds."""
     runs: dict[str, dict[int, float | None]] = {arm: {} for arm in grid.arms}
+    findings = findings_of(grid)
     for finding in findings:
         cell = finding.cell
-        if finding.condition == "finished" and finding.metrics is not None and cell.seed in first:
+        if finding.condition == "finished" and finding.metrics is not None and cell.seed in seeds:
             runs[cell.arm][cell.seed] = metric_in(finding.metrics, ablation.metric)
     summaries = {arm: summarize(values) for arm, values in runs.items()}
-    study = study_of(ablation, grid, summaries, runs, crashed(grid, findings))
+    return study_of(ablation, grid, summaries, runs, crashed(grid, findings))
+
+
+def decide(ablation: AblationSpec, grid: Grid, look: int) -> tuple[set[str], str]:
+    """Conclude from the first `look` seeds; return the arms that are needed further, and a line for a person."""
+    study = read_study(ablation, grid, grid.seeds[:look])
     conclusions = conclude(study)
     still_open = open_comparisons(conclusions)
     decided = [

@@ -359,8 +359,7 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int, smoke:
     from msbal.ui.tables import print_whole
     from msbal.ui.text import duration
 
-    findings = findings_of(grid)
-    states = {(f.cell.arm, f.cell.seed): f.condition for f in findings}
+    states = {(f.cell.arm, f.cell.seed): f.condition for f in findings_of(grid)}
     costs = estimate(grid, lambda line: Console(stderr=True).print(Text(line)))
     strategies = {cell.arm: cell.spec.balance.strategy for cell in grid.cells}
     rows = tuple(
@@ -382,7 +381,7 @@ def _print_plan(ablation: AblationSpec, grid: Grid, name: str, jobs: int, smoke:
     title = f"{name}: {len(grid.arms)} arms x {len(grid.seeds)} seeds"
     console = Console(highlight=False)
     print_whole(console, Table(title, header, rows, notes))
-    if not smoke and (table := foresight(ablation, grid, findings)) is not None:
+    if not smoke and (table := foresight(ablation, grid)) is not None:
         print_whole(console, table)
 
 

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from finished_grid import STRATEGIES, finished
 
-from msbal.ablation.cells import findings_of
 from msbal.ablation.foresight import foresight
 from msbal.ablation.grid import make_grid
 from msbal.ablation.plan import FILE, Question, question_of, read_plan, sentences, write_plan
@@ -115,7 +114,7 @@ def test_a_report_on_another_question_says_so_and_leaves_the_plan(
 
 
 def seen(ablation: AblationSpec) -> Any:
-    return foresight(ablation, make_grid(ablation), [])
+    return foresight(ablation, make_grid(ablation))
 
 
 def test_the_gain_that_a_grid_can_see(ablation: Callable[..., AblationSpec]) -> None:
@@ -142,7 +141,7 @@ def test_the_noise_of_finished_runs_is_taken(tmp_path: Path) -> None:
     ablation, grid = finished(
         tmp_path, intervals=1, seeds=4, arms={n: STRATEGIES[n] for n in ("equal", "rlo")}
     )
-    table = foresight(ablation, grid, findings_of(grid))
+    table = foresight(ablation, grid)
     assert table is not None and len(table.rows) == 1 and "the 4 pairs that are finished" in table.notes[0]
     metrics = {
         (c.arm, c.seed): json.loads((c.spec.output / "metrics.json").read_text())["final"]["AP"]
