@@ -120,7 +120,7 @@ def test_an_unfinished_grid_makes_no_page_by_mistake(
     assert "9 of 10 runs are finished" in capsys.readouterr().err
     assert not (tmp_path / "page").exists()
     assert program.evidence.main([*call, "--partial"]) == 0
-    assert "1 of 10 runs are neither finished nor failed" in (tmp_path / "page" / "evidence.md").read_text()
+    assert "1 of 10 runs is neither finished nor failed" in (tmp_path / "page" / "evidence.md").read_text()
     assert program.evidence.main([str(tmp_path)]) == 2
     assert "no plan.json in it" in capsys.readouterr().err
 
