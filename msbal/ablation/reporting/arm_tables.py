@@ -12,6 +12,7 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.detectors import OverGroups
 from msbal.ablation.statistics.samples import Summary, pair, summarize
 from msbal.ablation.statistics.words import (
+    digits_of,
     method_text,
     name_of,
     p_text,
@@ -200,14 +201,15 @@ def _compared(found: Conclusion, grid: Grid, study: Study, images: bool, needed:
     paired, tested, both = found.paired, found.tested, found.images
     values = study.summaries[found.comparison.arm].values
     mine = summarize({seed: values[seed] for seed in paired.differences})
-    interval = span(None, None) if tested is None else span(*tested.interval)
+    digits = 2 if tested is None else digits_of(tested.interval)
+    interval = span(None, None) if tested is None else span(*tested.interval, digits)
     plain = span(paired.low, paired.high).values
     row = [
         name_of(found.comparison, grid.baselines),
         str(paired.n),
         points(mine.mean),
         points(mine.sd),
-        signed(paired.mean),
+        signed(paired.mean, digits),
         Cell(interval, values=(*interval.values, *plain)),
         Cell(
             "-" if tested is None else p_text(tested.p),

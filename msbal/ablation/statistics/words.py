@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.plan import listed
-from msbal.ablation.statistics.conclusion import Conclusion, Verdict
+from msbal.ablation.statistics.conclusion import Conclusion, Interval, Verdict
 from msbal.metric_text import full_name, signed, span
 
 if TYPE_CHECKING:
@@ -268,11 +269,12 @@ def _numbers(conclusion: Conclusion, study: Study) -> str:
     counted = [f"{len(study.comparisons)} comparisons"] if len(study.comparisons) > 1 else []
     counted += [f"{len(study.looks)} looks"] if tested.look is not None else []
     corrected = f"; corrected for {' and '.join(counted)}" if counted else ""
-    interval = f"{90 if inner else 95} % interval {span(*(tested.inner if inner else tested.interval))}"
+    digits = digits_of(tested.interval)
+    ends = span(*(tested.inner if inner else tested.interval), digits)
     return (
-        f"The mean difference in {full_name(study.metric)} is {signed(tested.mean)} points ({interval}, "
-        f"{_p(tested.p)}{corrected}); "
-        f"{conclusion.comparison.arm} is better on {conclusion.better_on} of {paired.n} seeds."
+        f"The mean difference in {full_name(study.metric)} is {signed(tested.mean, digits)} points "
+        f"({90 if inner else 95} % interval {ends}, {_p(tested.p)}{corrected}); {conclusion.comparison.arm} is better "
+        f"on {conclusion.better_on} of {paired.n} seeds."
     )
 
 
@@ -348,6 +350,12 @@ def _by_inner(conclusion: Conclusion, gain: float) -> bool:
     if conclusion.verdict == "cannot tell yet":
         return conclusion.tested is not None and conclusion.tested.inner[0] > -gain
     return conclusion.verdict in (*_WITHIN, "no gain")
+
+
+def digits_of(interval: Interval) -> int:
+    """Return how many decimals show an interval in points: two, or more where that would be 0.00."""
+    largest = 100 * max(map(abs, interval))
+    return min(6, max(2, 1 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
 def p_text(p: float) -> str:

@@ -134,6 +134,25 @@ def test_the_comparison_has_means_over_pairs_contrasts_and_both_intervals(tmp_pa
     assert json.loads(json.dumps(report.data))["contrasts"][0]["verdict"] == contrast["verdict"]
 
 
+def test_a_smoke_run_has_differences_and_concludes_nothing_from_them(tmp_path: Path) -> None:
+    ablation, grid = finished(tmp_path, seeds=2, intervals=3)
+    report, real = (report_of(ablation, grid, smoke=smoke) for smoke in (True, False))
+    assert report.title == "Ablation out (smoke run)" and report.sentences == ()
+    assert all(table.title.endswith("(smoke run)") for table in report.tables.values())
+    table = table_of(report, "comparison")
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows[1:]]
+    assert {(row["95 % interval"], row["p"], row["verdict"]) for row in rows} == {
+        ("-", "-", "nothing to conclude")
+    }
+    assert all(re.fullmatch(r"[+-]\d+\.\d\d", row["difference"]) for row in rows)
+
+    def bars(page: str) -> int:
+        section = page.split('aria-labelledby="h-differences"')[1].split('aria-labelledby="h-metrics"')[0]
+        return section.count('class="interval') + section.count('class="corrected')
+
+    assert bars(report.page) == 0 < bars(real.page)
+
+
 def test_each_detector_is_compared_to_itself(second: Any) -> None:
     table = table_of(second)
     assert table.header == (

@@ -307,6 +307,14 @@ def test_a_study_in_words(crafted: Study, said: list[str]) -> None:
     assert [conclusion.words for conclusion in conclude(crafted).values()] == said
 
 
+def test_a_difference_is_never_better_by_nothing() -> None:
+    (found,) = conclude(study(("rlo", [0.0002, 0.0003, 0.00015, 0.00025, 0.0002]))).values()
+    assert found.words == (
+        "rlo is better than equal, but by less than 0.5 points. The mean difference in AP is +0.00022 points (90 % "
+        "interval +0.00017 .. +0.00027, p < 0.001); rlo is better on 5 of 5 seeds."
+    )
+
+
 def said_of(crafted: Study) -> str:
     baselines = {arm: arms[0] for arms in crafted.groups for arm in arms}
     return headline(conclude(crafted), crafted, baselines)
