@@ -1,7 +1,7 @@
 """As many runs side by side as the card holds, until the time is up: ``python tests/gpu/ablation.py --seconds 120``.
 
-A small ablation through the command, on photographs where a folder in COCO's layout is given, else on generated ones;
-then the report of what has finished.
+The study of examples/evidence with more seeds and fewer arms, through the command, on the photographs of a folder with
+Pascal VOC's layout; without one, a tiny study of generated images. Then the report of what has finished.
 """
 
 from __future__ import annotations
@@ -16,60 +16,35 @@ from typing import Any
 
 import yaml
 
+EVIDENCE = Path(__file__).parents[2] / "examples" / "evidence"
+ARMS = ("equal", "rlo", "min_loss")  # what eight seeds left open
 REPORT = 25  # seconds that the report may take
 
 
 def specs(folder: Path, data: Path | None, device: str) -> Path:
-    """The ablation's spec, beside that of its runs."""
-    side, iterations, batch = (256, 500, 16) if device == "cuda" else (64, 4, 2)
-    photographs = {
-        "format": "coco",
-        "root": str(data),
-        **{
-            part: {"images": "VOC2007/JPEGImages", "annotations": f"annotations/instances_{part}.json"}
-            for part in ("train", "val")
-        },
-    }
-    generated = {
-        "format": "generated",
-        "root": str(folder / "data"),
-        "train_images": 64 if device == "cuda" else 4,
-        "val_images": 64 if device == "cuda" else 2,
-        "size": side,
-    }
-    base: dict[str, Any] = {
-        "backend": "torchvision",
-        "model": {
-            "name": "retinanet",
-            "backbone": "resnet18",
-            "norm": "gn",
-            "min_size": side,
-            "max_size": side,
-        },
-        "data": photographs if data else generated,
-        "schedule": {
-            "iterations": iterations,
-            "batch_size": batch,
-            "optimizer": {"name": "adamw", "lr": 4e-4, "weight_decay": 0.01},
-            "scheduler": "cosine",
-            "clip_norm": 10.0,
-            "workers": 1 if device == "cuda" else 0,
-        },
-        "balance": {"strategy": "rlo", "interval": 20 if device == "cuda" else 2},
-        "device": device,
-    }
-    (folder / "run.yaml").write_text(yaml.safe_dump(base))
-    ablation = {
+    """Write the study's spec, beside that of its runs."""
+    study: dict[str, Any] = yaml.safe_load((EVIDENCE / "retinanet.yaml").read_text(encoding="utf-8"))
+    run: dict[str, Any] = yaml.safe_load((EVIDENCE / "photographs.yaml").read_text(encoding="utf-8"))
+    run["device"] = device
+    if data:
+        sets = {"train": ["VOC2007/train"], "val": ["VOC2007/val", "VOC2007/test"]}
+        run["data"] = {"format": "voc", "root": str(data), **{part: {"sets": sets[part]} for part in sets}}
+    else:
+        run["model"] |= {"min_size": 64, "max_size": 64}
+        run["data"] = {"format": "generated", "root": str(folder / "data"), "size": 64}
+        run["data"] |= {"train_images": 4, "val_images": 2}
+        run["schedule"] |= {"iterations": 4, "batch_size": 2, "warmup": 0}
+        run["balance"]["interval"] = 2
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    study |= {
         "base": "run.yaml",
-        "arms": {name: {"balance.strategy": name} for name in ("equal", "rlo")},
-        "seeds": 6 if device == "cuda" else 2,
-        "baseline": "equal",
-        "metric": "AP",
-        "gain": 0.005,
+        "arms": {name: study["arms"][name] for name in ARMS},
+        "compare": [],
+        "seeds": 24 if data else 2,
         "output": str(folder / "grid"),
     }
     path = folder / "ablation.yaml"
-    path.write_text(yaml.safe_dump(ablation, sort_keys=False))
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
     return path
 
 
@@ -80,7 +55,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--jobs", type=int, default=12)
-    parser.add_argument("--data", default="", help="photographs, in COCO's layout; generated ones without")
+    parser.add_argument(
+        "--data", default="", help="photographs, in Pascal VOC's layout; generated ones without"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu/ablation"))
     options = parser.parse_args()
     folder = options.output.resolve()

@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("gpu"), help="for results, logs and what is built"
     )
-    parser.add_argument("--data", default="", help="photographs for the ablation, in COCO's layout")
+    parser.add_argument("--data", default="", help="photographs for the ablation, in Pascal VOC's layout")
     parser.add_argument("--only", nargs="*", help="names of checks")
     options = parser.parse_args()
     until = time.monotonic() + 60 * options.minutes
