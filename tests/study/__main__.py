@@ -24,15 +24,15 @@ def main() -> int:
         "--markdown", action="store_true", help=f"write {PAGE.name} of the documentation, too"
     )
     arguments = parser.parse_args()
-    begun, rows = time.monotonic(), []
-    for row in all_rows(SMALL if arguments.small else FULL):
+    begun, rows, size = time.monotonic(), [], SMALL if arguments.small else FULL
+    for row in all_rows(size):
         text, old, new, must = row.cells
         failed = "" if row.holds(row.new) else "  FAILED"
         print(f"{text:<84} {old:>8} {new:>8}  {must}{failed}  {row.new.where}", flush=True)
         rows.append(row)
     print(f"{time.monotonic() - begun:.0f} s")
     if arguments.markdown:
-        PAGE.write_text(page(rows), encoding="utf-8")
+        PAGE.write_text(page(rows, size), encoding="utf-8")
     return int(not all(row.holds(row.new) for row in rows))
 
 

@@ -252,7 +252,7 @@ def other_images(size: Size) -> Iterator[Row]:
     studies, resamples = size.studies // 10, 200
     found: dict[str, list[Share]] = {"old": [], "new": []}
     for seeds, images, ratio in itertools.product(
-        (2, *size.seeds[1:-1], 8), (20, 200), (0.3, 1.0, 3.0, 10.0)
+        dict.fromkeys((2, *size.seeds[1:-1], 8)), (20, 200), (0.3, 1.0, 3.0, 10.0)
     ):
         rng = np.random.default_rng([seeds, images, round(10 * ratio)])
         held = dict.fromkeys(found, 0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msbal.table import Column, Table
-from study.measures import FULL
+from study.measures import Size
 from study.shares import Row
 from study.worlds import EVEN, UNEVEN
 
@@ -48,14 +48,14 @@ as are said to be needed"; a percentile bootstrap over seeds and images.
 """
 
 
-def page(rows: Sequence[Row]) -> str:
+def page(rows: Sequence[Row], size: Size) -> str:
     """Return the whole page."""
     listed = [f"- {text}" for text in EVEN.values()]
     listed += [f"- not the same in all arms: {text}" for text in UNEVEN.values()]
-    arms = [1 + others for others in FULL.others]
+    arms = [1 + others for others in size.others]
     return TEXT.format(
-        studies=FULL.studies,
-        seeds=_listed(FULL.seeds),
+        studies=size.studies,
+        seeds=_listed(size.seeds),
         arms=_listed(arms),
         noises="\n".join(listed),
         table=markdown_table(rows),
