@@ -9,10 +9,15 @@ about the bootstrap", 2015). Draws of I images vary by only ``(I - 1) / I`` of t
 show but roughly, and images without boxes hardly count in I: percentiles of the draws see none of that. Coverage of
 their 95 % and of these, by real matching on made-up detections, AP and AP50:
 
-    ==================  ===========  =====
-    images with boxes   percentiles  these
-    ==================  ===========  =====
-    ==================  ===========  =====
+    =================  ===========  ========
+    images with boxes  percentiles  these
+    =================  ===========  ========
+    5                  82 to 83     94 to 95
+    7                  85 to 86     94 to 95
+    10                 88 to 90     93 to 95
+    16                 90 to 94     92 to 95
+    40                 91 to 95     91 to 96
+    =================  ===========  ========
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; paired as in Koehn, "Statistical
 significance tests for machine translation evaluation", EMNLP 2004. It is ours because hotcoco's counts each

@@ -165,6 +165,31 @@ def test_interval_by_hand() -> None:
     )
 
 
+def test_intervals_of_few_images_hold_the_truth_where_percentiles_do_not() -> None:
+    """Seven images drawn from many with boxes, whose own difference in AP is the truth."""
+    data, predictions = make_scenes(28, images=60, boxes=4, detections=6, classes=2, flood=0)
+    truth = ground_truth(data)
+    runs = [Reweighted(truth, sift(found, data)[0]) for found in (predictions[::2], predictions)]
+    with_boxes, rng, column = np.unique(truth.image[~truth.crowd]), np.random.default_rng(28), 0
+
+    def metrics(images: np.ndarray) -> list[float]:
+        weight = np.bincount(images, minlength=len(data))
+        return [run.metrics(weight)[column] for run in runs]
+
+    one, two = metrics(with_boxes)
+    held = by_percentiles = 0
+    for _ in range(70):
+        images = rng.choice(with_boxes, 7)
+        draws = np.array([metrics(rng.choice(images, 7)) for _ in range(50)]).T
+        first, second = metrics(images)
+        found = interval(second - first, *draws, 7)
+        assert found is not None and found.low is not None and found.high is not None
+        held += found.low <= two - one <= found.high
+        low, high = np.quantile(draws[1] - draws[0], [0.025, 0.975])
+        by_percentiles += low <= two - one <= high
+    assert by_percentiles < 63 < 65 < held
+
+
 def test_an_undefined_metric_has_no_interval() -> None:
     nan = np.full(100, np.nan)
     assert interval(None, nan, nan, 50) is None
