@@ -1,6 +1,6 @@
 """Look at the results several times, and stop as soon as they answer, without erring more often than after one look.
 
-Whoever looks four times at a level of 5 % finds a difference that is not there in one study of ten. So every look has
+Whoever looks four times at a level of 5 % finds a difference that is not there in one study of seven. So every look has
 the same, stricter level (Pocock, "Group sequential methods in the design and analysis of clinical trials", 1977). His
 levels are those of a normal test. With three seeds only Student's t holds, and its levels are found here by
 simulation.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 import yaml
 from finished_grid import STRATEGIES, finished
 
+from msbal.ablation.cells import failure_file
 from msbal.ablation.foresight import foresight
-from msbal.ablation.grid import make_grid
+from msbal.ablation.grid import Grid, make_grid
 from msbal.ablation.plan import FILE, Question, question_of, read_plan, sentences, write_plan
 from msbal.ablation.spec import AblationSpec
 from msbal.cli.app import run
@@ -87,27 +89,50 @@ def test_a_plan_that_cannot_be_read(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_report_on_another_question_says_so_and_leaves_the_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Grid, str]]:
+    """A finished grid, and the report on it that more arguments ask for."""
     monkeypatch.chdir(tmp_path)
     arms = {name: STRATEGIES[name] for name in ("equal", "rlo")}
     ablation, grid = finished(tmp_path, intervals=2, seeds=3, arms=arms)
     raw = ablation.model_dump(mode="json", exclude_unset=True)
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(raw))
     write_plan(grid.output, question_of(ablation, grid), 0)
-    before = (grid.output / FILE).read_bytes()
-    asked = ("--set", "metric=mAP", "--set", "gain=0.01", "--set", "seeds=2")
-    assert run(["ablate", "mine.yaml", "--report-only", "--resamples", "0", *asked]) == 0
-    text = (grid.output / "report" / "report.md").read_text()
+
+    def report(*arguments: str) -> tuple[Grid, str]:
+        assert run(["ablate", "mine.yaml", "--report-only", "--resamples", "0", *arguments]) == 0
+        return grid, (grid.output / "report" / "report.md").read_text()
+
+    return report
+
+
+def test_a_report_on_another_question_says_so_and_leaves_the_plan(
+    tmp_path: Path, reported: Callable[..., tuple[Grid, str]]
+) -> None:
+    before = (tmp_path / "out" / FILE).read_bytes()
+    _, text = reported("--set", "metric=mAP", "--set", "gain=0.01", "--set", "seeds=2")
     for said in (
         "Metric: planned AP, in this report mAP.",
         "Gain: planned 0.5 points, in this report 1.",
         "Seeds: planned 0 to 2, in this report 0 and 1.",
     ):
         assert said in text
-    assert (grid.output / FILE).read_bytes() == before
-    capsys.readouterr()
+    assert (tmp_path / "out" / FILE).read_bytes() == before
+
+
+def test_a_later_report_knows_which_runs_failed(
+    tmp_path: Path, reported: Callable[..., tuple[Grid, str]]
+) -> None:
+    grid, whole = reported()
+    cell = next(cell for cell in grid.cells if (cell.arm, cell.seed) == ("rlo", 2))
+    shutil.rmtree(cell.spec.output)
+    unfinished = "1 of 6 runs is neither finished nor failed. Seed 2 is left out of the conclusions"
+    assert unfinished in reported()[1]
+    failure_file(grid.output, cell).parent.mkdir(exist_ok=True)
+    failure_file(grid.output, cell).write_text("error: it went wrong\n")
+    failed = reported()[1]
+    assert unfinished not in failed and "Left out: seed 2, where rlo failed." in failed
+    assert "Left out" not in whole
 
 
 # -- what a grid can see -----------------------------------------------------------------------------
