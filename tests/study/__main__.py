@@ -19,7 +19,7 @@ from study.page import PAGE, page  # noqa: E402
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="as the tests do, in a minute instead of ten")
+    parser.add_argument("--small", action="store_true", help="as the tests do, in less than a minute")
     parser.add_argument(
         "--markdown", action="store_true", help=f"write {PAGE.name} of the documentation, too"
     )

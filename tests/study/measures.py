@@ -34,7 +34,7 @@ class Size:
     others: tuple[int, ...]
 
 
-FULL = Size(20_000, (2, 3, 5, 8, 12), (1, 2, 4, 7))
+FULL = Size(10_000, (2, 3, 5, 8, 12), (1, 2, 4, 7))
 SMALL = Size(4_000, (3, 8), (2, 4))
 
 LOOKS = (3, 5, 8, 12)
