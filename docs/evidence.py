@@ -66,9 +66,10 @@ python docs/evidence.py ablations/retinanet ablations/fcos -o my-study
 ```
 
 An hour or two on a laptop: a run takes about a minute of one core, and two go on at once. `--set seeds=3` takes less.
-Stop it whenever you like: the same command goes on. `ablations/retinanet/report/report.html` says what came out, and the last line makes a page
-like this one of it. If the photographs lie elsewhere, add `--set base.data.root=/path/to/BCCD_Dataset/BCCD`. Another
-machine rounds otherwise, and its numbers differ by about as much as those of another seed.
+Stop it whenever you like: the same command goes on. `ablations/retinanet/report/report.html` says what came out, and
+the last line makes a page like this one of it. If the photographs lie elsewhere, add `--set
+base.data.root=/path/to/BCCD_Dataset/BCCD`. Another machine rounds otherwise, and its numbers differ by about as much
+as those of another seed.
 
 **On a folder of your own**, with boxes in COCO, VOC or YOLO format:
 
