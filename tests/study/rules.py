@@ -14,7 +14,7 @@ from scipy import special, stats
 from msbal.ablation.statistics.blocks import Run
 from msbal.ablation.statistics.samples import EXACT
 from msbal.ablation.statistics.sequential import FEWEST, nominal_level, smallest_p
-from msbal.ablation.statistics.shared import CHECKED, STUDIES, Design, _simulated
+from msbal.ablation.statistics.shared import STUDIES, Design, _simulated, check_level
 from study.worlds import Array
 
 Mask = NDArray[np.bool_]
@@ -132,7 +132,7 @@ def shared_rules(metrics: Array) -> tuple[Mask, Found]:
     rank = round(LEVEL * (STUDIES + 1)) - 1
     outer, inner = drawn.largest[-rank] * seen.se, drawn.highest[-rank] * seen.se
     p = (1 + STUDIES - np.searchsorted(drawn.largest, np.abs(seen.mean) / seen.se)) / (STUDIES + 1)
-    apart = (1 + STUDIES - np.searchsorted(drawn.apart, seen.apart)) / (STUDIES + 1) < CHECKED
+    apart = (1 + STUDIES - np.searchsorted(drawn.apart, seen.apart)) / (STUDIES + 1) < check_level(seeds)
     mean = seen.mean
     return apart, Found(mean, p, mean - outer, mean + outer, mean - inner, mean + inner)
 

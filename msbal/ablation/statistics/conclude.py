@@ -15,7 +15,7 @@ from msbal.ablation.statistics.odd import odd_runs
 from msbal.ablation.statistics.paired import paired_tests, single_step
 from msbal.ablation.statistics.power import noise_interval, seeds_to_tell
 from msbal.ablation.statistics.samples import EXACT, Paired, Summary, pair, summarize
-from msbal.ablation.statistics.shared import CHECKED, shared_tests
+from msbal.ablation.statistics.shared import shared_tests
 from msbal.ablation.statistics.words import sentence
 
 
@@ -182,7 +182,7 @@ def _tests(study: Study, pairs: Mapping[Comparison, Paired], blocks: Blocks) -> 
     if shared is None:
         return _Tests(paired_tests(pairs, study.level), {}, {}, {})
     agrees = dict.fromkeys(shared.tests, shared.agrees)
-    if shared.agrees < CHECKED:
+    if not shared.allowed:
         return _Tests(paired_tests(pairs, study.level), {}, {}, agrees)
     alone = {
         each: tested

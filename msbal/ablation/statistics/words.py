@@ -132,7 +132,7 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
     methods = {each.method for each in tested}
     notes = []
     if "shared" in methods:
-        check = "" if agrees is None else f" (a check found no difference between them, {_p(agrees)})"
+        check = "" if agrees is None else f" (a check found none that differs, {_p(agrees)})"
         notes.append(
             f"Differences are paired by seed, with the noise of all arms together{check} or the comparison's own where "
             f"that is larger; 95 % intervals and two-sided p are simultaneous, as Dunnett's are{together}."
