@@ -379,7 +379,7 @@ def test_a_table_names_its_method_once() -> None:
         "Differences are paired by seed; 95 % intervals and two-sided p are Student's t over the seeds."
     )
     shared = method(rlo, rlw)
-    assert "with the noise of all arms together (a check found no difference between them, p = " in shared
+    assert "with the noise of all arms together (a check found none that differs, p = " in shared
     assert shared.endswith("as Dunnett's are, corrected for 2 comparisons.")
     apart = method(rlw, ("rlo", [5.0, -7.0, 9.0, 1.0, -8.0]))
     assert "corrected for 2 comparisons: by Bonferroni and Holm. " in apart
