@@ -153,8 +153,8 @@ def _difference(key: str, before: Any, after: Any, planned: str, changed: str) -
     if key == "comparisons":
         added = [f"{arm} with {to}" for arm, to in after if (arm, to) not in before]
         dropped = [f"{arm} with {to}" for arm, to in before if (arm, to) not in after]
-        parts = [f"{listed(added)} added"] * bool(added) + [f"{listed(dropped)} left out"] * bool(dropped)
-        return f"Comparisons: {'; '.join(parts)}"
+        parts = [f"{listed(each)} {said}" for each, said in ((added, "added"), (dropped, "left out")) if each]
+        return f"Comparisons: {'; '.join(parts)}" if parts else ""  # only their order differs
     arms = [arm for arm in after if arm in before and after[arm] != before[arm]]
     return f"Settings of {listed(arms)}: changed" if arms else ""
 
@@ -194,7 +194,7 @@ def read_plan(folder: Path) -> Plan | None:
         raw = json.loads(file.read_text(encoding="utf-8"))
         changes = tuple(Change(**{**each, **_value(each)}) for each in raw.pop("changes"))
         return Plan(_question(raw.pop("question")), changes=changes, **raw)
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, ValueError, TypeError, KeyError) as error:
         raise SpecError(
             str(file), f"not readable: {error}", "the plan that msbal wrote", "delete it"
         ) from error

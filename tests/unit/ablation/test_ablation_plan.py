@@ -63,6 +63,15 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
             ["Comparisons: rlo with avw added; avw with equal left out after 6 runs had finished."],
         ),
         (
+            {"comparisons": (*ASKED.comparisons, ("rlo", "avw"))},
+            ["Comparisons: rlo with avw added after 6 runs had finished."],
+        ),
+        (
+            {"comparisons": ASKED.comparisons[:1]},
+            ["Comparisons: avw with equal left out after 6 runs had finished."],
+        ),
+        ({"comparisons": ASKED.comparisons[::-1]}, []),
+        (
             {"specs": {"equal": "e", "rlo": "new", "avw": "a"}},
             ["Settings of rlo: changed after 6 runs had finished."],
         ),
@@ -82,8 +91,9 @@ def test_a_folder_without_a_plan(tmp_path: Path) -> None:
     assert sentences(write_plan(tmp_path, ASKED, 9)) == ("Planned only after 9 runs had finished.",)
 
 
-def test_a_plan_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('{"question": {}}')
+@pytest.mark.parametrize("text", ["", "null", '{"question": {}}', '{"question": null, "changes": []}'])
+def test_a_plan_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
     with pytest.raises(SpecError, match=r"plan\.json: not readable.*delete it") as error:
         read_plan(tmp_path)
     assert "\n" not in str(error.value)
