@@ -14,7 +14,8 @@ from scipy import special, stats
 from msbal.ablation.statistics.blocks import Run
 from msbal.ablation.statistics.samples import EXACT
 from msbal.ablation.statistics.sequential import FEWEST, nominal_level, smallest_p
-from msbal.ablation.statistics.shared import STUDIES, Design, _simulated, check_level
+from msbal.ablation.statistics.shared import FEWEST as FEWEST_SHARED
+from msbal.ablation.statistics.shared import OWN_FROM, STUDIES, Design, _simulated, check_level
 from study.worlds import Array
 
 Mask = NDArray[np.bool_]
@@ -91,7 +92,11 @@ def paired_rules(metrics: Array) -> Found:
     p = holm(p, planned)
     p = np.where(error > EXACT, p, np.nan)
     reach, inner = (stats.t.isf(tail / planned, degrees) * error for tail in (LEVEL / 2, LEVEL))
-    # Where Holm shows a difference that Bonferroni's interval leaves open, the interval ends at 0.
+    return around(mean, p, reach, inner)
+
+
+def around(mean: Array, p: Array, reach: Array, inner: Array) -> Found:
+    """Return intervals around the means that end at 0 where Holm shows a difference and Bonferroni's do not."""
     above, below = (p < LEVEL) & (mean > 0), (p < LEVEL) & (mean < 0)
     lows = [np.where(above, np.maximum(0, mean - x), mean - x) for x in (reach, inner)]
     highs = [np.where(below, np.minimum(0, mean + x), mean + x) for x in (reach, inner)]
@@ -104,13 +109,14 @@ def new_rules(metrics: Array) -> Found:
     Studies in which two arms differ by the same on every seed, as happens with metrics in steps, are left out where
     noise is shared: each would have a design of its own.
     """
-    if metrics.shape[1] < 3:
+    _, arms, seeds = metrics.shape
+    if arms < 3 or seeds < FEWEST_SHARED:
         return paired_rules(metrics)
     between = metrics[:, :, None] - metrics[:, None]
-    ties = (np.ptp(between, axis=-1) <= EXACT).sum(axis=(1, 2)) > metrics.shape[1]
+    ties = (np.ptp(between, axis=-1) <= EXACT).sum(axis=(1, 2)) > arms
     kept = metrics[~ties]
     if not len(kept):
-        return Found(*(np.empty((0, metrics.shape[1] - 1)) for _ in range(6)))
+        return Found(*(np.empty((0, arms - 1)) for _ in range(6)))
     apart, shared = shared_rules(kept)
     paired = paired_rules(kept)
     return Found(
@@ -134,6 +140,13 @@ def shared_rules(metrics: Array) -> tuple[Mask, Found]:
     p = (1 + STUDIES - np.searchsorted(drawn.largest, np.abs(seen.mean) / seen.se)) / (STUDIES + 1)
     apart = (1 + STUDIES - np.searchsorted(drawn.apart, seen.apart)) / (STUDIES + 1) < check_level(seeds)
     mean = seen.mean
+    if seeds >= OWN_FROM:  # each comparison's own test must agree, uncorrected
+        _, error, degrees, own = t_of(metrics[:, 1:] - metrics[:, :1])
+        p = np.fmax(p, own)
+        outer, inner = (
+            np.maximum(reach, stats.t.isf(tail, degrees) * error)
+            for reach, tail in ((outer, LEVEL / 2), (inner, LEVEL))
+        )
     return apart, Found(mean, p, mean - outer, mean + outer, mean - inner, mean + inner)
 
 
@@ -161,7 +174,7 @@ def sequential_rules(metrics: Array, looks: tuple[int, ...], gain: float) -> tup
         known = np.where(still_open & ~np.isnan(p), p, known)
         outer, inner = (stats.t.isf(tail, degrees) * error for tail in reaches)
         corrected = holm(known, planned)
-        now = Found(mean, corrected, mean - outer, mean + outer, mean - inner, mean + inner)
+        now = around(mean, corrected, outer, inner)
         update = still_open & ~np.isnan(p)
         for name, values in vars(kept).items():
             values[update] = vars(now)[name][update]

@@ -9,7 +9,7 @@ from dataclasses import replace
 from scipy import stats
 
 from msbal.ablation.grid import Comparison
-from msbal.ablation.statistics.conclusion import Interval, Tested
+from msbal.ablation.statistics.conclusion import Tested
 from msbal.ablation.statistics.samples import EXACT, Paired
 
 
@@ -25,10 +25,7 @@ def paired_tests(pairs: Mapping[Comparison, Paired], level: float = 0.05) -> dic
     for (each, paired), p in zip(pairs.items(), corrected, strict=True):
         tested = single_step(paired, len(pairs), level)
         if tested is not None and p is not None:
-            spans = tested.interval, tested.inner
-            if p < level:
-                spans = _beyond_zero(tested.mean, spans[0]), _beyond_zero(tested.mean, spans[1])
-            found[each] = replace(tested, p=p, interval=spans[0], inner=spans[1])
+            found[each] = beyond_zero(replace(tested, p=p), level)
     return found
 
 
@@ -42,9 +39,13 @@ def single_step(paired: Paired, planned: int, level: float = 0.05) -> Tested | N
     return Tested(mean, paired.sd, degrees, p, (mean - outer, mean + outer), (mean - inner, mean + inner))
 
 
-def _beyond_zero(mean: float, interval: Interval) -> Interval:
-    low, high = interval
-    return (max(low, 0.0), high) if mean > 0 else (low, min(high, 0.0))
+def beyond_zero(tested: Tested, level: float = 0.05) -> Tested:
+    """Return the same with intervals that end at 0 where p by Holm shows a difference and Bonferroni's do not."""
+    if tested.p >= level:
+        return tested
+    least, most = (0.0, math.inf) if tested.mean > 0 else (-math.inf, 0.0)
+    interval, inner = ((max(low, least), min(high, most)) for low, high in (tested.interval, tested.inner))
+    return replace(tested, interval=interval, inner=inner)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -24,7 +24,7 @@ from scipy import special, stats
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.conclusion import Interval, Tested, verdict
-from msbal.ablation.statistics.paired import holm
+from msbal.ablation.statistics.paired import beyond_zero, holm
 from msbal.ablation.statistics.samples import EXACT, Paired
 
 STUDIES = 1_000_000
@@ -76,7 +76,8 @@ def sequential_tests(
             if paired.mean is None or paired.sd is None or paired.sd <= EXACT or p is None:
                 continue
             spans = [_interval(paired, nominal_level(error / planned, looks)) for error in (level, 2 * level)]
-            found[each] = Tested(paired.mean, paired.sd, paired.n - 1, p, spans[0], spans[1], look)
+            tested = Tested(paired.mean, paired.sd, paired.n - 1, p, spans[0], spans[1], look)
+            found[each] = beyond_zero(tested, level)
         still_open = [
             each
             for each in still_open

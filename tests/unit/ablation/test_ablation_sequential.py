@@ -102,6 +102,21 @@ def test_one_look_is_the_plain_test() -> None:
         assert looked[each].inner == pytest.approx(plain[each].inner, rel=0.05)
 
 
+def test_an_interval_excludes_zero_where_p_shows_a_difference() -> None:
+    seen = 0
+    for mean in np.linspace(0.004, 0.012, 41):
+        pairs = {B: noisy(5, 0.002, 0.05), C: noisy(5, 0.004, float(mean))}
+        base = summarize(dict.fromkeys(range(5), 0.3))
+        found = {
+            each: pair(base, summarize({s: 0.3 + d for s, d in enumerate(ds)})) for each, ds in pairs.items()
+        }
+        for tested in sequential_tests({5: found}, [B, C], [5, 8], 0.005).values():
+            low, high = tested.interval
+            assert (tested.p < 0.05) == (not low < 0 < high)
+            seen += low == 0
+    assert seen, "Holm's second step shows some that Bonferroni's interval leaves open"
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.floats(1e-9, 1.0), st.floats(1e-9, 1.0))
 def test_a_smaller_p_is_a_smaller_p_over_all_looks(p: float, q: float) -> None:
