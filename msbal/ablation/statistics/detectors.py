@@ -16,9 +16,10 @@ from scipy import stats
 
 from msbal.ablation.grid import Comparison, Treatment
 from msbal.ablation.statistics.conclusion import Conclusion, Interval, Tested, Verdict, verdict
-from msbal.ablation.statistics.paired import holm
+from msbal.ablation.statistics.paired import beyond_zero, holm
 from msbal.ablation.statistics.samples import EXACT, Paired
-from msbal.ablation.statistics.words import clause, p_text
+from msbal.ablation.statistics.words import by_inner, clause, digits_of, p_said
+from msbal.metric_text import signed, span
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _over(
             return mean - reach, mean + reach
 
         sd = math.sqrt(statistics.fmean((paired.sd or 0.0) ** 2 for paired in pairs.values()))
-        tested = Tested(mean, sd, degrees, p, interval(level / 2), interval(level))
+        tested = beyond_zero(Tested(mean, sd, degrees, p, interval(level / 2), interval(level)), level)
     found = OverGroups(
         treatment, means, missing, tested,
         "unknown" if tested is None else verdict(tested, gain, level),
@@ -150,16 +151,18 @@ def _sentences(found: OverGroups, gain: float) -> str:
     treatment, tested, used = found.treatment, found.tested, len(found.means)
     name, of = treatment.name, treatment.over
     if tested is None:
-        return f"Over all {of}: nothing can be concluded about {name} before two of them have two seeds each."
+        return (
+            f"Over all {of}, nothing can be concluded about {name}: that takes two of them with two seeds each, and "
+            "noise to measure by."
+        )
     all_of = f"{used} of {len(treatment.comparisons)}" if found.missing else f"all {used}"
-    low, high = tested.interval
-    p = f"p {p_text(tested.p)}" if tested.p < 0.001 else f"p = {p_text(tested.p)}"
+    inner, digits = by_inner(found, gain), digits_of(tested.interval)
+    ends = span(*(tested.inner if inner else tested.interval), digits)
     text = (
         f"Over {all_of} {of}, {clause(found.verdict, '', gain, [name], 'the baselines')}. The mean difference is "
-        f"{100 * tested.mean:+.2f} points (95 % interval {100 * low:+.2f} .. {100 * high:+.2f}, {p}); {name} is better "
-        f"in {found.better_in} of {used}."
+        f"{signed(tested.mean, digits)} points ({90 if inner else 95} % interval {ends}, {p_said(tested.p)}); {name} "
+        f"is better in {found.better_in} of {used}."
     )
     if found.others is None:
         return text
-    low, high = found.others
-    return f"{text} For other {of} like these the interval is {100 * low:+.2f} .. {100 * high:+.2f}."
+    return f"{text} For other {of} like these the 95 % interval is {span(*found.others)}."

@@ -132,7 +132,7 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
     methods = {each.method for each in tested}
     notes = []
     if "shared" in methods:
-        check = "" if agrees is None else f" (a check found none that differs, {_p(agrees)})"
+        check = "" if agrees is None else f" (a check found none that differs, {p_said(agrees)})"
         notes.append(
             f"Differences are paired by seed, with the noise of all arms together{check} or the comparison's own where "
             f"that is larger; 95 % intervals and two-sided p are simultaneous, as Dunnett's are{together}."
@@ -156,8 +156,10 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
             f"Differences are paired by seed; 95 % intervals and two-sided p are Student's t over the seeds{corrected}."
         )
         if agrees is not None:
-            notes.append(f"Each comparison has its own noise, since that of the arms differs ({_p(agrees)}).")
-    if any(_by_inner(each, study.gain) for each in tested):
+            notes.append(
+                f"Each comparison has its own noise, since that of the arms differs ({p_said(agrees)})."
+            )
+    if any(by_inner(each, study.gain) for each in tested):
         notes.append(
             "That a difference is smaller than the gain is read from the 90 % interval: two tests at 5 %, one at each "
             "end."
@@ -186,7 +188,7 @@ def headline(
     clauses = []
     for found in over:
         used, groups = len(found.means), len(found.treatment.comparisons)
-        of = f"all {used}" if used == groups else f"{used} of {groups}"
+        of = "all" if found.tested is None else f"all {used}" if used == groups else f"{used} of {groups}"
         said = clause(found.verdict, "", study.gain, [found.treatment.name], "the baselines")
         clauses.append(f"over {of} {found.treatment.over}, {said}")
     if none:
@@ -221,7 +223,7 @@ def _verdict(conclusion: Conclusion, study: Study) -> str:
     elif conclusion.verdict == "no gain":
         said += ", but may lose as much"
     elif conclusion.verdict == "cannot tell yet" and conclusion.tested is not None:
-        loss = "a loss of as much is ruled out" if _by_inner(conclusion, study.gain) else "and so is a loss"
+        loss = "a loss of as much is ruled out" if by_inner(conclusion, study.gain) else "and so is a loss"
         said += f": a gain of {gain} is possible, {loss}"
     return (said if said.startswith(arm) else said[0].upper() + said[1:]) + "."
 
@@ -233,12 +235,20 @@ def _reason(conclusion: Conclusion, study: Study) -> str:
         None: "there is nothing to measure by",
         "smoke run": "this is a smoke run, which only shows whether everything works",
         "no look": f"the first look is after {min(study.looks, default=0)} seeds, which are not all finished",
-        "no pair": "no seed has a finished run of both",
-        "one pair": f"{difference} on the one seed that both have, and one pair cannot tell an effect from chance",
+        "no pair": _no_pair(conclusion, study),
+        "one pair": f"{difference} on the only pair, and one pair cannot tell an effect from chance",
         "nothing learned": f"{metric} is 0 in every run of {to}, which has not learned enough to be compared with",
         "no noise": f"{difference} on each of {conclusion.paired.n} seeds, and without any spread there is no telling "
         "an effect from chance; more images to evaluate on would show some",
     }[conclusion.reason]
+
+
+def _no_pair(conclusion: Conclusion, study: Study) -> str:
+    if len(study.partial) == len(study.seeds) > 0:
+        return "no seed has been run by every arm yet"
+    if _undefined(conclusion, study):
+        return f"no seed has a run of both in which {full_name(study.metric)} is defined"
+    return f"no seed {'that every arm has run ' if study.partial else ''}has a finished run of both"
 
 
 def clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to: str) -> str:
@@ -256,7 +266,7 @@ def clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to:
         "no gain": f"{names} {do} not gain {size} over {to}",
         "cannot tell yet": f"it cannot be told yet whether {names} differ{s} from {to}",
         "the same": f"{names} {have} exactly the results of {to}",
-        "unknown": f"nothing can be concluded about {names}",
+        "unknown": f"nothing can be concluded about {names} against {to}",
     }[verdict]
     return f"{scope}, {said}" if scope else said
 
@@ -265,7 +275,7 @@ def _numbers(conclusion: Conclusion, study: Study) -> str:
     """Return the mean difference, with the interval that the verdict is read from."""
     tested, paired = conclusion.tested, conclusion.paired
     assert tested is not None
-    inner = _by_inner(conclusion, study.gain)
+    inner = by_inner(conclusion, study.gain)
     counted = [f"{len(study.comparisons)} comparisons"] if len(study.comparisons) > 1 else []
     counted += [f"{len(study.looks)} looks"] if tested.look is not None else []
     corrected = f"; corrected for {' and '.join(counted)}" if counted else ""
@@ -273,8 +283,8 @@ def _numbers(conclusion: Conclusion, study: Study) -> str:
     ends = span(*(tested.inner if inner else tested.interval), digits)
     return (
         f"The mean difference in {full_name(study.metric)} is {signed(tested.mean, digits)} points "
-        f"({90 if inner else 95} % interval {ends}, {_p(tested.p)}{corrected}); {conclusion.comparison.arm} is better "
-        f"on {conclusion.better_on} of {paired.n} seeds."
+        f"({90 if inner else 95} % interval {ends}, {p_said(tested.p)}{corrected}); "
+        f"{conclusion.comparison.arm} is better on {conclusion.better_on} of {paired.n} seeds."
     )
 
 
@@ -302,7 +312,7 @@ def _images(conclusion: Conclusion, study: Study) -> str:
     images = conclusion.images
     if images is None:
         return ""
-    inner = _by_inner(conclusion, study.gain)
+    inner = by_inner(conclusion, study.gain)
     ends = images.inner if inner else (images.low, images.high)
     interval = f"over seeds and images the {90 if inner else 95} % interval is {span(*ends)}"
     if scope := scope_of(conclusion, study.gain):
@@ -322,12 +332,30 @@ def _missing(conclusion: Conclusion, study: Study) -> str:
         return ""
     left = [f"{_seeds(seeds)}, where {arm} failed" for arm, seeds in conclusion.crashed.items()]
     told = {seed for seeds in conclusion.crashed.values() for seed in seeds}
+    if undefined := _undefined(conclusion, study):
+        left.append(f"{_seeds(undefined)}, where {full_name(study.metric)} is undefined")
+        told |= set(undefined)
     if conclusion.tested is not None and conclusion.tested.look is not None:
         told |= set(study.seeds[conclusion.tested.look :])  # later than the look that decided
     for arm in conclusion.comparison:
         alone = [s for s in conclusion.unpaired if s in study.summaries[arm].values and s not in told]
         left += [f"{_seeds(alone)}, which only {arm} has finished"] if alone else []
     return f"Left out: {'; '.join(left)}." if left else ""
+
+
+def _undefined(conclusion: Conclusion, study: Study) -> list[int]:
+    """Return the seeds of which a run of either arm is finished and has no such metric."""
+    if study.unfinished is None:
+        return []
+    look = None if conclusion.tested is None else conclusion.tested.look
+    counted = [seed for seed in study.seeds[:look] if seed not in study.partial]
+    accounted = {
+        arm: {
+            *study.summaries[arm].values, *study.unfinished.get(arm, ()), *(study.crashed or {}).get(arm, ()),
+        }
+        for arm in conclusion.comparison
+    }  # fmt: skip
+    return [seed for seed in counted if any(seed not in of_arm for of_arm in accounted.values())]
 
 
 def _odd(conclusion: Conclusion) -> str:
@@ -345,11 +373,11 @@ def _runs(seeds_of: Mapping[str, Sequence[int]]) -> str:
     return listed([f"{_seeds(seeds)} of {arm}" for arm, seeds in seeds_of.items()])
 
 
-def _by_inner(conclusion: Conclusion, gain: float) -> bool:
+def by_inner(found: Conclusion | OverGroups, gain: float) -> bool:
     """Return whether the verdict rules out a gain or a loss, which is read from the inner interval."""
-    if conclusion.verdict == "cannot tell yet":
-        return conclusion.tested is not None and conclusion.tested.inner[0] > -gain
-    return conclusion.verdict in (*_WITHIN, "no gain")
+    if found.verdict == "cannot tell yet":
+        return found.tested is not None and found.tested.inner[0] > -gain
+    return found.verdict in (*_WITHIN, "no gain")
 
 
 def digits_of(interval: Interval) -> int:
@@ -359,11 +387,13 @@ def digits_of(interval: Interval) -> int:
 
 
 def p_text(p: float) -> str:
-    """Return ``0.021``, or ``< 0.001``."""
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+    """Return ``0.021``, or ``< 0.001``; with more digits where two do not say on which side of 0.05 it is."""
+    digits = next((n for n in range(2, 8) if f"{p:.{n}g}" != "0.05"), 2)
+    return "< 0.001" if p < 0.001 else f"{p:.{digits}g}"
 
 
-def _p(p: float) -> str:
+def p_said(p: float) -> str:
+    """Return ``p = 0.021``, or ``p < 0.001``."""
     return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 

@@ -54,7 +54,7 @@ def test_small_gains_on_six_detectors_are_a_gain_over_all_of_them() -> None:
     assert found.words.startswith(
         "Over all 6 detectors, t0 is better than the baselines, though perhaps by less"
     )
-    assert "t0 is better in 6 of 6. For other detectors like these the interval is +0." in found.words
+    assert "t0 is better in 6 of 6. For other detectors like these the 95 % interval is +0." in found.words
     json.dumps(asdict(found.tested))
 
 
@@ -97,5 +97,21 @@ def test_detectors_without_two_pairs_are_named_as_missing() -> None:
     (found,) = of_differences([[0.5, 0.7], [0.6]])
     assert (found.tested, found.verdict) == (None, "unknown")
     assert found.words == (
-        "Over all detectors: nothing can be concluded about t0 before two of them have two seeds each."
+        "Over all detectors, nothing can be concluded about t0: that takes two of them with two seeds each, and noise "
+        "to measure by."
     )
+
+
+def test_the_interval_shows_what_the_verdict_says() -> None:
+    (found,) = of_differences(drawn((0.0, 0.1), 8))
+    assert found.verdict == "no difference as large as the gain" and found.tested is not None
+    low, high = (100 * end for end in found.tested.inner)
+    assert f"(90 % interval {low:+.2f} .. {high:+.2f}, p = " in found.words and high < 0.5
+    seen = 0
+    for second in np.linspace(0.2, 0.6, 21):
+        for each in of_differences(drawn((3.0, 3.0), 4), [[second + d for d in (0.4, -0.3, 0.2, -0.2)]] * 2):
+            assert each.tested is not None
+            low, high = each.tested.interval
+            assert (each.tested.p < 0.05) == (not low < 0 < high)
+            seen += low == 0
+    assert seen, "Holm's second step shows some that Bonferroni's interval leaves open"

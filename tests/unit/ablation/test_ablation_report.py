@@ -152,7 +152,7 @@ def test_a_report_without_runs(command: Callable[..., int], capsys: pytest.Captu
     said = capsys.readouterr().out
     assert (
         "nothing can be concluded about same and better" in said
-        and "no seed has a finished run of both" in said
+        and "no seed has been run by every arm yet" in said
     )
 
 

@@ -10,7 +10,7 @@ from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.conclude import Study, conclude
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.samples import summarize
-from msbal.ablation.statistics.words import headline, method_text, question, verdict_text
+from msbal.ablation.statistics.words import headline, method_text, p_text, question, verdict_text
 
 RLO = Comparison("rlo", "equal")
 BASE = (36.1, 35.6, 36.7, 36.0, 36.4, 35.9, 36.2, 36.6, 35.8, 36.3, 36.5, 35.7)
@@ -148,7 +148,7 @@ STUDIES = [
         study(("rlo", [0.8])),
         [
             "Nothing can be concluded about rlo and equal: the difference in AP is +0.80 points on "
-            "the one seed that both have, and one pair cannot tell an effect from chance.",
+            "the only pair, and one pair cannot tell an effect from chance.",
         ],
     ),
     (
@@ -157,6 +157,28 @@ STUDIES = [
         [
             "Nothing can be concluded about rlo and equal: no seed has a finished run of both. Left "
             "out: seeds 0, 1 and 2, where rlo failed.",
+        ],
+    ),
+    (
+        "no seed is whole yet",
+        study(("rlo", [0.5, 0.6]), seeds=2, unfinished={"equal": [], "rlo": [], "rlw": [0, 1]}),
+        ["Nothing can be concluded about rlo and equal: no seed has been run by every arm yet."],
+    ),
+    (
+        "undefined metrics",
+        study(("rlo", [1.1, None, 1.3, 1.0, 1.2]), unfinished={}, metric="AP_S"),
+        [
+            "rlo is better than equal by at least 0.5 points. The mean difference in AP_S is +1.15 points (95 % "
+            "interval +0.94 .. +1.36, p < 0.001); rlo is better on 4 of 4 seeds. Left out: seed 1, where AP_S is "
+            "undefined.",
+        ],
+    ),
+    (
+        "no pair with a metric",
+        study(("rlo", [None, None]), seeds=2, unfinished={}, metric="AP_S"),
+        [
+            "Nothing can be concluded about rlo and equal: no seed has a run of both in which AP_S is defined. Left "
+            "out: seeds 0 and 1, where AP_S is undefined.",
         ],
     ),
     (
@@ -315,6 +337,14 @@ def test_a_difference_is_never_better_by_nothing() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [(0.04962, "0.0496"), (0.05, "0.05"), (0.0504, "0.0504"), (0.0512, "0.051"), (0.0004, "< 0.001")],
+)
+def test_p_says_on_which_side_of_the_level_it_is(p: float, said: str) -> None:
+    assert p_text(p) == said
+
+
 def said_of(crafted: Study) -> str:
     baselines = {arm: arms[0] for arms in crafted.groups for arm in arms}
     return headline(conclude(crafted), crafted, baselines)
@@ -332,6 +362,11 @@ def test_the_headline_names_every_arm_and_never_calls_noise_equality() -> None:
         "or more."
     )
     assert said_of(study(("rlo", open_))) == "AP: it cannot be told yet whether rlo differs from equal."
+    failed = study(("rlo", better), ("rlw", [None]), compare=[("rlo", "rlw")])
+    assert said_of(failed) == (
+        "AP: rlo is better than equal by at least 0.5 points; nothing can be concluded about rlw against equal; "
+        "nothing can be concluded about rlo against rlw."
+    )
     nothing = study(("rlo", small), ("avw", small[::-1]), metric="mAP", compare=[("rlo", "avw")])
     assert said_of(nothing) == (
         "VOC mAP: no arm differs from equal by 0.5 points or more; rlo does not differ from avw by 0.5 points or more."
