@@ -79,6 +79,12 @@ def test_the_page_can_be_written_again_from_what_is_kept(program: SimpleNamespac
     assert all((page / file).is_file() for file in re.findall(r"\]\((data/[^)]*)\)", text))
 
 
+def test_the_repositorys_page_is_that_of_its_records(program: SimpleNamespace) -> None:
+    text = (DOCS / "evidence.md").read_text(encoding="utf-8")
+    assert program.evidence.render(DOCS) == text, "edit docs/evidence.py, and run it"
+    assert all((DOCS / image).is_file() for image in re.findall(r"\]\((images/[^)]*)\)", text))
+
+
 def test_the_numbers_are_those_of_the_runs(page: Path) -> None:
     text = (page / "evidence.md").read_text()
     for model, title in (("retinanet", "RetinaNet"), ("fcos", "FCOS")):
