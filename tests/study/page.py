@@ -18,12 +18,12 @@ A verdict of `msbal ablate` is a claim, and a claim can be wrong. How often it i
 was measured on ablations whose truth is known: metrics drawn at random, {studies:,} ablations in each setting, judged
 by the rules of the command. This page is written by
 
-    python tests/study --markdown
+    python3 tests/study --markdown
 
-in some minutes. `python3 dev.py test all` repeats it at a smaller size and fails where a row is not as it must be.
+in about ten minutes. `python3 dev.py test all` repeats it at a smaller size and fails where a row is not as it must be.
 
-The settings are all combinations of {seeds} seeds, {arms} arms and these kinds of noise, the same in all
-arms:
+The settings are all combinations of {seeds} seeds (and 4, where that is said), {arms} arms, and
+these kinds of noise, the same in all arms:
 
 {even}
 
@@ -31,26 +31,28 @@ or noise that differs from arm to arm:
 
 {uneven}
 
-A row that is of many settings shows the worst of them. Shares stray by chance, by less than {stray:.1f} points where
-they are around 5 %. One sd is the standard deviation of the difference of two arms from seed to seed, here 0.3 points,
-and the gain is 0.5 points. *Before* are the rules that one would write down first: paired t-tests with Holm's
-correction, which can only find a difference, beside intervals that are not corrected; "three seeds, then as many as are
-said to be needed"; a percentile bootstrap over seeds and images.
+A row that covers many settings shows the worst of them, drawn a second time. Shares stray by chance, by less than
+{stray:.1f} points where they are around 5 %. One sd is the standard deviation of the difference between two arms from
+seed to seed, here 0.3 points, and the gain is 0.5 points. *Before* stands for the rules that one would write down
+first: paired t-tests with Holm's correction, which can only find a difference, beside intervals that are not corrected;
+"three seeds, then as many as are said to be needed"; a percentile bootstrap over seeds and images.
 
 {table}
 ## What to take from it
 
-- **Where all arms have the same noise the verdicts keep their word**: about one ablation in twenty claims a
-  difference that is not there, and as few rule out one that is.
-- **Noise that differs from arm to arm is hard to see with few seeds**, and then more claims are wrong: where five arms
-  share their noise, a comparison noisier than the others has too little of it. Each comparison's own interval stands
-  beside the verdict; a claim of few seeds that it does not bear out deserves more seeds. A sequential ablation tests
-  each comparison by itself, and keeps its word with any noise above.
-- **Three seeds see large gains only**, five see those that papers report. `--dry-run` says which gain a grid can see.
-- **Adding seeds until something is seen** finds a difference that is not there in one of ten ablations.
-  `stop: sequential` looks as often, and errs in fewer than one of twenty.
-- **Of a few images little can be said about others.** The interval over seeds and images is as wide as so few of
-  both make it; the percentile bootstrap was far too narrow.
+- **Where all arms have the same noise, the verdicts keep their word**: about one ablation in twenty claims a
+  difference that is not there, and no more than that rule out one that is.
+- **Noise that differs from arm to arm is hard to see with three or four seeds**, and then up to one ablation in ten
+  claims a difference that is not there. The worst case is a baseline noisier than all other arms: its bad luck is in
+  every comparison. Two seeds share no noise, and from five on a difference is claimed only if the comparison's own
+  noise bears it out; some risk remains there, too. With three or four seeds, look at the plain pairs beside the
+  verdict, and run more seeds where their own interval includes 0. A sequential ablation tests each comparison by
+  itself, and keeps its word with all of these kinds of noise.
+- **Three seeds see only large gains**; five see those that papers report. `--dry-run` says which gain a grid can see.
+- **Adding seeds until something is seen** finds a difference that is not there in one ablation in ten.
+  `stop: sequential` looks as often, and errs in fewer than one in twenty.
+- **A few images say little about others.** The interval over seeds and images is as wide as so few of both make it; the
+  percentile bootstrap was far too narrow.
 """
 
 
