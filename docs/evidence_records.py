@@ -37,11 +37,20 @@ ENDED = re.compile(r"^end +finished .*?(\d+):(\d\d):(\d\d)$", re.MULTILINE)
 NOT_KEPT = ("per_class", "iteration")
 
 
+def _place(data: Path, model: str, folder: Path, plan: Mapping[str, Any]) -> Path:
+    """Return where a grid is kept: in the folder of its model, or of both where the model has another grid there."""
+    file = data / model / STUDY
+    if file.exists() and json.loads(file.read_text(encoding="utf-8"))["plan"]["at"] != plan["at"]:
+        return data / f"{model}-{folder.name}"
+    return data / model
+
+
 @dataclass(frozen=True)
 class KeptGrid:
     """A grid as it is kept.
 
     Attributes:
+        name: that of its model; of a further grid of the same model, with that of its folder.
         series: by arm and seed, the recorded intervals of the run's first group of levels.
         seconds: by arm and seed, how long the run took; none for one that was resumed.
         machine: where it ran, and with which data and versions: an entry of environment.json.
@@ -92,7 +101,8 @@ def keep(folder: Path, data: Path, partial: bool = False) -> Path:
         runs.append({**key, "seconds": _seconds(run), "metrics": metrics})
         lines = run.intervals_file.read_text(encoding="utf-8").splitlines()
         intervals += [{**key, **_rounded(json.loads(line))} for line in lines]
-    kept = data / str(getattr(grid.cells[0].spec.model, "name", folder.name))
+    plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    kept = _place(data, str(getattr(grid.cells[0].spec.model, "name", folder.name)), folder, plan)
     kept.mkdir(parents=True, exist_ok=True)
     bootstrap = ImageBootstrap(ablation.metric, RESAMPLES, cache=folder / "cells")
     images = bootstrap.intervals(outcomes, grid.comparisons)
@@ -100,7 +110,7 @@ def keep(folder: Path, data: Path, partial: bool = False) -> Path:
         kept / STUDY,
         {
             "ablation": _portable(ablation),
-            "plan": json.loads((folder / PLAN).read_text(encoding="utf-8")),
+            "plan": plan,
             "machine": _machine(RunDirectory(finished[0].cell.spec.output)),
             "images": [[*pair, None if found is None else asdict(found)] for pair, found in images.items()],
             "crashed": crashed(grid, findings),
