@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from msbal.ablation.cells import Finding, metric_in
 from msbal.ablation.grid import Cell, Comparison
+from msbal.ablation.plan import listed
 from msbal.ablation.statistics.images import SeedsAndImages, defined, seeds_and_images
 from msbal.data import DetectionData
 from msbal.engine.record import IntervalRecord
@@ -131,6 +132,14 @@ class ImageBootstrap:
 
         All are corrected for the number of comparisons.
         """
+        files = [
+            RunDirectory(cell.spec.output).predictions_file
+            for runs in outcomes.cells.values()
+            for cell in runs.values()
+        ]
+        if files and not any(file.exists() for file in files):
+            self.notes.append("no run has a predictions.json, so no bootstrap over images")
+            return dict.fromkeys(comparisons)
         draws = {arm: self._draws(runs) for arm, runs in outcomes.cells.items()}
         values = outcomes.values(self.metric)
         found: dict[Comparison, SeedsAndImages | None] = {}
@@ -164,11 +173,13 @@ class ImageBootstrap:
 
         column = ALL_METRICS.index(self.metric)
         found = {}
+        files = {seed: RunDirectory(cell.spec.output).predictions_file for seed, cell in runs.items()}
+        if missing := [seed for seed, file in files.items() if not file.exists()]:
+            where = f"{runs[missing[0]].arm}, seed{'s' * (len(missing) > 1)} {listed(missing)}"
+            self.notes.append(f"{where}: no predictions.json, so no bootstrap over images")
         for seed, cell in runs.items():
-            file = RunDirectory(cell.spec.output).predictions_file
-            where = f"{cell.arm}, seed {seed}"
-            if not file.exists():
-                self.notes.append(f"{where}: no predictions.json, so no bootstrap over images")
+            file, where = files[seed], f"{cell.arm}, seed {seed}"
+            if seed in missing:
                 continue
             try:
                 data, truth = self._data(cell)

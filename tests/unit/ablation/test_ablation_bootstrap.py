@@ -116,6 +116,18 @@ def test_missing_predictions_are_noted_and_the_rest_is_paired(finished: tuple[Gr
     assert len(maker.notes) == 2
     (made.cells[4].spec.output / "predictions.json").write_text("[]")
     assert ImageBootstrap("AP50", 20).intervals(outcomes, made.comparisons)[MANY] is not None
+    for cell in made.cells[:5]:
+        (cell.spec.output / "predictions.json").unlink(missing_ok=True)
+    maker = ImageBootstrap("AP50", 20)
+    maker.intervals(outcomes, made.comparisons)
+    assert [note.partition(":")[0] for note in maker.notes] == [
+        "few, seeds 0, 1 and 2",
+        "many, seeds 0 and 1",
+    ]
+    (made.cells[5].spec.output / "predictions.json").unlink()
+    maker = ImageBootstrap("AP50", 20)
+    assert maker.intervals(outcomes, made.comparisons) == {MANY: None}
+    assert maker.notes == ["no run has a predictions.json, so no bootstrap over images"]
 
 
 def test_other_images_are_not_paired(grid: Make, tmp_path: Path) -> None:
