@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def metric_in(metrics: dict[str, Any], metric: str) -> float | None:
     """Return one metric, COCO's or VOC's, of an evaluation in metrics.json; None if it is undefined."""
     source = metrics.get("voc") or {} if metric in ("mAP", "mAP_11") else metrics
     value = source.get(metric)
-    return float(value) if isinstance(value, (int, float)) else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def log_file(grid_output: Path, cell: Cell) -> Path:

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ablation_tiny import BASE
 
+from msbal.ablation.cells import metric_in
 from msbal.ablation.collect import chosen_shares, mean_weights
 from msbal.cli.app import run
 from msbal.engine.record import IntervalRecord
@@ -160,3 +161,8 @@ def test_what_does_not_go_together(command: Callable[..., int], capsys: pytest.C
     assert command("--report-only", "--force") == 2
     assert "--report-only" in capsys.readouterr().err
     assert command("--jobs", "0") == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "0.3"])
+def test_what_is_no_number_is_no_metric(value: object) -> None:
+    assert metric_in({"AP": value}, "AP") is None and metric_in({"voc": {"mAP": value}}, "mAP") is None
