@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -379,8 +380,10 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
 
 @pytest.mark.parametrize("name", list(MISTAKES))
 def test_one_line_names_the_mistake_and_the_remedy(
-    folder: Path, capfd: pytest.CaptureFixture[str], name: str
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    # A slow machine says after a while what it is doing.
+    monkeypatch.setattr("msbal.ui.activity.LINE_SECONDS", math.inf)
     mistake = MISTAKES[name]
     for file, text in mistake.files.items():
         if text is None:
