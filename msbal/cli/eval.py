@@ -374,7 +374,9 @@ def _print(call: Call, comparison: Comparison, costs: list[Cost]) -> None:
             shown.append(table)
             continue
         pairs = [build(comparison.only(index)) for index in range(1, len(comparison.runs))]
-        shown += [replace(pair, title=table.title if pair is pairs[0] else "") for pair in pairs]
+        shown += [
+            replace(pair, title=table.title if pair is pairs[0] else "", notes=table.notes) for pair in pairs
+        ]
     for table, following in zip_longest(shown, shown[1:]):
         # Notes that tables share are printed once, below the last of them.
         print_whole(

@@ -8,7 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from msbal.evaluation.bootstrap import ALL_METRICS, Difference, images_with_boxes, interval, resampled
+from msbal.evaluation.bootstrap import (
+    ALL_METRICS,
+    MIN_IMAGES,
+    Difference,
+    images_with_boxes,
+    interval,
+    resampled,
+)
 from msbal.evaluation.coco_metrics import METRICS
 from msbal.evaluation.detections import ground_truth
 from msbal.evaluation.runs import Evaluated, same_data
@@ -25,6 +32,10 @@ SEEDS = ("seed", "balance.seed")
 _WITHOUT_EFFECT = ("output", "device", "evaluate.", "log.", "schedule.workers", "schedule.checkpoint_every")
 """Keys that say where and how a run runs, but not what it computes."""
 
+_FEW_IMAGES = (
+    f"There is no interval where fewer than {MIN_IMAGES} images have boxes of the metric's size or class."
+)
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -40,7 +51,7 @@ class Relation:
 
     @property
     def only_seed(self) -> bool:
-        """Whether they differ in nothing but the seed: their difference is the noise of a seed."""
+        """Whether they differ in nothing but the seed: their difference is seed noise."""
         return bool(self.keys) and set(self.keys or ()) <= set(SEEDS)
 
 
@@ -65,6 +76,12 @@ class Comparison:
     seed: int = 0
     confidence: float = 0.95
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any difference has an interval."""
+        each = (found for of_run in (*self.differences, *self.class_differences) for found in of_run.values())
+        return any(found is not None and found.low is not None for found in each)
 
     def only(self, index: int) -> Comparison:
         """Return the comparison of the run at `index` (from 1) with the first."""
@@ -116,6 +133,8 @@ def compare(
             (name, _difference(one, two, both, column, images, confidence))
             for column, (name, one, two) in enumerate(values)
         ]
+        if both is not None and any(each is not None and each.low is None for _, each in found):
+            notes[_FEW_IMAGES] = None
         overall.append(dict(found[: len(ALL_METRICS)]))
         by_class.append(dict(found[len(ALL_METRICS) :]))
     done = resamples if draws else 0

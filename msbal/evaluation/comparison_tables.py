@@ -17,8 +17,8 @@ from msbal.table import Column, Table, columns, csv_number, csv_text
 
 _UNCORRECTED = " †"
 _OTHER_SEEDS = (
-    "Two runs can differ by their training seeds alone, which the intervals do not cover; `msbal ablate` measures it "
-    "over several seeds."
+    "Two runs can differ by their training seeds alone, which intervals over images do not cover; `msbal ablate` "
+    "measures it over several seeds."
 )
 
 Cost = tuple[str, Complexity, BalancingCost | None]
@@ -30,7 +30,7 @@ def overall(comparison: Comparison) -> Table:
     rows = []
     for name in ALL_METRICS:
         alone = name == HEADLINE
-        mark = "" if alone or not comparison.resamples else _UNCORRECTED
+        mark = "" if alone or not comparison.has_intervals else _UNCORRECTED
         row = [full_name(name) + mark, points(flat(first)[name])]
         for run, differences in _others(comparison):
             row += [points(flat(run)[name]), *_difference(differences[name], comparison, alone)]
@@ -38,7 +38,7 @@ def overall(comparison: Comparison) -> Table:
     data = first.data
     on = "as recorded" if data is None else f"on {data.name}: {len(data):,} images, {data.box_count:,} boxes"
     header = (*columns("metric"), *_run_columns(comparison))
-    rules = (1,) if comparison.resamples else ()
+    rules = (1,) if comparison.has_intervals else ()
     return Table(f"Metrics in points {on}", header, tuple(rows), _notes(comparison), rules)
 
 
@@ -167,7 +167,9 @@ def _others(comparison: Comparison, by_class: bool = False) -> Iterator[tuple[Ev
 
 def _run_columns(comparison: Comparison, mark: str = "") -> list[Column]:
     """Return a column for the first run, and for every other its own metrics and its differences under its name."""
-    interval = (f"{100 * comparison.confidence:g}% interval{mark}", "above 0") if comparison.resamples else ()
+    interval = (
+        (f"{100 * comparison.confidence:g}% interval{mark}", "above 0") if comparison.has_intervals else ()
+    )
     names = ("points", "difference", *interval)
     first, *others = [run.name for run in comparison.runs]
     return [Column(first), *(Column(name, other) for other in others for name in names)]
@@ -180,7 +182,7 @@ def _difference(found: Difference | None, comparison: Comparison, alone: bool = 
         alone: no other was looked at for the same conclusion: an interval that does not hold 0 is coloured.
     """
     value = signed(None if found is None else found.value)
-    if not comparison.resamples:
+    if not comparison.has_intervals:
         return (value,)
     if found is None or found.low is None or found.high is None or found.above_zero is None:
         return (value, "-", "-")
@@ -199,7 +201,7 @@ def _kind(found: Difference | None, alone: bool) -> str | None:
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:
     """Return what stands below a table."""
-    if not comparison.resamples:
+    if not comparison.has_intervals:
         return _remarks(comparison)
     return (
         f"Differences are to {comparison.runs[0].name}. Intervals and the share above 0 come from a paired "
@@ -217,7 +219,7 @@ def _remarks(comparison: Comparison) -> tuple[str, ...]:
         return comparison.notes
     several = len(comparison.runs) - 1
     lines = [*dict.fromkeys(_related(comparison)), _OTHER_SEEDS]
-    if several > 1 and comparison.resamples:
+    if several > 1 and comparison.has_intervals:
         lines.append(
             f"{several} runs are compared to {comparison.runs[0].name}, each for itself: the more runs, the more "
             "likely some interval leaves out 0 by chance."
@@ -234,6 +236,6 @@ def _related(comparison: Comparison) -> Iterator[str]:
             why = f", although their specs differ in {listed(keys, len(keys))}" if keys else ""
             yield f"{both} have the same metrics to the last digit{why}."
         elif relation.only_seed:
-            yield f"{both} differ in nothing but the seed: this is the noise of a seed, not the effect of a setting."
+            yield f"{both} differ in nothing but the seed: their difference is seed noise, not the effect of a setting."
         elif keys == ():
             yield f"{both} have the same spec, seed included: they differ by chance in the computation."

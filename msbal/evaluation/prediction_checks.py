@@ -19,6 +19,8 @@ def oddities(data: DetectionData, found: Detections) -> list[str]:
     """Return sentences on what looks odd about detections of `data`."""
     silent = len(data) - len(np.unique(found.image))
     lines = [f"{silent:,} of {len(data):,} images have no prediction"] if silent > len(data) / 2 else []
+    if not data.box_count:
+        lines.insert(0, f"{data.name} has no boxes: no metric has a value")
     if not len(found):
         return lines
     size = np.array([(image.width, image.height) for image in data.images], dtype=np.float64)[found.image]

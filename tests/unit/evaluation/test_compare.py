@@ -198,7 +198,7 @@ EQUAL = {"strategy": "equal", "seed": None}
     [
         (
             run_of(MORE, "b", seed=1, balance={"strategy": "rlo", "seed": 7}),
-            "b and a differ in nothing but the seed: this is the noise of a seed, not the effect of a setting.",
+            "b and a differ in nothing but the seed: their difference is seed noise, not the effect of a setting.",
         ),
         (
             run_of(MORE, "b"),
@@ -220,6 +220,22 @@ def test_what_two_runs_have_in_common_is_said(other: Evaluated, said: str | None
             assert [note for note in notes if note.startswith("b and a")] == ([said] if said else [])
             assert sum("training seeds alone" in note for note in notes) == 1
     assert found.relations[0].only_seed == bool(said and "but the seed" in said)
+
+
+def test_few_images_give_no_interval_and_say_why() -> None:
+    few = subset(DATA, range(3))
+    inside = {image.id for image in few.images}
+    one, two = (
+        evaluate_entries(name, [p for p in found if p["image_id"] in inside], few)
+        for name, found in (("one", PREDICTIONS[::2]), ("two", PREDICTIONS))
+    )
+    table = tables.overall(compare([one, two], resamples=20))
+    assert not any("†" in row[0] for row in table.rows) and "above 0" not in table.header
+    assert not any("bootstrap" in note or "conclude from" in note for note in table.notes)
+    assert (
+        "There is no interval where fewer than 5 images have boxes of the metric's size or class."
+        in table.notes
+    )
 
 
 def test_several_runs_are_said_to_be_compared_each_for_itself() -> None:
