@@ -75,15 +75,18 @@ def verdict_text(verdict: Verdict, gain: float, scope: Scope = "") -> str:
 def scope_of(conclusion: Conclusion, gain: float) -> Scope:
     """Return whether a verdict that the seeds alone allow is more than seeds and images together do.
 
-    That is a difference, where together there may be none, or no difference as large as the gain, where there may be.
+    That is a difference, where together there may be none; one of at least the gain, where it may be smaller; or no
+    difference or gain as large, where there may be one.
     """
-    images = conclusion.images
+    images, said = conclusion.images, conclusion.verdict
     if images is None:
         return ""
-    if conclusion.verdict in _WITHIN and not -gain < images.inner[0] <= images.inner[1] < gain:
+    (low, high), gained = images.inner, said in ("better by at least the gain", "worse by at least the gain")
+    if (said in _WITHIN and not -gain < low <= high < gain) or (said == "no gain" and high >= gain):
         return "on these images"
-    differs = conclusion.verdict.startswith(("better", "worse"))
-    return "on these images only" if differs and images.holds_zero else ""
+    if said.startswith(("better", "worse")) and images.holds_zero:
+        return "on these images only"
+    return "on these images" if gained and max(images.low, -images.high) < gain else ""
 
 
 def sentence(conclusion: Conclusion, study: Study) -> str:
@@ -312,12 +315,14 @@ def _images(conclusion: Conclusion, study: Study) -> str:
     images = conclusion.images
     if images is None:
         return ""
-    inner = by_inner(conclusion, study.gain)
+    scope, size = scope_of(conclusion, study.gain), f"{100 * study.gain:g} points"
+    inner = by_inner(conclusion, study.gain) and scope != "on these images only"
     ends = images.inner if inner else (images.low, images.high)
     interval = f"over seeds and images the {90 if inner else 95} % interval is {span(*ends)}"
-    if scope := scope_of(conclusion, study.gain):
-        size = f"a difference of {100 * study.gain:g} points"
-        may = "no difference" if scope == "on these images only" else size
+    if scope:
+        may = f"a difference of {size}" if conclusion.verdict in _WITHIN else f"less than {size}"
+        may = f"a gain of {size}" if conclusion.verdict == "no gain" else may
+        may = "no difference" if scope == "on these images only" else may
         interval = f"other images of the same kind may show {may}: {interval}"
     seeds = round(100 * images.seeds)
     of_seeds = (
