@@ -78,6 +78,8 @@ def decide(ablation: AblationSpec, grid: Grid, look: int) -> tuple[set[str], str
 def course(study: Study, conclusions: Mapping[Comparison, Conclusion], grid: Grid) -> tuple[str, ...]:
     """Return how far the study has come, in sentences: runs to come, seeds left out, what was decided at which look."""
     to_come = sum(len(seeds) for seeds in (study.unfinished or {}).values())
+    if study.sequential and not conclusions:
+        return ()
     if not study.sequential:
         if not to_come:
             return ()

@@ -12,6 +12,8 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.detectors import OverGroups
 from msbal.ablation.statistics.samples import Summary, pair, summarize
 from msbal.ablation.statistics.words import (
+    BY_INNER,
+    by_inner,
     digits_of,
     method_text,
     name_of,
@@ -100,12 +102,13 @@ def over_table(found: Sequence[OverGroups], gain: float) -> Table:
     rows = []
     for each in found:
         tested = each.tested
+        digits = 2 if tested is None else digits_of(tested.interval)
         rows.append(
             (
                 each.treatment.name,
                 str(len(each.means)),
-                signed(None if tested is None else tested.mean),
-                span(None, None) if tested is None else span(*tested.interval),
+                signed(None if tested is None else tested.mean, digits),
+                span(None, None) if tested is None else span(*tested.interval, digits),
                 "-" if tested is None else Cell(p_text(tested.p), values=(tested.p,)),
                 str(each.better_in),
                 span(None, None) if each.others is None else span(*each.others),
@@ -115,6 +118,7 @@ def over_table(found: Sequence[OverGroups], gain: float) -> Table:
     notes = (
         "The mean over the groups, each with its own baseline; p and the interval are Welch's, with the noise of the "
         "seeds, corrected for the number of changes.",
+        BY_INNER if any(by_inner(each, gain) for each in found) else "",
         "Others like these: Student's t interval over the groups, if they are a sample of such groups; uncorrected."
         if any(each.others for each in found)
         else "",

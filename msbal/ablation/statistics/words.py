@@ -42,6 +42,12 @@ _WITHIN: tuple[Verdict, ...] = (
 """Verdicts that rule out any difference as large as the gain."""
 
 
+BY_INNER = (
+    "That a difference is smaller than the gain is read from the 90 % interval: two tests at 5 %, one at each "
+    "end."
+)
+
+
 def tone(verdict: Verdict) -> Tone:
     """Return what a verdict comes to."""
     return _TONES[verdict]
@@ -163,10 +169,7 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
                 f"Each comparison has its own noise, since that of the arms differs ({p_said(agrees)})."
             )
     if any(by_inner(each, study.gain) for each in tested):
-        notes.append(
-            "That a difference is smaller than the gain is read from the 90 % interval: two tests at 5 %, one at each "
-            "end."
-        )
+        notes.append(BY_INNER)
     return tuple(notes)
 
 

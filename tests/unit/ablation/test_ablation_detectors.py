@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from msbal.ablation.grid import Comparison, Treatment
+from msbal.ablation.reporting.arm_tables import over_table
 from msbal.ablation.statistics.conclude import Study, conclude
 from msbal.ablation.statistics.detectors import OverGroups, over_groups
 from msbal.ablation.statistics.samples import summarize
@@ -107,6 +108,8 @@ def test_the_interval_shows_what_the_verdict_says() -> None:
     assert found.verdict == "no difference as large as the gain" and found.tested is not None
     low, high = (100 * end for end in found.tested.inner)
     assert f"(90 % interval {low:+.2f} .. {high:+.2f}, p = " in found.words and high < 0.5
+    assert any("90 % interval" in note for note in over_table([found], 0.005).notes)
+    assert not any("90 %" in note for note in over_table(of_differences(drawn((1.5, 1.6), 8)), 0.005).notes)
     seen = 0
     for second in np.linspace(0.2, 0.6, 21):
         for each in of_differences(drawn((3.0, 3.0), 4), [[second + d for d in (0.4, -0.3, 0.2, -0.2)]] * 2):

@@ -249,6 +249,7 @@ def test_how_far_a_study_has_come_is_said() -> None:
         study = study_of(runs, looks)
         return course(study, conclude(study), grid)
 
+    assert said({"a": [0.3] * 2}) == (), "there is nothing to decide"
     assert said({"a": [0.3] * 2, "b": clear[:2], "c": other[:2]}) == ("Nothing is decided yet. Open: b, c.",)
     assert said({"a": [0.3] * 5, "b": clear, "c": other}) == ("Decided after 3 seeds: b. Open: c.",)
     assert said({"a": [0.3] * 3, "b": clear}) == ("Decided after 3 seeds: b. 18 of 36 runs were not needed.",)
