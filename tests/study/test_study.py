@@ -48,6 +48,8 @@ def test_the_old_rules_fail(rows: list[Row], words: str) -> None:
     ("seeds", "noise", "effects"),
     [
         (3, "normal", (2.0,)),
+        (2, "seeds", (9.0, 0.0)),
+        (5, "normal", (1.5, 0.0, 1.5, -1.5)),
         (4, "steps", (0.0,)),
         (3, "normal", (3.0, 0.0, 1.7, -2.0)),
         (6, "triple", (1.0, 0.0)),

@@ -137,6 +137,62 @@ def test_p_and_the_interval_agree(seed: int, effect: float) -> None:
         assert test.mean == own.mean and own.sd is not None and test.sd >= own.sd - 1e-12
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.sampled_from((3, 5)), st.floats(-0.006, 0.006))
+def test_from_five_pairs_on_a_claim_holds_by_the_pairs_themselves(
+    seed: int, seeds: int, effect: float
+) -> None:
+    arms = drawn(seed, arms=4, seeds=seeds)
+    arms["b"] = {s: value + effect for s, value in arms["b"].items()}
+    pairs, blocks = tables(arms, [list(arms)])
+    found = shared_tests(pairs, blocks)
+    assert found is not None
+    for each, test in found.tests.items():
+        assert (test.p < 0.05) == (not test.interval[0] <= 0 <= test.interval[1])
+        if seeds >= 5:
+            own = stats.ttest_1samp(list(pairs[each].differences.values()), 0.0)
+            wide, narrow = own.confidence_interval(0.95), own.confidence_interval(0.9)
+            assert test.p >= own.pvalue
+            assert test.interval[0] <= wide.low + 1e-12 and wide.high - 1e-12 <= test.interval[1]
+            assert test.inner[0] <= narrow.low + 1e-12 and narrow.high - 1e-12 <= test.inner[1]
+
+
+def test_three_seeds_claim_what_the_pairs_alone_leave_open_and_five_do_not() -> None:
+    def p_of_both(seed: int, seeds: int, effect: float) -> tuple[float, float]:
+        arms = drawn(seed, seeds=seeds)
+        arms["b"] = {s: value + effect * 0.003 * 2**0.5 for s, value in arms["b"].items()}
+        found = said(arms)["b-a"]
+        assert found.tested is not None and found.paired.p is not None
+        return found.tested.p, found.paired.p
+
+    three = [p_of_both(seed, 3, 2.5) for seed in range(12)]
+    five = [p_of_both(seed, 5, 1.5) for seed in range(12)]
+    assert any(p < 0.05 < own for p, own in three)
+    assert not any(p < 0.05 < own for p, own in five)
+    assert any(p == own for p, own in five)
+
+
+def test_two_seeds_share_no_noise() -> None:
+    found = said(drawn(4, seeds=2))
+    assert {each.method for each in found.values()} == {"paired"}
+    assert all(each.noise_agrees is None for each in found.values())  # there is nothing to see by
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    expected = multitest.multipletests([each.paired.p for each in found.values()], method="holm")[1]
+    assert [each.tested.p for each in found.values() if each.tested is not None] == pytest.approx(
+        expected.tolist()
+    )
+
+
+def test_an_arm_with_two_runs_stands_for_itself_and_the_others_share_their_noise() -> None:
+    arms = drawn(6, arms=4, seeds=5)
+    arms["d"] = {s: arms["d"][s] for s in (0, 1)}
+    found = said(arms)
+    assert [found[each].method for each in ("b-a", "c-a", "d-a")] == ["shared", "shared", "paired"]
+    alone = found["d-a"]
+    assert alone.tested is not None and alone.paired.p is not None
+    assert alone.tested.p == pytest.approx(min(1, 3 * alone.paired.p))
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_of_arms_and_seeds_is_nothing(seed: int, random: Any) -> None:
