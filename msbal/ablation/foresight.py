@@ -14,6 +14,7 @@ from msbal.ablation.statistics.conclude import conclude
 from msbal.ablation.statistics.power import MAX_SEEDS, gain_seen, seeds_needed
 from msbal.ablation.statistics.samples import EXACT
 from msbal.ablation.statistics.sequential import expected_seeds, nominal_level
+from msbal.ablation.statistics.shared import FEWEST
 from msbal.ablation.study import read_study
 from msbal.metric_text import full_name, points
 from msbal.table import Column, Table, columns
@@ -75,9 +76,12 @@ def _noises(ablation: AblationSpec, grid: Grid) -> tuple[tuple[float, ...], str]
 
 def _row(noise: float, gain: float, grid: Grid) -> tuple[str, ...]:
     seeds, m = len(grid.seeds), len(grid.comparisons)
-    # Several comparisons of arms that share a baseline share their noise.
+    # Several comparisons of arms that share a baseline share their noise, unless there are too few seeds.
     rows = sum(len(group) - 1 for group in grid.groups.values()) if m > 1 else 1
-    found = [noise, gain_seen(seeds, noise, m, rows), seeds_needed(gain, noise, m, rows)]
+    needed = seeds_needed(gain, noise, m, rows)
+    if needed is not None and rows > 1:
+        needed = max(FEWEST, needed)
+    found = [noise, gain_seen(seeds, noise, m, rows if seeds >= FEWEST else 1), needed]
     if grid.treatments:
         groups = len(grid.treatments[0].comparisons)
         of_mean = noise / math.sqrt(groups), len(grid.treatments), groups
