@@ -163,6 +163,14 @@ def test_the_gain_that_a_grid_can_see(ablation: Callable[..., AblationSpec]) -> 
     assert seen(ablation(arms={"one": {}})) is None
 
 
+def test_two_seeds_of_many_arms_share_no_noise(ablation: Callable[..., AblationSpec]) -> None:
+    arms: dict[str, dict[str, Any]] = {name: {} for name in ("one", "two", "three", "four", "five")}
+    ((_, two, needed),) = seen(ablation(arms=arms, seeds=2, noise=0.0001)).rows
+    ((_, three, _),) = seen(ablation(arms=arms, seeds=3, noise=0.0001)).rows
+    assert needed == "3"
+    assert float(two) > 20 * float(three)
+
+
 def test_the_seeds_that_a_sequential_grid_takes(ablation: Callable[..., AblationSpec]) -> None:
     table = seen(ablation(arms={"one": {}, "two": {}}, stop="sequential", noise=0.002))
     row = dict(zip(table.header, table.rows[0], strict=True))
