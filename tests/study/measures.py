@@ -110,7 +110,7 @@ def cases(size: Size) -> Iterator[tuple[str, Iterable[str], list[int], float]]:
     """
     yield "", EVEN, [*size.seeds], 0.055
     if 2 in size.seeds:
-        yield "; noise differs, 2 seeds", UNEVEN, [2], 0.055
+        yield "; noise differs, 2 seeds", UNEVEN, [2], 0.06
     yield "; noise differs, 3 or 4 seeds", UNEVEN, [3, 4] if size == FULL else [3], 0.1
     yield "; noise differs, 5 seeds or more", UNEVEN, [n for n in size.seeds if n > 4], 0.075
 
