@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from importlib import metadata
 
 from msbal.backend.protocol import Backend
@@ -13,7 +15,16 @@ OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
 
 
 def installed_backends() -> dict[str, metadata.EntryPoint]:
-    """Return the entry points by name; none is loaded."""
+    """Return the entry points by name; none is loaded.
+
+    Every spec that is parsed asks for them, a grid's by the dozen, so a search path is read only once.
+    """
+    return dict(_found_on(tuple(sys.path)))
+
+
+@cache
+def _found_on(path: tuple[str, ...]) -> dict[str, metadata.EntryPoint]:
+    """Read the entry points; `path` is ``sys.path``, so that what is put there later is found too."""
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
 
 
