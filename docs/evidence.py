@@ -185,7 +185,7 @@ def part_of(kept: KeptGrid) -> Part:
         ablation, grid, outcomes, kept.images, planned=sentences(kept.plan), crashed=kept.crashed
     )
     model, _, more = kept.name.partition("-")
-    title = TITLES.get(model, model) + (f" once more ({more})" if more else "")
+    title = TITLES.get(model, model) + (", asked again" if more else "")
     return Part(title, kept, study, report, conclude(study))
 
 
@@ -196,39 +196,38 @@ def _head(parts: Sequence[Part]) -> str:
     machine = parts[0].kept.machine
     runs = sum(len(of_arm) for part in parts for of_arm in part.kept.series.values())
     data = machine["data"]
+    models = listed(list(dict.fromkeys(part.title.partition(",")[0] for part in parts)))
     trained = f"{data['images']} images with {data['boxes']:,} boxes" if data else "the training images"
     return (
         f"# Does balancing help? A study\n\n**{headline(parts)}**\n\n"
-        f"{listed([part.title for part in parts])}, trained on {trained} and evaluated on {machine['evaluated']} "
+        f"{models}, trained on {trained} and evaluated on {machine['evaluated']} "
         f"others: {runs} runs. `python docs/evidence.py` has written this page from [their records](#the-records), and "
         "would write it again; nothing in it is written by hand but what introduces the numbers."
     )
 
 
 def headline(parts: Sequence[Part]) -> str:
-    """Return in one sentence what RLO changes, or whatever the first arm is."""
+    """Return what RLO changes, or whatever the first arm is: what is decided first, then what is open."""
     arm = _main_arm(parts)
-    said, verdicts = [], []
+    decided, still_open = [], []
     for part in parts:
         found = part.of(arm)
         if found is None or found.tested is None:
             continue
-        tested, n = found.tested, found.paired.n
-        metric = full_name(part.kept.ablation.metric)
-        said.append(
-            f"the {metric} of {part.title} by {signed(tested.mean)} points (95 % interval {span(*tested.interval)}, "
-            f"{n} seeds)"
-        )
+        tested, where = found.tested, f"on {part.title} with {found.paired.n} seeds"
+        if found.verdict == "cannot tell yet":
+            still_open.append(f"{where}, {signed(tested.mean)} ({span(*tested.interval)})")
+            continue
         verdict = verdict_text(found.verdict, part.kept.ablation.gain)
-        verdict = verdict.replace("cannot tell yet", "whether it helps cannot be told yet")
-        verdicts.append(f"{verdict} points" if verdict[-1].isdigit() else verdict)
-    if not said:
+        points = f"{signed(tested.mean)} points of {full_name(part.kept.ablation.metric)}"
+        decided.append(f"{where}: {verdict}, {points} (95 % interval {span(*tested.interval)})")
+    pair = f"{arm.upper()} against {parts[0].baseline} weights"
+    if not decided and not still_open:
         return "Nothing can be concluded yet."
-    text = f"{arm.upper()} instead of {parts[0].baseline} weights changes {listed(said)}"
-    if len(set(verdicts)) == 1:
-        both = " on both" if verdicts[0].startswith(("better", "worse")) else " on either"
-        return f"{text}: {verdicts[0]}{both if len(verdicts) == 2 else ''}."
-    return f"{text}: {'; '.join(f'{p.title}, {v}' for p, v in zip(parts, verdicts, strict=False))}."
+    if not decided:
+        return f"{pair}: it cannot be told yet which is better {listed(still_open)}."
+    more = f" Not to be told yet {listed(still_open)}." if still_open else ""
+    return f"{pair} {'; '.join(decided)}.{more}"
 
 
 def _plan(parts: Sequence[Part], own: bool) -> str:
