@@ -72,7 +72,8 @@ class AblationSpec(SpecModel):
     )
     stop: Literal["fixed", "sequential"] = Field(
         "fixed",
-        description="When the grid ends: after all seeds, or at the first of the `looks` that answers the question.",
+        description="When the grid ends. fixed: after all seeds; sequential: at the first of the `looks` that answers "
+        "the question.",
     )
     looks: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         (),
