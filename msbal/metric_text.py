@@ -20,6 +20,12 @@ def points(value: float | None, digits: int = 2) -> Cell:
     return Cell("-" if value is None else f"{100 * value:.{digits}f}", values=(_exact(value),))
 
 
+def in_points(value: float) -> str:
+    """Return a size from a spec in words: ``0.5 points``, ``1 point``."""
+    text = f"{100 * value:g}"
+    return f"{text} point{'s' * (text != '1')}"
+
+
 def signed(value: float | None, digits: int = 2) -> Cell:
     """Return a difference in points, with its sign."""
     return Cell("-" if value is None else f"{100 * value:+.{digits}f}", values=(_exact(value),))

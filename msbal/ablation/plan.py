@@ -18,6 +18,7 @@ from msbal import __version__
 from msbal.ablation.grid import Grid
 from msbal.ablation.spec import AblationSpec
 from msbal.errors import SpecError
+from msbal.metric_text import in_points
 from msbal.records.atomic import write_json
 
 FILE = "plan.json"
@@ -142,7 +143,7 @@ def _difference(key: str, before: Any, after: Any, planned: str, changed: str) -
     if key == "metric":
         return f"Metric: {planned} {before}, {changed} {after}"
     if key == "gain":
-        return f"Gain: {planned} {100 * before:g} points, {changed} {100 * after:g}"
+        return f"Gain: {planned} {in_points(before)}, {changed} {100 * after:g}"
     if key == "seeds":
         changed = "extended to" if changed == "changed to" and set(before) < set(after) else changed
         return f"Seeds: {planned} {_span(before)}, {changed} {_span(after)}"

@@ -26,7 +26,7 @@ from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.samples import Paired, pair, summarize
 from msbal.ablation.statistics.words import Tone, verdict_first
 from msbal.errors import MsbalError
-from msbal.metric_text import full_name
+from msbal.metric_text import full_name, in_points
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, merge_names
 from msbal.plotting.style import level_colors
@@ -91,7 +91,7 @@ def render_page(
         metric=full_name(ablation.metric),
         baselines=grid.baselines,
         far=beyond,
-        gain=f"{100 * study.gain:g}",
+        gain=in_points(study.gain),
         corrected=len(conclusions) > 1 or study.sequential,
         boot=any(conclusion.images is not None for conclusion in conclusions.values()),
         published=published,

@@ -13,7 +13,7 @@ from msbal.ablation.statistics.conclusion import Conclusion, Interval
 from msbal.ablation.statistics.images import SeedsAndImages
 from msbal.ablation.statistics.samples import Paired, Summary
 from msbal.ablation.statistics.words import name_of, tone
-from msbal.metric_text import full_name, points, signed, span
+from msbal.metric_text import full_name, in_points, points, signed, span
 
 ROW, SMALL_ROW = 48.0, 42.0  # pixels
 FAR_TIMES, FAR_LEAST = 5.0, 0.005
@@ -50,7 +50,7 @@ class RowChart(Drawing):
         super().__init__(label, scale, bottom + AXIS, axis)
         self.step, self.rows = step, 0
         if gain:
-            said = f"less than {gain:g} points: too little to matter"
+            said = f"less than {in_points(gain / 100)}: too little to matter"
             self.bar(-gain, gain, bottom / 2, bottom, "gain", said)
         for value in scale.ticks:
             self.line(value, 0, value, bottom, "grid")

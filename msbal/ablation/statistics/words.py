@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from msbal.ablation.grid import Comparison
 from msbal.ablation.plan import listed
 from msbal.ablation.statistics.conclusion import Conclusion, Interval, Verdict
-from msbal.metric_text import full_name, signed, span
+from msbal.ablation.statistics.shared import OWN_FROM
+from msbal.metric_text import full_name, in_points, signed, span
 
 if TYPE_CHECKING:
     from msbal.ablation.statistics.conclude import Study
@@ -124,7 +125,7 @@ def question(study: Study, verb: str = "Planned") -> str:
     if 0 < len(to) <= 3:
         compared += f": {'; '.join(f'{listed(arms)} to {other}' for other, arms in to.items())}"
     return (
-        f"{verb}: {full_name(study.metric)}, in which a difference of {100 * study.gain:g} points matters; {n} "
+        f"{verb}: {full_name(study.metric)}, in which a difference of {in_points(study.gain)} matters; {n} "
         f"seed{'s' * (n != 1)}, {seen}; {compared}."
     )
 
@@ -146,6 +147,10 @@ def method_text(conclusions: Mapping[Comparison, Conclusion], study: Study) -> t
             f"Differences are paired by seed, with the noise of all arms together{check} or the comparison's own where "
             f"that is larger; 95 % intervals and two-sided p are simultaneous, as Dunnett's are{together}."
         )
+        if any(each.method == "shared" and each.paired.n >= OWN_FROM for each in tested):
+            notes.append(
+                f"From {OWN_FROM} seeds on, a difference must also show in the comparison's own t-test, uncorrected."
+            )
         if own := [
             f"{each.comparison.arm} to {each.comparison.to}" for each in tested if each.method == "paired"
         ]:
@@ -200,7 +205,7 @@ def headline(
     if none:
         to = "its baseline" if several else to_baseline[0].comparison.to
         here = any(scope_of(each, study.gain) == "on these images" for each in to_baseline)
-        said = f"no arm differs from {to} by {100 * study.gain:g} points or more"
+        said = f"no arm differs from {to} by {in_points(study.gain)} or more"
         clauses.append(f"on these images, {said}" if here else said)
     grouped: dict[tuple[Verdict, Scope, str], list[str]] = {}
     for each in conclusions.values():
@@ -218,7 +223,7 @@ def headline(
 
 def _verdict(conclusion: Conclusion, study: Study) -> str:
     arm, to = conclusion.comparison
-    gain = f"{100 * study.gain:g} points"
+    gain = in_points(study.gain)
     said = clause(conclusion.verdict, scope_of(conclusion, study.gain), study.gain, [arm], to)
     if conclusion.verdict == "unknown":
         said = f"nothing can be concluded about {arm} and {to}: {_reason(conclusion, study)}"
@@ -259,7 +264,7 @@ def _no_pair(conclusion: Conclusion, study: Study) -> str:
 
 def clause(verdict: Verdict, scope: Scope, gain: float, arms: Sequence[str], to: str) -> str:
     """Return the verdict that some arms share."""
-    names, size = listed(arms), f"{100 * gain:g} points"
+    names, size = listed(arms), in_points(gain)
     be, do, have, s = ("is", "does", "has", "s") if len(arms) == 1 else ("are", "do", "have", "")
     said = {
         "better by at least the gain": f"{names} {be} better than {to} by at least {size}",
@@ -318,7 +323,7 @@ def _images(conclusion: Conclusion, study: Study) -> str:
     images = conclusion.images
     if images is None:
         return ""
-    scope, size = scope_of(conclusion, study.gain), f"{100 * study.gain:g} points"
+    scope, size = scope_of(conclusion, study.gain), in_points(study.gain)
     inner = by_inner(conclusion, study.gain) and scope != "on these images only"
     ends = images.inner if inner else (images.low, images.high)
     interval = f"over seeds and images the {90 if inner else 95} % interval is {span(*ends)}"
