@@ -446,7 +446,12 @@ def test_a_table_names_its_method_once() -> None:
     )
     shared = method(rlo, rlw)
     assert "with the noise of all arms together (a check found none that differs, p = " in shared
-    assert shared.endswith("as Dunnett's are, corrected for 2 comparisons.")
+    assert (
+        "as Dunnett's are, corrected for 2 comparisons. From 5 seeds on, a difference must also show in"
+        in shared
+    )
+    four = method(*((arm, values[:4]) for arm, values in (rlo, rlw)))
+    assert four.endswith("as Dunnett's are, corrected for 2 comparisons.")
     apart = method(rlw, ("rlo", [5.0, -7.0, 9.0, 1.0, -8.0]))
     assert "corrected for 2 comparisons: by Bonferroni and Holm. " in apart
     assert "Each comparison has its own noise, since that of the arms differs (p < 0.001)." in apart
