@@ -20,7 +20,7 @@ by the rules of the command. This page is written by
 
     python3 tests/study --markdown
 
-in about ten minutes. `python3 dev.py test all` repeats it at a smaller size, and fails where a row misses what it must
+in a minute or two. `python3 dev.py test all` repeats it at a smaller size, and fails where a row misses what it must
 be by more than chance explains.
 
 The settings are all combinations of {seeds} seeds (and 4, where that is said), {arms} arms, and
