@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -108,6 +108,7 @@ differences = st.lists(st.integers(-400, 400).map(lambda value: value / 1e4), mi
 
 @settings(max_examples=60, deadline=None)
 @given(differences, differences, st.floats(0, 1), st.integers(4, 500))
+@example([0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0001], 0.125, 4)
 def test_beside_a_test_it_says_the_same_without_noise_of_the_images_and_less_with_some(
     one: list[float], other: list[float], spread: float, degrees: int
 ) -> None:
@@ -127,7 +128,9 @@ def test_beside_a_test_it_says_the_same_without_noise_of_the_images_and_less_wit
         assert found.seeds <= 1 and found.inner[0] >= found.low and found.inner[1] <= found.high
         if tested.degrees <= degrees:
             continue
-        assert found.low <= alone.low and alone.high <= found.high
+        # A little noise of the images adds more degrees of freedom than width (Satterthwaite).
+        slack = 0.02 * (alone.high - alone.low)
+        assert found.low <= alone.low + slack and alone.high <= found.high + slack
 
 
 def test_images_that_dominate_leave_the_difference_open() -> None:
