@@ -215,7 +215,9 @@ def headline(
         if several and baselines[arm] == to:
             to = ""
         grouped.setdefault((each.verdict, scope_of(each, study.gain), to), []).append(arm)
-    for (verdict, scope, to), arms in grouped.items():
+    # What is decided comes first.
+    decided_first = sorted(grouped.items(), key=lambda each: each[0][0] in ("cannot tell yet", "unknown"))
+    for (verdict, scope, to), arms in decided_first:
         to = to or ("its baseline" if len(arms) == 1 else "their baselines")
         clauses.append(clause(verdict, scope, study.gain, arms, to))
     return f"{full_name(study.metric)}: {'; '.join(clauses)}."
