@@ -110,6 +110,7 @@ def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
     pytest.importorskip("mmdet", reason="mmdet is not installed")
     from msbal.ablation.reporting.costs import arm_costs
     from msbal.ablation.reporting.paper_table import paper_table
+    from msbal.ablation.statistics.conclude import Study
 
     write_coco(tmp_path / "coco", classes=80)
     places = [f"base.data.root={tmp_path / 'coco'}", f"output={tmp_path / 'out'}"]
@@ -118,7 +119,8 @@ def test_table_1_measures_the_papers_gflops(tmp_path: Path) -> None:
     costs, notes = arm_costs(ablation.table, grid)
     assert not notes and ablation.table is not None
     nothing = Outcomes({arm: {} for arm in grid.arms}, {}, {arm: {} for arm in grid.arms})
-    table = paper_table(ablation.table, grid, nothing, ablation.metric, {}, costs)
+    study = Study({}, (), (), ablation.gain, metric=ablation.metric)
+    table = paper_table(ablation.table, grid, nothing, study, {}, costs)
     at = table.header.index("GFLOPs published")
     assert table.header[at + 1] == "GFLOPs measured"
     assert [row[at : at + 2] for row in table.rows] == [("250.34", "250.34")] * 2 + [("-", "250.34")] * 4
