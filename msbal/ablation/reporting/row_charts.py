@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.reporting.svg import AXIS, Drawing, Scale, scale_of
-from msbal.ablation.statistics.conclusion import Conclusion, Interval
+from msbal.ablation.statistics.conclusion import Conclusion
 from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.intervals import Interval
 from msbal.ablation.statistics.samples import Paired, Summary
 from msbal.ablation.statistics.words import name_of, tone
 from msbal.metric_text import full_name, in_points, points, signed, span

@@ -8,9 +8,8 @@ from typing import Literal
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.images import SeedsAndImages
+from msbal.ablation.statistics.intervals import Interval
 from msbal.ablation.statistics.samples import Paired
-
-Interval = tuple[float, float]
 
 Verdict = Literal[
     "better by at least the gain",

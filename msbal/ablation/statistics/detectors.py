@@ -15,7 +15,8 @@ import numpy as np
 from scipy import stats
 
 from msbal.ablation.grid import Comparison, Treatment
-from msbal.ablation.statistics.conclusion import Conclusion, Interval, Tested, Verdict, verdict
+from msbal.ablation.statistics.conclusion import Conclusion, Tested, Verdict, verdict
+from msbal.ablation.statistics.intervals import Interval, around
 from msbal.ablation.statistics.paired import beyond_zero, holm
 from msbal.ablation.statistics.samples import EXACT, Paired
 from msbal.ablation.statistics.words import by_inner, clause, digits_of, p_said
@@ -135,7 +136,7 @@ def _over(
 
         def interval(tail: float) -> Interval:
             reach = float(stats.t.isf(tail / tests, degrees)) * error
-            return mean - reach, mean + reach
+            return around(mean, reach)
 
         sd = math.sqrt(statistics.fmean((paired.sd or 0.0) ** 2 for paired in pairs.values()))
         tested = beyond_zero(Tested(mean, sd, degrees, p, interval(level / 2), interval(level)), level)

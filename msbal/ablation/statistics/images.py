@@ -40,12 +40,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from msbal.ablation.statistics.intervals import Interval, apart_from_zero, around
 from msbal.ablation.statistics.samples import EXACT
 
 if TYPE_CHECKING:
     from msbal.ablation.statistics.conclusion import Tested
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,11 @@ class SeedsAndImages:
         steps = max(1.0, tested.p / plain) if plain > 0 else 1.0
         apart = abs(tested.mean) > noise.critical(level / 2 / steps) * noise.se
         outer, inner = (
-            _around(tested.mean, reach(span, tail), apart)
+            around(tested.mean, reach(span, tail))
             for span, tail in ((tested.interval, level / 2), (tested.inner, level))
         )
+        if apart:
+            outer, inner = (apart_from_zero(span, tested.mean) for span in (outer, inner))
         return replace(self, low=outer[0], high=outer[1], inner=inner, seeds=noise.seeds)
 
 
@@ -131,7 +132,7 @@ def seeds_and_images(
     if noise.se <= EXACT:
         return None
     mean, tail = float(np.mean(differences)), (1 - confidence) / 2 / planned
-    outer, inner = (_around(mean, noise.critical(part) * noise.se) for part in (tail, 2 * tail))
+    outer, inner = (around(mean, noise.critical(part) * noise.se) for part in (tail, 2 * tail))
     return SeedsAndImages(*outer, noise.seeds, inner, noise.over_images, noise.of_images)
 
 
@@ -189,11 +190,3 @@ class _Noise:
         way = min(max((share - begin) / (0.7 - begin), 0.0), 1.0)
         between = both + (images + way * (seeds - images) - both) / self.of_seeds
         return between if alone is None else between * (alone / seeds) ** share
-
-
-def _around(mean: float, reach: float, apart: bool = False) -> Interval:
-    """Return an interval around a mean; where a test shows it apart from 0, it ends there."""
-    low, high = mean - reach, mean + reach
-    if not apart:
-        return low, high
-    return (max(low, 0.0), high) if mean > 0 else (low, min(high, 0.0))

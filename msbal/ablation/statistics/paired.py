@@ -10,6 +10,7 @@ from scipy import stats
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.conclusion import Tested
+from msbal.ablation.statistics.intervals import apart_from_zero, around
 from msbal.ablation.statistics.samples import EXACT, Paired
 
 
@@ -36,15 +37,14 @@ def single_step(paired: Paired, planned: int, level: float = 0.05) -> Tested | N
     mean, se, degrees = paired.mean, paired.sd / math.sqrt(paired.n), paired.n - 1
     outer, inner = (float(stats.t.isf(tail / planned, degrees)) * se for tail in (level / 2, level))
     p = min(1.0, planned * paired.p)
-    return Tested(mean, paired.sd, degrees, p, (mean - outer, mean + outer), (mean - inner, mean + inner))
+    return Tested(mean, paired.sd, degrees, p, around(mean, outer), around(mean, inner))
 
 
 def beyond_zero(tested: Tested, level: float = 0.05) -> Tested:
     """Return the same with intervals that end at 0 where p by Holm shows a difference and Bonferroni's do not."""
     if tested.p >= level:
         return tested
-    least, most = (0.0, math.inf) if tested.mean > 0 else (-math.inf, 0.0)
-    interval, inner = ((max(low, least), min(high, most)) for low, high in (tested.interval, tested.inner))
+    interval, inner = (apart_from_zero(span, tested.mean) for span in (tested.interval, tested.inner))
     return replace(tested, interval=interval, inner=inner)
 
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from msbal.ablation.grid import Comparison
-from msbal.ablation.statistics.conclusion import Interval, Tested, verdict
+from msbal.ablation.statistics.conclusion import Tested, verdict
+from msbal.ablation.statistics.intervals import Interval, around
 from msbal.ablation.statistics.paired import beyond_zero, holm
 from msbal.ablation.statistics.samples import EXACT, Paired
 
@@ -170,4 +171,4 @@ def expected_seeds(
 def _interval(paired: Paired, error: float) -> Interval:
     assert paired.mean is not None and paired.sd is not None
     reach = float(stats.t.isf(error / 2, paired.n - 1)) * paired.sd / math.sqrt(paired.n)
-    return paired.mean - reach, paired.mean + reach
+    return around(paired.mean, reach)

@@ -47,7 +47,8 @@ from scipy import linalg
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.statistics.blocks import Blocks, Run, residual_space
-from msbal.ablation.statistics.conclusion import Interval, Tested
+from msbal.ablation.statistics.conclusion import Tested
+from msbal.ablation.statistics.intervals import around
 from msbal.ablation.statistics.paired import single_step
 from msbal.ablation.statistics.samples import EXACT, Paired
 
@@ -114,7 +115,7 @@ def shared_tests(pairs: Mapping[Comparison, Paired], blocks: Blocks, level: floa
         mean, se = pairs[each].mean or 0.0, float(seen.se[0, i])
         p = (1 + STUDIES - int(np.searchsorted(drawn.largest, abs(mean) / se))) / (STUDIES + 1)
         sd = se * pairs[each].n ** 0.5
-        test = Tested(mean, sd, design.degrees, p, _around(mean, outer * se), _around(mean, inner * se))
+        test = Tested(mean, sd, design.degrees, p, around(mean, outer * se), around(mean, inner * se))
         own = single_step(pairs[each], 1, level) if pairs[each].n >= OWN_FROM else None
         found[each] = test if own is None else _both(test, own)
     apart = (1 + STUDIES - int(np.searchsorted(drawn.apart, float(seen.apart[0])))) / (STUDIES + 1)
@@ -263,7 +264,3 @@ def _both(test: Tested, own: Tested) -> Tested:
         for one, other in ((test.interval, own.interval), (test.inner, own.inner))
     )
     return replace(test, p=max(test.p, own.p), interval=interval, inner=inner)
-
-
-def _around(mean: float, reach: float) -> Interval:
-    return mean - reach, mean + reach

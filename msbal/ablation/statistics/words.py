@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from msbal.ablation.grid import Comparison
 from msbal.ablation.plan import listed
-from msbal.ablation.statistics.conclusion import Conclusion, Interval, Verdict
+from msbal.ablation.statistics.conclusion import Conclusion, Verdict
+from msbal.ablation.statistics.intervals import Interval
 from msbal.ablation.statistics.shared import OWN_FROM
 from msbal.metric_text import full_name, in_points, signed, span
 
