@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from msbal import __version__
 from msbal.ablation.grid import Grid
@@ -37,8 +39,8 @@ class Question:
 
     metric: str
     gain: float
-    seeds: tuple[int, ...]
-    looks: tuple[int, ...]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    looks: Annotated[tuple[int, ...], Field(min_length=1)]
     comparisons: tuple[tuple[str, str], ...]
     specs: dict[str, str]
 
@@ -194,11 +196,29 @@ def read_plan(folder: Path) -> Plan | None:
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         changes = tuple(Change(**{**each, **_value(each)}) for each in raw.pop("changes"))
-        return Plan(_question(raw.pop("question")), changes=changes, **raw)
+        plan = Plan(_question(raw.pop("question")), changes=changes, **raw)
+        _check(plan)
+        return plan
     except (AttributeError, ValueError, TypeError, KeyError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Found {first['input']!r}"
         raise SpecError(
-            str(file), f"not readable: {error}", "the plan that msbal wrote", "delete it"
+            str(file), f"not readable: {reason}", "the plan that msbal wrote", "delete it"
         ) from error
+
+
+def _check(plan: Plan) -> None:
+    """Check the types of everything in a plan that was read.
+
+    Raises:
+        pydantic.ValidationError: for the first that is wrong.
+    """
+    TypeAdapter(Plan).validate_python(asdict(plan))
+    for change in plan.changes:
+        for value in (change.before, change.after):
+            TypeAdapter(Question).validate_python({**asdict(plan.question), change.key: value})
 
 
 def write_plan(folder: Path, question: Question, finished: int) -> Plan:

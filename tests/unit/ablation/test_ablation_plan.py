@@ -99,6 +99,31 @@ def test_a_plan_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("gain", "half", "gain: .* Found 'half'"),
+        ("seeds", [], "seeds: .*"),
+        ("metric", 3, "metric: .* Found 3"),
+    ],
+)
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_plan_that_was_damaged_by_hand(
+    tmp_path: Path, key: str, value: Any, said: str, changed: bool
+) -> None:
+    write_plan(tmp_path, ASKED, 0)
+    write_plan(tmp_path, replace(ASKED, seeds=(0, 1, 2, 3), gain=0.01, metric="AP50"), 6)
+    raw = json.loads((tmp_path / FILE).read_text())
+    if changed:
+        next(each for each in raw["changes"] if each["key"] == key)["after"] = value
+    else:
+        raw["question"][key] = value
+    (tmp_path / FILE).write_text(json.dumps(raw))
+    with pytest.raises(SpecError, match=rf"plan\.json: not readable: .*{said}") as error:
+        read_plan(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.fixture
 def reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Grid, str]]:
     """A finished grid, and the report on it that more arguments ask for."""
