@@ -56,12 +56,7 @@ class Balanced:
         self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in splitters)
         self.losses: dict[str, Tensor] = {}
         self.records: ScriptRecords | None = None
-        self._paths = {
-            splitter.group.name: next(
-                path for path, module in model.named_modules() if module is splitter.owner
-            )
-            for splitter in splitters
-        }
+        self._paths = {splitter.group.name: splitter.path(model) for splitter in splitters}
         self._called: set[str] = set()
         self._proofs = {splitter.group.name: SplitterProof(splitter) for splitter in splitters}
         self._gathered: list[dict[str, Any]] = []
@@ -221,7 +216,7 @@ class Balanced:
         if found.own is not None and proof.unproved:
             expected = found.own
         if expected is not None:
-            proof.check(found.losses.values, expected, found.absent)
+            proof.check(found.losses.values, expected, found.absent, found.check)
         elif proof.unproved:
             proof.saw(found.absent)
         self.losses[group] = found.losses.values.detach()
@@ -245,15 +240,9 @@ class Balanced:
             return
         for splitter in self.splitters:
             path = self._paths[splitter.group.name]
-            try:
-                owner = model.get_submodule(path)
-            except AttributeError:
-                owner = None
-            # A wrapper (FullyShardedDataParallel) has it inside.
-            inside = owner.modules() if owner is not None else ()
-            if owner is not splitter.owner and all(module is not splitter.owner for module in inside):
+            if found := splitter.replacement(model, path):
                 raise SpecError(
-                    f"model: {path}", f"{type(owner).__name__}, put there after balance()",
+                    f"model: {path}", f"{found}, put there after balance()",
                     f"the {type(splitter.owner).__name__} that is balanced",
                     fix="call balance() when the model is complete",
                 )  # fmt: skip
@@ -295,6 +284,7 @@ class _LossMethod:
 
     def install(self) -> None:
         owner, method = self.splitter.owner, self.splitter.method
+        self.splitter.learned = tuple(self.balanced.parameters())
         self.before = vars(owner).get(method)
         vars(owner)[method] = self
         self.splitter.prepare()

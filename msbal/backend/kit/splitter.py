@@ -26,12 +26,14 @@ class Split(NamedTuple):
         result: turns ``[T, K]`` weighted losses into what the framework's method returns. Called once.
         own: the framework's own terms, where this call computed them anyway: what the levels must add up to.
         absent: the keys of terms that the framework leaves out of this call; they are 0 in `losses`.
+        check: what else the first batch has to prove; returns what is wrong, empty for nothing.
     """
 
     losses: LevelLosses
     result: Callable[[Tensor], Any]
     own: Sequence[Tensor | None] | None = None
     absent: frozenset[str] = frozenset()
+    check: Callable[[], str] | None = None
 
 
 class LossSplitter(ABC):
@@ -41,7 +43,7 @@ class LossSplitter(ABC):
     own loop does with the loss afterwards, it does to the balanced loss.
 
     Args:
-        owner: the module whose method it is.
+        owner: the module, or another object within the model, whose method it is.
         group: the levels and terms. One call of the method computes the group's whole loss.
         keys: the name of each term in the model's loss dictionary, in the order of ``group.terms``.
         names: their names in the dictionary that the method returns; by default `keys`.
@@ -50,13 +52,15 @@ class LossSplitter(ABC):
         method: the name of the method.
         computes: whether `split` computes the values itself, so that the first batch has to prove them. False where
             it takes them from what the framework's own method returned.
+        learned: the strategy's parameters, while the model is balanced.
     """
 
     method: str
     computes: bool = True
+    learned: tuple[nn.Parameter, ...] = ()
 
     def __init__(
-        self, owner: nn.Module, group: LevelGroup, keys: Sequence[str], names: Sequence[str] | None = None
+        self, owner: Any, group: LevelGroup, keys: Sequence[str], names: Sequence[str] | None = None
     ) -> None:
         self.owner, self.group = owner, group
         self.keys, self.names = tuple(keys), tuple(names or keys)
@@ -83,6 +87,21 @@ class LossSplitter(ABC):
     ) -> Sequence[Tensor | None]:
         """Return the framework's own terms for this call, for the proof."""
         return self.terms(own(*args, **kwargs))
+
+    def path(self, model: nn.Module) -> str:
+        """Return where in the model the owner is, as a dotted name."""
+        found: str = next(path for path, module in model.named_modules() if module is self.owner)
+        return found
+
+    def replacement(self, model: nn.Module, path: str) -> str:
+        """Return what the model has in the owner's place: the name of its class; empty where it is the owner."""
+        try:
+            found = model.get_submodule(path)
+        except AttributeError:
+            return "NoneType"
+        # A wrapper (FullyShardedDataParallel) has it inside.
+        inside = found is self.owner or any(module is self.owner for module in found.modules())
+        return "" if inside else type(found).__name__
 
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Start to watch what the call alone does not tell; called when balancing begins, undone by `release`."""

@@ -48,8 +48,14 @@ class SplitterProof:
             self.due = bool(self.unproved - set(absent))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def check(self, values: Tensor, expected: Sequence[Tensor | None], absent: Collection[str]) -> None:
+    def check(
+        self, values: Tensor, expected: Sequence[Tensor | None], absent: Collection[str],
+        further: Callable[[], str] | None = None,
+    ) -> None:  # fmt: skip
         """Compare ``[T, K]`` to the framework's own terms.
+
+        Args:
+            further: see `Split.check`.
 
         Raises:
             SpecError: where the levels do not add up to them, on any process.
@@ -72,7 +78,7 @@ class SplitterProof:
                 )
             elif theirs != 0.0:
                 proved.append(key)
-        self._end(proved, wrong, absent)
+        self._end(proved, wrong or (further() if further is not None else ""), absent)
 
     def failed(self, error: SpecError) -> None:
         """Tell the other processes, which wait, that the splitter refused a call that is to be proved.

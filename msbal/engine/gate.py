@@ -1,0 +1,108 @@
+"""The gate: scales the gradient that reaches each level's predictions, and changes no value.
+
+Where a loss is a sum over levels, ``L = sum_i L_i(p_i)``, and level i's part depends on its own predictions alone,
+scaling the gradient that reaches ``p_i`` by ``w_i`` is the same as weighting ``L_i``. So the framework's own loss code
+stays as it is: at weights of 1 every gradient keeps its bits. The losses by level, from which a strategy decides, are
+read beside it.
+
+Shapes: T terms, K levels, A predictions of an image over all levels, level-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class GatedPass:
+    """One forward pass through gates, whose factors are known only once its losses are.
+
+    Args:
+        required: whether a backward pass before `open` is an error. Otherwise the gates let gradients through
+            unchanged until then.
+    """
+
+    def __init__(self, required: bool = True) -> None:
+        self.required = required
+        self.factors: Tensor | None = None
+
+    def gate(self, predictions: Tensor, sizes: Sequence[int], dim: int = 1, row: int = 0) -> Tensor:
+        """Return the predictions, with a gate for their gradient.
+
+        Args:
+            predictions: with the levels one after another along `dim`.
+            sizes: K, how many of them each level has.
+            row: the term, in the order of `open`.
+
+        Raises:
+            ValueError: where the sizes do not add up.
+        """
+        if sum(sizes) != predictions.shape[dim]:
+            raise ValueError(
+                f"sizes {list(sizes)} should add up to the {predictions.shape[dim]} predictions along dim {dim}. "
+                f"Found {sum(sizes)}."
+            )
+        gate: Any = _Gate.apply
+        gated: Tensor = gate(predictions, tuple(sizes), dim % predictions.dim(), row, self)
+        return gated
+
+    def open(self, weighted: Tensor, values: Tensor, parameters: Sequence[nn.Parameter] = ()) -> Tensor:
+        """Set the factors: those by which a strategy's weighted losses grow with each loss.
+
+        Args:
+            weighted: ``[T, K]`` weighted losses, computed from `values`.
+            values: ``[T, K]`` losses.
+            parameters: what the strategy learns.
+
+        Returns:
+            ``[T]`` to add to the terms' own losses: the difference that the weights make to their values, with a
+            gradient for the parameters alone.
+        """
+        change = (weighted - values).detach().sum(dim=1)
+        if not values.requires_grad:
+            self.factors = torch.ones_like(values)
+            return change
+        learned = [parameter for parameter in parameters if parameter.requires_grad]
+        (self.factors,) = torch.autograd.grad(weighted.sum(), [values], retain_graph=True)
+        for term in range(len(weighted) if learned else 0):
+            found = torch.autograd.grad(weighted[term].sum(), learned, retain_graph=True, allow_unused=True)
+            carried = [
+                ((parameter - parameter.detach()) * gradient).sum().to(change)
+                for parameter, gradient in zip(learned, found, strict=True)
+                if gradient is not None
+            ]
+            if carried:  # zeros that carry the gradients
+                change = change + torch.stack(carried).sum() * _one_hot(term, change)
+        return change
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, predictions: Tensor, sizes: tuple[int, ...], dim: int, row: int, of_pass: GatedPass
+    ) -> Tensor:
+        ctx.sizes, ctx.dim, ctx.row, ctx.of_pass = sizes, dim, row, of_pass
+        return predictions.view_as(predictions)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        factors = ctx.of_pass.factors
+        if factors is None:
+            if ctx.of_pass.required:
+                raise RuntimeError(
+                    "LevelGate: backward before `loss`, which takes the losses by level and weighs this pass."
+                )
+            return gradient, None, None, None, None
+        each = [
+            factor.expand(size) for factor, size in zip(factors[ctx.row].unbind(), ctx.sizes, strict=True)
+        ]
+        by_prediction = torch.cat(each).view([-1] + [1] * (gradient.dim() - ctx.dim - 1))
+        # In float32 or better, rounded once: a weight has more digits than half precision.
+        return (gradient * by_prediction).to(gradient.dtype), None, None, None, None
+
+
+def _one_hot(term: int, like: Tensor) -> Tensor:
+    return torch.arange(len(like), device=like.device).eq(term).to(like)
