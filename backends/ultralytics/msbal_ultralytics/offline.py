@@ -1,0 +1,42 @@
+"""Import ultralytics so that it asks nothing of the network, writes nothing and says nothing.
+
+On import it looks names up to see whether it is online, writes a settings file into the user's home, and takes the
+processes of a run for its own (``RANK``). It would also install packages that it misses.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import sys
+import tempfile
+
+_QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+
+
+def prepare() -> None:
+    """Import ultralytics. A no-op where it has been imported, but for its log, which only errors reach."""
+    if "ultralytics" not in sys.modules:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+        if "YOLO_CONFIG_DIR" not in os.environ:
+            folder = os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="msbal-ultralytics-")
+            atexit.register(_remove, folder, os.getpid())
+        # msbal runs the processes of a training, with a loop of its own.
+        processes = os.environ.pop("WORLD_SIZE", None)
+        logging.disable(logging.WARNING)
+        try:
+            import ultralytics.models.yolo.detect  # noqa: F401
+        finally:
+            logging.disable(logging.NOTSET)
+            if processes is not None:
+                os.environ["WORLD_SIZE"] = processes
+    logging.getLogger("ultralytics").setLevel(logging.ERROR)
+
+
+def _remove(folder: str, owner: int) -> None:
+    """Delete the settings, unless this is a child of the process that made them."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

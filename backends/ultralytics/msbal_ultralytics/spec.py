@@ -1,0 +1,37 @@
+"""The spec's ``model:`` section for the ultralytics backend; importing it imports no ultralytics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from msbal.spec.base import SpecModel, resolve
+
+
+class UltralyticsModel(SpecModel):
+    """A YOLO model, by its YAML, and the arguments that ultralytics trains it with."""
+
+    config: str = Field(
+        description="A model of ultralytics with its scale (yolov8n.yaml, yolo11s.yaml, yolo26n-p2.yaml), or the path "
+        "of a YAML of one's own, seen from the spec's folder."
+    )
+    overrides: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Arguments of `model.train(...)` in ultralytics' own spelling: imgsz, mosaic, close_mosaic, lr0, "
+        "optimizer, box, cls, dfl, freeze, ... What has a key of its own in the spec (epochs, batch, seed, ...) is "
+        "refused here.",
+    )
+    weights: Annotated[Path, AfterValidator(resolve)] | None = Field(
+        None,
+        description="Start from this file: a .pt of ultralytics, of which only the tensors are read and no code is "
+        "run, or a .pth of a run. Tensors that do not fit, such as another class list's, stay at random.",
+    )
+
+    @field_validator("config")
+    @classmethod
+    def _from_spec(cls, value: str, info: ValidationInfo) -> str:
+        # A file is made absolute, so that the saved spec finds it again; anything else is a name of ultralytics.
+        path = resolve(Path(value), info)
+        return str(path) if path.is_file() else value
