@@ -18,12 +18,13 @@ _HOME = {
         "msbal.engine",
     ),
     **dict.fromkeys(
-        ("DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives"), "msbal.baselines"
+        ("DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives", "Stride"),
+        "msbal.baselines",
     ),
 }  # fmt: skip
 
 if TYPE_CHECKING:
-    from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives
+    from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives, Stride
     from msbal.engine import (
         AVW,
         RLO,
@@ -45,5 +46,5 @@ __getattr__ = attach(__name__, _HOME)
 __all__ = [
     "AVW", "DWA", "GLS", "RLO", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "Balancer", "BalancerSet", "CoV", "Equal",
     "Fixed", "GroupNames", "IntervalRecord", "LevelLosses", "MaxLoss", "MinLoss", "Positives", "StepStrategy",
-    "Strategy", "__version__",
+    "Strategy", "Stride", "__version__",
 ]  # fmt: skip

@@ -12,7 +12,8 @@ from msbal.baselines.gls import GLS
 from msbal.baselines.positives import Positives
 from msbal.baselines.rlw import RLW
 from msbal.baselines.slaw import SLAW
+from msbal.baselines.stride import Stride
 from msbal.baselines.uw import UW
 from msbal.baselines.uw_so import UWSO
 
-__all__ = ["DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives"]
+__all__ = ["DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives", "Stride"]

@@ -22,9 +22,9 @@ _SECTIONS = """\
 : backend=detectron2|mmdet|torchvision balance data deterministic=false|true device evaluate log model output
   schedule seed
 balance: actions amplification decay epsilon floor initial interval on_nonfinite=stop|skip p_max p_min
-  per_term=false|true reference rescale=false|true scope seed step
-  strategy=autobalance|avw|cov|dwa|equal|fixed|gls|max_loss|min_loss|positives|rlo|rlw|slaw|uw|uw_so temperature
-  top_k weights
+  per_term=false|true q reference rescale=false|true scope seed step
+  strategy=autobalance|avw|cov|dwa|equal|fixed|gls|max_loss|min_loss|positives|rlo|rlw|slaw|stride|uw|uw_so strides
+  temperature top_k weights
 data: classes format=coco|voc|yolo|generated holdout names root seed size train train_images val val_images
 data.train: annotations images sets
 data.val: annotations images sets

@@ -52,6 +52,7 @@ class Settings:
         refuse_unless(self.interval >= 2, "interval", "at least 2 (one loss has no variance)", self.interval)
         number = isinstance(self.epsilon, int | float) and 0 < self.epsilon < math.inf
         refuse_unless(number, "epsilon", "a number above 0", repr(self.epsilon))
+        object.__setattr__(self, "strategy", self.strategy.of(self.levels))
         self.strategy.check(len(self.levels))
 
     def identity(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives
+from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives, Stride
 from msbal.engine import (
     AVW,
     RLO,
@@ -39,6 +39,7 @@ class TestOurs(StrategyContract):
         AVW(), MinLoss(), MaxLoss(), Equal(), RLO(), RLO(step=0.3, p_min=0.05, actions=("min_loss", "equal")),
         Fixed((1, 2, 0, 0.5)), DWA(), UW(), UW(initial=-0.5), UWSO(), GLS(), RLW(), CoV(), CoV(decay=0.9), SLAW(),
         SLAW(decay=0.7), Autobalance(decay=0.9), Autobalance(initial=(1, 2, 3, 4)), Positives(),
+        Stride(), Stride(q=1.0, strides=(4, 8, 12, 100)),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -37,6 +37,13 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str] = ""
+
+    def of(self, levels: Sequence[str]) -> Strategy:
+        """Return the strategy for levels of these names, from `P3` on; most strategies need only how many there are.
+
+        Raises: ValueError, for names that it cannot work with, see `refuse_unless`.
+        """
+        return self
 
     def check(self, levels: int) -> None:  # noqa: B027
         """Refuse a number of levels that the strategy cannot work with. Raises: ValueError, see `refuse_unless`."""
