@@ -63,21 +63,14 @@ class SplitterProof:
         splitter = self.splitter
         found = values.detach().double().sum(dim=1).tolist()
         wanted = [0.0 if term is None else float(term.detach()) for term in expected]
-        dtypes = {values.dtype, *(term.dtype for term in expected if term is not None)}
-        tolerance = max(TOLERANCE, *(8 * torch.finfo(dtype).eps for dtype in dtypes))
-        scale = max((abs(number) for number in wanted if math.isfinite(number)), default=0.0)
-        proved, wrong = [], ""
-        for term, key, ours, theirs in zip(splitter.group.terms, splitter.keys, found, wanted, strict=True):
-            if not (math.isfinite(ours) and math.isfinite(theirs)):
-                continue
-            if abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
-                module = splitter.loss_module(term) or splitter.owner
-                wrong = wrong or (
-                    f"levels of `{key}` that add up to {ours:.6g} where its own loss is {theirs:.6g}: "
-                    f"{type(module).__name__} computes it in a way that msbal does not know"
-                )
-            elif theirs != 0.0:
-                proved.append(key)
+        unequal, equal = compare(found, wanted, [values, *(term for term in expected if term is not None)])
+        proved, wrong = [splitter.keys[i] for i in equal], ""
+        if unequal is not None:
+            module = splitter.loss_module(splitter.group.terms[unequal]) or splitter.owner
+            wrong = (
+                f"levels of `{splitter.keys[unequal]}` that add up to {found[unequal]:.6g} where its own loss is "
+                f"{wanted[unequal]:.6g}: {type(module).__name__} computes it in a way that msbal does not know"
+            )
         self._end(proved, wrong or (further() if further is not None else ""), absent)
 
     def failed(self, error: SpecError) -> None:
@@ -100,6 +93,30 @@ class SplitterProof:
         self.unproved -= {key for keys, _, _ in everyones for key in keys}
         nowhere = set.intersection(*(set(keys) for _, _, keys in everyones))
         self.due = self.splitter.computes and bool(self.unproved - nowhere)
+
+
+def compare(
+    found: Sequence[float], wanted: Sequence[float], of: Iterable[Tensor]
+) -> tuple[int | None, list[int]]:
+    """Compare terms' losses to what they should be.
+
+    Args:
+        of: what they were computed as, which tells how they were rounded.
+
+    Returns:
+        the first one that differs, and those that are equal and not 0. One that is not finite is neither.
+    """
+    tolerance = max(TOLERANCE, *(8 * torch.finfo(tensor.dtype).eps for tensor in of))
+    scale = max((abs(number) for number in wanted if math.isfinite(number)), default=0.0)
+    unequal, equal = None, []
+    for i, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        if not (math.isfinite(ours) and math.isfinite(theirs)):
+            continue
+        if abs(ours - theirs) > tolerance * max(abs(theirs), 1e-3 * scale, 1e-6):
+            unequal = i if unequal is None else unequal
+        elif theirs != 0.0:
+            equal.append(i)
+    return unequal, equal
 
 
 # -- computing without a trace ------------------------------------------------------------------

@@ -101,7 +101,7 @@ class CriterionSplitter(LossSplitter):
             return self.with_vector(result, vector + passed.open(weighted, values, self.learned))
 
         def wrong() -> str:
-            return self._wrong_gradient(vector, values, seen, sizes)
+            return self._wrong_gradient(passed, vector, values)
 
         return Split(
             LevelLosses(values, self.positives(seen, sizes, vector)), returned, vector.unbind(), check=wrong
@@ -199,31 +199,16 @@ class CriterionSplitter(LossSplitter):
             return like.new_zeros(len(sizes))
         return torch.stack([part.sum() for part in torch.split(seen.boxes[6], list(sizes), dim=1)]).to(like)
 
-    def _wrong_gradient(self, vector: Tensor, values: Tensor, seen: _Seen, sizes: Sequence[int]) -> str:
-        """Say what is wrong where a level's own loss has another gradient than the whole loss has for its predictions.
-
-        It then depends on other levels' predictions, too, and a gate would not weigh it right.
-        """
-        weights = torch.arange(1, len(sizes) + 1, device=values.device).to(values)
-        for term, gated in sorted(seen.gated.items()):
-            if not (gated.requires_grad and values[term].requires_grad):
-                continue
-            whole, own = (
-                torch.autograd.grad(loss, gated, retain_graph=True, allow_unused=True)[0]
-                for loss in (vector[term], (values[term] * weights).sum())
-            )
-            if whole is None or own is None:
-                continue
-            tolerance = max(1e-4, 8 * torch.finfo(gated.dtype).eps) * float(whole.abs().max())
-            for level, where in enumerate(_slices(sizes)):
-                if float((own[:, where] - whole[:, where] * (level + 1)).abs().max()) > tolerance * (
-                    level + 1
-                ):
-                    return (
-                        f"a {self.keys[term]} whose gradient for the predictions of {self.group.levels[level]} is not "
-                        "that of the level's own loss"
-                    )
-        return ""
+    def _wrong_gradient(self, passed: GatedPass, vector: Tensor, values: Tensor) -> str:
+        """Say which level's own loss has another gradient for its predictions than the whole loss."""
+        found = passed.wrong_level(vector.sum(), values)
+        if found is None:
+            return ""
+        term, level = found
+        return (
+            f"a {self.keys[term or 0]} whose gradient for the predictions of {self.group.levels[level]} is not that "
+            "of the level's own loss"
+        )
 
 
 class OrientedSplitter(CriterionSplitter):
