@@ -21,9 +21,11 @@ _HOME = {
         ("DWA", "GLS", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "CoV", "Fixed", "Positives", "Stride"),
         "msbal.baselines",
     ),
+    "LevelGate": "msbal.backend.kit.level_gate",
 }  # fmt: skip
 
 if TYPE_CHECKING:
+    from msbal.backend.kit.level_gate import LevelGate
     from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Fixed, Positives, Stride
     from msbal.engine import (
         AVW,
@@ -45,6 +47,6 @@ __getattr__ = attach(__name__, _HOME)
 
 __all__ = [
     "AVW", "DWA", "GLS", "RLO", "RLW", "SLAW", "UW", "UWSO", "Autobalance", "Balancer", "BalancerSet", "CoV", "Equal",
-    "Fixed", "GroupNames", "IntervalRecord", "LevelLosses", "MaxLoss", "MinLoss", "Positives", "StepStrategy",
-    "Strategy", "Stride", "__version__",
+    "Fixed", "GroupNames", "IntervalRecord", "LevelGate", "LevelLosses", "MaxLoss", "MinLoss", "Positives",
+    "StepStrategy", "Strategy", "Stride", "__version__",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from msbal.engine.compiling import outside_of_graphs
 from msbal.engine.draw import generator
 from msbal.engine.interval import IntervalReport, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
@@ -26,11 +27,6 @@ from msbal.engine.settings import Settings
 from msbal.engine.statistics import EPSILON, Array
 from msbal.engine.strategies.base import Strategy
 from msbal.engine.strategies.step import StepStrategy, Tensors, Weighing, iteration_of, weigh
-
-try:  # in place of `torch.compiler.disable`, which imports the compiler at once: a second, wasted if nobody compiles
-    from torch._compile import _disable_dynamo as _outside_of_graphs
-except ImportError:
-    _outside_of_graphs = torch.compiler.disable
 
 _FIXED = frozenset(Settings.__dataclass_fields__)
 
@@ -168,7 +164,7 @@ class Balancer(nn.Module):
         """Weigh as `forward` does, but return ``[T, K]`` weighted losses, which add up to its value and gradient."""
         return (self._outside if is_compiling() else self._weigh)(losses, apart=True)
 
-    @_outside_of_graphs
+    @outside_of_graphs
     def _outside(self, losses: Losses, apart: bool) -> Tensor:
         return self._weigh(losses, apart)
 

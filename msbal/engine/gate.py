@@ -151,7 +151,7 @@ class GatedPass:
             finfo = torch.finfo(gated.predictions.dtype)
             largest = float(whole_gradient.abs().max()) if whole_gradient.numel() else 0.0
             tolerance = max(TOLERANCE, 8 * finfo.eps) * largest + 8 * finfo.smallest_normal * finfo.eps
-            parts = (torch.split(x, gated.sizes, dim=gated.dim) for x in (whole_gradient, gradient))
+            parts = (torch.split(x, list(gated.sizes), dim=gated.dim) for x in (whole_gradient, gradient))
             for level, (theirs, ours) in enumerate(zip(*parts, strict=True)):
                 if bool(((ours / (level + 1) - theirs).abs() > tolerance).any()):
                     return gated.row, level

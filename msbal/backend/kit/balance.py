@@ -14,7 +14,7 @@ from torch import nn
 from msbal.backend.kit.balanced import Balanced, group_names
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
-from msbal.engine import BalancerSet, Strategy, make
+from msbal.engine import BalancerSet, GroupNames, Strategy, make
 from msbal.engine.processes import rank
 from msbal.errors import SpecError
 
@@ -94,24 +94,45 @@ class Request:
         Raises:
             SpecError: where an argument does not fit, or the model is balanced already.
         """
-        options = dict(self.hyperparameters)
-        epsilon = {"epsilon": options.pop("epsilon")} if "epsilon" in options else {}
-        strategy = self.strategy
-        try:
-            if isinstance(strategy, str):
-                strategy = make(strategy, **options)
-            elif options:
-                names = ", ".join(options)
-                raise TypeError(f"{names}: give it to the strategy itself, {type(strategy).__name__}")
-            groups = group_names([splitter.group for splitter in splitters])
-            balancers = BalancerSet(groups, strategy, per_term=self.per_term, **self.options, **epsilon)
-        except (TypeError, ValueError) as error:
-            raise SpecError("balance()", str(error)) from error
+        groups = group_names([splitter.group for splitter in splitters])
+        balancers = make_balancers(
+            "balance()", groups, self.strategy, self.hyperparameters, per_term=self.per_term, **self.options
+        )
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         balanced = Balanced(model, splitters, balancers.to(device), notes)
         if write and self.records is not None:
             balanced.records = ScriptRecords(balancers, self.records if rank() == 0 else None)
         return balanced
+
+
+def make_balancers(
+    where: str,
+    groups: Mapping[str, GroupNames],
+    strategy: Strategy | str,
+    hyperparameters: Mapping[str, Any],
+    **options: Any,
+) -> BalancerSet:
+    """Make the balancers that a user's call asks for.
+
+    Args:
+        where: the call, for messages.
+        hyperparameters: of a strategy given by name; and `epsilon`.
+        options: as of `BalancerSet`.
+
+    Raises:
+        SpecError: where an argument does not fit.
+    """
+    own = dict(hyperparameters)
+    if "epsilon" in own:
+        options["epsilon"] = own.pop("epsilon")
+    try:
+        if isinstance(strategy, str):
+            strategy = make(strategy, **own)
+        elif own:
+            raise TypeError(f"{', '.join(own)}: give it to the strategy itself, {type(strategy).__name__}")
+        return BalancerSet(groups, strategy, **options)
+    except (TypeError, ValueError) as error:
+        raise SpecError(where, str(error)) from error
 
 
 def balance_function(put: Callable[[Any, Request], Balanced]) -> Balance:
