@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 TOLERANCE = 1e-4
 """Of a gradient, relative to its largest entry: float32 gradients are summed in another order."""
@@ -197,6 +198,7 @@ class _Gate(torch.autograd.Function):
         return predictions.view_as(predictions)
 
     @staticmethod
+    @once_differentiable  # a derivative of it would be scaled again
     def backward(ctx: Any, gradient: Tensor) -> Any:
         factors = ctx.factors.values
         if factors is None:
