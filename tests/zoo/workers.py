@@ -20,7 +20,7 @@ from typing import IO, Protocol
 
 from zoo.outcome import UNUSABLE, Outcome, read, to_line, unusable
 
-BACKENDS = ("torchvision", "mmdet", "detectron2")
+BACKENDS = ("torchvision", "mmdet", "detectron2", "ultralytics")
 Progress = Callable[[int, int, Outcome], None]
 
 
