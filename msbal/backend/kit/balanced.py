@@ -229,7 +229,7 @@ class Balanced:
 
     def _after_forward(self, model: nn.Module, args: Any, output: Any) -> None:
         """Check, after a training pass, that everything balanced is still in the model and was called."""
-        if not model.training and not self._said and self._collected is None and _has_loss(output):
+        if not model.training and not self._said and self._collected is None and self._has_loss(output):
             self._said = True
             warnings.warn(
                 "msbal: the model is in eval mode, in which its losses are neither weighed nor counted; call "
@@ -246,8 +246,11 @@ class Balanced:
                     f"the {type(splitter.owner).__name__} that is balanced",
                     fix="call balance() when the model is complete",
                 )  # fmt: skip
-        if _has_loss(output):
+        if self._has_loss(output):
             self.require_calls()
+
+    def _has_loss(self, output: Any) -> bool:
+        return self.splitters[0].is_training_loss(output)
 
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a graph can be neither copied nor pickled, and belong to the original's last pass.
@@ -305,15 +308,6 @@ class _LossMethod:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.balanced._loss(self.splitter, self.own, args, kwargs)
-
-
-def _has_loss(output: Any) -> bool:
-    """Return whether it contains something that could be trained on."""
-    if isinstance(output, Tensor):
-        return output.requires_grad and output.dim() == 0
-    if isinstance(output, Mapping):
-        return any(_has_loss(value) for value in output.values())
-    return isinstance(output, list | tuple) and any(_has_loss(value) for value in output)
 
 
 def group_names(groups: Sequence[LevelGroup]) -> dict[str, GroupNames]:

@@ -103,6 +103,14 @@ class LossSplitter(ABC):
         inside = found is self.owner or any(module is self.owner for module in found.modules())
         return "" if inside else type(found).__name__
 
+    def is_training_loss(self, output: Any) -> bool:
+        """Return whether what the model's forward returned contains something that could be trained on."""
+        if isinstance(output, Tensor):
+            return output.requires_grad and output.dim() == 0
+        if isinstance(output, Mapping):
+            output = tuple(output.values())
+        return isinstance(output, list | tuple) and any(map(self.is_training_loss, output))
+
     def prepare(self) -> None:  # noqa: B027 - most have nothing to do
         """Start to watch what the call alone does not tell; called when balancing begins, undone by `release`."""
 

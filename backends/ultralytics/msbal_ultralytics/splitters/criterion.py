@@ -1,11 +1,14 @@
 """The criterion of a YOLO head: box, class and DFL loss per level (of an oriented head also the angle's).
 
 ultralytics' own code computes the whole loss, once, from predictions that have passed a gate: in the backward pass the
-gate multiplies the gradient of level i's anchors by its weight. The losses by level are read beside it, from the class
-loss of each anchor and from the box loss of each level's anchors alone. The assigner sees detached predictions, and one
-detached sum of target scores normalises all levels, so that the loss is a sum over levels.
+gate multiplies the gradient of level i's anchors by its weight. The losses by level are read beside it. The class loss
+has a number for each anchor. The box losses are sums in which an anchor counts by its target score, so that a level's
+share is the derivative by a factor of its anchors' scores, which is 1. So no part of the criterion is called twice, not
+even one of a user's that keeps a running mean. The assigner sees detached predictions, and one detached sum of target
+scores normalises all levels, so that the loss is a sum over levels.
 
-Shapes: B images, A anchors of an image over all levels, level-major, T terms, K levels, C classes.
+Shapes: B images, A anchors of an image over all levels, level-major, R losses of the criterion, T of them terms, K
+levels, C classes.
 """
 
 from __future__ import annotations
@@ -33,16 +36,18 @@ class _Seen:
     """What the parts of a criterion received and returned in one call.
 
     Attributes:
-        gated: the predictions of each term behind its gate, by its row.
-        boxes: arguments of the box loss.
-        angle: arguments of the angle's loss.
-        cls: ``[B, A, C]``, what the class loss returned, with class weights.
+        scores: the shape of the class predictions, ``[B, A, C]``.
+        shares: the losses by level but for gain and batch size, ``[K]``, by row.
+        cls: what the class loss returned, with class weights.
+        normalizer: the sum of target scores.
+        foreground: ``[B, A]``, the anchors that the assigner gave a box.
     """
 
-    gated: dict[int, Tensor] = field(default_factory=dict)
-    boxes: tuple[Any, ...] | None = None
-    angle: tuple[Any, ...] | None = None
+    scores: torch.Size | None = None
+    shares: dict[int, Tensor] = field(default_factory=dict)
     cls: Tensor | None = None
+    normalizer: Tensor | int = 1  # no object: nothing to divide by
+    foreground: Tensor | None = None
 
 
 class CriterionSplitter(LossSplitter):
@@ -57,22 +62,29 @@ class CriterionSplitter(LossSplitter):
         place: where the criterion is in the model: ``criterion``, ``criterion.one2many``.
 
     Raises:
-        SpecError: for fewer than two levels.
+        SpecError: for fewer than two levels, and where the criterion has other losses.
     """
 
-    method = "get_assigned_targets_and_loss"
+    method = "loss"
     computes = False
-    third: ClassVar[tuple[str, ...]] = ()
+    further: ClassVar[tuple[str, ...]] = ()
     """Terms beside the three of every head."""
 
     def __init__(self, owner: Any, name: str, head: str, place: str) -> None:
         strides = [float(stride) for stride in owner.stride]
         require_levels(head, strides)
-        terms = ("bbox", "cls", "dfl" if owner.use_dfl else "l1", *self.third)
+        terms = ("bbox", "cls", "dfl" if owner.use_dfl else "l1", *self.further)
         whole = tuple(int(stride) for stride in strides)
         group = LevelGroup(name, head, level_names(strides), whole, terms)
         super().__init__(owner, group, [KEYS[term] for term in terms])
         self.place = place
+        names = list(getattr(owner, "loss_names", ()))
+        if absent := [key for key in self.keys if key not in names]:
+            raise SpecError(
+                f"model: {type(owner).__name__}.loss_names", f"{', '.join(names) or 'nothing'}",
+                f"{', '.join(absent)} among them, as of ultralytics' own criteria", USE_BALANCER,
+            )  # fmt: skip
+        self.rows = [names.index(key) for key in self.keys]
 
     def path(self, model: nn.Module) -> str:
         return self.place
@@ -83,42 +95,42 @@ class CriterionSplitter(LossSplitter):
             found = getattr(found, part, None)
         return "" if found is self.owner else type(found).__name__
 
-    def has_state(self) -> list[nn.Module]:
-        return [part for part in (self.owner.bce, self.owner.bbox_loss) if isinstance(part, nn.Module)]
+    def is_training_loss(self, output: Any) -> bool:
+        # (a vector of losses, a dictionary of detached ones); in evaluation mode (boxes, raw predictions)
+        first = output[0] if isinstance(output, tuple) and output else None
+        return isinstance(first, Tensor) and first.requires_grad and first.dim() < 2
 
     def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
         predictions = args[0] if args else kwargs["preds"]
         sizes = self.sizes(predictions)
         passed, seen = GatedPass(required=False), _Seen()
         with self._watched(sizes, passed, seen):
-            result = own(*args, **kwargs)
-        vector = self.vector(result)
+            vector, *others = own(*args, **kwargs)
+        if vector.shape != (len(self.owner.loss_names),):
+            raise SpecError(
+                f"model: {self.name}", f"losses of the shape {list(vector.shape)}",
+                f"a vector of {len(self.owner.loss_names)}: {', '.join(self.owner.loss_names)}", USE_BALANCER,
+            )  # fmt: skip
         values = self.values(seen, sizes, int(predictions["boxes"].shape[0])).to(vector.dtype)
 
         def returned(weighted: Tensor) -> Any:
             if weighted is values:  # nothing weighs: what the levels add up to
-                return self.with_vector(result, values.sum(dim=1))
-            return self.with_vector(result, vector + passed.open(weighted, values, self.learned))
+                found = vector.index_copy(0, rows, values.sum(dim=1))
+            else:
+                found = vector.index_add(0, rows, passed.open(weighted, values, self.learned))
+            return found, *others
 
         def wrong() -> str:
-            return self._wrong_gradient(passed, vector, values)
+            return self._wrong_gradient(passed, torch.stack(own_terms).sum(), values)
 
-        return Split(
-            LevelLosses(values, self.positives(seen, sizes, vector)), returned, vector.unbind(), check=wrong
+        rows = torch.tensor(self.rows, device=vector.device)
+        positives = (
+            values.new_zeros(len(sizes))
+            if seen.foreground is None
+            else _by_level(seen.foreground.sum(dim=0), sizes).to(vector.dtype)
         )
-
-    # -- the form of the method's result -----------------------------------------------------------
-
-    def vector(self, result: Any) -> Tensor:
-        """Return the ``[T]`` losses in what the method returned."""
-        vector: Tensor = result[1]
-        return vector
-
-    def with_vector(self, result: Any, vector: Tensor) -> Any:
-        """Return what the method returned, with other losses. Its items for logs stay the framework's own."""
-        return result[0], vector, *result[2:]
-
-    # -- one call ----------------------------------------------------------------------------------
+        own_terms = [vector[row] for row in self.rows]
+        return Split(LevelLosses(values, positives), returned, own_terms, check=wrong)
 
     def sizes(self, predictions: dict[str, Any]) -> list[int]:
         """Return the number of anchors of each level.
@@ -137,28 +149,45 @@ class CriterionSplitter(LossSplitter):
 
     @contextmanager
     def _watched(self, sizes: Sequence[int], passed: GatedPass, seen: _Seen) -> Iterator[None]:
-        """Put the gates before the criterion's parts, and note what those see."""
-        owner, before = self.owner, {}
+        """Put the gates before the criterion's parts, and note what those return."""
+        owner = self.owner
 
         def gate(predictions: Tensor, term: int) -> Tensor:
-            seen.gated[term] = passed.gate(predictions, sizes, dim=1, row=term)
-            return seen.gated[term]
+            return passed.gate(predictions, sizes, dim=1, row=term)
 
         def bce(scores: Tensor, *rest: Any, **more: Any) -> Tensor:
+            seen.scores = scores.shape
             seen.cls = parts["bce"](gate(scores, 1), *rest, **more)
             return seen.cls
 
-        def bbox_loss(distances: Tensor, boxes: Tensor, *rest: Any) -> Any:
-            seen.boxes = (gate(distances, 2), gate(boxes, 0), *rest)
-            return parts["bbox_loss"](*seen.boxes)
+        def bbox_loss(
+            distances: Tensor, boxes: Tensor, points: Tensor, targets: Tensor, scores: Tensor,
+            normalizer: Tensor, foreground: Tensor, *rest: Any,
+        ) -> Any:  # fmt: skip
+            seen.normalizer, seen.foreground = normalizer, foreground
+            share = _Share(sizes, foreground)
+            with torch.enable_grad():
+                found = parts["bbox_loss"](
+                    gate(distances, 2), gate(boxes, 0), points, targets, share.factor(scores), normalizer,
+                    foreground, *rest,
+                )  # fmt: skip
+                seen.shares[0], seen.shares[2] = share.of(found)
+            return found
 
-        def angle(boxes: Tensor, *rest: Any) -> Any:
-            seen.angle = (gate(boxes, 3), *rest)
-            return parts["calculate_angle_loss"](*seen.angle)
+        def calculate_angle_loss(
+            boxes: Tensor, targets: Tensor, foreground: Tensor, scores: Tensor, *rest: Any
+        ) -> Any:
+            share = _Share(sizes, foreground)
+            with torch.enable_grad():
+                found = parts["calculate_angle_loss"](
+                    gate(boxes, 3), targets, foreground, share.factor(scores), *rest
+                )
+                (seen.shares[3],) = share.of([found])
+            return found
 
-        replaced = {"bce": bce, "bbox_loss": bbox_loss} | (
-            {"calculate_angle_loss": angle} if self.third else {}
-        )
+        replaced: dict[str, Any] = {"bce": bce, "bbox_loss": bbox_loss}
+        if "angle" in self.group.terms:
+            replaced["calculate_angle_loss"] = calculate_angle_loss
         parts = {name: getattr(owner, name) for name in replaced}
         before = {name: vars(owner)[name] for name in replaced if name in vars(owner)}
         vars(owner).update(replaced)
@@ -170,38 +199,28 @@ class CriterionSplitter(LossSplitter):
             vars(owner).update(before)
 
     def values(self, seen: _Seen, sizes: Sequence[int], images: int) -> Tensor:
-        """Return ``[T, K]``, in the order of operations of the criterion, so that gradients keep their bits.
+        """Return ``[T, K]``.
 
         Raises:
             SpecError: where the class loss is not one number for each prediction.
         """
-        owner, gains = self.owner, self.owner.hyp
-        if seen.cls is None or seen.cls.shape != seen.gated[1].shape:
+        if seen.cls is None or seen.cls.shape != seen.scores:
             found = "never called" if seen.cls is None else f"a result of the shape {list(seen.cls.shape)}"
             raise SpecError(
-                f"model: {type(owner).__name__}.bce",
-                found,
-                "one loss for each prediction of each class",
+                f"model: {type(self.owner).__name__}.bce", found, "one loss for each prediction of each class",
                 USE_BALANCER,
-            )
-        normalizer = 1 if seen.boxes is None else seen.boxes[5]  # no object: nothing to divide by
-        cls = torch.stack([part.sum() / normalizer for part in torch.split(seen.cls, list(sizes), dim=1)])
-        rows = [cls.new_zeros(len(sizes)), cls * gains.cls, cls.new_zeros(len(sizes))]
-        if seen.boxes is not None:
-            parts = [owner.bbox_loss(*_cut(seen.boxes, where)) for where in _slices(sizes)]
-            rows[0] = torch.stack([box for box, _ in parts]).to(cls) * gains.box
-            rows[2] = torch.stack([distance for _, distance in parts]).to(cls) * gains.dfl
-        return torch.stack(rows)
+            )  # fmt: skip
+        precise = torch.promote_types(seen.cls.dtype, torch.float32)
+        cls = _by_level(seen.cls.sum(dim=(0, 2), dtype=precise), sizes) / seen.normalizer
+        hyp = self.owner.hyp
+        gains = (hyp.box, hyp.cls, hyp.dfl, *(getattr(hyp, term) for term in self.further))
+        shares = {1: cls, **seen.shares}
+        rows = [shares.get(row, torch.zeros_like(cls)).to(cls) * gain for row, gain in enumerate(gains)]
+        return torch.stack(rows) * images
 
-    def positives(self, seen: _Seen, sizes: Sequence[int], like: Tensor) -> Tensor:
-        """Return ``[K]``, the anchors that the assigner gave a box."""
-        if seen.boxes is None:
-            return like.new_zeros(len(sizes))
-        return torch.stack([part.sum() for part in torch.split(seen.boxes[6], list(sizes), dim=1)]).to(like)
-
-    def _wrong_gradient(self, passed: GatedPass, vector: Tensor, values: Tensor) -> str:
+    def _wrong_gradient(self, passed: GatedPass, whole: Tensor, values: Tensor) -> str:
         """Say which level's own loss has another gradient for its predictions than the whole loss."""
-        found = passed.wrong_level(vector.sum(), values)
+        found = passed.wrong_level(whole, values)
         if found is None:
             return ""
         term, level = found
@@ -212,43 +231,64 @@ class CriterionSplitter(LossSplitter):
 
 
 class OrientedSplitter(CriterionSplitter):
-    """Splits the loss of one ``v8OBBLoss``, which has no method of its own for what comes before the sums."""
+    """Splits the loss of one ``v8OBBLoss``."""
 
-    method = "loss"
-    third = ("angle",)
-
-    def vector(self, result: Any) -> Tensor:
-        vector: Tensor = result[0]
-        return vector
-
-    def with_vector(self, result: Any, vector: Tensor) -> Any:
-        return vector, *result[1:]
-
-    def values(self, seen: _Seen, sizes: Sequence[int], images: int) -> Tensor:
-        values = super().values(seen, sizes, images)
-        angle = values.new_zeros(len(sizes))
-        if seen.angle is not None:
-            boxes, targets, foreground, weight, normalizer, *rest = seen.angle
-            anchor = foreground.nonzero(as_tuple=True)[1]
-            angle = torch.stack([
-                self.owner.calculate_angle_loss(
-                    boxes[:, where], targets[:, where], foreground[:, where],
-                    weight[(anchor >= where.start) & (anchor < where.stop)], normalizer, *rest,
-                )
-                for where in _slices(sizes)
-            ]).to(values)  # fmt: skip
-        return torch.cat([values, angle.unsqueeze(0) * self.owner.hyp.angle]) * images
+    further = ("angle",)
 
 
-def _slices(sizes: Sequence[int]) -> list[slice]:
-    ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
-    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+def _by_level(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Return ``[K]``, the sums of ``[A]`` numbers."""
+    return torch.stack([part.sum() for part in numbers.split(list(sizes))])
 
 
-def _cut(arguments: tuple[Any, ...], where: slice) -> tuple[Any, ...]:
-    """Return the arguments of ``bbox_loss`` for some anchors only."""
-    distances, boxes, points, targets, scores, normalizer, foreground, image_size, strides, *rest = arguments
-    return (
-        distances[:, where], boxes[:, where], points[where], targets[:, where], scores[:, where], normalizer,
-        foreground[:, where], image_size, strides[where], *rest,
-    )  # fmt: skip
+class _Share:
+    """The share of each level in losses that are sums in which a positive anchor counts by its target scores.
+
+    Where they are none, as after a user's change, the proof of the first batch finds that the shares do not add up.
+
+    Args:
+        foreground: ``[B, A]``, which anchors are positive: N of them.
+    """
+
+    def __init__(self, sizes: Sequence[int], foreground: Tensor) -> None:
+        self.positive = foreground.nonzero(as_tuple=True)  # waits on a GPU, as the box loss does next
+        ends = torch.tensor(sizes, device=foreground.device).cumsum(0)
+        self.level = torch.bucketize(self.positive[1], ends, right=True)
+        self.ones = torch.ones(len(sizes), device=foreground.device, requires_grad=True)
+        self.known = False
+
+    def factor(self, scores: Tensor) -> Tensor:
+        """Return target scores, ``[B, A, C]`` or ``[N]``, as if multiplied by their level's factor, which is 1."""
+        scaled: Any = _Factor.apply
+        found: Tensor = scaled(scores, self.ones, self)
+        return found
+
+    def of(self, losses: Sequence[Tensor]) -> list[Tensor]:
+        """Return ``[K]`` for each loss, attached: its derivative by the factors. Call it once."""
+        found = [
+            torch.autograd.grad(loss, self.ones, create_graph=True, allow_unused=True)[0]
+            if loss.requires_grad
+            else None
+            for loss in losses
+        ]
+        self.known = True
+        return [torch.zeros_like(self.ones) if share is None else share for share in found]
+
+
+class _Factor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, ones: Tensor, share: _Share) -> Tensor:
+        ctx.save_for_backward(scores)
+        ctx.share = share
+        return scores.view_as(scores)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        share, (scores,) = ctx.share, ctx.saved_tensors
+        if share.known:  # the backward pass of the training
+            return None, None, None
+        if scores.dim() > 1:
+            scores, gradient = scores[share.positive], gradient[share.positive]
+        products = (scores * gradient).float()
+        of_anchor = products.sum(dim=1) if products.dim() > 1 else products
+        return None, torch.zeros_like(share.ones).index_add(0, share.level, of_anchor), None
