@@ -3,7 +3,7 @@
 
 python3 dev.py quickstart   install msbal with its torchvision backend and train on generated data
 python3 dev.py test         install everything, all frameworks included, and check all that a change needs
-python3 dev.py test fast    the same without whole runs and without MMDetection and Detectron2
+python3 dev.py test fast    the same without whole runs and without MMDetection, Detectron2 and ultralytics
 python3 dev.py test all     the same with all that there is, for a release: clusters, a browser, every head
 python3 dev.py docs         build the documentation's site into site/
 python3 dev.py version V    write a new version wherever one stands
@@ -28,12 +28,12 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 MSBAL = PYTHON.with_name("msbal.exe" if os.name == "nt" else "msbal")
-FRAMEWORKS = ("mmdet", "detectron2")
+FRAMEWORKS = ("mmdet", "detectron2", "ultralytics")
 TIERS = {"": "a change", "fast": "a first look", "all": "a release"}
 # The longest first, so that no core waits for another at the end.
 LANES = (
     "ablations and clusters", "torchvision runs", "mmdet", "mmdet runs", "torchvision", "figures and pages",
-    "detectron2 runs", "detectron2", "engine", "data",
+    "detectron2 runs", "ultralytics runs", "ultralytics", "detectron2", "engine", "data",
 )  # fmt: skip
 FAST = ("torchvision", "figures and pages", "engine", "data")
 FIGURES = ("unit/ablation/", "unit/docs/", "unit/drawing/", "unit/evaluation/", "unit/plotting/", "unit/ui/")
@@ -179,7 +179,7 @@ def typed(tier: str) -> list[str]:
 
 
 def lanes(tier: str) -> list[Job]:
-    """The tests, a process for each lane: one that imports both frameworks would take much more time and memory."""
+    """The tests, a process for each lane: one that imports several frameworks would take much more time and memory."""
     files: dict[str, list[str]] = {lane: [] for lane in LANES}
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         files[lane_of(file.relative_to(ROOT / "tests").as_posix())].append(str(file.relative_to(ROOT)))

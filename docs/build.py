@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 from typer.cli import get_docs_for_click
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ("torchvision", "mmdet", "detectron2")
+BACKENDS = ("torchvision", "mmdet", "detectron2", "ultralytics")
 sys.path[:0] = [str(ROOT / "backends" / name) for name in BACKENDS]  # their specs need no framework
 
 # Fetched from elsewhere so that the search works where a page is opened from the disk: it has to do without.
@@ -68,6 +68,7 @@ def spec_page() -> str:
     from msbal_detectron2.spec import Detectron2Model
     from msbal_mmdet.spec import MMDetModel
     from msbal_torchvision.spec import TorchvisionModel
+    from msbal_ultralytics.spec import UltralyticsModel
 
     balances = {name: model.model_json_schema() for name, model in balance_models().items()}
     common = set.intersection(*(set(schema["properties"]) for schema in balances.values()))
@@ -79,7 +80,10 @@ def spec_page() -> str:
         "## The sections\n",
         *table(RunSpec.model_json_schema() | {"required": ["backend", "model", "data"]}, expand=False),
     ]
-    models = {"torchvision": TorchvisionModel, "mmdet": MMDetModel, "detectron2": Detectron2Model}
+    models = {
+        "torchvision": TorchvisionModel, "mmdet": MMDetModel, "detectron2": Detectron2Model,
+        "ultralytics": UltralyticsModel,
+    }  # fmt: skip
     for name, model in models.items():
         lines += [f"## model, of {name}\n", *table(model.model_json_schema())]
     for schema in (data[name] for name in ("CocoData", "VocData", "YoloData", "GeneratedData")):

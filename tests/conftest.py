@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import needed
@@ -29,9 +32,14 @@ if needed.REQUIRED:
     # Test modules ask for packages by this name, most of them before there is a test that could fail.
     pytest.importorskip = needed.import_or_fail
 
-FRAMEWORKS = {"mmdet", "detectron2"}
+FRAMEWORKS = {"mmdet", "detectron2", "ultralytics"}
 FRAMEWORK = os.environ.get("MSBAL_TEST_FRAMEWORK")
 """The one whose tests this process was started for; empty for none's; unset where it does not matter."""
+
+if "YOLO_CONFIG_DIR" not in os.environ:
+    # ultralytics writes its settings into the user's home, and asks the network for a font and for newer versions.
+    os.environ |= {"YOLO_CONFIG_DIR": tempfile.mkdtemp(prefix="msbal-tests-"), "YOLO_OFFLINE": "true"}
+    atexit.register(shutil.rmtree, os.environ["YOLO_CONFIG_DIR"], ignore_errors=True)
 
 if FRAMEWORK == "mmdet":
     # Where detectron2 is installed mmdet imports it, for a detector that no test builds.

@@ -10,7 +10,7 @@ from msbal.backend.protocol import Backend
 from msbal.errors import BackendError, suggest
 
 ENTRY_POINT_GROUP = "msbal.backends"
-OWN_BACKENDS = ("torchvision", "mmdet", "detectron2")
+OWN_BACKENDS = ("torchvision", "mmdet", "detectron2", "ultralytics")
 """The backends that `msbal backends install` knows."""
 
 
@@ -32,10 +32,14 @@ def missing(name: str) -> tuple[str, str]:
     """Return, for an error, why a backend cannot be used that has no entry point, and what to do."""
     if name in OWN_BACKENDS:
         return f"`{name}` is not installed", f"run `msbal backends install {name}`"
-    fix = suggest(name, {*installed_backends(), *OWN_BACKENDS})
-    if "yolo" in name.lower() or name.lower() == "ultralytics":
-        fix = f"YOLO's models cannot be trained, but its data can be used with any backend (`data.format: yolo`); {fix}"
-    return f"`{name}` is unknown", fix
+    return f"`{name}` is unknown", suggest_backend(name)
+
+
+def suggest_backend(name: str) -> str:
+    """Return what to write in the place of an unknown name; a YOLO model's name stands for the backend that has it."""
+    if "yolo" in name.lower():
+        return "YOLO models are trained by `ultralytics`"
+    return suggest(name, {*installed_backends(), *OWN_BACKENDS})
 
 
 def load_backend(name: str) -> Backend:

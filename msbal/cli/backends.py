@@ -14,7 +14,7 @@ import typer
 from msbal import __version__
 from msbal.cli import completion
 from msbal.cli.spec_keys import CHECKOUT
-from msbal.errors import BackendError, SpecError, suggest
+from msbal.errors import BackendError, SpecError
 
 if TYPE_CHECKING:
     from msbal.backend import Diagnosis
@@ -25,7 +25,7 @@ NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="torchvision, mmdet, detectron2 or a plugin's name.",
+        help="torchvision, mmdet, detectron2, ultralytics or a plugin's name.",
         autocompletion=completion.backends,
     ),
 ]
@@ -103,11 +103,11 @@ def install(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, run nothing.")] = False,
 ) -> None:
     """Install a backend and its framework into this Python environment, and check it."""
-    from msbal.backend.discovery import OWN_BACKENDS
+    from msbal.backend.discovery import OWN_BACKENDS, suggest_backend
     from msbal.install import pip
 
     if name not in OWN_BACKENDS:
-        raise SpecError("backend", f"`{name}` is unknown", fix=suggest(name, OWN_BACKENDS))
+        raise SpecError("backend", f"`{name}` is unknown", fix=suggest_backend(name))
     source = _source(name, wheels)
     if source:
         _run(pip("install", *source), dry_run)

@@ -19,8 +19,8 @@ EXAMPLES = {
 """A spec to try for each command that takes one, where msbal runs from its sources."""
 
 _SECTIONS = """\
-: backend=detectron2|mmdet|torchvision balance data deterministic=false|true device evaluate log model output
-  schedule seed
+: backend=detectron2|mmdet|torchvision|ultralytics balance data deterministic=false|true device evaluate log model
+  output schedule seed
 balance: actions amplification decay epsilon floor initial interval on_nonfinite=stop|skip p_max p_min
   per_term=false|true q reference rescale=false|true scope seed step
   strategy=autobalance|avw|cov|dwa|equal|fixed|gls|max_loss|min_loss|positives|rlo|rlw|slaw|stride|uw|uw_so strides

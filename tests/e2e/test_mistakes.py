@@ -77,6 +77,7 @@ def test_help_imports_neither_torch_nor_a_framework(folder: Path) -> None:
         "'mmdet'",
         "'mmengine'",
         "'detectron2'",
+        "'ultralytics'",
         "'pydantic'",
         "'numpy'",
     ):

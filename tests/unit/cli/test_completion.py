@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("msbal_torchvision", reason="the keys of all backends are compared")
 pytest.importorskip("msbal_mmdet", reason="the keys of all backends are compared")
 pytest.importorskip("msbal_detectron2", reason="the keys of all backends are compared")
+pytest.importorskip("msbal_ultralytics", reason="the keys of all backends are compared")
 
 from msbal.backend.discovery import OWN_BACKENDS
 from msbal.cli import completion
@@ -73,7 +74,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("msbal train spec", ["spec.yaml"]),
         ("msbal train spec.yaml --set balance.i", ["balance.initial=", "balance.interval="]),
         ("msbal train spec.yaml --set balance.strategy=r", ["rlo", "rlw"]),
-        ("msbal train spec.yaml --set backend=", ["detectron2", "mmdet", "torchvision"]),
+        ("msbal train spec.yaml --set backend=", ["detectron2", "mmdet", "torchvision", "ultralytics"]),
         ("msbal train spec.yaml --set schedule.scheduler=c", ["constant", "cosine"]),
         ("msbal train spec.yaml --track w", ["wandb"]),
         ("msbal ablate spec.yaml --set base.evaluate.ev", ["base.evaluate.every="]),

@@ -108,7 +108,7 @@ MISTAKES = {
     "init alone": Mistake("init", ("DATA: missing", "COCO, VOC or YOLO")),
     "eval alone": Mistake("eval", ("a run's folder", "--predictions", "--checkpoint")),
     "plot-losses alone": Mistake("plot-losses", ("RUN: missing", "olders of runs")),
-    "backends check alone": Mistake("backends check", ("NAME: missing", "torchvision, mmdet, detectron2")),
+    "backends check alone": Mistake("backends check", ("NAME: missing", "mmdet, detectron2, ultralytics")),
     "command misspelled": Mistake("trian spec.yaml", ("trian", "'train'")),
     "option misspelled": Mistake("train spec.yaml --dryrun", ("--dryrun", "--dry-run")),
     "key as an option": Mistake("train spec.yaml --epochs 3", ("--epochs", "--set schedule.epochs=VALUE")),
@@ -175,10 +175,10 @@ MISTAKES = {
     # -- backends and models ------------------------------------------------------------------------
     "backend mmdetection": spec("torchvision", "mmdetection", "did you mean `mmdet`"),
     "backend in capitals": spec("torchvision", "Torchvision", "did you mean `torchvision`"),
-    "backend yolo": spec("torchvision", "yolo", "backend: `yolo` is unknown", "known: detectron2, mmdet"),
+    "backend yolo": spec("torchvision", "yolov8n", "backend: `yolov8n` is unknown", "trained by `ultralytics`"),
     "no backend": spec("backend: torchvision\n", "", "backend: missing", "torchvision"),
-    "yolo checked": Mistake("backends check yolo", ("yolo", "known: detectron2, mmdet, torchvision", "data"), {}, 3),
-    "foo installed": Mistake("backends install foo", ("foo", "known: detectron2, mmdet, torchvision")),
+    "yolo checked": Mistake("backends check yolo", ("yolo", "trained by `ultralytics`"), {}, 3),
+    "foo installed": Mistake("backends install foo", ("foo", "known: detectron2, mmdet, torchvision, ultralytics")),
     "mmdet's model in torchvision": other_backend(
         "torchvision", "{config: retinanet/x.py}", "model.config", "`mmdet`", "`backend` is `torchvision`"
     ),
