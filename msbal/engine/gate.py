@@ -146,8 +146,10 @@ class GatedPass:
                         found[i] = gradient
                 if all(bool(gradient.isfinite().all()) for gradient in wanted + found):
                     break
-        if not any(bool(gradient.any()) for gradient in found):
-            return None
+            if not any(bool(x.any()) for x in found) and not any(
+                bool(x.any()) for x in _gradients(values.sum(), self._gated)
+            ):
+                return None
         for gated, whole_gradient, gradient in zip(self._gated, wanted, found, strict=True):
             finfo = torch.finfo(gated.predictions.dtype)
             largest = float(whole_gradient.abs().max()) if whole_gradient.numel() else 0.0
