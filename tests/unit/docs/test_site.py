@@ -99,7 +99,7 @@ def test_one_version_stands_everywhere_and_one_command_writes_it(
     monkeypatch.setattr(dev, "PROJECTS", [tmp_path / file.relative_to(ROOT) for file in dev.PROJECTS])
     assert dev.set_version("9.8.7rc1") == 0
     texts = [file.read_text(encoding="utf-8") for file in tmp_path.rglob("*") if file.is_file()]
-    assert len(texts) == 6 and sum(text.count("9.8.7rc1") for text in texts) == 11
+    assert len(texts) == 7 and sum(text.count("9.8.7rc1") for text in texts) == 14
     assert not [
         text for text in texts if re.search(rf'(msbal[-\w]*==|version[ =:"_]+){msbal.__version__}', text)
     ]
