@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Positives
+from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Positives, Stride
 from msbal.engine import Balancer, LevelLosses, Strategy
 from msbal.engine.draw import generator
 
@@ -361,6 +361,9 @@ def test_records_hold_the_last_weights() -> None:
         (Autobalance, {"decay": 2.0}, "decay"),
         (Autobalance, {"reference": -1}, "reference"),
         (Autobalance, {"initial": (1.0, 0.0)}, "initial"),
+        (Stride, {"q": 10.5}, "q"),
+        (Stride, {"q": math.nan}, "q"),
+        (Stride, {"strides": (8.0, 0.0)}, "strides"),
     ],
 )
 def test_hyperparameters_refused(cls: type[Strategy], options: dict[str, object], says: str) -> None:
@@ -368,7 +371,9 @@ def test_hyperparameters_refused(cls: type[Strategy], options: dict[str, object]
         cls(**options)
 
 
-@pytest.mark.parametrize("strategy", [Autobalance(reference=5), Autobalance(initial=(1, 1))])
+@pytest.mark.parametrize(
+    "strategy", [Autobalance(reference=5), Autobalance(initial=(1, 1)), Stride(strides=(8, 16))]
+)
 def test_levels_refused(strategy: Strategy) -> None:
     with pytest.raises(ValueError, match=r"level.*Found"):
         make(strategy)
@@ -383,3 +388,42 @@ def test_autobalance_starts_as_yolov5() -> None:
     assert start(4) == [4, 1, 0.25, 0.06]
     assert start(5) == [4, 1, 0.25, 0.06, 0.02]
     assert start(7) == [4, 1, 0.25, 0.06, 0.02, 0.02, 0.02]
+
+
+# -- stride ----------------------------------------------------------------------------------------
+
+
+def test_stride_is_the_five_level_list_of_yolov5() -> None:
+    (weights,) = weights_used(make(Stride()), stream(1))
+    assert sum(weights) == pytest.approx(K)
+    assert [4 * w / weights[0] for w in weights] == pytest.approx([4, 1, 0.25, 0.06, 0.02], abs=0.005)
+
+
+def test_stride_holds_from_the_first_iteration_to_the_last() -> None:
+    used = weights_used(make(Stride(q=1.0)), stream(13))
+    assert all(row == used[0] for row in used)
+    assert [w / used[0][0] for w in used[0]] == pytest.approx([1, 2, 4, 8, 16])
+
+
+@pytest.mark.parametrize(
+    ("levels", "ratio"),
+    [
+        (("P2", "P3", "P4", "P5"), [1, 2, 4, 8]),
+        (("P4", "P5"), [1, 2]),
+        (("P5a", "P5b", "P6"), [1, 1, 2]),
+        (("P4", "S107", "S160.5"), [1, 107 / 16, 160.5 / 16]),
+    ],
+)
+def test_stride_reads_the_strides_in_the_names(levels: tuple[str, ...], ratio: list[float]) -> None:
+    weights = Balancer(levels, Stride(q=1.0), interval=4).strategy.initial_weights(len(levels))
+    assert weights / weights[0] == pytest.approx(ratio)
+    assert weights.sum() == pytest.approx(len(levels))
+
+
+@pytest.mark.parametrize("levels", [("fine", "coarse"), ("P3", "res5"), ("P3", "S0"), ("P3", "p4")])
+def test_stride_does_not_guess_where_a_name_does_not_say_it(levels: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match=f"strides should be given.*Found levels {', '.join(levels)}"):
+        Balancer(levels, "stride", interval=4)
+    assert Balancer(levels, Stride(strides=(8, 32)), interval=4).strategy.initial_weights(2) == pytest.approx(
+        [32 / 17, 2 / 17]
+    )
