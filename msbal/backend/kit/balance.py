@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -49,7 +49,10 @@ Raises:
 """
 
 
-class Balance(Protocol):
+Handle_co = TypeVar("Handle_co", covariant=True)
+
+
+class Balance(Protocol[Handle_co]):
     """The type of every backend's `balance`."""
 
     def __call__(
@@ -64,7 +67,7 @@ class Balance(Protocol):
         rescale: bool = False,
         records: str | Path | None = None,
         **hyperparameters: Any,
-    ) -> Balanced: ...
+    ) -> Handle_co: ...
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,18 @@ class Request:
         Raises:
             SpecError: where an argument does not fit, or the model is balanced already.
         """
-        groups = group_names([splitter.group for splitter in splitters])
-        balancers = make_balancers(
-            "balance()", groups, self.strategy, self.hyperparameters, per_term=self.per_term, **self.options
-        )
+        balancers = self.balancers(group_names([splitter.group for splitter in splitters]))
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         balanced = Balanced(model, splitters, balancers.to(device), notes)
         if write and self.records is not None:
             balanced.records = ScriptRecords(balancers, self.records if rank() == 0 else None)
         return balanced
+
+    def balancers(self, groups: Mapping[str, GroupNames]) -> BalancerSet:
+        """Make the balancers. Raises: SpecError, where an argument does not fit."""
+        return make_balancers(
+            "balance()", groups, self.strategy, self.hyperparameters, per_term=self.per_term, **self.options
+        )
 
 
 def make_balancers(
@@ -135,7 +141,7 @@ def make_balancers(
         raise SpecError(where, str(error)) from error
 
 
-def balance_function(put: Callable[[Any, Request], Balanced]) -> Balance:
+def balance_function(put: Callable[[Any, Request], Handle_co]) -> Balance[Handle_co]:
     """Decorate a backend's own part of `balance`: give it the common signature, and complete its docstring.
 
     Args:
@@ -153,7 +159,7 @@ def balance_function(put: Callable[[Any, Request], Balanced]) -> Balance:
         rescale: bool = False,
         records: str | Path | None = None,
         **hyperparameters: Any,
-    ) -> Balanced:
+    ) -> Handle_co:
         options = {"interval": interval, "seed": seed, "rescale": rescale}
         return put(model, Request(strategy, scope, records, per_term, options, hyperparameters))
 

@@ -44,7 +44,6 @@ class ScriptRecords:
         Call it after the balancers' state is loaded, and before the first pass that counts.
         """
         self.begun = True
-        intervals = min(balancer.intervals for balancer in self._balancers.balancers.values())
         started = any(balancer.iteration for balancer in self._balancers.balancers.values())
         if iteration and not started:
             self._say(f"msbal: the run goes on after iteration {iteration}; its balancing starts anew")
@@ -52,7 +51,7 @@ class ScriptRecords:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
         if started:
-            self._recorder.rewind_to_interval(intervals)
+            self.rewind()
             return
         for file in (self._run.intervals_file, self._run.losses_file):
             if file.exists() and file.stat().st_size:
@@ -60,6 +59,11 @@ class ScriptRecords:
                 aside = next(path for path in names if not path.exists())
                 file.rename(aside)
                 self._say(f"msbal: the records of an earlier start are now in {aside}")
+
+    def rewind(self) -> None:
+        """Remove the records that balancers will write again, set back to an earlier state while the run goes on."""
+        intervals = min(balancer.intervals for balancer in self._balancers.balancers.values())
+        self._recorder.rewind_to_interval(intervals)
 
     def step(self, iteration: int | None = None, learning_rate: float | None = None) -> None:
         """Write the intervals that have ended.

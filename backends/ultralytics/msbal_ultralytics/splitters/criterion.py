@@ -238,7 +238,7 @@ class OrientedSplitter(CriterionSplitter):
 
 def _by_level(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return ``[K]``, the sums of ``[A]`` numbers."""
-    return torch.stack([part.sum() for part in numbers.split(list(sizes))])
+    return torch.stack([part.sum() for part in torch.split(numbers, list(sizes))])
 
 
 class _Share:

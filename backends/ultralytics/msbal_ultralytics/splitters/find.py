@@ -8,6 +8,7 @@ from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.utils import loss as losses
 
+from msbal.backend.kit.splitter import require_levels
 from msbal.errors import SpecError
 from msbal_ultralytics.splitters.criterion import CriterionSplitter, OrientedSplitter
 
@@ -26,21 +27,33 @@ BALANCED = (
 )
 
 
-def find(model: nn.Module) -> list[CriterionSplitter]:
-    """Return the splitters of a model, whose criterion is made here where it has none yet.
-
-    Raises:
-        SpecError: where the model cannot be balanced, with the reason.
-    """
+def require_detection(model: Any) -> None:
+    """Refuse a model that cannot be balanced, with the reason. Raises: SpecError."""
     kind = type(model)
     for base in kind.__mro__:
         if base.__name__ in _REASONS:
             raise SpecError(f"model: {kind.__name__}", _REASONS[base.__name__], BALANCED)
     if not isinstance(model, tasks.DetectionModel):
         raise SpecError(f"model: {kind.__name__}", "no detection model of ultralytics", BALANCED)
-    if getattr(model, "criterion", None) is None:
-        model.criterion = model.init_criterion()
-    return find_in_criterion(model.criterion, type(model.model[-1]).__name__)
+    require_levels(type(model.model[-1]).__name__, [float(stride) for stride in model.stride])
+
+
+def find(model: nn.Module) -> list[CriterionSplitter]:
+    """Return the splitters of a model, whose criterion is made here where it has none yet.
+
+    Raises:
+        SpecError: where the model cannot be balanced, with the reason.
+    """
+    built: Any = model
+    require_detection(built)
+    if not hasattr(getattr(model, "args", None), "box"):
+        raise SpecError(
+            f"model: {type(model).__name__}.args", "no loss gains", "ultralytics' settings",
+            "set model.args = ultralytics.cfg.get_cfg(), with your own overrides",
+        )  # fmt: skip
+    if getattr(built, "criterion", None) is None:
+        built.criterion = built.init_criterion()
+    return find_in_criterion(built.criterion, type(built.model[-1]).__name__)
 
 
 def find_in_criterion(criterion: Any, head: str = "") -> list[CriterionSplitter]:
