@@ -108,7 +108,7 @@ def _swells(path: Path) -> bool:
 
 
 class Inert:
-    """Stands in for any object and ignores what is done to it."""
+    """Stands in for any object and ignores what is done to it, but for the state that was saved of it: ``state``."""
 
     def __new__(cls, *arguments: Any, **named: Any) -> Inert:
         return object.__new__(cls)
@@ -118,7 +118,8 @@ class Inert:
     def __call__(self, *arguments: Any, **named: Any) -> Inert:
         return self
 
-    def __setstate__(self, state: Any) -> None: ...
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None: ...
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +13,7 @@ from detectron2.structures import BoxMode
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from msbal.backend.kit.seeding import mix
+from msbal.backend.kit.seeding import mix, seeded
 from msbal.data import DetectionData, ImageRecord, read_pixels
 from msbal.data.coco import outlines
 from msbal.errors import DataError
@@ -118,19 +116,6 @@ def read_images(record: ImageRecord, mapper: Any) -> list[NDArray[np.uint8]]:
         return []
     pixels = read_image(str(record.path), format=mapper.image_format)
     return [pixels if mapper.image_format == "RGB" else pixels[:, :, ::-1]]
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed NumPy's and Python's generators, which augmentations draw from; restore them at the end."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata, util
 from typing import Any
 
@@ -89,6 +90,7 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+@cache
 def _failed_proof() -> str:
     """Prove small models on one batch of noise; return what failed, empty where everything holds."""
     from msbal_ultralytics.offline import prepare

@@ -1,7 +1,8 @@
-"""Import ultralytics so that it asks nothing of the network, writes nothing and says nothing.
+"""Import ultralytics so that it asks nothing of the network, writes nothing, says nothing and changes nothing.
 
-On import it looks names up to see whether it is online, writes a settings file into the user's home, and takes the
-processes of a run for its own (``RANK``). It would also install packages that it misses.
+On import it looks names up to see whether it is online, writes a settings file into the user's home, takes the
+processes of a run for its own (``RANK``), and puts functions of its own in the place of PIL's and torch's. It would
+also install packages that it misses, and run expressions that a model's YAML holds.
 """
 
 from __future__ import annotations
@@ -13,24 +14,30 @@ import shutil
 import sys
 import tempfile
 
-_QUIET = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+_SETTINGS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "ULTRALYTICS_SAFE_LOAD": "true"}
 
 
 def prepare() -> None:
     """Import ultralytics. A no-op where it has been imported, but for its log, which only errors reach."""
     if "ultralytics" not in sys.modules:
-        for name, value in _QUIET.items():
+        import torch
+        from PIL import Image
+
+        for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "YOLO_CONFIG_DIR" not in os.environ:
             folder = os.environ["YOLO_CONFIG_DIR"] = tempfile.mkdtemp(prefix="msbal-ultralytics-")
             atexit.register(_remove, folder, os.getpid())
         # msbal runs the processes of a training, with a loop of its own.
         processes = os.environ.pop("WORLD_SIZE", None)
+        before, opened, saved = logging.root.manager.disable, Image.open, torch.save
         logging.disable(logging.WARNING)
         try:
             import ultralytics.models.yolo.detect  # noqa: F401
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
+            # Its own install a package at a damaged image, and write a file that fails three times.
+            Image.open, torch.save = opened, saved
             if processes is not None:
                 os.environ["WORLD_SIZE"] = processes
     logging.getLogger("ultralytics").setLevel(logging.ERROR)

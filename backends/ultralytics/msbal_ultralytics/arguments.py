@@ -1,0 +1,89 @@
+"""The arguments that ultralytics trains with: the spec's overrides on its own defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ultralytics.cfg import get_cfg
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from msbal.errors import SpecError, suggest
+from msbal.spec import RunSpec
+from msbal_ultralytics.spec import UltralyticsModel
+
+KEY = "model.overrides"
+
+ACCEPTED = frozenset({
+    "box", "cls", "dfl", "cls_pw", "freeze", "imgsz", "multi_scale",
+    "optimizer", "lr0", "lrf", "cos_lr", "momentum", "weight_decay", "nbs",
+    "warmup_epochs", "warmup_momentum", "warmup_bias_lr",
+    "hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
+    "mosaic", "close_mosaic", "mixup", "cutmix",
+    "conf", "iou", "max_det", "agnostic_nms", "nms",
+})  # fmt: skip
+"""Those that a run here honours."""
+
+_OF_SPEC = {
+    "model": "model.config", "pretrained": "model.weights", "data": "data", "classes": "data.classes",
+    "epochs": "schedule.epochs", "batch": "schedule.batch_size", "workers": "schedule.workers",
+    "amp": "schedule.amp", "save_period": "schedule.checkpoint_every", "device": "device", "seed": "seed",
+    "deterministic": "deterministic", "project": "output", "name": "output", "save_dir": "output",
+    "val": "evaluate", "resume": "--resume",
+}  # fmt: skip
+"""Those that the spec decides, by its key."""
+
+_OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
+GRID = 32
+"""Images are a multiple of this in pixels, or of the coarsest stride where that is larger."""
+
+
+def read_arguments(spec: RunSpec) -> Any:
+    """Return ultralytics' namespace of arguments for a spec.
+
+    Raises:
+        SpecError: naming the override at fault.
+    """
+    assert isinstance(spec.model, UltralyticsModel)
+    overrides = dict(spec.model.overrides)
+    for name, value in overrides.items():
+        where = f"{KEY}.{name}"
+        if name in _OF_SPEC:
+            raise SpecError(where, repr(value), "not here", f"set `{_OF_SPEC[name]}` instead")
+        if name not in DEFAULT_CFG_DICT:
+            raise SpecError(where, "is no argument of ultralytics", fix=suggest(name, ACCEPTED))
+        if name not in ACCEPTED:
+            raise SpecError(where, "has no effect on a training by msbal", fix="leave it out")
+    try:
+        arguments = get_cfg(overrides=overrides)
+    except Exception as error:  # TypeError, ValueError, SyntaxError, by the kind of mistake
+        raise SpecError(KEY, " ".join(str(error).split())[:300], "what ultralytics accepts") from error
+    if str(arguments.optimizer).lower() not in [name.lower() for name in _OPTIMIZERS]:
+        raise SpecError(
+            f"{KEY}.optimizer", f"`{arguments.optimizer}`", fix=suggest(str(arguments.optimizer), _OPTIMIZERS)
+        )
+    freeze = arguments.freeze
+    if not (
+        freeze is None
+        or isinstance(freeze, int)
+        or (isinstance(freeze, (list, tuple)) and all(isinstance(item, (int, str)) for item in freeze))
+    ):
+        raise SpecError(f"{KEY}.freeze", repr(freeze), "a number of layers, or a list of them")
+    if spec.schedule.flip is not None:
+        arguments.fliplr = spec.schedule.flip
+    arguments.seed = spec.seed
+    return arguments
+
+
+def check_image_size(size: Any, stride: int) -> None:
+    """Refuse images whose side is no whole number of cells, which ultralytics would round up.
+
+    Args:
+        stride: the coarsest one.
+
+    Raises:
+        SpecError: with the next size that fits.
+    """
+    grid = max(GRID, stride)
+    if not isinstance(size, int) or isinstance(size, bool) or size < grid or size % grid:
+        near = -(-size // grid) * grid if isinstance(size, int) and size > 0 else 640
+        raise SpecError(f"{KEY}.imgsz", repr(size), f"a multiple of {grid}", f"e.g. {max(grid, near)}")
