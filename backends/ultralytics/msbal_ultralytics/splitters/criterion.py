@@ -78,7 +78,7 @@ class CriterionSplitter(LossSplitter):
         group = LevelGroup(name, head, level_names(strides), whole, terms)
         super().__init__(owner, group, [KEYS[term] for term in terms])
         self.place = place
-        names = list(getattr(owner, "loss_names", ()))
+        names = _names(owner, self.keys)
         if absent := [key for key in self.keys if key not in names]:
             raise SpecError(
                 f"model: {type(owner).__name__}.loss_names", f"{', '.join(names) or 'nothing'}",
@@ -106,10 +106,11 @@ class CriterionSplitter(LossSplitter):
         passed, seen = GatedPass(required=False), _Seen()
         with self._watched(sizes, passed, seen):
             vector, *others = own(*args, **kwargs)
-        if vector.shape != (len(self.owner.loss_names),):
+        names = _names(self.owner, self.keys)
+        if vector.shape != (len(names),):
             raise SpecError(
                 f"model: {self.name}", f"losses of the shape {list(vector.shape)}",
-                f"a vector of {len(self.owner.loss_names)}: {', '.join(self.owner.loss_names)}", USE_BALANCER,
+                f"a vector of {len(names)}: {', '.join(names)}", USE_BALANCER,
             )  # fmt: skip
         values = self.values(seen, sizes, int(predictions["boxes"].shape[0])).to(vector.dtype)
 
@@ -234,6 +235,15 @@ class OrientedSplitter(CriterionSplitter):
     """Splits the loss of one ``v8OBBLoss``."""
 
     further = ("angle",)
+
+
+def _names(criterion: Any, keys: Sequence[str]) -> list[str]:
+    """Return the names of the losses in a criterion's vector, in their order.
+
+    Before ultralytics 8.4.104 no criterion told them: the vectors of these two have the terms alone, in our order.
+    """
+    untold = keys if type(criterion).__name__ in ("v8DetectionLoss", "v8OBBLoss") else ()
+    return list(getattr(criterion, "loss_names", untold))
 
 
 def _by_level(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
