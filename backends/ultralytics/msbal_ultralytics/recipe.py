@@ -145,9 +145,11 @@ class Recipe(DetectionTrainer):
 
     def weigh_classes(self, samples: Samples) -> bool:
         """Weigh the classes by how rare they are, where ``cls_pw`` asks for it. A new criterion then has to be made."""
+        if not getattr(self.args, "cls_pw", 0):  # the first versions of 8.4 do not have it
+            return False
         self.train_loader = SimpleNamespace(dataset=samples)
         self.set_class_weights()
-        return bool(self.args.cls_pw)
+        return True
 
     def begin_epoch(self, epoch: int) -> None:
         """Move a criterion of two assignments on (YOLO26): the weight of the first one falls by epoch."""
