@@ -7,6 +7,7 @@ import operator
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ class LevelGate(nn.Module):
         On the first pass, and where a term is not 0 for the first time: the levels must add up to the loss; no gradient
         of the loss may pass the gates by, or pass two of them; and a level's own loss must have the same gradient for
         its predictions as the whole loss. The last needs losses by level that are computed from gated predictions and
-        not detached.
+        not detached: see `reading`.
 
         Args:
             own: the loss as your code computes it, without what is not by level (an auxiliary head's, say), which
@@ -136,6 +137,13 @@ class LevelGate(nn.Module):
             SpecError: where the losses do not fit, something is disproved, or nothing was gated in this pass.
         """
         return _called(self._loss, own, by_level, positives)
+
+    def reading(self) -> AbstractContextManager[Any]:
+        """Return a context in which to compute the losses by level, where that takes a further computation.
+
+        Gradients are on in the first passes, for the proof, and off from then on, so that it costs no memory.
+        """
+        return torch.set_grad_enabled(torch.is_grad_enabled() and self.training and bool(self._unproved))
 
     def _gate(self, predictions: Any, sizes: Sequence[int] | None, dim: int, term: str | None) -> Any:
         if not (self.training and torch.is_grad_enabled()):
