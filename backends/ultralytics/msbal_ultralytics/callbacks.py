@@ -255,7 +255,8 @@ def _line(record: IntervalRecord) -> str:
         f"{n} {100 * loss / whole:.1f} %" for n, loss in zip(record.levels, record.loss, strict=True)
     )
     weights = ", ".join(f"{n} {w:.3f}" for n, w in zip(record.levels, record.weights, strict=True))
-    return f"interval {record.interval} of {record.group}: loss {shares}; {record.action}, weights {weights}"
+    action = record.action or "no decision"
+    return f"interval {record.interval} of {record.group}: loss {shares}; {action}, weights {weights}"
 
 
 def _strategy(balanced: Balanced) -> Any:

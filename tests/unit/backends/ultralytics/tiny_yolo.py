@@ -1,0 +1,62 @@
+"""A tiny YOLO data set, and a small model's training on it as a user starts it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image, ImageDraw
+from zoo import small_ultralytics as small
+
+SIDE = 64
+
+
+def make_data(root: Path, train: int = 8, val: int = 2) -> Path:
+    """Draw images with rectangles of two classes; return their ``data.yaml``, a narrow ``yolov8n.yaml`` beside it."""
+    root.mkdir(parents=True, exist_ok=True)
+    narrow = small.shrink("v8/yolov8.yaml") | {"scales": {"n": [0.33, 0.125, 128]}}
+    (root / "yolov8n.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
+    draws = random.Random(0)
+    for split, count in (("train", train), ("val", val)):
+        for kind in ("images", "labels"):
+            (root / kind / split).mkdir(parents=True)
+        for number in range(count):
+            image = Image.new("RGB", (SIDE, SIDE), (draws.randrange(90),) * 3)
+            pen, lines = ImageDraw.Draw(image), []
+            for _ in range(draws.randint(1, 3)):
+                kind_of, width, height = draws.randrange(2), draws.randint(8, 40), draws.randint(8, 40)
+                x, y = draws.randint(0, SIDE - width), draws.randint(0, SIDE - height)
+                pen.rectangle((x, y, x + width, y + height), fill=(200, 60, 60) if kind_of else (60, 200, 60))
+                numbers = ((x + width / 2) / SIDE, (y + height / 2) / SIDE, width / SIDE, height / SIDE)
+                lines.append(" ".join(map(str, (kind_of, *numbers))))
+            image.save(root / "images" / split / f"{number}.png")
+            (root / "labels" / split / f"{number}.txt").write_text("\n".join(lines))
+    path = root / "data.yaml"
+    path.write_text(f"path: {root}\ntrain: images/train\nval: images/val\nnames: [green, red]\n")
+    return path
+
+
+def arguments(data: Path, folder: Path, **more: Any) -> dict[str, Any]:
+    """Arguments of ``YOLO.train`` for a few seconds on the CPU: two batches an epoch."""
+    return {
+        "data": str(data), "project": str(folder), "name": "run", "epochs": 3, "imgsz": SIDE, "batch": 4, "workers": 0,
+        "plots": False, "verbose": False, "device": "cpu", "amp": False, **more,
+    }  # fmt: skip
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint of ultralytics."""
+    checkpoint = torch.load(path, weights_only=False)
+    found: dict[str, torch.Tensor] = (checkpoint["ema"] or checkpoint["model"]).state_dict()
+    return found
+
+
+def msbal_in(folder: Path) -> Iterator[Path]:
+    """Checkpoints of ultralytics that name anything of msbal's."""
+    for path in folder.glob("*.pt"):
+        if path.name != "msbal.pt" and b"msbal" in path.read_bytes():
+            yield path
