@@ -13,8 +13,9 @@ from msbal.backend import Diagnosis
 from msbal.errors import BackendError
 
 INSTALL = "msbal backends install ultralytics"
-SERIES, PROVEN = (8, 4), "8.4.0 to 8.4.190"
-"""The versions that are accepted, and those among them on which the proof was run."""
+OLDEST, BELOW = (8, 4, 10), (8, 5)
+LATEST = "8.4.190"
+"""The last version with which the tests have run."""
 DISTRIBUTIONS = ("ultralytics", "ultralytics-opencv-headless")
 """The same package twice: the second one requires an OpenCV that needs no display library."""
 MODELS = ("yolov8n.yaml", "yolo26n.yaml", "yolov8n-obb.yaml")
@@ -43,7 +44,7 @@ def diagnose() -> Diagnosis:
         text = f"{type(error).__name__}: {_in_one_line(error)}"
         problem = f"ultralytics {installed_version()} fails the proof: {text}"
     if problem:
-        return Diagnosis(versions, [problem], [f"pip install 'ultralytics=={PROVEN.split()[-1]}'"])
+        return Diagnosis(versions, [problem], [f"pip install ultralytics=={LATEST}"])
     import torch
 
     notes = [f"the levels' losses add up to ultralytics' own on {', '.join(MODELS)}"]
@@ -66,11 +67,11 @@ def require_version() -> None:
 def wrong_version() -> str:
     """Say what is wrong with the version that is installed; empty where it will do."""
     found = installed_version()
-    numbers = re.match(r"(\d+)\.(\d+)", found)
-    if numbers and tuple(map(int, numbers.groups())) == SERIES:
+    numbers = tuple(map(int, re.findall(r"\d+", found)[:3]))
+    if OLDEST <= numbers < BELOW:
         return ""
-    series = ".".join(map(str, SERIES))
-    return f"ultralytics {found or 'of an unknown version'} does not fit: {series} is needed ({PROVEN} are proven)"
+    low, high = (".".join(map(str, numbers)) for numbers in (OLDEST, BELOW))
+    return f"ultralytics {found or 'of an unknown version'} does not fit: {low} or later, below {high}, is needed"
 
 
 def installed_version() -> str:

@@ -17,7 +17,7 @@ from msbal.errors import BackendError
 from msbal.install import Say, Step, main, pip
 from msbal_ultralytics.diagnosis import DISTRIBUTIONS, installed_version, version_of, wrong_version
 
-VERSIONS = ">=8.4,<8.5"
+VERSIONS = ">=8.4.10,<8.5"
 OPENCV, HEADLESS = "opencv-python", "opencv-python-headless"
 LIBRARIES = ("libGL.so.1", "libgthread-2.0.so.0")
 """What the OpenCV that draws windows needs of Linux."""
