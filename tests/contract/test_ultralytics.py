@@ -29,7 +29,6 @@ class TestUltralytics(BackendContract):
     cases: ClassVar[dict[str, dict[str, Any]]] = {
         "v8": _case(shrunk("yolov8")),
         "v8 p2": _case(shrunk("yolov8-p2")),
-        "v10": _case(shrunk("yolov10n")),
         "26": _case(shrunk("yolo26")),
     }
     refused: ClassVar[dict[str, tuple[dict[str, Any], str]]] = {

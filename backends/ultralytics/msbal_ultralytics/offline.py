@@ -18,11 +18,8 @@ _SETTINGS = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "ULTRALYTICS_S
 
 
 def prepare() -> None:
-    """Import ultralytics. A no-op where it has been imported, but for its log, which only errors reach."""
+    """Import ultralytics; where it has been imported before, only quieten it and take back what it replaced."""
     if "ultralytics" not in sys.modules:
-        import torch
-        from PIL import Image
-
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         if "YOLO_CONFIG_DIR" not in os.environ:
@@ -30,16 +27,21 @@ def prepare() -> None:
             atexit.register(_remove, folder, os.getpid())
         # msbal runs the processes of a training, with a loop of its own.
         processes = os.environ.pop("WORLD_SIZE", None)
-        before, opened, saved = logging.root.manager.disable, Image.open, torch.save
+        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             import ultralytics.models.yolo.detect  # noqa: F401
         finally:
             logging.disable(before)
-            # Its own install a package at a damaged image, and write a file that fails three times.
-            Image.open, torch.save = opened, saved
             if processes is not None:
                 os.environ["WORLD_SIZE"] = processes
+    import torch
+    from PIL import Image
+    from ultralytics.utils import patches
+
+    # Its own install a package at a damaged image, and write a file that cannot be written three times more.
+    Image.open = getattr(patches, "_image_open", Image.open)
+    torch.save = getattr(patches, "_torch_save", torch.save)
     logging.getLogger("ultralytics").setLevel(logging.ERROR)
 
 
