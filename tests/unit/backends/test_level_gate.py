@@ -304,6 +304,30 @@ def test_compiled(part: str) -> None:
     assert [record.iteration for record in gate.drain()] == [2, 4]
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_no_pass_waits_after_the_proof() -> None:
+    net, gate = Net().cuda(), gate_of(UNEVEN, interval=100)
+    inputs = [images(seed).cuda() for seed in range(4)]
+    for k, x in enumerate(inputs):
+        scores, boxes = flat(net(x))
+        scores, boxes = gate(scores, SIZES), gate(boxes, SIZES, dim=2)
+        own, by_level = criterion(scores, boxes), levels_of(scores, boxes)
+        torch.cuda.set_sync_debug_mode("error" if k else "default")
+        try:
+            total = sum(gate.loss(own, by_level).values())
+            total.backward()  # type: ignore[union-attr]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    found = [parameter.grad.cpu() for parameter in net.parameters()]
+    slow = Net()
+    slow.load_state_dict(net.state_dict())
+    balancers = BalancerSet({"all": GroupNames(LEVELS, TERMS)}, UNEVEN)
+    for seed in range(4):
+        slow_loss(slow, balancers, seed).backward()
+    torch.testing.assert_close(found, [p.grad for p in slow.parameters()], rtol=1e-3, atol=1e-4)
+
+
 # -- several processes ---------------------------------------------------------------------------
 
 PASSES = 7
@@ -604,6 +628,26 @@ def test_a_term_is_proved_where_it_is_first_more_than_0() -> None:
     refused(lambda: step(1.0, 1.3), "levels of `box`")
     step(1.0, 1.0).backward()
     step(1.0, 1.3).backward()  # proved: no pass waits for the device any more
+
+
+def test_losses_that_are_read_beside_have_gradients_for_the_proof_alone() -> None:
+    net = Net()
+
+    def step(gate: LevelGate, sizes: list[int] = SIZES) -> bool:
+        scores, boxes = flat(net(images(0)))
+        scores, boxes = gate(scores, sizes), gate(boxes, sizes, dim=2)
+        before = torch.is_grad_enabled()
+        with gate.reading():
+            by_level = levels_of(scores, boxes)
+        assert torch.is_grad_enabled() == before
+        gate.loss(criterion(scores, boxes), by_level)
+        return by_level["cls"][0].requires_grad
+
+    gate = gate_of()
+    with torch.no_grad():
+        assert not step(gate)
+    assert [step(gate) for _ in range(3)] == [True, False, False]
+    refused(lambda: step(gate_of(), SIZES[::-1]), "order of the levels")
 
 
 def test_what_is_not_by_level_is_added_outside() -> None:
