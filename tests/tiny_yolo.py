@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from PIL import Image, ImageDraw
 from zoo import small_ultralytics as small
+
+from msbal.engine import make
+from msbal.records import read_intervals
+from msbal.records.losses_log import open_losses
+from msbal.records.replay import replay
 
 SIDE = 64
 
@@ -60,3 +66,16 @@ def msbal_in(folder: Path) -> Iterator[Path]:
     for path in folder.glob("*.pt"):
         if path.name != "msbal.pt" and b"msbal" in path.read_bytes():
             yield path
+
+
+def assert_one_unbroken_run(folder: Path, interval: int, iterations: int, strategy: str = "rlo") -> None:
+    """The records are those of one balancer that saw the losses of ``losses.csv`` in one go."""
+    records = read_intervals(folder / "intervals.jsonl")
+    assert [record.iteration for record in records] == list(range(interval, iterations + 1, interval))
+    (losses,) = open_losses(folder / "losses.csv")
+    expected = [report.record for report in replay(losses, make(strategy), interval)]
+    for ours, theirs in zip(records, expected, strict=True):
+        assert ours.action == theirs.action
+        assert ours.weights == pytest.approx(theirs.weights, rel=1e-9)
+        assert ours.variance_reduction == pytest.approx(theirs.variance_reduction, rel=1e-6)
+        assert ours.probabilities == pytest.approx(theirs.probabilities, rel=1e-9)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,13 @@ import torch
 pytest.importorskip("ultralytics", reason="ultralytics is not installed")
 pytest.importorskip("msbal_ultralytics", reason="the ultralytics backend is not installed")
 
-from tiny_yolo import arguments, make_data, msbal_in, weights
+from tiny_yolo import arguments, assert_one_unbroken_run, make_data, msbal_in, weights
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
 from zoo import small_ultralytics as small
 
-from msbal.engine import make
 from msbal.errors import SpecError
 from msbal.records import read_intervals
-from msbal.records.losses_log import open_losses
-from msbal.records.replay import replay
 from msbal_ultralytics import balance, balanced_of
 
 
@@ -56,19 +54,6 @@ def stop_at(event: str, epoch: int) -> tuple[str, Callable[[Any], None]]:
 
 def intervals(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "intervals.jsonl").read_text().splitlines()]
-
-
-def assert_one_unbroken_run(folder: Path, interval: int, iterations: int, strategy: str = "rlo") -> None:
-    """The records are those of one balancer that saw the losses of ``losses.csv`` in one go."""
-    records = read_intervals(folder / "intervals.jsonl")
-    assert [record.iteration for record in records] == list(range(interval, iterations + 1, interval))
-    (losses,) = open_losses(folder / "losses.csv")
-    expected = [report.record for report in replay(losses, make(strategy), interval)]
-    for ours, theirs in zip(records, expected, strict=True):
-        assert ours.action == theirs.action
-        assert ours.weights == pytest.approx(theirs.weights, rel=1e-9)
-        assert ours.variance_reduction == pytest.approx(theirs.variance_reduction, rel=1e-6)
-        assert ours.probabilities == pytest.approx(theirs.probabilities, rel=1e-9)
 
 
 def test_equal_has_the_bits_of_plain_ultralytics(data: Path, tmp_path: Path, log: Callable[[], str]) -> None:
@@ -302,6 +287,36 @@ def test_copies_of_a_yolo_have_callbacks_of_their_own(data: Path, tmp_path: Path
     copy.deepcopy(yolo).train(**arguments(data, tmp_path, epochs=1, val=False))
     assert handle.balanced is None
     assert len(intervals(tmp_path / "run")) == 1
+
+
+def test_workers_get_callbacks_of_their_own(data: Path, tmp_path: Path) -> None:
+    """As ultralytics' launcher sends them; the two-process runs are end-to-end tests."""
+    trainer = DetectionTrainer(overrides=arguments(data, tmp_path, model=str(data.with_name("yolov8n.yaml"))))
+    handle = balance(trainer, "min_loss", interval=2, top_k=1)
+    trainer.callbacks["on_train_start"].append(lambda trainer: None)
+    sent = pytest.importorskip("cloudpickle").dumps(trainer.callbacks)
+    received = pickle.loads(sent)
+    ours = {
+        id(own.__self__): own.__self__ for event in handle.EVENTS for own in received[event] if _is_bound(own)
+    }
+    (worker,) = ours.values()
+    assert worker.request == handle.request
+    assert worker.balanced is None
+
+
+def _is_bound(callback: Any) -> bool:
+    return type(getattr(callback, "__self__", None)).__name__ == "BalanceCallbacks"
+
+
+@pytest.mark.release
+def test_training_for_a_time(data: Path, tmp_path: Path) -> None:
+    """ultralytics stops in the middle of an epoch, and plans its epochs anew after each."""
+    yolo = YOLO(data.with_name("yolov8n.yaml"))
+    balance(yolo, interval=2)
+    yolo.train(**arguments(data, tmp_path, time=4 / 3600))
+    done = len((tmp_path / "run" / "losses.csv").read_text().splitlines()) - 1
+    assert done > 2
+    assert_one_unbroken_run(tmp_path / "run", 2, done)
 
 
 FAMILIES = {
