@@ -1,4 +1,4 @@
-"""Whole runs with ultralytics as a user starts them: trained, evaluated, compared, killed, resumed, of two processes."""
+"""Whole runs with ultralytics as a user starts them: trained, evaluated, killed, resumed, of two processes."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ class UltralyticsDetector(SplitUltralytics):
         self.arguments = read_arguments(spec)
         config = read_model(spec.model.config)
         model = _build(spec, config, classes)
+        model.names, model.nc = dict(enumerate(classes)), len(classes)
         if spec.model.weights is not None:
             start_from(model, config, spec.model.weights)
-        model.names, model.nc = dict(enumerate(classes)), len(classes)
         model.args = self.arguments
         self.grid = max(GRID, int(model.stride.max()))
         check_image_size(self.arguments.imgsz, self.grid)

@@ -59,8 +59,8 @@ class Recipe(DetectionTrainer):
         self.batch_size, self.images = batch, images
         schedule = self.schedule
         self.by_nbs = schedule.optimizer is None and schedule.accumulate == 1
-        wanted = max(round(self.args.nbs / batch), 1) if self.by_nbs else schedule.accumulate
-        self.accumulate = min(wanted, total)
+        self.of_nbs = max(round(self.args.nbs / batch), 1)
+        self.accumulate = min(self.of_nbs if self.by_nbs else schedule.accumulate, total)
         self.warmup = self._get_warmup_iterations(self.batches) if schedule.warmup is None else 0
 
     def epoch(self, iteration: int) -> int:
@@ -79,7 +79,7 @@ class Recipe(DetectionTrainer):
         """Make the optimizer, with ultralytics' groups of parameters: biases and norms have no weight decay."""
         own, args = self.schedule.optimizer, self.args
         if own is None:
-            decay = args.weight_decay * self.batch_size * self.accumulate / args.nbs
+            decay = args.weight_decay * self.batch_size * self.of_nbs / args.nbs
             steps = math.ceil(self.images / max(self.batch_size, args.nbs)) * self.epochs
             made = self.build_optimizer(
                 self.model, args.optimizer, args.lr0, args.momentum, decay, max(steps, 1)

@@ -1,0 +1,199 @@
+"""What `msbal train` takes over from ultralytics: its learning rates, samples without chance, and weights."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ultralytics", reason="ultralytics is not installed")
+
+import torch
+from PIL import Image
+from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics_shrunk import shrunk
+
+from msbal.backend import load_backend
+from msbal.data import ImageRecord
+from msbal.errors import SpecError
+from msbal.spec import parse_spec
+from msbal.spec.schedule import ScheduleSpec
+from msbal_ultralytics.recipe import Recipe
+from msbal_ultralytics.samples import Samples, Stream
+
+IMAGES, BATCH, EPOCHS = 7, 2, 4
+
+
+def records(folder: Path, count: int = IMAGES) -> list[ImageRecord]:
+    """Images of 64 x 48 pixels with one box each, whose class is its number modulo 2."""
+    noise = np.random.default_rng(0)
+    found = []
+    for k in range(count):
+        path = folder / f"{k}.png"
+        Image.fromarray(noise.integers(0, 255, (48, 64, 3), np.uint8)).save(path)
+        none = np.zeros(1, bool)
+        boxes = np.array([[8, 8, 40, 32]], np.float32)
+        found.append(
+            ImageRecord(k, path, 64, 48, boxes, np.array([k % 2]), np.array([768.0], np.float32), none, none)
+        )
+    return found
+
+
+def built(folder: Path, **model: Any) -> Any:
+    spec = parse_spec(
+        {
+            "backend": "ultralytics", "model": {"config": shrunk("yolov8"), "overrides": {"imgsz": 64}, **model},
+            "data": {"format": "generated"}, "output": str(folder / "run"), "device": "cpu",
+        }
+    )  # fmt: skip
+    return load_backend("ultralytics").build(spec, ["cup", "pot"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"optimizer": "SGD", "nbs": 4, "warmup_epochs": 1.5},
+        {"optimizer": "auto", "nbs": 2, "cos_lr": True, "warmup_epochs": 0.0},
+        {"optimizer": "MuSGD", "nbs": 64, "lrf": 0.5},
+    ],
+    ids=["sgd", "auto", "muon"],
+)
+def test_steps_and_rates_are_those_of_ultralytics_own_loop(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    """Its own trainer runs; what its optimizer has in each batch, and when it steps, is noted."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for record in records(tmp_path / "images"):
+        (tmp_path / "labels" / f"{record.id}.txt").write_text("0 0.4 0.4 0.5 0.5")
+    (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\ntrain: images\nval: images\nnames: [cup, pot]\n")
+    seen: list[Any] = []
+
+    class Noted(DetectionTrainer):
+        def optimizer_step(self) -> None:
+            seen[-1][1] = True
+            super().optimizer_step()
+
+        def preprocess_batch(self, batch: Any) -> Any:
+            seen.append([rates(self.optimizer), False])
+            return super().preprocess_batch(batch)
+
+        def validate(self) -> Any:
+            return {}, 0.0
+
+        def final_eval(self) -> None: ...
+
+    def rates(optimizer: Any) -> list[Any]:
+        return [
+            (
+                group["param_group"],
+                len(group["params"]),
+                group["lr"],
+                group["weight_decay"],
+                group.get("momentum"),
+            )
+            for group in optimizer.param_groups
+        ]
+
+    overrides = {
+        "model": shrunk("yolov8"), "data": str(tmp_path / "data.yaml"), "epochs": EPOCHS, "batch": BATCH, "imgsz": 64,
+        "device": "cpu", "project": str(tmp_path / "runs"), "plots": False, "save": False, "amp": False, **arguments,
+    }  # fmt: skip
+    Noted(overrides=overrides).train()
+
+    model = DetectionModel(shrunk("yolov8"), nc=2, verbose=False)
+    model.args = get_cfg(overrides=arguments)
+    recipe = Recipe(model, ScheduleSpec(epochs=EPOCHS), torch.device("cpu"), classes=2, grid=32)
+    recipe.plan(IMAGES, BATCH, total=len(seen))
+    recipe.start(recipe.optimizer_for())
+    stepped = 0
+    for iteration, (wanted, steps) in enumerate(seen):
+        recipe.set_rates(iteration)
+        found = rates(recipe.optimizer)
+        for one, other in zip(found, wanted, strict=True):
+            assert one[:2] == other[:2] and one[2:] == pytest.approx(other[2:]), (iteration, one, other)
+        due = iteration + 1 - stepped >= recipe.steps_after(iteration)
+        assert due == steps, iteration
+        stepped = iteration + 1 if due else stepped
+
+
+def test_samples_do_not_depend_on_what_was_read_before(tmp_path: Path) -> None:
+    arguments = get_cfg(overrides={"imgsz": 64, "mixup": 0.5})
+    images = records(tmp_path)
+
+    def stream() -> Stream:
+        return Stream(Samples(images, ["cup", "pot"], arguments, augment=True), seed=3, closing=8)
+
+    forward, back = stream(), stream()
+    one = [forward[k] for k in range(12)]
+    other = [back[k] for k in reversed(range(12))][::-1]
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a["img"], b["img"]) and torch.equal(a["bboxes"], b["bboxes"])
+    # A mosaic has several objects, and near the end of a training there are none.
+    assert max(len(sample["cls"]) for sample in one[:8]) > 1
+    assert max(len(sample["cls"]) for sample in one[8:]) <= 1
+    assert not list(tmp_path.glob("*.npy")) and not list(tmp_path.glob("*.cache"))
+
+
+def ultralytics_file(path: Path, names: dict[int, str]) -> dict[str, torch.Tensor]:
+    """A .pt as ultralytics writes it: whole modules in half precision; returns its tensors."""
+    torch.manual_seed(5)
+    model = DetectionModel(shrunk("yolov8"), nc=len(names), verbose=False)
+    model.names = names
+    torch.save({"model": None, "ema": model.half(), "train_args": vars(get_cfg()), "updates": 7}, path)
+    return {name: value.float() for name, value in model.state_dict().items()}
+
+
+def test_a_file_of_ultralytics_starts_a_model_and_classes_go_by_name(tmp_path: Path) -> None:
+    saved = ultralytics_file(tmp_path / "same.pt", {0: "cup", 1: "pot"})
+    started = built(tmp_path, weights=str(tmp_path / "same.pt")).model.state_dict()
+    assert saved.keys() == started.keys()
+    assert all(torch.equal(value, started[name]) for name, value in saved.items())
+
+    saved = ultralytics_file(tmp_path / "other.pt", {0: "pot", 1: "dog", 2: "cup"})
+    started = built(tmp_path, weights=str(tmp_path / "other.pt")).model.state_dict()
+    classes = next(name for name in saved if name.endswith(".cv3.0.2.weight"))
+    assert torch.equal(started[classes], saved[classes][[2, 0]])
+    assert torch.equal(started["model.0.conv.weight"], saved["model.0.conv.weight"])
+
+
+class Runs:
+    """Code in a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (Path(self.path),)
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
+    model = DetectionModel(shrunk("yolov8"), nc=2, verbose=False)
+    model.extra = Runs(tmp_path / "ran")
+    torch.save({"model": model}, tmp_path / "code.pt")
+    with pytest.raises(FileExistsError):  # what it would do
+        (tmp_path / "ran").mkdir()
+        pickle.loads(pickle.dumps(model.extra))
+    (tmp_path / "ran").rmdir()
+    built(tmp_path, weights=str(tmp_path / "code.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [{"model": 3}, {"weight": torch.ones(2)}], ids=["no module", "no model"])
+def test_a_file_without_a_model_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(SpecError, match=r"model\.weights: .*w\.pt: holds no model"):
+        built(tmp_path, weights=str(tmp_path / "w.pt"))
+    with pytest.raises(SpecError, match=r"yolov8n\.pt: does not exist"):
+        built(tmp_path, weights="yolov8n.pt")
+
+
+def test_weights_of_another_model_start_what_fits(tmp_path: Path) -> None:
+    source = DetectionModel(shrunk("yolov8-p2"), nc=2, verbose=False)
+    torch.save({"ema": source.half()}, tmp_path / "p2.pt")
+    with pytest.warns(UserWarning, match="tensors stay at random"):
+        started = built(tmp_path, weights=str(tmp_path / "p2.pt")).model
+    assert torch.equal(started.model[0].conv.weight, source.model[0].conv.weight.float())
