@@ -118,8 +118,7 @@ def same(net: Net) -> Net:
 # -- exactness -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["attached", "detached"])
-@pytest.mark.parametrize("per_term", [False, True])
+@pytest.mark.parametrize(("per_term", "how"), [(False, "attached"), (True, "detached")])
 @pytest.mark.parametrize("name", sorted(available()))
 def test_every_strategy_trains_as_on_weighted_level_losses(name: str, per_term: bool, how: str) -> None:
     strategy: Any = UNEVEN if name == "fixed" else name
