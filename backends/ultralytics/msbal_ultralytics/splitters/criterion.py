@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -114,23 +115,25 @@ class CriterionSplitter(LossSplitter):
             )  # fmt: skip
         values = self.values(seen, sizes, int(predictions["boxes"].shape[0])).to(vector.dtype)
 
+        own_terms = [vector[row] for row in self.rows]
+
         def returned(weighted: Tensor) -> Any:
             if weighted is values:  # nothing weighs: what the levels add up to
-                found = vector.index_copy(0, rows, values.sum(dim=1))
+                terms = list(values.sum(dim=1).unbind())
             else:
-                found = vector.index_add(0, rows, passed.open(weighted, values, self.learned))
-            return found, *others
+                change = passed.open(weighted, values, self.learned).unbind()
+                terms = [own + more for own, more in zip(own_terms, change, strict=True)]
+            found = dict(enumerate(vector.unbind())) | dict(zip(self.rows, terms, strict=True))
+            return torch.stack(list(found.values())), *others
 
         def wrong() -> str:
             return self._wrong_gradient(passed, torch.stack(own_terms).sum(), values)
 
-        rows = torch.tensor(self.rows, device=vector.device)
         positives = (
             values.new_zeros(len(sizes))
             if seen.foreground is None
             else _by_level(seen.foreground.sum(dim=0), sizes).to(vector.dtype)
         )
-        own_terms = [vector[row] for row in self.rows]
         return Split(LevelLosses(values, positives), returned, own_terms, check=wrong)
 
     def sizes(self, predictions: dict[str, Any]) -> list[int]:
@@ -262,8 +265,12 @@ class _Share:
 
     def __init__(self, sizes: Sequence[int], foreground: Tensor) -> None:
         self.positive = foreground.nonzero(as_tuple=True)  # waits on a GPU, as the box loss does next
-        ends = torch.tensor(sizes, device=foreground.device).cumsum(0)
-        self.level = torch.bucketize(self.positive[1], ends, right=True)
+        anchor = self.positive[1]
+        self.level = torch.zeros_like(
+            anchor
+        )  # counted, as limits in a tensor would be one more copy to a GPU
+        for end in accumulate(sizes[:-1]):
+            self.level += anchor >= end
         self.ones = torch.ones(len(sizes), device=foreground.device, requires_grad=True)
         self.known = False
 
