@@ -32,6 +32,15 @@ _OF_SPEC = {
 }  # fmt: skip
 """Those that the spec decides, by its key."""
 
+_DECIDED = {
+    "optimizer": ("optimizer", "lr0", "momentum", "weight_decay", "nbs"),
+    "accumulate": ("nbs",),
+    "warmup": ("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),
+    "scheduler": ("lrf", "cos_lr"),
+    "flip": ("fliplr",),
+}
+"""What a key of ``schedule`` decides in the place of ultralytics' arguments."""
+
 _OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 GRID = 32
 """Images are a multiple of this in pixels, or of the coarsest stride where that is larger."""
@@ -72,6 +81,23 @@ def read_arguments(spec: RunSpec) -> Any:
         arguments.fliplr = spec.schedule.flip
     arguments.seed = spec.seed
     return arguments
+
+
+def without_effect(spec: RunSpec) -> list[str]:
+    """Name the overrides that decide nothing, each with what does."""
+    assert isinstance(spec.model, UltralyticsModel)
+    schedule, given, notes = spec.schedule, spec.model.overrides, []
+    defaults = type(schedule)()
+    for key, names in _DECIDED.items():
+        idle = [name for name in names if name in given]
+        if idle and getattr(schedule, key) != getattr(defaults, key):
+            notes.append(f"schedule.{key} decides, and not {', '.join(idle)} of {KEY}")
+    idle = [name for name in ("lr0", "momentum") if name in given]
+    if idle and schedule.optimizer is None and str(given.get("optimizer", "auto")).lower() == "auto":
+        notes.append(
+            f"ultralytics' `optimizer: auto` decides, and not {', '.join(idle)} of {KEY}: name the optimizer there"
+        )
+    return notes
 
 
 def check_image_size(size: Any, stride: int) -> None:

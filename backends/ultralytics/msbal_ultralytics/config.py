@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def read_model(config: str) -> dict[str, Any]:
         file, scale = names[path.stem]
         found = {**_of_file(file), "scale": scale}
     _check_head(config, found)
+    scales = list(found.get("scales") or ())
+    if scales and not found.get("scale"):
+        found["scale"] = scales[0]
+        if len(scales) > 1:
+            warnings.warn(
+                f"`{config}` names no scale: `{scales[0]}` of {', '.join(scales)} is taken", stacklevel=2
+            )
     return found
 
 
@@ -103,9 +111,9 @@ def _of_file(path: Path) -> dict[str, Any]:
         raise SpecError(where, f"has no `{missing[0]}`", "a model's YAML, with `backbone` and `head`")
     scales = found.get("scales")
     if scales:
-        # As ultralytics does: by the file's name, else the first one.
-        named = re.search(r"yolo(?:v|e-|e-v)?\d+([a-z])", path.stem)
-        found["scale"] = named[1] if named and named[1] in scales else next(iter(scales))
+        # By the file's name, as ultralytics does.
+        named = re.search(r"yolov?\d+([a-z])", path.stem)
+        found["scale"] = named[1] if named and named[1] in scales else ""
     found["yaml_file"] = str(path)
     return dict(found)
 

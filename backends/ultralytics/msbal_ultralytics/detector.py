@@ -22,7 +22,7 @@ from msbal.engine.processes import world_size
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import resolve_device
-from msbal_ultralytics.arguments import GRID, KEY, check_image_size, read_arguments
+from msbal_ultralytics.arguments import GRID, KEY, check_image_size, read_arguments, without_effect
 from msbal_ultralytics.config import read_model
 from msbal_ultralytics.recipe import BATCH, Recipe, frozen_layers
 from msbal_ultralytics.samples import Samples, resized
@@ -72,6 +72,11 @@ class UltralyticsDetector(SplitUltralytics):
         model.args = self.arguments
         self.grid = max(GRID, int(model.stride.max()))
         check_image_size(self.arguments.imgsz, self.grid)
+        if self.batch_size() == 1 and self.arguments.imgsz * (1 - self.arguments.multi_scale) < 2 * self.grid:
+            raise SpecError(
+                "schedule.batch_size", f"1, with images of {self.arguments.imgsz} pixels",
+                "at least 2, or larger images", "batch norm needs more than one value of a channel",
+            )  # fmt: skip
         _freeze(model, self.arguments.freeze)
         model.to(self.device).train()
         super().__init__(model, find(model))
@@ -98,7 +103,7 @@ class UltralyticsDetector(SplitUltralytics):
 
     def remarks(self, train: DetectionData) -> list[str]:
         """Say how many images have no boxes, and what of ultralytics' recipe a spec switches off."""
-        notes = use_notes(train)
+        notes = use_notes(train) + without_effect(self.spec)
         schedule = self.spec.schedule
         if schedule.optimizer is not None and schedule.clip_norm is None:
             notes.append(

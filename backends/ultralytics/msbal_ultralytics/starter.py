@@ -14,6 +14,9 @@ CPU_SIDES = (128, 320)
 GPU_SIDES = (320, 640)
 """The smallest and the largest side of images in pixels."""
 
+MIN_STEPS = 1000
+"""Steps below which a training does not accumulate gradients."""
+
 _SECTIONS = """\
 model:
   # A YOLO model of ultralytics with its scale (n, s, m, l, x), or the path of your own YAML.
@@ -22,10 +25,11 @@ model:
   # weights: {weights}
   # Arguments of ultralytics' own `model.train(...)`.
   overrides:
-    imgsz: {side}            # images are resized to this longer side, a multiple of 32
-    close_mosaic: {closed}  # epochs at the end without mosaics
+    imgsz: {side:<15}# images are resized to this longer side, a multiple of 32
+    close_mosaic: {closed:<8}# epochs at the end without mosaics
+    nbs: {nbs:<17}# images whose gradients make a step; ultralytics' own 64 suit longer trainings
 schedule:
-  epochs: {epochs}  # {iterations} iterations
+  epochs: {epochs:<16}# {iterations} iterations
   batch_size: {batch}
   # Optimizer, learning rate, warm-up and averaging are ultralytics' own where they are not named here.
 """
@@ -45,4 +49,5 @@ def starter(data: DetectionData) -> str:
         config=config,
         weights=config.replace(".yaml", ".pt"),
         closed=max(1, size.epochs // 10),
+        nbs=64 if size.iterations * size.batch >= 64 * MIN_STEPS else size.batch,
     )

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("ultralytics", reason="ultralytics is not installed")
 
 import torch
+import yaml
 from PIL import Image
 from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -19,10 +20,11 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics_shrunk import shrunk
 
 from msbal.backend import load_backend
-from msbal.data import ImageRecord
+from msbal.data import DetectionData, ImageRecord
 from msbal.errors import SpecError
 from msbal.spec import parse_spec
 from msbal.spec.schedule import ScheduleSpec
+from msbal_ultralytics.config import read_model
 from msbal_ultralytics.recipe import Recipe
 from msbal_ultralytics.samples import Samples, Stream
 
@@ -197,3 +199,53 @@ def test_weights_of_another_model_start_what_fits(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="tensors stay at random"):
         started = built(tmp_path, weights=str(tmp_path / "p2.pt")).model
     assert torch.equal(started.model[0].conv.weight, source.model[0].conv.weight.float())
+
+
+def test_what_init_writes_is_a_spec_that_builds(tmp_path: Path) -> None:
+    classes = ("cup", "pot")
+    data = DetectionData("shop", classes, (1, 2), tuple(records(tmp_path)))
+    backend: Any = load_backend("ultralytics")
+    sections = yaml.safe_load(backend.starter(data))
+    assert sections["model"]["config"] in ("yolov8n.yaml", "yolo11s.yaml")
+    raw = {
+        "backend": "ultralytics",
+        "data": {"format": "generated"},
+        "output": str(tmp_path / "run"),
+        "device": "cpu",
+    }
+    detector = backend.build(parse_spec({**raw, **sections}), classes)
+    assert detector.iterations(data) >= 1000
+    assert not detector.remarks(data)
+
+
+def test_what_decides_nothing_is_named(tmp_path: Path) -> None:
+    data = DetectionData("shop", ("cup", "pot"), (1, 2), tuple(records(tmp_path)))
+
+    def remarks(schedule: dict[str, Any], **overrides: Any) -> str:
+        raw = {
+            "backend": "ultralytics", "model": {"config": shrunk("yolov8"), "overrides": {"imgsz": 64, **overrides}},
+            "data": {"format": "generated"}, "output": str(tmp_path / "run"), "device": "cpu", "schedule": schedule,
+        }  # fmt: skip
+        return "; ".join(load_backend("ultralytics").build(parse_spec(raw), data.classes).remarks(data))
+
+    assert "`optimizer: auto` decides, and not lr0" in remarks({}, lr0=0.02)
+    assert not remarks({}, lr0=0.02, optimizer="SGD")
+    assert "schedule.optimizer decides, and not lr0, nbs" in remarks(
+        {"optimizer": {"lr": 0.1}}, lr0=0.02, nbs=8
+    )
+    assert "schedule.warmup decides, and not warmup_epochs" in remarks({"warmup": 0}, warmup_epochs=2)
+    with pytest.raises(SpecError, match="batch norm"):
+        remarks({"batch_size": 1}, imgsz=32)
+
+
+def test_a_scale_that_no_name_says_is_said(tmp_path: Path) -> None:
+    model = yaml.safe_load(Path(shrunk("yolov8")).read_text())
+    model["scales"]["s"] = [1.0, 0.125, 256]
+    for name, scale in (("mine.yaml", "n"), ("yolov8s-mine.yaml", "s")):
+        (tmp_path / name).write_text(yaml.safe_dump(model))
+        if name == "mine.yaml":
+            with pytest.warns(UserWarning, match="names no scale: `n` of n, s is taken"):
+                found = read_model(str(tmp_path / name))
+        else:
+            found = read_model(str(tmp_path / name))
+        assert found["scale"] == scale
