@@ -158,11 +158,17 @@ sys.exit(run(sys.argv[1:]))
 
 
 @pytest.mark.release
-def test_an_ablation(tmp_path: Path) -> None:
-    write_spec(tmp_path, schedule={"epochs": 1})
-    grid = ["--set", "balance.strategy=[equal,rlo]", "--seeds", "2"]
-    output = finish(start(tmp_path, "ablate", "spec.yaml", "-o", "study", "--plain", *grid), tmp_path)
+def test_an_ablation_compares_what_saw_the_same_images(tmp_path: Path) -> None:
+    write_spec(tmp_path, schedule={"epochs": 2}, overrides={"nbs": 2})
+    arms = {"equal": {"balance.strategy": "equal"}, "rlo": {}, "twin": {"balance.strategy": "equal"}}
+    grid = {"base": "spec.yaml", "arms": arms, "seeds": 2, "metric": "AP50"}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    output = finish(start(tmp_path, "ablate", "grid.yaml", "-o", "study", "--plain"), tmp_path)
     assert "rlo" in output and "equal" in output, output
+    losses = [path.read_text() for path in sorted((tmp_path / "study").rglob("losses.csv"))]
+    assert len(losses) == 6 and len(set(losses)) == 4, (
+        "twins see the same images, seeds and strategies do not"
+    )
 
 
 @pytest.mark.parametrize(
