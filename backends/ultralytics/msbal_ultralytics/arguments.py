@@ -9,19 +9,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from msbal.errors import SpecError, suggest
 from msbal.spec import RunSpec
-from msbal_ultralytics.spec import UltralyticsModel
+from msbal_ultralytics.spec import ACCEPTED, UltralyticsModel
 
 KEY = "model.overrides"
-
-ACCEPTED = frozenset({
-    "box", "cls", "dfl", "cls_pw", "freeze", "imgsz", "multi_scale",
-    "optimizer", "lr0", "lrf", "cos_lr", "momentum", "weight_decay", "nbs",
-    "warmup_epochs", "warmup_momentum", "warmup_bias_lr",
-    "hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
-    "mosaic", "close_mosaic", "mixup", "cutmix",
-    "conf", "iou", "max_det", "agnostic_nms", "nms",
-})  # fmt: skip
-"""Those that a run here honours."""
 
 _OF_SPEC = {
     "model": "model.config", "pretrained": "model.weights", "data": "data", "classes": "data.classes",

@@ -5,9 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from msbal.spec.base import SpecModel, resolve
+
+ACCEPTED = frozenset({
+    "box", "cls", "dfl", "cls_pw", "freeze", "imgsz", "multi_scale",
+    "optimizer", "lr0", "lrf", "cos_lr", "momentum", "weight_decay", "nbs",
+    "warmup_epochs", "warmup_momentum", "warmup_bias_lr",
+    "hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr",
+    "mosaic", "close_mosaic", "mixup", "cutmix",
+    "conf", "iou", "max_det", "agnostic_nms", "nms",
+})  # fmt: skip
+"""The arguments of ultralytics that a run here honours."""
 
 
 class UltralyticsModel(SpecModel):
@@ -35,3 +45,11 @@ class UltralyticsModel(SpecModel):
         # A file is made absolute, so that the saved spec finds it again; anything else is a name of ultralytics.
         path = resolve(Path(value), info)
         return str(path) if path.is_file() else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_overrides(cls, found: Any) -> Any:
+        misplaced = sorted(ACCEPTED & set(found)) if isinstance(found, dict) else ()
+        if misplaced:
+            raise ValueError(f"`{misplaced[0]}` is an argument of ultralytics: move it to `model.overrides`")
+        return found
