@@ -21,8 +21,12 @@ from msbal.records.replay import replay
 SIDE = 64
 
 
-def make_data(root: Path, train: int = 8, val: int = 2) -> Path:
-    """Draw images with rectangles of two classes; return their ``data.yaml``, a narrow ``yolov8n.yaml`` beside it."""
+def make_data(root: Path, train: int = 8, val: int = 2, polygons: bool = False) -> Path:
+    """Draw images with rectangles of two classes; return their ``data.yaml``, a narrow ``yolov8n.yaml`` beside it.
+
+    Args:
+        polygons: give each object by its corners, as for masks and oriented boxes.
+    """
     root.mkdir(parents=True, exist_ok=True)
     narrow = small.shrink("v8/yolov8.yaml") | {"scales": {"n": [0.33, 0.125, 128]}}
     (root / "yolov8n.yaml").write_text(yaml.safe_dump(narrow), encoding="utf-8")
@@ -37,7 +41,15 @@ def make_data(root: Path, train: int = 8, val: int = 2) -> Path:
                 kind_of, width, height = draws.randrange(2), draws.randint(8, 40), draws.randint(8, 40)
                 x, y = draws.randint(0, SIDE - width), draws.randint(0, SIDE - height)
                 pen.rectangle((x, y, x + width, y + height), fill=(200, 60, 60) if kind_of else (60, 200, 60))
-                numbers = ((x + width / 2) / SIDE, (y + height / 2) / SIDE, width / SIDE, height / SIDE)
+                numbers: tuple[float, ...] = (
+                    (x + width / 2) / SIDE,
+                    (y + height / 2) / SIDE,
+                    width / SIDE,
+                    height / SIDE,
+                )
+                if polygons:
+                    corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+                    numbers = tuple(number / SIDE for corner in corners for number in corner)
                 lines.append(" ".join(map(str, (kind_of, *numbers))))
             image.save(root / "images" / split / f"{number}.png")
             (root / "labels" / split / f"{number}.txt").write_text("\n".join(lines))

@@ -49,7 +49,8 @@ def find(model: nn.Module) -> list[CriterionSplitter]:
     if not hasattr(getattr(model, "args", None), "box"):
         raise SpecError(
             f"model: {type(model).__name__}.args", "no loss gains", "ultralytics' settings",
-            "set model.args = ultralytics.cfg.get_cfg(), with your own overrides",
+            "for YOLO.train() give balance() the YOLO itself; for a loop of your own set model.args = "
+            "ultralytics.cfg.get_cfg()",
         )  # fmt: skip
     if getattr(built, "criterion", None) is None:
         built.criterion = built.init_criterion()

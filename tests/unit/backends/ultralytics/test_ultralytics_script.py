@@ -319,34 +319,58 @@ def test_training_for_a_time(data: Path, tmp_path: Path) -> None:
     assert_one_unbroken_run(tmp_path / "run", 2, done)
 
 
-FAMILIES = {
-    "v5": "yolov5n.yaml", "v9": "yolov9t.yaml", "v10": "yolov10n.yaml", "11": "yolo11n.yaml", "12": "yolo12n.yaml",
-    "26": "yolo26n.yaml", "p2": "yolov8n-p2.yaml", "p6": "yolov8n-p6.yaml", "8": "yolov8n.yaml",
-}  # fmt: skip
+FAMILIES = [
+    "yolov5n", "yolov9t", "yolov10n", "yolo11n", "yolo12n", "yolo26n", "yolov8n-p2", "yolov8n-p6", "yolov8n",
+]  # fmt: skip
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD", "MuSGD", "auto"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_ten_steps_have_the_bits_of_plain_ultralytics(
-    data: Path, tmp_path: Path, family: str, optimizer: str
-) -> None:
-    if optimizer != "AdamW" and family not in ("8", "26"):
-        pytest.skip("two families are enough")
-    for name in ("plain", "balanced"):
-        yolo = YOLO(FAMILIES[family])
-        if name == "balanced":
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        *((name, "AdamW") for name in FAMILIES),
+        *((name, optimizer) for name in ("yolov8n", "yolo26n") for optimizer in ("SGD", "MuSGD", "auto")),
+        *((name, "AdamW") for name in ("yolov8n-seg", "yolo26n-seg", "yolo11n-obb", "yolo26n-obb")),
+    ],
+)
+def test_ten_steps_have_the_bits_of_plain_ultralytics(tmp_path: Path, name: str, optimizer: str) -> None:
+    data = make_data(tmp_path / "data", polygons=name.endswith(("seg", "obb")))
+    side = 128 if name.endswith("p6") else 64
+    for folder in ("plain", "balanced"):
+        yolo = YOLO(f"{name}.yaml")
+        if folder == "balanced":
             balance(yolo, "equal", interval=3)
-        more = {"epochs": 5, "nbs": 4, "optimizer": optimizer, "imgsz": 128 if family == "p6" else 64}
-        yolo.train(**arguments(data, tmp_path, name=name, **more))
+        more = {"epochs": 5, "nbs": 4, "optimizer": optimizer, "imgsz": side}
+        yolo.train(**arguments(data, tmp_path, name=folder, **more))
+    plain, balanced = (weights(tmp_path / folder / "weights" / "last.pt") for folder in ("plain", "balanced"))
+    assert all(torch.equal(plain[key], balanced[key]) for key in plain)
+    assert {record.iteration for record in read_intervals(tmp_path / "balanced" / "intervals.jsonl")} == {
+        3,
+        6,
+        9,
+    }
+
+
+@pytest.mark.release
+def test_compiled_training_has_the_bits_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: own(model, backend="eager"))
+    for name in ("plain", "balanced"):
+        yolo = YOLO(data.with_name("yolov8n.yaml"))
+        if name == "balanced":
+            balance(yolo, "equal", interval=2)
+        yolo.train(**arguments(data, tmp_path, name=name, epochs=2, compile=True))
     plain, balanced = (weights(tmp_path / name / "weights" / "last.pt") for name in ("plain", "balanced"))
     assert all(torch.equal(plain[key], balanced[key]) for key in plain)
+    assert_one_unbroken_run(tmp_path / "balanced", 2, 4, "equal")
 
 
 @pytest.mark.release
-@pytest.mark.parametrize("name", ["v8/yolov8-seg.yaml", "v8/yolov8-pose.yaml", "11/yolo11-obb.yaml"])
-def test_other_tasks_have_the_bits_too(name: str) -> None:
-    """Ten steps in a loop of one's own."""
+@pytest.mark.parametrize("name", ["v8/yolov8-pose.yaml", "26/yolo26-pose.yaml"])
+def test_ten_steps_with_keypoints_have_the_bits_too(name: str) -> None:
+    """In a loop of one's own."""
     ends = []
     for balanced in (False, True):
         torch.manual_seed(0)
