@@ -464,10 +464,11 @@ def test_records_in_a_folder(tmp_path: Path) -> None:
             assert [record.iteration for record in gate.drain()] == lines() == [2, 4], "drained and written"
     gated_loss(net, copy.deepcopy(gate), 1)
     assert lines() == [2, 4, 6, 8]
-    parent = nn.ModuleDict({"gate": gate_of("max_loss", records=tmp_path)})
-    parent.load_state_dict({f"gate.{key}": value for key, value in saved.items()})
-    gated_loss(net, parent["gate"], 5)  # type: ignore[arg-type]
-    assert lines() == [2, 4, 6], "what comes again is not there twice"
+    for one in (gate, gate_of("max_loss", records=tmp_path)):  # going back, and resumed
+        parent = nn.ModuleDict({"gate": one})
+        parent.load_state_dict({f"gate.{key}": value for key, value in saved.items()})
+        gated_loss(net, one, 5)
+        assert lines() == [2, 4, 6], "what comes again is not there twice"
 
 
 # -- mistakes ------------------------------------------------------------------------------------
