@@ -28,7 +28,6 @@ def _case(config: str, **overrides: Any) -> dict[str, Any]:
 class TestUltralytics(BackendContract):
     cases: ClassVar[dict[str, dict[str, Any]]] = {
         "v8": _case(shrunk("yolov8")),
-        "v8 p2": _case(shrunk("yolov8-p2")),
         "26": _case(shrunk("yolo26")),
     }
     refused: ClassVar[dict[str, tuple[dict[str, Any], str]]] = {

@@ -146,8 +146,7 @@ class Trainer:
             self._train(evaluate)
         finally:
             self.balanced.remove()
-            # Every process predicts with the average, whose normalisation each has seen other images for.
-            self._share_average()
+        self._share_average()
 
     def _train(self, evaluate: Callable[[int], object]) -> None:
         job = self.job
@@ -235,6 +234,7 @@ class Trainer:
         self.guard.look(self.iteration, self.stepper.left_out_a_step(), explained=self.stepper.scales)
 
     def _share_average(self) -> None:
+        """Give all processes the first one's average to predict with; of normalisation each has a part of its own."""
         if self.processes > 1:
             for buffer in self.ema.ema.buffers():
                 dist.broadcast(buffer, src=0)

@@ -60,7 +60,9 @@ def built(folder: Path, **model: Any) -> Any:
     "arguments",
     [
         {"optimizer": "SGD", "nbs": 4, "warmup_epochs": 1.5},
-        {"optimizer": "auto", "nbs": 2, "cos_lr": True, "warmup_epochs": 0.0},
+        pytest.param(
+            {"optimizer": "auto", "nbs": 2, "cos_lr": True, "warmup_epochs": 0.0}, marks=pytest.mark.release
+        ),
         {"optimizer": "MuSGD", "nbs": 64, "lrf": 0.5},
     ],
     ids=["sgd", "auto", "muon"],
