@@ -16,11 +16,8 @@ from msbal.backend.kit.balance import Request, balance_function
 from msbal.backend.kit.balanced import Balanced, require_unbalanced
 from msbal.backend.kit.splitter import level_names
 from msbal.engine import GroupNames
-from msbal.errors import SpecError
-from msbal_ultralytics.callbacks import BalanceCallbacks
+from msbal_ultralytics.callbacks import BalanceCallbacks, require_nothing_learned
 from msbal_ultralytics.splitters import find, find_in_criterion, require_detection
-
-_PROVISIONAL: tuple[str, ...] = ("P3", "P4", "P5")  # levels of a trainer's model, which is not built yet
 
 
 @balance_function
@@ -57,18 +54,11 @@ class _Alone(nn.Module):
 
 
 def _registered(target: Model | BaseTrainer, request: Request) -> BalanceCallbacks:
-    """Balance the trainings of a ``YOLO`` or a trainer; refuse now what can be refused now."""
-    levels = _PROVISIONAL
+    """Balance the trainings of a ``YOLO`` or a trainer; refuse now what is known before its model is built."""
+    callbacks = BalanceCallbacks(request)
     if isinstance(target, Model) or isinstance(target.model, nn.Module):
         require_detection(target.model)
         levels = level_names([float(stride) for stride in target.model.stride])
-    balancers = request.balancers({"all": GroupNames(levels, ("bbox", "cls", "dfl"))})
-    if any(True for _ in balancers.parameters()):
-        raise SpecError(
-            "balance(): strategy", f"`{request.strategy}`, which learns its weights",
-            "one that does not, since ultralytics' trainer makes and resumes its optimizer alone",
-            "use `msbal train`, or a loop of your own with balance(yolo.model)",
-        )  # fmt: skip
-    callbacks = BalanceCallbacks(request)
+        require_nothing_learned(request.balancers({"all": GroupNames(levels, ("bbox", "cls", "dfl"))}))
     callbacks.register(target)
     return callbacks

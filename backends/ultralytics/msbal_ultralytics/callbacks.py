@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from msbal.backend.kit.balance import Request
 from msbal.backend.kit.balanced import Balanced, balanced_of
 from msbal.backend.kit.script_records import ScriptRecords
-from msbal.engine import IntervalRecord
+from msbal.engine import BalancerSet, IntervalRecord
 from msbal.engine.processes import rank
 from msbal.errors import SpecError
 from msbal.records.atomic import replace_with
@@ -113,6 +113,7 @@ class BalanceCallbacks:
         self._begin_anew()
         model = unwrap_model(trainer.model)
         self.balanced = self.request.put(model, find(model), write=False)
+        require_nothing_learned(self.balanced.balancers)
         resumed = int(trainer.start_epoch) if trainer.resume else 0
         if resumed:
             self._load(Path(trainer.args.model).parent / STATES, resumed - 1)
@@ -246,6 +247,17 @@ class BalanceCallbacks:
             self._records.flush()
         if self.balanced is not None:
             self.balanced.remove()
+
+
+def require_nothing_learned(balancers: BalancerSet) -> None:
+    """Refuse a strategy with parameters. Raises: SpecError."""
+    if any(True for _ in balancers.parameters()):
+        strategy = next(iter(balancers.balancers.values())).strategy
+        raise SpecError(
+            "balance(): strategy", f"`{strategy.name}`, which learns its weights",
+            "one that does not, since ultralytics' trainer makes and resumes its optimizer alone",
+            "use `msbal train`, or a loop of your own with balance(yolo.model)",
+        )  # fmt: skip
 
 
 def _line(record: IntervalRecord) -> str:

@@ -240,6 +240,12 @@ def test_trainer_and_removed_handle(data: Path, tmp_path: Path) -> None:
     handle = balance(trainer, interval=2)
     trainer.train()
     assert len(intervals(tmp_path / "run")) == 1
+    learning = DetectionTrainer(
+        overrides=arguments(data, tmp_path, model=str(data.with_name("yolov8n.yaml")))
+    )
+    balance(learning, "uw")
+    with pytest.raises(SpecError, match="`uw`, which learns its weights"):
+        learning.train()
     again = DetectionTrainer(
         overrides=arguments(
             data, tmp_path, epochs=1, val=False, model=str(data.with_name("yolov8n.yaml")), name="again"
