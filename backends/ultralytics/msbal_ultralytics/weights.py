@@ -22,7 +22,8 @@ _CLASSES = re.compile(r"model\.\d+\.cv3\.0\.2\.weight")
 def start_from(model: Any, config: Mapping[str, Any], path: Path) -> None:
     """Start a model from a .pt of ultralytics or a checkpoint of a run, as ultralytics does.
 
-    The rows of classes with the same name are taken over; tensors of another shape stay at random, with a warning.
+    A class starts from the one of the same name, where the file has it. Of a model of another scale or version whatever
+    fits is taken, with a warning.
 
     Args:
         config: what the model was built from.
@@ -48,7 +49,7 @@ def start_from(model: Any, config: Mapping[str, Any], path: Path) -> None:
         others = len(own) - len(fitting)
         warnings.warn(f"{path}: {others} of the model's {len(own)} tensors stay at random", stacklevel=2)
         return
-    if names:
+    if list(names) == list(range(source.model[-1].nc)):
         source.names = names
     model.load(source, verbose=False)
 
@@ -67,10 +68,14 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[int, str]]:
     module = content.get("ema") or content.get("model")
     if not isinstance(module, Inert):
         raise SpecError(f"{KEY}: {path}", "holds no model", "a .pt of ultralytics")
-    state = _state(module)
-    named = state.get("names")
-    names = dict(named) if isinstance(named, Mapping) else {}
-    return dict(_tensors(module)), names
+    named = _state(module).get("names") or {}
+    pairs = (
+        named.items() if isinstance(named, Mapping) else enumerate(named if isinstance(named, list) else ())
+    )
+    try:
+        return dict(_tensors(module)), {number: str(name) for number, name in pairs}
+    except RecursionError:
+        raise SpecError(f"{KEY}: {path}", "holds a module within itself", "a .pt of ultralytics") from None
 
 
 def _tensors(module: Inert, prefix: str = "") -> list[tuple[str, Tensor]]:

@@ -186,10 +186,24 @@ def test_no_code_of_a_file_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [{"model": 3}, {"weight": torch.ones(2)}], ids=["no module", "no model"])
-def test_a_file_without_a_model_is_refused(tmp_path: Path, content: Any) -> None:
+def turning() -> Any:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module._modules["1"] = module
+    return module
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"model": 3}, "holds no model"),
+        ({"weight": torch.ones(2)}, "holds no model"),
+        ({"model": turning()}, "within itself"),
+        ({"model": torch.nn.Linear(2, 2)}, "no tensor that fits"),
+    ],
+)
+def test_a_file_without_a_model_is_refused(tmp_path: Path, content: Any, said: str) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(SpecError, match=r"model\.weights: .*w\.pt: holds no model"):
+    with pytest.raises(SpecError, match=rf"model\.weights: .*w\.pt:? .*{said}"):
         built(tmp_path, weights=str(tmp_path / "w.pt"))
     with pytest.raises(SpecError, match=r"yolov8n\.pt: does not exist"):
         built(tmp_path, weights="yolov8n.pt")
