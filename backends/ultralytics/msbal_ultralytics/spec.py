@@ -36,7 +36,7 @@ class UltralyticsModel(SpecModel):
     weights: Annotated[Path, AfterValidator(resolve)] | None = Field(
         None,
         description="Start from this file: a .pt of ultralytics, of which only the tensors are read and no code is "
-        "run, or a .pth of a run. Tensors that do not fit, such as another class list's, stay at random.",
+        "run, or a .pth of a run. A class starts from the one of the same name; what does not fit stays at random.",
     )
 
     @field_validator("config")
