@@ -68,7 +68,7 @@ def parse_spec(raw: Mapping[str, Any], base: Path | None = None, source: str = "
 
 
 def _refuse_other_files(raw: Mapping[str, Any], path: Path) -> None:
-    """Refuse files that people take for run specs: ablation specs, COCO annotations, YOLO's data.yaml.
+    """Refuse files that people take for run specs: ablation specs, COCO annotations, YOLO's data.yaml and models.
 
     Raises:
         SpecError: saying what it is, and what it is for.
@@ -79,6 +79,9 @@ def _refuse_other_files(raw: Mapping[str, Any], path: Path) -> None:
         raise SpecError(
             str(path), "an ablation spec", "a run spec", f"run `msbal ablate {shlex.quote(str(path))}`"
         )
+    if {"backbone", "head"} <= set(raw):
+        config = f"`backend: ultralytics` and `model: {{config: {path}}}`"
+        raise SpecError(str(path), "the YAML of a YOLO model", "a run spec", f"in one, write {config}")
     of_coco, of_yolo = (
         {"images", "annotations"} <= set(raw),
         "names" in raw and {"train", "nc", "path"} & set(raw),

@@ -138,6 +138,10 @@ MISTAKES = {
     "a run inspected": Mistake("inspect run", ("run: is a folder", "run/spec.yaml")),
     "annotations trained": Mistake("train data/a.json", ("COCO annotation file", "msbal init data")),
     "a data.yaml trained": Mistake("train yolo/data.yaml", ("data.yaml of a YOLO", "msbal init yolo")),
+    "a YOLO model trained": Mistake(
+        "train yolov8n.yaml", ("the YAML of a YOLO model", "`model: {config: yolov8n.yaml}`"),
+        {"yolov8n.yaml": "nc: 80\nbackbone: []\nhead: []\n"},
+    ),
     "an image trained": Mistake("train data/0.png", ("not a text file", "YAML or TOML")),
     "a config in Python": Mistake("train c.py", ("Python code", "model.config"), {"c.py": "_base_ = []\n"}),
     "losses trained": Mistake("train losses.csv", ("plain text", "keys and values")),
