@@ -1,5 +1,6 @@
-"""Runs the benchmarks and writes docs/cost.md: ``python tests/benchmarks/page.py``.
+"""Runs the benchmarks and writes docs/cost.md: ``python tests/benchmarks/page.py [--only WORD]``.
 
+With ``--only``, the sections with that word in their titles are measured anew and the others stay as they are.
 About ten minutes on a machine that does nothing else. LibMTL, TorchJD and faster-coco-eval are measured where
 they can be imported; ``pip install --target FOLDER --no-deps torchjd LibMTL faster-coco-eval`` and PYTHONPATH=FOLDER
 keep them apart.
@@ -26,6 +27,7 @@ PACKAGES = (
     "mmdet",
     "onedl-mmdetection",
     "detectron2",
+    "ultralytics",
     "LibMTL",
     "torchjd",
     "hotcoco",
@@ -62,6 +64,11 @@ SECTIONS = (
         "The same from outside, with what splits the framework's loss into levels: the ratio of a balanced step to the "
         "framework's own, forward and backward apart, with its 95 % interval. `nothing` pairs two untouched models: "
         "what this machine cannot tell from 1. Real heads on shrunk backbones and small images.",
+    ),
+    Section(
+        "A training step of ultralytics",
+        ("steps.py", "ultralytics", "--pairs", "12", "--side", "320"),
+        "The same for YOLO as its users have it: the nano models, nothing shrunk, four images of 320 pixels.",
     ),
     Section(
         "The engine alone",
@@ -117,25 +124,44 @@ def command(section: Section) -> str:
 ON_A_GPU = "## On a GPU\n"
 
 
-def page(outputs: dict[str, str]) -> str:
+def page(outputs: dict[str, str], facts: list[str]) -> str:
     """The page.
 
     Args:
         outputs: by title, what each section's script printed.
+        facts: what `machine` says.
     """
     parts = [
         "# What balancing costs",
         "",
-        "Every number here was printed by the command above it, in one run of",
-        "`python tests/benchmarks/page.py`, which writes this page. Ratios compare things that ran in turns in one",
-        "process; absolute times are those of this machine.",
+        "Every number here was printed by the command above it, in a run of `python tests/benchmarks/page.py`, which",
+        "writes this page. Ratios compare things that ran in turns in one process; absolute times are those of this",
+        "machine.",
         "",
-        *(f"- {line}" for line in machine()),
+        *(f"- {line}" for line in facts),
     ]
     for section in SECTIONS:
         parts += ["", f"## {section.title}", "", section.text, "", f"    $ {command(section)}"]
         parts += [f"    {line}".rstrip() for line in outputs[section.title].splitlines()]
     return "\n".join(parts) + "\n"
+
+
+def printed(text: str) -> dict[str, str]:
+    """By title, what the scripts of a page's sections printed."""
+    found = {}
+    for section in SECTIONS:
+        _, there, rest = text.partition(f"    $ {command(section)}\n")
+        if there:
+            lines = rest.partition("\n## ")[0].splitlines()
+            found[section.title] = "\n".join(line.removeprefix("    ") for line in lines).strip("\n")
+    return found
+
+
+def facts_of(text: str) -> list[str]:
+    """What a page says of its machine."""
+    return [
+        line.removeprefix("- ") for line in text.partition("\n## ")[0].splitlines() if line.startswith("- ")
+    ]
 
 
 def measured_elsewhere(text: str) -> str:
@@ -147,10 +173,14 @@ def measured_elsewhere(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
+    parser.add_argument(
+        "--only", metavar="WORD", default="", help="measure only the sections with it in their titles"
+    )
     options = parser.parse_args()
-    outputs = {}
+    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
+    outputs, facts = printed(before) if options.only else {}, machine()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for section in SECTIONS:
+    for section in [section for section in SECTIONS if options.only in section.title]:
         print("$", command(section), flush=True)
         script = ROOT / "tests" / "benchmarks" / section.script[0]
         done = subprocess.run(
@@ -163,8 +193,10 @@ def main() -> None:
             sys.exit(f"{command(section)} failed with {done.returncode}; the page stays as it was")
         lines = [line for line in done.stdout.splitlines() if "OneDL" not in line]  # mmdet's own chatter
         outputs[section.title] = "\n".join(lines).strip("\n")
-    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
-    options.output.write_text(page(outputs) + measured_elsewhere(before), encoding="utf-8")
+    if options.only:
+        today, (date, *rest) = facts[0], facts_of(before)
+        facts = [date if date.startswith(today) else f"{date}; of `{options.only}`, {today}", *rest]
+    options.output.write_text(page(outputs, facts) + measured_elsewhere(before), encoding="utf-8")
     print(f"wrote {options.output}")
 
 

@@ -104,7 +104,28 @@ def detectron2_subject(side: int, device: torch.device) -> Iterator[Subject]:
     yield Subject("retinanet_R_50_FPN_1x.yaml", step, terms=2, levels=5)
 
 
-SUBJECTS = {"torchvision": torchvision_subject, "mmdet": mmdet_subject, "detectron2": detectron2_subject}
+def ultralytics_subject(side: int, device: torch.device) -> Iterator[Subject]:
+    from ultralytics import YOLO
+    from ultralytics.cfg import get_cfg
+    from zoo import small_ultralytics as small
+
+    model: Any = YOLO("yolov8n.yaml").model.requires_grad_().to(device).train()
+    model.args = get_cfg()
+    batch = {key: value.to(device) for key, value in small.batch(model, side, images=4).items()}
+
+    def step() -> None:
+        model.zero_grad()
+        model(batch)[0].sum().backward()
+
+    yield Subject("yolov8n.yaml", step, terms=3, levels=3)
+
+
+SUBJECTS = {
+    "torchvision": torchvision_subject,
+    "mmdet": mmdet_subject,
+    "detectron2": detectron2_subject,
+    "ultralytics": ultralytics_subject,
+}
 
 
 def measure(subject: Subject, rounds: int, device: torch.device) -> None:

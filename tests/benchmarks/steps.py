@@ -127,10 +127,30 @@ def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
         yield Subject(config, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
 
 
+def ultralytics_subjects(side: int, device: torch.device) -> Iterator[Subject]:
+    from ultralytics import YOLO
+    from ultralytics.cfg import get_cfg
+    from zoo import small_ultralytics as small
+
+    from msbal_ultralytics import balance
+
+    for config in ("yolov8n.yaml", "yolov8n-p6.yaml", "yolo26n.yaml"):  # as they are, which is small enough
+        model: Any = YOLO(config).model.requires_grad_().to(device).train()
+        model.args = get_cfg()
+        batch = {key: value.to(device) for key, value in small.batch(model, side, images=4).items()}
+
+        def loss(model: Any, batch: Any = batch) -> Tensor:
+            total: Tensor = model(batch)[0].sum()
+            return total
+
+        yield Subject(config, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+
+
 SUBJECTS = {
     "torchvision": torchvision_subjects,
     "mmdet": mmdet_subjects,
     "detectron2": detectron2_subjects,
+    "ultralytics": ultralytics_subjects,
 }
 
 

@@ -24,25 +24,29 @@ def writer() -> ModuleType:
     return module
 
 
-def metrics(text: str, command: str) -> list[str]:
-    """What stands below a command."""
-    lines = text.split(f"    $ {command}\n")[1].split("\n## ")[0].splitlines()
-    return [line.removeprefix("    ") for line in lines]
-
-
 def test_the_page_is_the_writers_own(writer: ModuleType) -> None:
     text = writer.PAGE.read_text(encoding="utf-8")
-    outputs = {s.title: "\n".join(metrics(text, writer.command(s))).strip("\n") for s in writer.SECTIONS}
+    outputs = writer.printed(text)
+    assert list(outputs) == [section.title for section in writer.SECTIONS]
     assert all(len(output.splitlines()) >= 3 for output in outputs.values())
     elsewhere = writer.measured_elsewhere(text)
     assert "H100" in elsewhere
-    own, of_now = text.splitlines(), (writer.page(outputs) + elsewhere).splitlines()
-    assert len(own) == len(of_now)
-    # All but the machine and the date, which are those of the run.
-    facts = {i for i, line in enumerate(of_now) if line.startswith("- ")}
-    assert [line for i, line in enumerate(own) if i not in facts] == [
-        line for i, line in enumerate(of_now) if i not in facts
-    ]
+    assert text == writer.page(outputs, writer.facts_of(text)) + elsewhere
+
+
+def test_one_section_measured_anew_leaves_the_others(
+    writer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, script = tmp_path / "cost.md", tmp_path / "counts.py"
+    sections = tuple(writer.Section(title, (str(script), title), "Text.") for title in ("one", "other"))
+    monkeypatch.setattr(writer, "SECTIONS", sections)
+    script.write_text("import sys; print('first', sys.argv[1])")
+    monkeypatch.setattr(sys, "argv", ["page.py", "-o", str(page)])
+    writer.main()
+    script.write_text("import sys; print('second', sys.argv[1])")
+    monkeypatch.setattr(sys, "argv", ["page.py", "-o", str(page), "--only", "other"])
+    writer.main()
+    assert writer.printed(page.read_text()) == {"one": "first one", "other": "second other"}
 
 
 def test_its_scripts_exist_and_parse(writer: ModuleType) -> None:
