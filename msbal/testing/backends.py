@@ -344,6 +344,9 @@ class BackendContract:
         assert any(not torch.equal(value, plain.end[name]) for name, value in average.items()), (
             "schedule.ema=0.5, and load() gives the weights of the last step: is it honoured?"
         )
+        assert any(not torch.equal(value, passed[0][name]) for name, value in average.items()), (
+            "schedule.ema=0.5, and load() gives the initial weights: the average never moves"
+        )
         for name, value in average.items():
             steps = torch.stack([parameters[name] for parameters in passed])
             slack = 1e-3 * (steps.amax(0) - steps.amin(0)).max() + 1e-6
