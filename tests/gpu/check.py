@@ -62,8 +62,8 @@ CHECKS = (
     Check("cost", (f"{HERE}/cost.py", "--device", "{device}"), 100, alone=True),
     Check(
         "share",
-        (f"{BENCHMARKS}/share.py", "torchvision", "--device", "{device}", "--rounds", "40"),
-        40,
+        (f"{BENCHMARKS}/share.py", "torchvision", "ultralytics", "--device", "{device}", "--rounds", "40"),
+        80,
         alone=True,
     ),
     Check(
