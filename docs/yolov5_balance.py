@@ -1,8 +1,8 @@
-"""Write the tables of docs/yolov5-balance.md: ``python docs/yolov5_balance.py [--train DATA.yaml [--seeds N ...]]``.
+"""Write the tables of docs/yolov5-balance.md: ``python docs/yolov5_balance.py [--train DATA.yaml] [--runs FILE]``.
 
 With ``--train``, first train yolov8n once with every arm and seed on a data set in ultralytics' format, one run after
-another, and keep a line of each in ``docs/data/yolov5-balance/runs.jsonl``; runs that are there are not repeated.
-Without, the tables are those of what is kept. The words around them are the page's own.
+another, and keep a line of each in a file, by default ``docs/data/yolov5-balance/runs.jsonl``; runs that are there are
+not repeated. Without, the tables are those of what is kept. Those of another file are printed, and the page stays.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class Run(NamedTuple):
     positives: Sequence[float]
 
 
-def kept() -> list[Run]:
+def kept(path: Path = RUNS) -> list[Run]:
     """Return the runs that are kept."""
-    lines = RUNS.read_text(encoding="utf-8").splitlines() if RUNS.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [Run(**json.loads(line)) for line in lines]
 
 
@@ -127,14 +127,14 @@ def train(data: Path, arm: str, seed: int) -> Run:
     )  # fmt: skip
 
 
-def train_all(data: Path, seeds: Sequence[int]) -> None:
+def train_all(data: Path, seeds: Sequence[int], path: Path) -> None:
     """Train what is not kept yet, seed by seed."""
-    RUNS.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for arm in ARMS:
-            if not any((run.arm, run.seed) == (arm, seed) for run in kept()):
+            if not any((run.arm, run.seed) == (arm, seed) for run in kept(path)):
                 run = train(data, arm, seed)
-                with RUNS.open("a", encoding="utf-8") as file:
+                with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(run._asdict()) + "\n")
                 print(f"{arm}, seed {seed}: AP {run.ap}, weights {run.weights}", file=sys.stderr, flush=True)
 
@@ -252,10 +252,16 @@ def main() -> None:
     )
     parser.add_argument("--train", type=Path, metavar="DATA.yaml", help="train what is not kept yet")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="FILE", help="where a line of each run is kept"
+    )
     options = parser.parse_args()
     if options.train:
-        train_all(options.train.resolve(), options.seeds)
-    write_text(PAGE, page(PAGE.read_text(encoding="utf-8"), kept()))
+        train_all(options.train.resolve(), options.seeds, options.runs)
+    if options.runs == RUNS:
+        write_text(PAGE, page(PAGE.read_text(encoding="utf-8"), kept()))
+    else:
+        print(measured(kept(options.runs)), end="")
 
 
 if __name__ == "__main__":
