@@ -16,6 +16,7 @@ from msbal.backend.protocol import (
     LevelGroup,
     Monitor,
     OffersStarter,
+    ProvesInstallation,
     ReadsImages,
     Remarks,
     SetsSchedule,
@@ -24,6 +25,6 @@ from msbal.backend.protocol import (
 
 __all__ = [
     "ENTRY_POINT_GROUP", "HONOURED", "Backend", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
-    "LevelGroup", "Monitor", "OffersStarter", "ReadsImages", "Remarks", "SetsSchedule", "SplitLosses",
-    "installed_backends", "load_backend",
+    "LevelGroup", "Monitor", "OffersStarter", "ProvesInstallation", "ReadsImages", "Remarks", "SetsSchedule",
+    "SplitLosses", "installed_backends", "load_backend",
 ]  # fmt: skip

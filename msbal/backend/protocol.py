@@ -214,8 +214,8 @@ class Detector(Protocol):
 class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
-    It may also be one of `SetsSchedule`, `Honours` and `OffersStarter`; its detector may be one of `CountsBoxes`,
-    `ReadsImages` and `Remarks`.
+    It may also be one of `SetsSchedule`, `Honours`, `OffersStarter` and `ProvesInstallation`; its detector may be one
+    of `CountsBoxes`, `ReadsImages` and `Remarks`.
 
     Attributes:
         name: as in the spec's ``backend:``.
@@ -278,6 +278,14 @@ class OffersStarter(Protocol):
 
     def starter(self, data: DetectionData) -> str:
         """Return the ``model:`` and ``schedule:`` sections for these data, as commented YAML."""
+
+
+@runtime_checkable
+class ProvesInstallation(Protocol):
+    """A backend that can prove that the framework's version fits. `msbal backends check` lets it."""
+
+    def prove(self) -> Diagnosis:
+        """Do as `Backend.diagnose`, and prove the losses of small models; takes seconds, never fails."""
 
 
 @runtime_checkable

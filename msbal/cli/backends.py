@@ -83,10 +83,11 @@ def check(name: NameArgument) -> None:
 
 
 def _diagnose(name: str) -> Diagnosis:
-    from msbal.backend import Diagnosis, installed_backends, load_backend
+    from msbal.backend import Diagnosis, ProvesInstallation, installed_backends, load_backend
 
     try:
-        return load_backend(name).diagnose()
+        backend = load_backend(name)
+        return backend.prove() if isinstance(backend, ProvesInstallation) else backend.diagnose()
     except BackendError as error:
         if name not in installed_backends():
             raise

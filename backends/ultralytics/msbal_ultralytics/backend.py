@@ -26,10 +26,16 @@ class UltralyticsBackend:
     schedule_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def diagnose(self) -> Diagnosis:
-        """Examine versions and OpenCV, and prove that the losses of small models are sums over levels."""
+        """Examine versions and OpenCV; `prove` too where the version is newer than those that were tested."""
         from msbal_ultralytics.diagnosis import diagnose
 
         return diagnose()
+
+    def prove(self) -> Diagnosis:
+        """Also prove that the losses of small models are sums over levels."""
+        from msbal_ultralytics.diagnosis import diagnose
+
+        return diagnose(proof=True)
 
     def build(self, spec: RunSpec, classes: Sequence[str]) -> UltralyticsDetector:
         """Build the model on its device, its initial weights decided by the spec's seed.

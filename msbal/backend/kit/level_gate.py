@@ -227,7 +227,7 @@ class LevelGate(nn.Module):
                 "a tensor with all levels, or a list of one map a level",
             )  # fmt: skip
         try:
-            found = [operator.index(size) for size in sizes or ()]
+            found = [operator.index(size) for size in ([] if sizes is None else sizes)]
         except TypeError:
             found = []
         if len(found) != len(self.levels) or min(found) < 0:
@@ -253,9 +253,9 @@ class LevelGate(nn.Module):
             whole = isinstance(own, Tensor) and own.shape == (len(self.terms),)
             each = list(own.unbind()) if whole else [own]
         for loss in each:
-            if not (isinstance(loss, Tensor) and loss.dim() == 0):
+            if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point()):
                 found = (
-                    f"the shape {list(loss.shape)}"
+                    f"the shape {list(loss.shape)}, {loss.dtype}"
                     if isinstance(loss, Tensor)
                     else f"a {type(loss).__name__}"
                 )
@@ -291,7 +291,7 @@ class LevelGate(nn.Module):
             warnings.warn(
                 "msbal: the LevelGate is in eval mode, in which losses are neither weighed nor counted; call its "
                 "train()",
-                stacklevel=4,
+                stacklevel=5,
             )
 
     # -- the proof -------------------------------------------------------------------------------

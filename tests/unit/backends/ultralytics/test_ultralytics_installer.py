@@ -79,13 +79,22 @@ def test_a_version_of_another_series_is_refused(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_proof_holds_on_the_installed_version() -> None:
-    found = diagnosis.diagnose()
+    found = diagnosis.diagnose(proof=True)
     assert not found.problems
     assert found.versions["ultralytics"] == metadata.version("ultralytics")
 
 
-def test_a_version_whose_loss_is_no_sum_over_levels_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the box loss is the square of a sum over all levels."""
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_version_whose_loss_is_no_sum_over_levels_is_broken(
+    monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    """Here the box loss is the square of a sum over all levels. A training asks no more of the tested versions."""
+    version = metadata.version("ultralytics")
+    if newer:
+        version = "8.4.999"
+        monkeypatch.setattr(diagnosis, "installed_version", lambda: version)
+    else:
+        assert version == diagnosis.LATEST and not diagnosis.diagnose().notes[1:]
     own = BboxLoss.forward
 
     def forward(self: BboxLoss, *arguments: Any) -> Any:
@@ -94,9 +103,8 @@ def test_a_version_whose_loss_is_no_sum_over_levels_is_broken(monkeypatch: pytes
 
     monkeypatch.setattr(BboxLoss, "forward", forward)
     diagnosis._failed_proof.cache_clear()
-    found = diagnosis.diagnose()
+    found = diagnosis.diagnose(proof=not newer)
     diagnosis._failed_proof.cache_clear()
-    version = metadata.version("ultralytics")
     assert [problem.partition(":")[0] for problem in found.problems] == [
         f"ultralytics {version} fails the proof on yolov8n.yaml"
     ]
