@@ -255,14 +255,14 @@ class LevelGate(nn.Module):
         for loss in each:
             if not (isinstance(loss, Tensor) and loss.dim() == 0 and loss.is_floating_point()):
                 found = (
-                    f"the shape {list(loss.shape)}, {loss.dtype}"
+                    f"a tensor of the shape {list(loss.shape)} and {loss.dtype}"
                     if isinstance(loss, Tensor)
                     else f"a {type(loss).__name__}"
                 )
                 raise SpecError(
                     "LevelGate.loss: own",
                     found,
-                    f"a scalar tensor, or one for each of {', '.join(self.terms)}",
+                    f"a scalar tensor of a float type, or one for each of {', '.join(self.terms)}",
                 )
         return each
 

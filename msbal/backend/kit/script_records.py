@@ -5,10 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, IntervalRecord
+from msbal.errors import SpecError
 from msbal.records import Recorder, RunDirectory
+
+_WRITERS: WeakValueDictionary[Path, ScriptRecords] = WeakValueDictionary()
+"""Who began last in each folder. Two that write into one would mix their records."""
 
 
 class ScriptRecords:
@@ -34,6 +39,7 @@ class ScriptRecords:
     ) -> None:
         run = None if folder is None else RunDirectory(Path(folder))
         self._balancers, self._run, self._say = balancers, run, say
+        self._folder = Path(folder or "").absolute()
         self._recorder = Recorder(run, on_record, per_iteration=losses)
         self._recorder.attach(balancers)
         self.begun = False
@@ -50,6 +56,7 @@ class ScriptRecords:
         if self._run is None:
             return
         self._run.path.mkdir(parents=True, exist_ok=True)
+        _WRITERS[self._folder] = self
         if started:
             self.rewind()
             return
@@ -71,7 +78,15 @@ class ScriptRecords:
         Args:
             iteration: the run's, for the records; None for the balancers' own.
             learning_rate: see `IntervalRecord`; None where the optimizer is not known.
+
+        Raises:
+            SpecError: where another has begun to write into the folder.
         """
+        if self._run is not None and _WRITERS.get(self._folder, self) is not self:
+            raise SpecError(
+                f"records: {self._run.path}", "two balancers that write their records there at the same time",
+                "a folder for each",
+            )  # fmt: skip
         self._recorder.step(iteration, iteration is not None, learning_rate)
 
     def flush(self) -> None:

@@ -440,8 +440,9 @@ def test_validation_is_neither_weighed_nor_counted() -> None:
     gate.eval()
     with torch.no_grad():
         assert float(gated_loss(net, gate, 0)) == plain
-    with pytest.warns(UserWarning, match="LevelGate is in eval mode"):
+    with pytest.warns(UserWarning, match="LevelGate is in eval mode") as said:
         ours = gated_loss(net, gate, 0)
+    assert said[0].filename == __file__, "the line of the call"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gated_loss(net, gate, 0).backward()
@@ -469,6 +470,11 @@ def test_records_in_a_folder(tmp_path: Path) -> None:
         parent.load_state_dict({f"gate.{key}": value for key, value in saved.items()})
         gated_loss(net, one, 5)
         assert lines() == [2, 4, 6], "what comes again is not there twice"
+    another = gate_of(records=tmp_path)
+    with pytest.warns(UserWarning, match="records of an earlier start"):
+        gated_loss(net, another, 0)
+    assert not (tmp_path / "intervals.jsonl").exists()
+    refused(lambda: gated_loss(net, one, 6), str(tmp_path), "at the same time", "a folder for each")
 
 
 # -- mistakes ------------------------------------------------------------------------------------
@@ -494,6 +500,8 @@ def test_arguments_that_do_not_fit() -> None:
 def test_predictions_that_do_not_fit() -> None:
     scores, boxes = flat(Net()(images(0)))
     gate = gate_of()
+    assert gate(scores, torch.tensor(SIZES)).shape == scores.shape
+    refused(lambda: gate(scores, 84), "sizes", "84")
     refused(lambda: gate(scores, [64, 16]), "sizes", "[64, 16]", "P3, P4, P5", "H x W")
     refused(lambda: gate(scores), "sizes", "None")
     refused(lambda: gate(scores, [(8, 8), (4, 4), (2, 2)]), "sizes", "(8, 8)")
@@ -523,6 +531,7 @@ def test_losses_that_do_not_fit() -> None:
     one = torch.ones(())
     refused(with_losses(3.0, torch.ones(2, 3)), "own", "float", "scalar")
     refused(with_losses(torch.ones(3), torch.ones(2, 3)), "own", "[3]")
+    refused(with_losses(torch.tensor(6), torch.ones(2, 3)), "own", "int64", "float")
     refused(with_losses({"cls": one}, torch.ones(2, 3)), "own", "cls", "box")
     refused(with_losses({"cls": one, "box": 1.0}, torch.ones(2, 3)), "own", "float")
     refused(with_losses(one, torch.ones(3)), "by_level", "[2, 3]", "[3]")
