@@ -2,24 +2,25 @@
 
 For one batch: the levels' losses add up to the framework's own loss. With unit weights the gradient is the framework's
 own, bit for bit where the framework is deterministic. With other weights it is the gradient of ``sum(w_i L_i)``,
-computed the slow way, one level at a time. Where a detector shows its predictions (`ShowsPredictions`), no level's loss
-depends on another level's.
+computed the slow way, one level at a time. Both gradients are those of a balanced training pass, where the detector
+makes one (`BalancesLosses`), and otherwise of the split losses. Where a detector shows its predictions
+(`ShowsPredictions`), no level's loss depends on another level's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.determinism import precise
 from msbal.backend.kit.seeding import seed_everything
-from msbal.baselines import Fixed
-from msbal.engine import BalancerSet, Equal
+from msbal.engine import BalancerSet, Equal, IntervalStatistics, State, Strategy
 
 if TYPE_CHECKING:
     from msbal.backend import LevelGroup, SplitLosses
@@ -85,6 +86,28 @@ class HasLosses(Protocol):
 
 
 @runtime_checkable
+class BalancesLosses(Protocol):
+    """A detector that makes a training pass with a strategy's weights, as it does in training."""
+
+    def balanced_losses(self, batch: Any, strategy: Strategy) -> dict[str, Tensor]:
+        """Return the losses that are then summed; nothing is counted or recorded."""
+
+
+@dataclass(frozen=True)
+class _Apart(Strategy):
+    """Constant weights. None is 1 and no two are alike, so that mixed-up levels show."""
+
+    name: ClassVar[str] = "apart"
+
+    def initial_weights(self, levels: int) -> Any:
+        k = np.arange(levels)
+        return 0.5 + 0.75 * ((2 * k + 1) % 5) + 0.1 * k
+
+    def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Any:
+        return self.initial_weights(len(statistics.loss)), state
+
+
+@runtime_checkable
 class ShowsPredictions(Protocol):
     """A detector that shows the proof what its levels' losses were computed from.
 
@@ -118,27 +141,24 @@ def _prove(detector: HasLosses, batch: Any, seed: int) -> Proof:
     def split() -> SplitLosses:
         return detector.split_losses(batch)
 
-    def balanced(weights: Mapping[str, tuple[float, ...]] | None) -> Callable[[], Tensor]:
+    def balanced(strategy: Strategy) -> Callable[[], Tensor]:
         def forward() -> Tensor:
+            if isinstance(detector, BalancesLosses):
+                return total(detector.balanced_losses(batch, strategy).values())
             found = split()
             result = total(found.rest.values())
             for group, level_losses in found.groups.items():
-                strategy = Equal() if weights is None else Fixed(weights=weights[group])
                 balancer = BalancerSet({group: names[group]}, strategy, interval=2)
                 result = balancer({group: level_losses}) + result
             return result
 
         return forward
 
-    # No weight is 1 and no two are alike, so that mixed-up levels show.
-    weights = {
-        g.name: tuple(0.5 + 0.75 * ((2 * i + 1) % 5) + 0.1 * i for i in range(len(g.levels)))
-        for g in detector.groups
-    }
+    weights = {g.name: tuple(_Apart().initial_weights(len(g.levels)).tolist()) for g in detector.groups}
 
     framework_total, framework_gradient = _measure(own, parameters, seed)
-    _, unit_gradient = _measure(balanced(None), parameters, seed)
-    _, weighted_gradient = _measure(balanced(weights), parameters, seed)
+    _, unit_gradient = _measure(balanced(Equal()), parameters, seed)
+    _, weighted_gradient = _measure(balanced(_Apart()), parameters, seed)
 
     seed_everything(seed)
     found = split()

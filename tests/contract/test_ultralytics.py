@@ -47,7 +47,6 @@ class TestUltralytics(BackendContract):
         "all frozen": (_case("yolov8n.yaml", freeze=30), "whole model"),
     }
     trained = ("v8",)
-    exact_sums = False
 
 
 class TestImages(OddImages):

@@ -24,7 +24,7 @@ def test_names() -> None:
 def test_the_proof_holds(name: str) -> None:
     outcome = zoo_of("ultralytics").check(name)
     assert outcome.status == "supported", outcome.reason
-    assert outcome.metrics["unit_gradient"] < 1e-4
+    assert outcome.metrics["unit_gradient"] == 0.0
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -168,6 +168,19 @@ class Balanced:
         finally:
             self._collected = before
 
+    @contextmanager
+    def weighing(self, balancers: BalancerSet) -> Iterator[None]:
+        """Weigh with other balancers for a while; nothing is recorded, and no splitter proves itself."""
+        before = self.balancers, self.records, self.losses, self._proofs
+        self.balancers, self.records, self.losses = balancers, None, {}
+        self._proofs = {
+            splitter.group.name: SplitterProof(splitter, done=True) for splitter in self.splitters
+        }
+        try:
+            yield
+        finally:
+            self.balancers, self.records, self.losses, self._proofs = before
+
     def require_calls(self) -> None:
         """Check, after the first iteration of a training, that every group's loss was computed in it.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.protocol import LevelGroup, SplitLosses
-from msbal.engine import BalancerSet, Equal, LevelLosses
+from msbal.engine import BalancerSet, Equal, LevelLosses, Strategy
 
 Losses = Callable[[], Mapping[str, Tensor]]
 """A training pass of the model: its losses as scalars, by the framework's names."""
@@ -39,6 +39,10 @@ class SplitModel:
     def split_losses(self, batch: Any) -> SplitLosses:
         """Return the same losses by level."""
         return split_losses(self.model, self.splitters, lambda: self.training_losses(batch))
+
+    def balanced_losses(self, batch: Any, strategy: Strategy) -> dict[str, Tensor]:
+        """Return the losses of a training pass that a strategy balances."""
+        return balanced_losses(self.model, self.splitters, lambda: self.training_losses(batch), strategy)
 
 
 def framework_losses(
@@ -83,6 +87,16 @@ def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Lo
         {name: LevelLosses(group.values * factors[name], group.positives) for name, group in groups.items()},
         rest,
     )
+
+
+def balanced_losses(
+    model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses, strategy: Strategy
+) -> dict[str, Tensor]:
+    """Compute `msbal.backend.proof.BalancesLosses.balanced_losses`; for the arguments see `framework_losses`."""
+    with _measured(model, splitters) as balanced:
+        groups = group_names([splitter.group for splitter in balanced.splitters])
+        with balanced.weighing(BalancerSet(groups, strategy, interval=2)):
+            return dict(losses())
 
 
 @contextmanager

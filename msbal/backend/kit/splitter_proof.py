@@ -27,13 +27,16 @@ class SplitterProof:
     A term that appears later (YOLOX's L1) is proved at the call after its first. All processes prove in the same calls
     and end together, as the framework's own loss may be a collective.
 
+    Args:
+        done: whether nothing is left to prove.
+
     Attributes:
         due: whether to compute the framework's own loss beside the next call.
     """
 
-    def __init__(self, splitter: LossSplitter) -> None:
-        self.splitter, self.due = splitter, splitter.computes
-        self.unproved = set(splitter.keys)
+    def __init__(self, splitter: LossSplitter, done: bool = False) -> None:
+        self.splitter, self.due = splitter, splitter.computes and not done
+        self.unproved = set[str]() if done else set(splitter.keys)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def own_terms(self, own: Callable[..., Any], args: Any, kwargs: Any) -> Sequence[Tensor | None]:

@@ -11,7 +11,7 @@ from test_kit_balanced import LEVELS, Model, Splitter
 
 from msbal.backend import LevelGroup
 from msbal.backend.kit.balanced import Balanced, balanced_of, group_names
-from msbal.backend.kit.one_batch import framework_losses, split_losses
+from msbal.backend.kit.one_batch import balanced_losses, framework_losses, split_losses
 from msbal.baselines import Fixed
 from msbal.engine import BalancerSet
 
@@ -48,6 +48,23 @@ def test_levels_and_the_rest_add_up_and_nothing_is_counted(is_balanced: bool) ->
         assert found.groups["all"].values.requires_grad
     assert balancers.balancers["all"].iteration == 0 and not model.training
     assert model.head.mean == 1.0 and model.head.seen == 0
+    assert (balanced_of(model) is not None) == is_balanced
+
+
+@pytest.mark.parametrize("is_balanced", [False, True])
+def test_a_training_pass_with_other_weights_leaves_no_trace(is_balanced: bool) -> None:
+    model = Model()
+    splitters = [Remembering(model.head, GROUP, ("loss_cls", "loss_box"))]
+    balancers = BalancerSet(group_names([GROUP]), Fixed((3.0, 0.5, 2.0)), interval=2)
+    if is_balanced:
+        Balanced(model, splitters, balancers)
+    model.eval()
+    levels = split_losses(model, splitters, lambda: model(torch.tensor(2.0))).groups["all"].values.sum(dim=0)
+    own = framework_losses(model, splitters, lambda: model(torch.tensor(2.0)))
+    found = balanced_losses(model, splitters, lambda: model(torch.tensor(2.0)), Fixed((1.0, 4.0, 0.25)))
+    expected = levels @ torch.tensor([1.0, 4.0, 0.25]) + own["loss_other"]
+    torch.testing.assert_close(sum(found.values()), expected)
+    assert balancers.balancers["all"].iteration == 0 and not model.training and model.head.mean == 1.0
     assert (balanced_of(model) is not None) == is_balanced
 
 

@@ -13,6 +13,7 @@ from msbal.backend import LevelGroup, SplitLosses
 from msbal.backend.kit import one_batch
 from msbal.backend.kit.balanced import balanced_of
 from msbal.backend.kit.splitter import LossSplitter
+from msbal.engine import Strategy
 from msbal_mmdet.splitters.base import HeadSplitter, loss_total
 from msbal_mmdet.splitters.find import find
 from msbal_mmdet.splitters.reduction import replace_method
@@ -49,6 +50,10 @@ class ModelLosses:
         splitters = self._splitters()
         with _watched(splitters) as self._predictions:
             return one_batch.split_losses(self.model, splitters, lambda: self._losses(batch))
+
+    def balanced_losses(self, batch: Batch, strategy: Strategy) -> dict[str, Tensor]:
+        """Return the losses of a training pass that a strategy balances."""
+        return one_batch.balanced_losses(self.model, self._splitters(), lambda: self._losses(batch), strategy)
 
     def level_predictions(self) -> Mapping[str, Sequence[Sequence[Tensor]]]:
         """Return, by group, the lists of K predictions, finest level first, that the last split was computed from."""
