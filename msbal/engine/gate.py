@@ -160,17 +160,23 @@ class GatedPass:
                     return gated.row, level
         return None
 
-    def passed_by(self, whole: Tensor) -> Tensor | None:
-        """Find a parameter that the loss reaches, with a gradient, on a way without a gate."""
-        leaves, _ = _reached([whole.grad_fn])
-        if not leaves:
+    def passed_by(self, whole: Tensor, sources: Sequence[Tensor] | None = None) -> Tensor | None:
+        """Find a tensor that the loss reaches, with a gradient, on a way without a gate.
+
+        Args:
+            whole: the scalar loss.
+            sources: tensors before the gates, such as the predictions; None for all parameters.
+        """
+        if sources is None:
+            sources, _ = _reached([whole.grad_fn])
+        if not (sources and whole.requires_grad):
             return None
         with self._multiplying(0.0):
-            found = torch.autograd.grad(whole, leaves, retain_graph=True, allow_unused=True)
+            found = torch.autograd.grad(whole, sources, retain_graph=True, allow_unused=True)
         reached = (
-            leaf
-            for leaf, gradient in zip(leaves, found, strict=True)
-            if gradient is not None and gradient.any()
+            source
+            for source, gradient in zip(sources, found, strict=True)
+            if gradient is not None and gradient.nan_to_num().any()  # no gate makes 0 of NaN
         )
         return next(reached, None)
 

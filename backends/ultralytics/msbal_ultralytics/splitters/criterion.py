@@ -13,6 +13,7 @@ levels, C classes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class CriterionSplitter(LossSplitter):
             return torch.stack(list(found.values())), *others
 
         def wrong() -> str:
-            return self._wrong_gradient(passed, torch.stack(own_terms).sum(), values)
+            return self._wrong_gradient(passed, predictions, torch.stack(own_terms).sum(), values)
 
         positives = (
             values.new_zeros(len(sizes))
@@ -159,15 +160,16 @@ class CriterionSplitter(LossSplitter):
         def gate(predictions: Tensor, term: int) -> Tensor:
             return passed.gate(predictions, sizes, dim=1, row=term)
 
-        def bce(scores: Tensor, *rest: Any, **more: Any) -> Tensor:
+        def bce(*args: Any, **kwargs: Any) -> Tensor:
+            scores, *rest = _in_order(parts["bce"], args, kwargs)
             seen.scores = scores.shape
-            seen.cls = parts["bce"](gate(scores, 1), *rest, **more)
+            seen.cls = parts["bce"](gate(scores, 1), *rest)
             return seen.cls
 
-        def bbox_loss(
-            distances: Tensor, boxes: Tensor, points: Tensor, targets: Tensor, scores: Tensor,
-            normalizer: Tensor, foreground: Tensor, *rest: Any,
-        ) -> Any:  # fmt: skip
+        def bbox_loss(*args: Any, **kwargs: Any) -> Any:
+            distances, boxes, points, targets, scores, normalizer, foreground, *rest = _in_order(
+                parts["bbox_loss"], args, kwargs
+            )
             seen.normalizer, seen.foreground = normalizer, foreground
             share = _Share(sizes, foreground)
             with torch.enable_grad():
@@ -178,9 +180,8 @@ class CriterionSplitter(LossSplitter):
                 seen.shares[0], seen.shares[2] = share.of(found)
             return found
 
-        def calculate_angle_loss(
-            boxes: Tensor, targets: Tensor, foreground: Tensor, scores: Tensor, *rest: Any
-        ) -> Any:
+        def calculate_angle_loss(*args: Any, **kwargs: Any) -> Any:
+            boxes, targets, foreground, scores, *rest = _in_order(parts["calculate_angle_loss"], args, kwargs)
             share = _Share(sizes, foreground)
             with torch.enable_grad():
                 found = parts["calculate_angle_loss"](
@@ -222,8 +223,22 @@ class CriterionSplitter(LossSplitter):
         rows = [shares.get(row, torch.zeros_like(cls)).to(cls) * gain for row, gain in enumerate(gains)]
         return torch.stack(rows) * images
 
-    def _wrong_gradient(self, passed: GatedPass, whole: Tensor, values: Tensor) -> str:
-        """Say which level's own loss has another gradient for its predictions than the whole loss."""
+    def _wrong_gradient(
+        self, passed: GatedPass, predictions: dict[str, Any], whole: Tensor, values: Tensor
+    ) -> str:
+        """Say where a gradient has no gate, or is not that of a level's own loss."""
+        sources = {
+            name: each
+            for name, each in predictions.items()
+            if isinstance(each, Tensor) and each.requires_grad
+        }
+        ungated = passed.passed_by(whole, list(sources.values()))
+        if ungated is not None:
+            name = next(name for name, each in sources.items() if each is ungated)
+            return (
+                f"a gradient for `{name}` from elsewhere than what bce and bbox_loss are given as predictions, so that "
+                "it cannot be weighted by level; detach() it there"
+            )
         found = passed.wrong_level(whole, values)
         if found is None:
             return ""
@@ -247,6 +262,13 @@ def _names(criterion: Any, keys: Sequence[str]) -> list[str]:
     """
     untold = keys if type(criterion).__name__ in ("v8DetectionLoss", "v8OBBLoss") else ()
     return list(getattr(criterion, "loss_names", untold))
+
+
+def _in_order(part: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """Return the arguments of a call in the order of the part's own parameters, whose names are the user's."""
+    if not kwargs:
+        return args
+    return inspect.signature(getattr(part, "forward", part)).bind(*args, **kwargs).args
 
 
 def _by_level(numbers: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -303,7 +325,7 @@ class _Factor(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         share, (scores,) = ctx.share, ctx.saved_tensors
         if share.known:  # the backward pass of the training
-            return None, None, None
+            return gradient, None, None
         if scores.dim() > 1:
             scores, gradient = scores[share.positive], gradient[share.positive]
         products = (scores * gradient).float()

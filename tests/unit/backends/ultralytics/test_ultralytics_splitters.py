@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -337,9 +338,71 @@ def _scalar(criterion: Any) -> None:
     criterion.loss = lambda *args: (own(*args)[0].sum(), own(*args)[1])
 
 
+def _around(criterion: Any, change: Callable[[Any, Tensor], None]) -> None:
+    """Change the criterion's parts, or what it holds, for as long as it computes a loss, as a subclass may."""
+    own = criterion.get_assigned_targets_and_loss
+
+    def computed(predictions: Any, *rest: Any, **more: Any) -> Any:
+        before = dict(vars(criterion))
+        change(criterion, predictions["scores"].permute(0, 2, 1))
+        try:
+            return own(predictions, *rest, **more)
+        finally:
+            vars(criterion).update(before)
+
+    criterion.get_assigned_targets_and_loss = computed
+
+
+def _focal_in_place(criterion: Any) -> None:
+    def change(criterion: Any, scores: Tensor) -> None:
+        criterion.class_weights = 1 + scores.sigmoid()
+
+    _around(criterion, change)
+
+
+def _boxes_by_quality(criterion: Any) -> None:
+    def change(criterion: Any, scores: Tensor) -> None:
+        own = criterion.bbox_loss
+        criterion.bbox_loss = lambda *args: own(*args[:4], args[4] * scores.sigmoid(), *args[5:])
+
+    _around(criterion, change)
+
+
+def test_parts_may_be_called_by_keyword() -> None:
+    names = list(inspect.signature(losses.BboxLoss.forward).parameters)[1:]
+
+    def change(criterion: Any, _: Tensor) -> None:
+        bce, box = criterion.bce, criterion.bbox_loss
+        criterion.bce = lambda scores, targets: bce(target=targets, input=scores)
+        criterion.bbox_loss = lambda *args: box(**dict(zip(names, args, strict=True)))
+
+    found = []
+    for changed in (False, True):
+        model = built()
+        model.criterion = model.init_criterion()
+        if changed:
+            _around(model.criterion, change)
+        handle = fixed(model)
+        model(small.batch(model))
+        found.append(handle.losses["all"])
+    assert torch.equal(*found)
+
+
+def test_first_batch_that_is_not_finite_proves_nothing() -> None:
+    model = built()
+    handle = fixed(model)
+    batch = small.batch(model)
+    model({**batch, "img": batch["img"] * float("nan")})
+    model.load_state_dict(built().state_dict())
+    model(batch)
+    assert torch.isfinite(handle.losses["all"]).all()
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
+        (_focal_in_place, "a gradient for `scores` from elsewhere"),
+        (_boxes_by_quality, "a gradient for `scores` from elsewhere"),
         (_reduced, "bce: a result of the shape"),
         (_mean_over_positives, "`box_loss` that add up to 0 where its own loss is"),
         (_largest, "levels of `box_loss` that add up to"),
