@@ -24,11 +24,11 @@ from msbal.spec import RunSpec
 from msbal.training.distributed import resolve_device
 from msbal_ultralytics.arguments import GRID, KEY, check_image_size, read_arguments, without_effect
 from msbal_ultralytics.config import read_model
-from msbal_ultralytics.recipe import BATCH, Recipe, frozen_layers
-from msbal_ultralytics.samples import Samples, resized
 from msbal_ultralytics.spec import UltralyticsModel
 from msbal_ultralytics.splitters import find
 from msbal_ultralytics.training import CHECKPOINTS, Trainer
+from msbal_ultralytics.training.recipe import BATCH, Recipe, frozen_layers
+from msbal_ultralytics.training.samples import Samples, resized
 from msbal_ultralytics.weights import start_from
 
 CONFIDENCE = 0.001

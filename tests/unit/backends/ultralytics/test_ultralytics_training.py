@@ -25,8 +25,8 @@ from msbal.errors import SpecError
 from msbal.spec import parse_spec
 from msbal.spec.schedule import ScheduleSpec
 from msbal_ultralytics.config import read_model
-from msbal_ultralytics.recipe import Recipe
-from msbal_ultralytics.samples import Samples, Stream
+from msbal_ultralytics.training.recipe import Recipe
+from msbal_ultralytics.training.samples import Samples, Stream
 
 IMAGES, BATCH, EPOCHS = 7, 2, 4
 

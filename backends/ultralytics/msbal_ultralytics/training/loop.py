@@ -24,8 +24,8 @@ from msbal.backend.kit.workers import outlive_interrupts
 from msbal.engine.processes import rank, world_size
 from msbal.training.checkpoints import Checkpoints, resuming
 from msbal.training.stream import Positions
-from msbal_ultralytics.recipe import Recipe
-from msbal_ultralytics.samples import Samples, Stream
+from msbal_ultralytics.training.recipe import Recipe
+from msbal_ultralytics.training.samples import Samples, Stream
 
 CHECKPOINTS = Checkpoints("ultralytics", ("model", "optimizer", "scaler", "balancers", "average"))
 """Beside these: ``iteration``, and ``kind``, the class of the optimizer.

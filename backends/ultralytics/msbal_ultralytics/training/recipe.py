@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from msbal.spec import ScheduleSpec
-from msbal_ultralytics.samples import Samples
+from msbal_ultralytics.training.samples import Samples
 
 CLIP_NORM = 10.0
 """ultralytics' own."""
