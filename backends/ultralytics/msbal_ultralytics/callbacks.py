@@ -39,8 +39,8 @@ class BalanceCallbacks:
     """
 
     EVENTS = (
-        "on_pretrain_routine_end", "on_train_epoch_start", "on_train_batch_end", "on_train_epoch_end", "on_train_end",
-        "teardown",
+        "on_pretrain_routine_end", "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end",
+        "on_train_epoch_end", "on_train_end", "teardown",
     )  # fmt: skip
 
     def __init__(self, request: Request) -> None:
@@ -129,6 +129,7 @@ class BalanceCallbacks:
             losses=True,
         )
         self._records.begin(before)
+        self.balanced.pause()
         for group in self.balanced.groups:
             LOGGER.info(
                 f"msbal: balances {group.name} ({group.head}): levels {', '.join(group.levels)}, terms "
@@ -150,9 +151,15 @@ class BalanceCallbacks:
         if copy is not None:
             copy.remove()
 
+    def on_train_batch_start(self, trainer: Any) -> None:
+        """Weigh and count from here to the end of the batch; between batches other callbacks may run the model."""
+        self._running()[0].go_on()
+
     def on_train_batch_end(self, trainer: Any) -> None:
         """Write the records that have arrived."""
         balanced, _ = self._running()
+        balanced.pause()
+        # balanced.require_in_place()  # a model that is compiled computes its loss beside the forward pass
         if self._first_batch:
             balanced.require_calls()
             self._first_batch = False
@@ -229,7 +236,7 @@ class BalanceCallbacks:
                 self.balanced.load_state_dict(self._states[epoch]["balancers"])
                 self._ahead = self._states[epoch]["ahead"]
         except Exception as error:
-            what = " ".join(str(error).split())[:300]
+            what = " ".join(str(error).split())[:300].rstrip(".")
             raise SpecError(str(path), f"a state that cannot be continued: {what}", fix=fix) from error
 
     def _on_record(self, record: IntervalRecord) -> None:

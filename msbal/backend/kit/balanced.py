@@ -197,6 +197,21 @@ class Balanced:
                     fix="does the loop compute its losses in another way? use msbal.Balancer on your own level losses",
                 )
 
+    def require_in_place(self) -> None:
+        """Check that everything balanced is still in the model.
+
+        Raises:
+            SpecError: naming what replaces it.
+        """
+        for splitter in self.splitters:
+            path = self._paths[splitter.group.name]
+            if found := splitter.replacement(self.model, path):
+                raise SpecError(
+                    f"model: {path}", f"{found}, put there after balance()",
+                    f"the {type(splitter.owner).__name__} that is balanced",
+                    fix="call balance() when the model is complete",
+                )  # fmt: skip
+
     # -- one pass --------------------------------------------------------------------------------
 
     def _loss(self, splitter: LossSplitter, own: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -251,14 +266,7 @@ class Balanced:
             )
         if not self.active or self._collected is not None:
             return
-        for splitter in self.splitters:
-            path = self._paths[splitter.group.name]
-            if found := splitter.replacement(model, path):
-                raise SpecError(
-                    f"model: {path}", f"{found}, put there after balance()",
-                    f"the {type(splitter.owner).__name__} that is balanced",
-                    fix="call balance() when the model is complete",
-                )  # fmt: skip
+        self.require_in_place()
         if self._has_loss(output):
             self.require_calls()
 

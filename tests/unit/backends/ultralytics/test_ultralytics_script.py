@@ -19,6 +19,7 @@ pytest.importorskip("msbal_ultralytics", reason="the ultralytics backend is not 
 from tiny_yolo import arguments, assert_one_unbroken_run, make_data, msbal_in, weights
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
 from zoo import small_ultralytics as small
 
 from msbal.errors import SpecError
@@ -231,6 +232,47 @@ def test_records_elsewhere_and_nonfinite_losses_named(
     assert not (tmp_path / "run" / "intervals.jsonl").exists()
     assert "msbal: the cls loss of P5 is inf in batch 1" in log()
     assert log().count("is inf") == 1
+
+
+def test_losses_that_other_callbacks_compute_are_not_counted(data: Path, tmp_path: Path) -> None:
+    class Trainer(DetectionTrainer):  # type: ignore[misc]
+        def preprocess_batch(self, batch: Any) -> Any:
+            self.seen = super().preprocess_batch(batch)
+            return self.seen
+
+    yolo, seen = YOLO(data.with_name("yolov8n.yaml")), []
+    handle = balance(yolo, "avw", interval=2)
+
+    def own(trainer: Any) -> None:
+        trainer.model(dict(trainer.seen))[0].sum().backward()
+        trainer.optimizer.zero_grad()
+        seen.append(handle.balancers.balancers["all"].iteration)
+
+    for event in ("on_train_batch_end", "on_train_epoch_end"):
+        yolo.add_callback(event, own)
+    yolo.train(trainer=Trainer, **arguments(data, tmp_path, epochs=1, val=False))
+    assert seen == [1, 2, 2]
+    assert len((tmp_path / "run" / "losses.csv").read_text().splitlines()) == 3
+
+
+def test_criterion_replaced_in_the_middle_is_refused(data: Path, tmp_path: Path) -> None:
+    """Also where the loss is computed beside the forward pass, as ultralytics does for a compiled model."""
+
+    class Model(DetectionModel):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self.forward(*args, **kwargs)  # without hooks
+
+    class Trainer(DetectionTrainer):  # type: ignore[misc]
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return Model(cfg, nc=2, verbose=False)
+
+    yolo = YOLO(data.with_name("yolov8n.yaml"))
+    balance(yolo)
+    yolo.add_callback(
+        "on_train_epoch_start", lambda t: setattr(t.model, "criterion", None) if t.epoch else None
+    )
+    with pytest.raises(SpecError, match=r"v8DetectionLoss, put there after balance\(\)"):
+        yolo.train(trainer=Trainer, **arguments(data, tmp_path, val=False, save=False))
 
 
 def test_trainer_and_removed_handle(data: Path, tmp_path: Path) -> None:
