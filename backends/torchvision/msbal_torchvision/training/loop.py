@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from msbal.backend import Job
 from msbal.backend.kit.balanced import Balanced
@@ -19,6 +17,7 @@ from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.seeding import seed_iteration
 from msbal.backend.kit.steps import Stepper, add_learned, exchanging, make_average
+from msbal.backend.kit.workers import load_batches
 from msbal.engine.processes import rank, world_size
 from msbal.errors import SpecError
 from msbal.training.checkpoints import Checkpoints, resuming
@@ -29,17 +28,8 @@ from msbal_torchvision.training.optimization import make_optimizer, make_schedul
 CHECKPOINTS = Checkpoints("torchvision", ("model", "optimizer", "scheduler", "scaler", "balancers"))
 """Beside these state dictionaries: ``iteration``, and ``average`` where weights are averaged."""
 
-DEFAULT_WORKERS = 4
-"""With a GPU. A model that trains on the CPU needs the cores itself."""
-
 LOOK_EVERY = 100
 """On a GPU, iterations between two checks for skipped steps; far fewer than a gradient scale grows in."""
-
-
-def _outlive_signals(worker: int) -> None:
-    """A scheduler's SIGTERM reaches all processes: those that load data go on until the training has stopped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
@@ -162,21 +152,15 @@ class Trainer:
             # An error's traceback holds the workers, and torch would end them by SIGTERM, which they ignore.
             getattr(batches, "_shutdown_workers", lambda: None)()
 
-    def loader(self) -> DataLoader[Sample]:
+    def loader(self) -> Iterable[list[Sample]]:
         """Return the batches from here to the end."""
-        workers = self.schedule.workers
-        if workers is None:
-            workers = DEFAULT_WORKERS if self.device.type == "cuda" else 0
         flip = 0.5 if self.schedule.flip is None else self.schedule.flip
-        return DataLoader(
+        return load_batches(
             Stream(self.job.train, self.seed, flip),
-            batch_sampler=Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
-            num_workers=workers,
-            worker_init_fn=_outlive_signals,
-            collate_fn=keep,
-            pin_memory=self.device.type == "cuda",
-            # Its draws decide nothing, but without a generator of its own it would draw from the global one.
-            generator=torch.Generator(),
+            Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
+            keep,
+            self.schedule.workers,
+            self.device,
         )
 
     def run_iteration(self, samples: list[Sample], whole: bool) -> None:

@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from ultralytics.utils.torch_utils import ModelEMA
 
 from msbal.backend import Job
@@ -20,7 +19,7 @@ from msbal.backend.kit.nonfinite import Guard, OnNonFinite
 from msbal.backend.kit.one_batch import SplitModel
 from msbal.backend.kit.seeding import seed_iteration
 from msbal.backend.kit.steps import Stepper, add_learned, exchanging
-from msbal.backend.kit.workers import outlive_interrupts
+from msbal.backend.kit.workers import load_batches
 from msbal.engine.processes import rank, world_size
 from msbal.training.checkpoints import Checkpoints, resuming
 from msbal.training.stream import Positions
@@ -33,8 +32,6 @@ CHECKPOINTS = Checkpoints("ultralytics", ("model", "optimizer", "scaler", "balan
 ``average`` has the moving average of the weights, which ultralytics always keeps and evaluates.
 """
 
-DEFAULT_WORKERS = 4
-"""With a GPU. A model that trains on the CPU needs the cores itself."""
 LOOK_EVERY = 100
 """On a GPU, iterations between two checks for skipped steps."""
 
@@ -182,23 +179,17 @@ class Trainer:
                 if cadence.after(self.iteration, self.learning_rate):
                     return
         finally:
-            # An error's traceback holds the workers.
+            # An error's traceback holds the workers, and torch would end them by SIGTERM, which they ignore.
             getattr(batches, "_shutdown_workers", lambda: None)()
 
     def loader(self) -> Iterable[dict[str, Any]]:
         """Return the batches from here to the end."""
-        workers = self.schedule.workers
-        if workers is None:
-            workers = DEFAULT_WORKERS if self.device.type == "cuda" else 0
-        return DataLoader(
+        return load_batches(
             Stream(self.samples, self.seed, self.recipe.closing()),
-            batch_sampler=Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
-            num_workers=workers,
-            worker_init_fn=outlive_interrupts,
-            collate_fn=Samples.collate_fn,
-            pin_memory=self.device.type == "cuda",
-            # Its draws decide nothing, but without a generator of its own it would draw from the global one.
-            generator=torch.Generator(),
+            Positions(self.iteration, self.total, self.batch, self.rank, self.processes),
+            Samples.collate_fn,
+            self.schedule.workers,
+            self.device,
         )
 
     def run_iteration(self, batch: dict[str, Any]) -> None:
