@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
 from functools import cache
 from importlib import metadata, util
 from typing import Any
@@ -106,18 +105,13 @@ def _failed_proof() -> str:
     from msbal_ultralytics.offline import prepare
 
     prepare()
-    from msbal.backend.kit.one_batch import SplitModel
     from msbal.backend.proof import prove
+    from msbal_ultralytics.detector import SplitUltralytics
     from msbal_ultralytics.splitters import find
-
-    class Model(SplitModel):
-        def training_losses(self, batch: Any) -> Mapping[str, Any]:
-            losses, names = self.model(batch)
-            return dict(zip(names, losses.unbind(), strict=True))
 
     for name in MODELS:
         model, batch = _small(name)
-        proof = prove(Model(model, find(model)), batch)
+        proof = prove(SplitUltralytics(model, find(model)), batch)
         if not proof.holds:
             return (
                 f"ultralytics {installed_version()} fails the proof on {name}: the levels' sum is off by "
