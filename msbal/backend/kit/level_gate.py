@@ -125,7 +125,8 @@ class LevelGate(nn.Module):
 
         Args:
             own: the loss as your code computes it, without what is not by level (an auxiliary head's, say), which
-                you add to what comes back: a scalar, ``[T]``, or a mapping from each term to a scalar.
+                you compute from predictions before the gate and add to what comes back: a scalar, ``[T]``, or a mapping
+                from each term to a scalar.
             by_level: ``[T, K]``, or another form that `Balancer` takes, such as a mapping from each term to K scalars.
                 It may be detached.
             positives: ``[K]``, positive samples of each level, for the strategies and records that use them.
@@ -312,7 +313,8 @@ class LevelGate(nn.Module):
             raise SpecError(
                 "LevelGate.loss", f"levels of `{names[unequal]}` that add up to {sums[unequal]:.6g}, where the loss "
                 f"is {wanted[unequal]:.6g}", "a loss that is the sum of its levels'",
-                "give `own` without what is not by level, and add that to what comes back",
+                "give `own` before it is divided or scaled, and without what is not by level: add that to what comes "
+                "back",
             )  # fmt: skip
         if not equal:  # not finite
             return

@@ -603,7 +603,7 @@ def test_the_first_pass_disproves_what_a_gate_cannot_weigh() -> None:
         gated = both(gate, *given)
         return total(*gated).detach(), levels_of(*gated)
 
-    refused(proof(further), "levels of `loss` that add up to", "add that to what comes back")
+    refused(proof(further), "levels of `loss` that add up to", "add that to what comes back", "scaled")
     refused(proof(by_term), "levels of `cls` that add up to")
     refused(proof(forgotten), "passes the gates by", "gate all predictions")
     refused(proof(dropped), "passes the gates by")
