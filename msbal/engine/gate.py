@@ -51,7 +51,6 @@ class GatedPass:
     """
 
     def __init__(self, required: bool = True, provable: bool = True) -> None:
-        self.calls = 0
         self._provable = provable
         # The gates' nodes refer to the factors only: through this pass and its predictions they would refer to
         # themselves, and never be freed.
@@ -74,7 +73,6 @@ class GatedPass:
                 f"sizes {list(sizes)} should add up to the {predictions.shape[dim]} predictions along dim {dim}. "
                 f"Found {sum(sizes)}."
             )
-        self.calls += 1
         gate: Any = _Gate.apply
         kept = tuple(sizes), dim % predictions.dim(), row
         gated: Tensor = gate(predictions, *kept, self._factors)
