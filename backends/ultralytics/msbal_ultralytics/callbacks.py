@@ -117,6 +117,8 @@ class BalanceCallbacks:
         resumed = int(trainer.start_epoch) if trainer.resume else 0
         if resumed:
             self._load(Path(trainer.args.model).parent / STATES, resumed - 1)
+        elif rank() == 0:  # an earlier run's, whose records are moved aside
+            (trainer.wdir / STATES).unlink(missing_ok=True)
         before = resumed * len(trainer.train_loader)
         if not self._iterations:
             self._ahead = before
@@ -159,7 +161,7 @@ class BalanceCallbacks:
         """Write the records that have arrived."""
         balanced, _ = self._running()
         balanced.pause()
-        # balanced.require_in_place()  # a model that is compiled computes its loss beside the forward pass
+        balanced.require_in_place()  # a model that is compiled computes its loss beside the forward pass
         if self._first_batch:
             balanced.require_calls()
             self._first_batch = False

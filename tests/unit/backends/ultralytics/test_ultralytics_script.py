@@ -198,6 +198,27 @@ def test_states_that_do_not_fit(data: Path, tmp_path: Path, log: Callable[[], st
     assert (tmp_path / "run" / "intervals.1.jsonl").read_text() == before
 
 
+def test_another_start_in_the_same_folder_mixes_no_records(
+    data: Path, tmp_path: Path, log: Callable[[], str]
+) -> None:
+    """It is killed before its first checkpoint, and the first run is resumed."""
+    for event, epoch, more in (
+        ("on_model_save", 1, {}),
+        ("on_train_epoch_end", 0, {"seed": 1, "exist_ok": True}),
+    ):
+        yolo = YOLO(data.with_name("yolov8n.yaml"))
+        balance(yolo, "rlo", interval=2)
+        yolo.add_callback(*stop_at(event, epoch))
+        with pytest.raises(Stop):
+            yolo.train(**arguments(data, tmp_path, val=False, save=not more, **more))
+    resumed = YOLO(tmp_path / "run" / "weights" / "last.pt")
+    balance(resumed, "rlo", interval=2)
+    resumed.train(resume=True)
+    assert [record["iteration"] for record in intervals(tmp_path / "run")] == [6]
+    assert "the run goes on after iteration 4; its balancing starts anew" in log()
+    assert (tmp_path / "run" / "intervals.2.jsonl").exists()
+
+
 def test_every_training_of_one_yolo_is_balanced(data: Path, tmp_path: Path) -> None:
     """One after the other, and a list of data sets."""
     yolo = YOLO(data.with_name("yolov8n.yaml"))
