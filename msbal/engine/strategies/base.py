@@ -39,7 +39,7 @@ class Strategy(ABC):
     name: ClassVar[str] = ""
 
     def of(self, levels: Sequence[str]) -> Strategy:
-        """Return the strategy for levels of these names, from `P3` on; most strategies need only how many there are.
+        """Return the strategy for levels of these names, finest first; most strategies need only their number.
 
         Raises: ValueError, for names that it cannot work with, see `refuse_unless`.
         """
