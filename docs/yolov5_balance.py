@@ -234,10 +234,10 @@ def _difference(tested: Any) -> tuple[str, str, str]:
 
 def _verdict(tests: Mapping[Comparison, Any], planned: int, seeds: int) -> str:
     found = [f"`{each.arm}`" for each, tested in tests.items() if tested.p < 0.05]
-    said = f"a difference is shown for {', '.join(found)}" if found else "no difference from it is shown"
+    said = f"a difference is shown for {', '.join(found)}" if found else "no difference from `equal` is shown"
     return (
         f"Intervals and p are corrected for the {planned} comparisons (Bonferroni, Holm), paired by seed. With {seeds} "
-        f"seeds {said}: what an interval covers stays open."
+        f"seeds {said}; the true one may be anywhere in its interval."
     )
 
 

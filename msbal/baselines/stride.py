@@ -22,8 +22,8 @@ LARGEST_Q = 10.0
 class Stride(Strategy):
     """Weighs the levels by a power of their strides, from the first iteration on.
 
-    ``w_i`` is proportional to ``(stride_i / stride_1) ** q``, and they sum to K. Ultralytics, YOLOv5, ``ComputeLoss``: its
-    `balance` for five levels, 4, 1, 0.25, 0.06, 0.02, is q = -2, and that for three, 4, 1, 0.4, about q = -1.66.
+    ``w_i`` is proportional to ``(stride_i / stride_1) ** q``, and they sum to K. Ultralytics, YOLOv5, ``ComputeLoss``:
+    its `balance` for five levels, 4, 1, 0.25, 0.06, 0.02, is q = -2, and that for three, 4, 1, 0.4, about q = -1.66.
     Deviates: there only the objectness loss is weighed, and the sum is not K; here all terms are.
 
     Attributes:
