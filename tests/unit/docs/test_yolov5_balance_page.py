@@ -65,7 +65,7 @@ def test_shares_and_weights(writer: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("rlo", "says"),
     [
-        ([0.301, 0.399, 0.352], "no difference from it is shown"),
+        ([0.301, 0.399, 0.352], "no difference from `equal` is shown"),
         ([0.4, 0.502, 0.451], "a difference is shown for `rlo`"),
     ],
 )
