@@ -20,7 +20,7 @@ _OF_SPEC = {
     "deterministic": "deterministic", "project": "output", "name": "output", "save_dir": "output",
     "val": "evaluate", "resume": "--resume",
 }  # fmt: skip
-"""Those that the spec decides, by its key."""
+"""Arguments that the spec decides, and by which key."""
 
 _DECIDED = {
     "optimizer": ("optimizer", "lr0", "momentum", "weight_decay", "nbs"),
@@ -29,7 +29,7 @@ _DECIDED = {
     "scheduler": ("lrf", "cos_lr"),
     "flip": ("fliplr",),
 }
-"""What a key of ``schedule`` decides in the place of ultralytics' arguments."""
+"""By key of ``schedule``: the arguments that have no effect where it is set."""
 
 _OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop", "auto")
 GRID = 32
@@ -74,18 +74,18 @@ def read_arguments(spec: RunSpec) -> Any:
 
 
 def without_effect(spec: RunSpec) -> list[str]:
-    """Name the overrides that decide nothing, each with what does."""
+    """Name the overrides without effect, each with what decides in its place."""
     assert isinstance(spec.model, UltralyticsModel)
     schedule, given, notes = spec.schedule, spec.model.overrides, []
     defaults = type(schedule)()
     for key, names in _DECIDED.items():
         idle = [name for name in names if name in given]
         if idle and getattr(schedule, key) != getattr(defaults, key):
-            notes.append(f"schedule.{key} decides, and not {', '.join(idle)} of {KEY}")
+            notes.append(f"schedule.{key} decides, not {', '.join(idle)} of {KEY}")
     idle = [name for name in ("lr0", "momentum") if name in given]
     if idle and schedule.optimizer is None and str(given.get("optimizer", "auto")).lower() == "auto":
         notes.append(
-            f"ultralytics' `optimizer: auto` decides, and not {', '.join(idle)} of {KEY}: name the optimizer there"
+            f"ultralytics' `optimizer: auto` decides, not {', '.join(idle)} of {KEY}: name an optimizer there"
         )
     return notes
 

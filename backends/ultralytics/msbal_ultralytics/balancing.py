@@ -24,13 +24,13 @@ from msbal_ultralytics.splitters import find, find_in_criterion, require_detecti
 def balance(model: Any, request: Request) -> Balanced | BalanceCallbacks:
     """Balance the pyramid levels of a YOLO model while it trains.
 
-    It takes one of three:
+    `model` is one of three:
 
     - a ``YOLO`` or a trainer, before ``train()``: every training from then on is balanced, on several devices, too.
       ``intervals.jsonl`` and ``losses.csv`` go beside ``results.csv``. A script that resumes
-      (``YOLO("last.pt").train(resume=True)``) calls `balance` again, with the same arguments, and the balancing goes on
-      where ``last.pt`` is. ``tune()`` is refused, and so is a strategy that learns its weights, since ultralytics makes
-      and resumes its optimizer alone.
+      (``YOLO("last.pt").train(resume=True)``) calls `balance` again, with the same arguments, and the balancing
+      continues from the epoch of ``last.pt``. ``tune()`` is refused, and so is a strategy that learns its weights,
+      since ultralytics makes and resumes its optimizer alone.
     - a detection model, such as ``YOLO("yolov8n.yaml").model``, for a training loop of your own.
     - a bare criterion, such as ``v8DetectionLoss(model)``: go on calling ``criterion(preds, batch)``.
 

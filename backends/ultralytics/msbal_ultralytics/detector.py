@@ -141,7 +141,7 @@ class UltralyticsDetector(SplitUltralytics):
     ) -> list[dict[str, Any]]:
         """Return detections in COCO results format, the images in order and the best first in each.
 
-        As ultralytics' evaluation, but for the padding: an image alone needs no more than to fill its last cells.
+        Like ultralytics' evaluation, but a single image is padded only to whole cells.
         """
         model: Any = self.model if self.average is None else self.average
         args, pad = self.arguments, LetterBox(self.arguments.imgsz, auto=True, stride=self.grid)

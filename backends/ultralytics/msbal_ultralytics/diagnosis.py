@@ -25,7 +25,7 @@ def diagnose(proof: bool = False) -> Diagnosis:
     """Run every check, in the order in which one failure would hide the next.
 
     Args:
-        proof: prove small models, too, which takes two seconds. A version newer than `LATEST` is always proved; of the
+        proof: prove small models, too, which takes two seconds. A version newer than `LATEST` is always proved; with
             others the first batch of a training proves the losses.
     """
     names = ("msbal-ultralytics", "torch", "torchvision", *DISTRIBUTIONS)

@@ -71,7 +71,7 @@ class Trainer:
 
         self.balancers = job.balancers.to(self.device)
         learned = list(self.balancers.parameters())
-        optimizer = recipe.optimizer_for()
+        optimizer = recipe.make_optimizer()
         add_learned(optimizer, learned)
         recipe.start(optimizer)
         # What ultralytics accumulates it adds up; what the spec accumulates is averaged.
@@ -198,7 +198,7 @@ class Trainer:
         recipe.set_rates(self.iteration)
         self.learning_rate = float(recipe.optimizer.param_groups[0]["lr"])
         self.iteration += 1
-        due = self.iteration - self.stepped >= recipe.steps_after(self.iteration - 1)
+        due = self.iteration - self.stepped >= recipe.iterations_per_step(self.iteration - 1)
         due = due or self.iteration == self.total
         seed_iteration(self.seed, self.iteration, self.rank)
         batch = recipe.preprocess_batch(batch)  # of several sizes, where asked for

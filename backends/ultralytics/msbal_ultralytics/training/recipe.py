@@ -1,7 +1,7 @@
 """How ultralytics trains a model: what its own trainer decides, without that trainer's loop and files.
 
-The spec's ``schedule`` goes before ultralytics' arguments. Where it names an optimizer, that one steps as the spec
-says: without the clipping (10.0) and the accumulation (``nbs``) that ultralytics adds.
+The spec's ``schedule`` takes precedence over ultralytics' arguments. An optimizer that it names steps as the spec says,
+without the clipping (10.0) and the accumulation (``nbs``) that ultralytics adds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Recipe(DetectionTrainer):
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def optimizer_for(self) -> Optimizer:
+    def make_optimizer(self) -> Optimizer:
         """Make the optimizer, with ultralytics' groups of parameters: biases and norms have no weight decay."""
         own, args = self.schedule.optimizer, self.args
         if own is None:
@@ -118,7 +118,7 @@ class Recipe(DetectionTrainer):
                 if "momentum" in group:
                     group["momentum"] = self._warm(iteration, self.args.warmup_momentum, self.momentum)
 
-    def steps_after(self, iteration: int) -> int:
+    def iterations_per_step(self, iteration: int) -> int:
         """Return how many iterations make a step, at an iteration counted from 0: fewer while it warms up."""
         if self.by_nbs and self.warmup and iteration <= self.warmup:
             return max(1, round(self._warm(iteration, 1, self.accumulate)))

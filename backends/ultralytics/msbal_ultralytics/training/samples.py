@@ -46,7 +46,7 @@ class Samples(YOLODataset):
         )  # fmt: skip
         closed = copy(arguments)
         closed.mosaic = closed.mixup = closed.cutmix = 0.0
-        self.closing = self.build_transforms(closed)
+        self.without_mosaics = self.build_transforms(closed)
 
     def get_img_files(self, img_path: Any) -> list[str]:
         """Return the paths of the images."""
@@ -81,7 +81,7 @@ class Samples(YOLODataset):
 
     def sample(self, index: int, mosaic: bool) -> dict[str, Any]:
         """Return an augmented sample, with mosaics (and mixed images) or, near the end of a training, without."""
-        transforms = self.transforms if mosaic else self.closing
+        transforms = self.transforms if mosaic else self.without_mosaics
         found: dict[str, Any] = transforms(self.get_image_and_label(index))
         return found
 

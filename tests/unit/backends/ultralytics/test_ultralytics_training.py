@@ -112,14 +112,14 @@ def test_steps_and_rates_are_those_of_ultralytics_own_loop(tmp_path: Path, argum
     model.args = get_cfg(overrides=arguments)
     recipe = Recipe(model, ScheduleSpec(epochs=EPOCHS), torch.device("cpu"), classes=2, grid=32)
     recipe.plan(IMAGES, BATCH, total=len(seen))
-    recipe.start(recipe.optimizer_for())
+    recipe.start(recipe.make_optimizer())
     stepped = 0
     for iteration, (wanted, steps) in enumerate(seen):
         recipe.set_rates(iteration)
         found = rates(recipe.optimizer)
         for one, other in zip(found, wanted, strict=True):
             assert one[:2] == other[:2] and one[2:] == pytest.approx(other[2:]), (iteration, one, other)
-        due = iteration + 1 - stepped >= recipe.steps_after(iteration)
+        due = iteration + 1 - stepped >= recipe.iterations_per_step(iteration)
         assert due == steps, iteration
         stepped = iteration + 1 if due else stepped
 
@@ -244,12 +244,10 @@ def test_what_decides_nothing_is_named(tmp_path: Path) -> None:
         }  # fmt: skip
         return "; ".join(load_backend("ultralytics").build(parse_spec(raw), data.classes).remarks(data))
 
-    assert "`optimizer: auto` decides, and not lr0" in remarks({}, lr0=0.02)
+    assert "`optimizer: auto` decides, not lr0" in remarks({}, lr0=0.02)
     assert not remarks({}, lr0=0.02, optimizer="SGD")
-    assert "schedule.optimizer decides, and not lr0, nbs" in remarks(
-        {"optimizer": {"lr": 0.1}}, lr0=0.02, nbs=8
-    )
-    assert "schedule.warmup decides, and not warmup_epochs" in remarks({"warmup": 0}, warmup_epochs=2)
+    assert "schedule.optimizer decides, not lr0, nbs" in remarks({"optimizer": {"lr": 0.1}}, lr0=0.02, nbs=8)
+    assert "schedule.warmup decides, not warmup_epochs" in remarks({"warmup": 0}, warmup_epochs=2)
     with pytest.raises(SpecError, match="batch norm"):
         remarks({"batch_size": 1}, imgsz=32)
 
