@@ -107,8 +107,8 @@ class UltralyticsDetector(SplitUltralytics):
         schedule = self.spec.schedule
         if schedule.optimizer is not None and schedule.clip_norm is None:
             notes.append(
-                "schedule.optimizer steps without what ultralytics adds to its own: clipping at 10 "
-                "(schedule.clip_norm) and gradients of about 64 images (schedule.accumulate)"
+                "schedule.optimizer steps without ultralytics' clipping at 10 (schedule.clip_norm) and its "
+                "accumulation to about 64 images (schedule.accumulate)"
             )
         return notes
 
