@@ -61,7 +61,7 @@ class Balanced:
         self._proofs = {splitter.group.name: SplitterProof(splitter) for splitter in splitters}
         self._gathered: list[dict[str, Any]] = []
         self._paused = self._removed = self._said = False
-        self._collected: dict[str, LevelLosses] | None = None
+        self._collected: dict[str, list[LevelLosses]] | None = None
         self._methods = [_LossMethod(self, splitter) for splitter in splitters]
         for method in self._methods:
             method.require_free()
@@ -160,8 +160,8 @@ class Balanced:
         self._paused = False
 
     @contextmanager
-    def collecting(self) -> Iterator[dict[str, LevelLosses]]:
-        """Collect the level losses of a forward pass, by group; nothing is weighed or counted."""
+    def collecting(self) -> Iterator[dict[str, list[LevelLosses]]]:
+        """Collect the level losses of each call in a forward pass, by group; nothing is weighed or counted."""
         before, self._collected = self._collected, {}
         try:
             yield self._collected
@@ -223,7 +223,7 @@ class Balanced:
             found = splitter.split(own, args, kwargs)
             if found is None:
                 return own(*args, **kwargs)
-            self._collected[group] = found.losses
+            self._collected.setdefault(group, []).append(found.losses)
             return found.result(found.losses.values)
         if self.model.training and not self._paused:
             # Even without gradients, as in the first pass of a reentrant checkpoint.

@@ -65,28 +65,34 @@ def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Lo
     """
     with _measured(model, splitters) as balanced, balanced.collecting() as groups:
         found = losses()
-    values = {name: group.values for name, group in groups.items() if group.values.requires_grad}
-    factors = {name: torch.zeros_like(group.values) for name, group in groups.items()}
+    calls = [losses for of_group in groups.values() for losses in of_group]
+    attached = [losses.values for losses in calls if losses.values.requires_grad]
+    factors = {id(values): torch.zeros_like(values) for values in attached}
     rest = {}
     for key, loss in found.items():
-        shares: Sequence[Tensor | None] = [None] * len(values)
-        if loss.requires_grad and values:
-            shares = torch.autograd.grad(loss, list(values.values()), retain_graph=True, allow_unused=True)
+        shares: Sequence[Tensor | None] = [None] * len(attached)
+        if loss.requires_grad and attached:
+            shares = torch.autograd.grad(loss, attached, retain_graph=True, allow_unused=True)
         parts = []
-        for (name, value), factor in zip(values.items(), shares, strict=True):
+        for values, factor in zip(attached, shares, strict=True):
             if factor is not None:
-                factors[name] = factors[name] + factor
-                parts.append((value * factor).sum())
+                factors[id(values)] += factor
+                parts.append((values * factor).sum())
         if not parts:
             rest[key] = loss
             continue
         other = loss - torch.stack(parts).sum().to(loss)
         if abs(float(other.detach())) > MIN_REST * max(abs(float(loss.detach())), MIN_REST):
             rest[key] = other  # something else was added under the same name
-    return SplitLosses(
-        {name: LevelLosses(group.values * factors[name], group.positives) for name, group in groups.items()},
-        rest,
-    )
+    return SplitLosses({name: _summed(of_group, factors) for name, of_group in groups.items()}, rest)
+
+
+def _summed(calls: Sequence[LevelLosses], factors: Mapping[int, Tensor]) -> LevelLosses:
+    """Return one group's losses, summed over the calls of its method in a pass: one, or two of a student's."""
+    values = [losses.values * factors.get(id(losses.values), 0.0) for losses in calls]
+    positives = [losses.positives for losses in calls if losses.positives is not None]
+    known = sum(positives[1:], positives[0]) if len(positives) == len(calls) else None
+    return LevelLosses(sum(values[1:], values[0]), known)
 
 
 def balanced_losses(

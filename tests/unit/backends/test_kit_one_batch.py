@@ -90,3 +90,28 @@ def test_what_a_model_does_with_its_heads_losses_is_in_its_levels() -> None:
     torch.testing.assert_close(found.groups["all"].values, torch.stack([3 * cls, box]))
     assert list(found.rest) == ["total"]
     torch.testing.assert_close(found.rest["total"].detach(), 2 * model.other.detach())
+
+
+def test_a_head_that_is_called_twice_is_split_whole() -> None:
+    """A student's head is: once with labels, once with its teacher's."""
+
+    class Twice(Model):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            first, second = super().forward(x), super().forward(3 * x)
+            return {"sup_loss": sum(first.values()), "unsup_loss": 4 * sum(second.values())}  # type: ignore[dict-item]
+
+    model = Twice()
+    splitters = [Remembering(model.head, GROUP, ("loss_cls", "loss_box"))]
+
+    def losses() -> Mapping[str, torch.Tensor]:
+        torch.manual_seed(0)
+        found: Mapping[str, torch.Tensor] = model(torch.tensor(2.0))
+        return found
+
+    found = split_losses(model, splitters, losses)
+    weighted = balanced_losses(model, splitters, losses, Fixed((3.0, 3.0, 3.0)))
+    rest = sum(found.rest.values())
+    torch.testing.assert_close(
+        sum(framework_losses(model, splitters, losses).values()), found.groups["all"].values.sum() + rest
+    )
+    torch.testing.assert_close(sum(weighted.values()), 3 * found.groups["all"].values.sum() + rest)

@@ -151,7 +151,7 @@ def collected(model: Any, batch: Any, scope: tuple[str, ...] | None = None) -> d
     with handle.collecting() as found:
         forward(model, batch)
     handle.remove()
-    return found
+    return {name: losses for name, (losses,) in found.items()}
 
 
 TWO_STAGE = {

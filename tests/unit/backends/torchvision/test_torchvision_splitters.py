@@ -37,7 +37,8 @@ def split(model, batch, scope=("rpn",)):
         losses = forward(model, batch)
     keys = [key for splitter in handle.splitters for key in splitter.keys]
     handle.remove()
-    return SplitLosses(groups, {key: loss for key, loss in losses.items() if key not in keys})
+    once = {name: level_losses for name, (level_losses,) in groups.items()}
+    return SplitLosses(once, {key: loss for key, loss in losses.items() if key not in keys})
 
 
 def total(split, weights=None):
