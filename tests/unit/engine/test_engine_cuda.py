@@ -20,7 +20,7 @@ NAMES = ["rlo", "avw", "uw", "uw_so", "gls", "dwa", "rlw", "cov", "slaw", "autob
 
 
 def make(name: str = "rlo", interval: int = 4) -> Balancer:
-    return Balancer(["a", "b", "c", "d"], name, terms=("cls", "bbox"), interval=interval, seed=1)
+    return Balancer(["P3", "P4", "P5", "P6"], name, terms=("cls", "bbox"), interval=interval, seed=1)
 
 
 def rows(count: int, device: str = "cuda") -> Tensor:

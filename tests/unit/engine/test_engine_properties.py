@@ -185,7 +185,7 @@ def test_levels_without_any_loss(name: str, pattern: str) -> None:
         losses[2 * ALPHA : 3 * ALPHA] = 0.0
     if pattern == "then huge":
         losses[3 * ALPHA :, 1:3] = 1e30
-    balancer = Balancer(["a", "b", "c", "d"], _strategies()[name], interval=ALPHA)
+    balancer = Balancer(["P3", "P4", "P5", "P6"], _strategies()[name], interval=ALPHA)
     for row in losses:
         total = balancer(LevelLosses(row.view(1, -1), torch.tensor([3, 0, 2, 1])))
         assert bool(torch.isfinite(total))

@@ -20,7 +20,7 @@ VIEWS = {
 
 def make(name: str, terms: tuple[str, ...] = ("cls", "bbox"), interval: int = 3, **options: Any) -> Balancer:
     strategy: Strategy | str = Fixed((1, 2, 3, 4)) if name == "fixed" else name
-    return Balancer(["a", "b", "c", "d"], strategy, terms=terms, interval=interval, **options)
+    return Balancer(["P3", "P4", "P5", "P6"], strategy, terms=terms, interval=interval, **options)
 
 
 def train(balancer: Balancer, iterations: int, positives: bool = True) -> None:
