@@ -141,7 +141,8 @@ class UltralyticsDetector(SplitUltralytics):
     ) -> list[dict[str, Any]]:
         """Return detections in COCO results format, the images in order and the best first in each.
 
-        Like ultralytics' evaluation, but a single image is padded only to whole cells.
+        Like ultralytics' evaluation, but a single image is padded only to whole cells, and what is found in the padding
+        is left out.
         """
         model: Any = self.model if self.average is None else self.average
         args, pad = self.arguments, LetterBox(self.arguments.imgsz, auto=True, stride=self.grid)
@@ -157,7 +158,9 @@ class UltralyticsDetector(SplitUltralytics):
                 multi_label=True, max_det=args.max_det, max_time_img=NEVER, end2end=model.end2end,
             )[0]  # fmt: skip
             boxes = scale_boxes(image.shape[2:], found[:, :4].float(), (record.height, record.width))
-            return boxes, found[:, 5].long(), found[:, 4]
+            # It cuts them at the image's edge: of a box in the padding nothing is left.
+            kept = (boxes[:, 2:4] > boxes[:, :2]).all(dim=1)
+            return boxes[kept], found[kept, 5].long(), found[kept, 4]
 
         return predict_each(model, data, detect, progress)
 

@@ -56,6 +56,20 @@ def built(folder: Path, **model: Any) -> Any:
     return load_backend("ultralytics").build(spec, ["cup", "pot"])
 
 
+def test_what_is_found_in_the_padding_is_no_detection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 x 48 pixels are padded to 64 x 64: eight rows above, and eight below."""
+    detector = built(tmp_path)
+    found = torch.tensor([[8.0, 16, 40, 40, 0.9, 1], [8, 57, 40, 63, 0.8, 0], [8, 48, 40, 64, 0.7, 0]])
+    monkeypatch.setattr("msbal_ultralytics.detector.non_max_suppression", lambda *args, **more: [found])
+    data = DetectionData("shop", ("cup", "pot"), (3, 7), tuple(records(tmp_path, 1)))
+    assert [(d["category_id"], d["bbox"]) for d in detector.predict(data)] == [
+        (7, [8.0, 8.0, 32.0, 24.0]),
+        (3, [8.0, 40.0, 32.0, 8.0]),
+    ]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
