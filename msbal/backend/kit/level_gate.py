@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from msbal.backend.kit.balance import make_balancers
+from msbal.backend.kit.gate_proof import behind_another, passed_by, wrong_level
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter_proof import compare
 from msbal.engine import GroupNames, IntervalRecord, LevelLosses, Losses, NonFinite, Strategy, gather
@@ -326,19 +327,19 @@ class LevelGate(nn.Module):
             raise SpecError(
                 "LevelGate.loss: own", "a loss without a gradient", "the loss before detach() or item()"
             )
-        if passed.behind_another():
+        if behind_another(passed):
             raise SpecError(
                 "LevelGate", "predictions that pass two gates, whose weights would multiply", "one gate on each way",
                 "gate what the network returns, not also what is decoded from it",
             )  # fmt: skip
-        if (leaf := passed.passed_by(whole)) is not None:
+        if (leaf := passed_by(passed, whole)) is not None:
             raise SpecError(
                 "LevelGate.loss",
                 f"a gradient that passes the gates by, for a parameter of the shape {list(leaf.shape)}",
                 "a loss of gated predictions alone",
                 "gate all predictions that the loss takes, and add what is not by level to what comes back",
             )
-        if (wrong := passed.wrong_level(whole, values)) is not None:
+        if (wrong := wrong_level(passed, whole, values)) is not None:
             row, level = wrong
             term = "loss" if row is None else f"`{self.terms[row]}`"
             raise SpecError(

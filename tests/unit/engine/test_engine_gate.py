@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from msbal.backend.kit.gate_proof import behind_another, passed_by, wrong_level
 from msbal.engine.gate import GatedPass
 
 SIZES = (5, 3, 2)
@@ -55,7 +56,7 @@ def test_the_gradient_is_the_slow_one(sizes: list[int], shape: list[int], data: 
     squares, sines = (passed.gate(x, sizes, given, row) for row in (0, 1))
     assert squares.equal(x)
     values = torch.stack([by_level(squares, sizes, dim)[0], by_level(sines, sizes, dim)[1]])
-    assert passed.wrong_level(values.sum(), values) is None
+    assert wrong_level(passed, values.sum(), values) is None
     opened(passed, values, weights)
     (ours,) = torch.autograd.grad(values.sum(), x)
 
@@ -142,7 +143,7 @@ def test_a_pass_that_is_given_up_is_freed() -> None:
         passed = GatedPass(provable=proves)
         gated = passed.gate(predictions(), SIZES)
         values = by_level(gated)
-        passed.wrong_level(values.sum(), values)
+        wrong_level(passed, values.sum(), values)
         node = weakref.ref(gated)
         del passed, gated, values
         gc.disable()
@@ -158,7 +159,7 @@ def test_a_pass_that_is_given_up_is_freed() -> None:
 def checked(x: Tensor, own: object, levels: object = by_level, row: int | None = None) -> object:
     passed = GatedPass()
     gated = passed.gate(x, SIZES, 1, row)
-    return passed.wrong_level(own(gated), levels(gated))  # type: ignore[operator]
+    return wrong_level(passed, own(gated), levels(gated))  # type: ignore[operator]
 
 
 def test_levels_that_depend_on_each_other_are_found() -> None:
@@ -204,8 +205,8 @@ def test_the_proof_knows_how_coarse_numbers_are(dtype: torch.dtype, scale: float
     passed = GatedPass()
     gated = passed.gate(x, (50, 30, 20))
     values = by_level(gated.sigmoid().float(), (50, 30, 20)) * scale
-    assert passed.wrong_level(values.sum(), values) is None
-    assert passed.wrong_level(values.sum(), values.flip(1)) is not None
+    assert wrong_level(passed, values.sum(), values) is None
+    assert wrong_level(passed, values.sum(), values.flip(1)) is not None
 
 
 def test_a_way_around_the_gates_is_found() -> None:
@@ -214,10 +215,10 @@ def test_a_way_around_the_gates_is_found() -> None:
     passed = GatedPass()
     gated = passed.gate(x, SIZES)
     whole = by_level(gated).sum()
-    assert passed.passed_by(whole) is None
-    assert passed.passed_by(whole + (0 * beside).sum()) is None, "as some do for DistributedDataParallel"
-    assert passed.passed_by(whole + beside.square().sum()) is beside
-    assert passed.passed_by(by_level(gated * x.mean()).sum()) is weight
+    assert passed_by(passed, whole) is None
+    assert passed_by(passed, whole + (0 * beside).sum()) is None, "as some do for DistributedDataParallel"
+    assert passed_by(passed, whole + beside.square().sum()) is beside
+    assert passed_by(passed, by_level(gated * x.mean()).sum()) is weight
 
 
 def test_two_gates_on_one_way_are_found() -> None:
@@ -225,6 +226,6 @@ def test_two_gates_on_one_way_are_found() -> None:
     passed = GatedPass()
     first = passed.gate(x, SIZES)
     passed.gate(x.exp(), SIZES)
-    assert not passed.behind_another()
+    assert not behind_another(passed)
     passed.gate(first.exp(), SIZES)
-    assert passed.behind_another()
+    assert behind_another(passed)

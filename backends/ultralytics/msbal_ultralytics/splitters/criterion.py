@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
+from msbal.backend.kit.gate_proof import passed_by, wrong_level
 from msbal.backend.kit.splitter import USE_BALANCER, LossSplitter, Split, level_names, require_levels
 from msbal.engine import LevelLosses
 from msbal.engine.gate import GatedPass
@@ -232,14 +233,14 @@ class CriterionSplitter(LossSplitter):
             for name, each in predictions.items()
             if isinstance(each, Tensor) and each.requires_grad
         }
-        ungated = passed.passed_by(whole, list(sources.values()))
+        ungated = passed_by(passed, whole, list(sources.values()))
         if ungated is not None:
             name = next(name for name, each in sources.items() if each is ungated)
             return (
                 f"a gradient for `{name}` from elsewhere than what bce and bbox_loss are given as predictions, so that "
                 "it cannot be weighted by level; detach() it there"
             )
-        found = passed.wrong_level(whole, values)
+        found = wrong_level(passed, whole, values)
         if found is None:
             return ""
         term, level = found
