@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 from ultralytics.models.yolo.detect import DetectionTrainer
 
+from msbal.backend.kit.learning_rate import LearningRate
 from msbal.spec import ScheduleSpec
 from msbal_ultralytics.training.samples import Samples
 
@@ -22,7 +23,6 @@ CLIP_NORM = 10.0
 """ultralytics' own."""
 BATCH = 16
 """ultralytics' own, over all processes."""
-WARMUP_START = 1e-3
 
 
 class Recipe(DetectionTrainer):
@@ -62,6 +62,8 @@ class Recipe(DetectionTrainer):
         self.of_nbs = max(round(self.args.nbs / batch), 1)
         self.accumulate = min(self.of_nbs if self.by_nbs else schedule.accumulate, total)
         self.warmup = self._get_warmup_iterations(self.batches) if schedule.warmup is None else 0
+        own = {"warmup": schedule.warmup or 0, "scheduler": schedule.scheduler or "constant"}
+        self.rate = LearningRate(schedule.model_copy(update=own), total)
 
     def epoch(self, iteration: int) -> int:
         """Return the epoch of an iteration, both counted from 0."""
@@ -107,7 +109,9 @@ class Recipe(DetectionTrainer):
 
     def set_rates(self, iteration: int) -> None:
         """Set learning rate and momentum of an iteration, counted from 0; a function of the iteration alone."""
-        factor = self._factor(iteration)
+        factor = self.rate(iteration)
+        if self.schedule.scheduler is None:
+            factor *= float(self.lf(self.epoch(iteration)))
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
             if "momentum" in group and self.warmup:
@@ -126,20 +130,6 @@ class Recipe(DetectionTrainer):
 
     def _warm(self, iteration: int, begin: float, end: float) -> float:
         return float(np.interp(iteration, [0, self.warmup], [begin, end]))
-
-    def _factor(self, iteration: int) -> float:
-        schedule = self.schedule
-        warm = 1.0
-        if schedule.warmup and iteration < schedule.warmup:
-            warm = WARMUP_START + (1 - WARMUP_START) * iteration / schedule.warmup
-        if schedule.scheduler is None:
-            return warm * float(self.lf(self.epoch(iteration)))
-        if schedule.scheduler == "step":
-            decay = (8 / 12, 11 / 12) if schedule.decay is None else schedule.decay
-            return warm * 0.1 ** sum(iteration >= round(at * self.total) for at in decay)
-        if schedule.scheduler == "cosine":
-            return warm * 0.5 * (1 + math.cos(math.pi * iteration / self.total))
-        return warm
 
     # -- the loss ----------------------------------------------------------------------------------
 

@@ -14,13 +14,13 @@ import pytest
 import torch
 from tiny_torchvision import make_data, run_in
 
+from msbal.backend.kit.learning_rate import LearningRate
 from msbal.backend.kit.seeding import mix
 from msbal.errors import RunError, SpecError
 from msbal.training import checkpoints
 from msbal.training.stream import Positions
 from msbal_torchvision.models import build_model
 from msbal_torchvision.pixels import Stream, to_device
-from msbal_torchvision.training.optimization import LearningRate
 
 HERE = Path(__file__).parent
 
