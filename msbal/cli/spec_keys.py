@@ -21,7 +21,7 @@ EXAMPLES = {
 _SECTIONS = """\
 : backend=detectron2|mmdet|torchvision|ultralytics balance data deterministic=false|true device evaluate log model
   output schedule seed
-balance: actions amplification decay epsilon floor initial interval on_nonfinite=stop|skip p_max p_min
+balance: actions amplification decay epsilon floor initial interval measure on_nonfinite=stop|skip p_max p_min
   per_term=false|true q reference rescale=false|true scope seed step
   strategy=autobalance|avw|cov|dwa|equal|fixed|gls|max_loss|min_loss|positives|rlo|rlw|slaw|stride|uw|uw_so strides
   temperature top_k weights

@@ -11,6 +11,7 @@ from msbal.lazy import attach
 
 _NAMES = {
     "balancer": ("Balancer",),
+    "gradients": ("LevelGradients",),
     "group": ("BalancerSet", "GroupNames"),
     "interval": ("IntervalReport",),
     "losses": ("LevelLosses", "Losses", "gather"),
@@ -25,6 +26,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from msbal.engine.balancer import Balancer
+    from msbal.engine.gradients import LevelGradients
     from msbal.engine.group import BalancerSet, GroupNames
     from msbal.engine.interval import IntervalReport
     from msbal.engine.losses import LevelLosses, Losses, gather
@@ -42,6 +44,7 @@ __getattr__ = attach(
 
 __all__ = [
     "AVW", "RLO", "Balancer", "BalancerSet", "Equal", "GroupNames", "IntervalRecord", "IntervalReport",
-    "IntervalStatistics", "Iteration", "LevelLosses", "Losses", "MaxLoss", "MinLoss", "NonFinite", "SelectionStrategy",
-    "State", "StepStrategy", "Strategy", "StrategyError", "Weighing", "available", "gather", "make", "register",
+    "IntervalStatistics", "Iteration", "LevelGradients", "LevelLosses", "Losses", "MaxLoss", "MinLoss", "NonFinite",
+    "SelectionStrategy", "State", "StepStrategy", "Strategy", "StrategyError", "Weighing", "available", "gather",
+    "make", "register",
 ]  # fmt: skip

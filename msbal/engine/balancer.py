@@ -19,7 +19,8 @@ from torch.compiler import is_compiling
 
 from msbal.engine.compiling import outside_of_graphs
 from msbal.engine.draw import generator
-from msbal.engine.interval import IntervalReport, Memory, end_interval, find_nonfinite
+from msbal.engine.gradients import LevelGradients
+from msbal.engine.interval import IntervalReport, Measured, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
 from msbal.engine.processes import all_gather, rank, world_size
 from msbal.engine.record import IntervalRecord, NonFinite
@@ -55,6 +56,7 @@ class _Now:
     gathered: Array | None = None  # [R, n, T * K + K], by `synchronize`
     learned: Array | None = None  # the parameters, at the last interval's end
     positives: bool = False  # whether there are any in the rows
+    measured: Measured = field(default_factory=Measured)  # in this interval; alike on all ranks
     reports: deque[IntervalReport] = field(default_factory=deque)
     calls: deque[_Call] = field(default_factory=lambda: deque(maxlen=64))
 
@@ -94,6 +96,8 @@ class Balancer(nn.Module):
     group: str
     epsilon: float
     rescale: bool
+    measure: int | None
+    gradients: LevelGradients | None = None
 
     def __init__(
         self,
@@ -106,9 +110,10 @@ class Balancer(nn.Module):
         group: str = "all",
         epsilon: float = EPSILON,
         rescale: bool = False,
+        measure: int | None = None,
     ) -> None:
         super().__init__()
-        given: Any = (levels, terms, strategy, interval, seed, group, epsilon, rescale)
+        given: Any = (levels, terms, strategy, interval, seed, group, epsilon, rescale, measure)
         self._settings = Settings(*given)
         self.__dict__.update(vars(self._settings))
         self._width = (len(self.terms) + 1) * len(self.levels)
@@ -199,7 +204,7 @@ class Balancer(nn.Module):
             raise RuntimeError(
                 "Balancer: a CUDA graph's replays would not count; call it on what comes out of it."
             )
-        step = self._weigh_step(losses, positives)
+        step, measured = self._weigh_step(losses, positives), self._measure(values)
         row, known = now.views[now.position]
         row.copy_(losses)
         if positives is not None or now.positives:
@@ -207,9 +212,9 @@ class Balancer(nn.Module):
             known.fill_(torch.nan) if positives is None else known.copy_(positives)
         now.gathered = None
         if now.position + 1 == self.interval:
-            self._end_interval(step)
+            self._end_interval(step, measured)
         else:
-            now.position += 1
+            now.position, now.measured = now.position + 1, measured
         call.counted, now.step = True, step
         if step is not None:
             weights = step.weights.to(values.dtype).repeat(len(self.terms))
@@ -218,6 +223,18 @@ class Balancer(nn.Module):
                 call.weights = weights
             call.gradients = {f"strategy_{key}": value for key, value in step.gradients.items()}
         return call
+
+    def _measure(self, values: Tensor) -> Measured:
+        """Measure the gradients of this iteration's ``[T * K]`` losses, where that is due; return the interval's."""
+        if self.measure is None or (self.iteration and (self.iteration + 1) % self.measure):
+            return self._now.measured
+        if self.gradients is None:
+            raise ValueError(
+                "measure: the balancer should know whose gradients to measure. Found no `gradients`: set it to "
+                "LevelGradients({'model': model.parameters()})."
+            )
+        by_level = values.view(len(self.terms), -1).sum(dim=0)
+        return self._now.measured.plus(self.gradients.measure(by_level))
 
     def _weigh_step(self, losses: Tensor, positives: Tensor | None) -> Weighing | None:
         """Let a `StepStrategy` weigh this iteration."""
@@ -251,7 +268,7 @@ class Balancer(nn.Module):
             now.draws = None if draws is None else _upload(draws, device)
             return now.weights
 
-    def _end_interval(self, step: Weighing | None) -> None:
+    def _end_interval(self, step: Weighing | None, measured: Measured) -> None:
         now, memory, own = self._now, self._now.memory, rank()
         parts = [now.rows.flatten(), *([] if step is None else [step.weights, *self._learned().values()])]
         if world_size() > 1:
@@ -276,9 +293,9 @@ class Balancer(nn.Module):
                     f"move in a whole interval. Give the balancer's parameters() to the optimizer.",
                     stacklevel=2,
                 )
-        now.memory, report = end_interval(self._settings, memory, losses, positives)
+        now.memory, report = end_interval(self._settings, memory, losses, positives, measured)
         now.reports.append(report)
-        now.position, now.weights = 0, None
+        now.position, now.weights, now.measured = 0, None, Measured()
 
     def _learned(self) -> dict[str, Tensor]:
         """Return the parameters, detached in float64, by the strategy's names."""
@@ -321,7 +338,8 @@ class Balancer(nn.Module):
         rows = (
             now.rows[None, : now.position].cpu() if now.gathered is None else torch.from_numpy(now.gathered)
         )
-        return {"of": self._settings.identity(), "rows": rows.clone(), **asdict(memory)}
+        measured = {"measured": now.measured.plain()} if now.measured.count else {}
+        return {"of": self._settings.identity(), "rows": rows.clone(), **asdict(memory), **measured}
 
     def set_extra_state(self, saved: Any) -> None:
         """Continue from a saved state.
@@ -338,7 +356,11 @@ class Balancer(nn.Module):
             if count != world_size():  # each of another number of ranks takes an equal part
                 rows = rows.mean(axis=0, keepdims=True).repeat(world_size(), axis=0)
                 rows[..., -len(self.levels) :] *= count / world_size()  # positives are summed over ranks
+            measured = saved.get("measured")
             self._begin(memory, rows[rank()])
+            self._now.measured = (
+                Measured() if measured is None else Measured.loaded(measured, len(self.levels))
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RuntimeError(f"Balancer `{self.group}`: the saved state is damaged: {error!r}") from error
         self._now.gathered = rows
@@ -408,7 +430,7 @@ class Balancer(nn.Module):
         if now.position == 0:
             return None
         losses, positives = self._split(now.rows[None, : now.position].cpu().numpy())
-        _, report = end_interval(self._settings, now.memory, losses, positives, decides=False)
+        _, report = end_interval(self._settings, now.memory, losses, positives, now.measured, decides=False)
         return replace(report.record, iteration=self.iteration)
 
     def nonfinite(self) -> tuple[NonFinite, ...]:

@@ -6,12 +6,13 @@ Shapes: R ranks, A iterations of an interval (alpha), T terms, K levels. NumPy, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from msbal.engine.draw import generator
+from msbal.engine.gradients import SHARED, cosines, norms
 from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.engine.settings import Settings
 from msbal.engine.statistics import Array, interval_statistics
@@ -55,24 +56,67 @@ class IntervalReport(NamedTuple):
     losses: Array
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The gradients measured in an interval: the sum of Gramians ``[K, K]`` by part, and of how many."""
+
+    count: int = 0
+    sums: Mapping[str, Array] = field(default_factory=dict)
+
+    def plus(self, gramians: Mapping[str, Array]) -> Measured:
+        """Return this with one measurement more, unless that is not finite."""
+        if not all(np.isfinite(gramian).all() for gramian in gramians.values()):
+            return self
+        parts, zero = dict.fromkeys([*self.sums, *gramians]), np.zeros(())
+        sums = {part: self.sums.get(part, zero) + gramians.get(part, zero) for part in parts}
+        return Measured(self.count + 1, sums)
+
+    def means(self) -> dict[str, Array]:
+        """Return the mean Gramian by part; empty where nothing was measured."""
+        return {part: total / self.count for part, total in self.sums.items()}
+
+    def plain(self) -> dict[str, Any]:
+        """Return it in plain numbers, as in checkpoints."""
+        return {"count": self.count, "sums": {part: total.tolist() for part, total in self.sums.items()}}
+
+    @classmethod
+    def loaded(cls, saved: Mapping[str, Any], levels: int) -> Measured:
+        """Read it from a checkpoint. Raises: KeyError, TypeError or ValueError, where that has something else."""
+        sums = {str(part): np.array(total, float) for part, total in saved["sums"].items()}
+        if any(total.shape != (levels, levels) or not np.isfinite(total).all() for total in sums.values()):
+            raise ValueError(f"Gramians of {levels} levels were expected")
+        return cls(int(saved["count"]), sums)
+
+
+NOTHING_MEASURED = Measured()
+
+
 def end_interval(
-    settings: Settings, memory: Memory, losses: Array, positives: Array | None = None, decides: bool = True
+    settings: Settings,
+    memory: Memory,
+    losses: Array,
+    positives: Array | None = None,
+    measured: Measured = NOTHING_MEASURED,
+    decides: bool = True,
 ) -> tuple[Memory, IntervalReport]:
     """Decide the weights of the next interval. An interval with unusable statistics is reported, but decides nothing.
 
     Args:
         losses: ``[R, A, T, K]``, unweighted.
         positives: ``[K]``, over the interval and all ranks; None where unknown.
+        measured: the levels' gradients.
         decides: False only reports, as for an interval that has not ended.
 
     Raises:
         StrategyError: see `decide`.
     """
     t, old, new = memory.interval + 1, memory, replace(memory, interval=memory.interval + 1)
+    gramians = measured.means()
     # Eq 2, 3 and 4.
     statistics = interval_statistics(
-        t, losses, positives, old.weights, old.previous_loss, old.previous_variance, settings.epsilon
-    )
+        t, losses, positives, old.weights, old.previous_loss, old.previous_variance, settings.epsilon,
+        gramians.get(SHARED),
+    )  # fmt: skip
     if decides and statistics.usable:
         rng = generator(settings.seed, settings.group, t)
         # Eq 5; of rlo eq 6 and 7 too.
@@ -97,6 +141,9 @@ def end_interval(
         nonfinite=find_nonfinite(settings, losses, old.interval * settings.interval),
         positives=None if positives is None else tuple(positives.tolist()),
         length=losses.shape[1],
+        gradient_norm={part: tuple(norms(gramian).tolist()) for part, gramian in gramians.items()},
+        gradient_cosine=tuple(tuple(row) for row in cosines(gramians[SHARED]).tolist()) if gramians else (),
+        gradient_count=measured.count,
     )
     with np.errstate(invalid="ignore"):
         return new, IntervalReport(record, losses.mean(axis=0))

@@ -39,6 +39,11 @@ class IntervalRecord:
         learning_rate: of the optimizer's first group of parameters, in the step of the interval's last iteration. The
             engine does not know it, so the recorder adds it. None where it is unknown.
         length: alpha, the iterations of the interval; 0 where it is unknown.
+        gradient_norm: of each level's unweighted loss, by part of the model: ``backbone``, ``neck``, ``head``; and on
+            ``shared``, all parameters that two levels or more have a gradient for. The root of the mean square over the
+            interval's measurements; empty where nothing was measured.
+        gradient_cosine: ``[K][K]``, of the levels' gradients on ``shared``; empty likewise.
+        gradient_count: the measurements, those that were finite.
     """
 
     interval: int
@@ -59,6 +64,9 @@ class IntervalRecord:
     positives: tuple[float, ...] | None = None
     learning_rate: float | None = None
     length: int = 0
+    gradient_norm: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    gradient_cosine: tuple[tuple[float, ...], ...] = ()
+    gradient_count: int = 0
 
     @property
     def divisor(self) -> float:

@@ -24,6 +24,7 @@ class Settings:
     group: str
     epsilon: float
     rescale: bool
+    measure: int | None = None
 
     def __post_init__(self) -> None:
         """Raises: ValueError, naming the argument, what was expected and what was found."""
@@ -50,6 +51,14 @@ class Settings:
             refuse_unless(whole, name, "a whole number", repr(number))
             object.__setattr__(self, name, operator.index(number))
         refuse_unless(self.interval >= 2, "interval", "at least 2 (one loss has no variance)", self.interval)
+        if self.measure is None and self.strategy.needs_gradients:
+            object.__setattr__(self, "measure", self.interval)
+        if self.measure is not None:
+            whole = hasattr(self.measure, "__index__") and not isinstance(self.measure, bool)
+            refuse_unless(
+                whole and self.measure >= 1, "measure", "a whole number above 0", repr(self.measure)
+            )
+            object.__setattr__(self, "measure", operator.index(self.measure))
         number = isinstance(self.epsilon, int | float) and 0 < self.epsilon < math.inf
         refuse_unless(number, "epsilon", "a number above 0", repr(self.epsilon))
         object.__setattr__(self, "strategy", self.strategy.of(self.levels))
@@ -59,7 +68,9 @@ class Settings:
         """Return what identifies a checkpoint: plain values, including the strategy's hyperparameters."""
         options = {f"strategy.{key}": repr(value) for key, value in asdict(self.strategy).items()}
         names = {"levels": list(self.levels), "terms": list(self.terms), "strategy": self.strategy.name}
-        others = ("interval", "seed", "group", "epsilon", "rescale")
+        others = ["interval", "seed", "group", "epsilon", "rescale"]
+        if self.strategy.needs_gradients:
+            others.append("measure")  # of other strategies it changes no decision
         return names | options | {key: getattr(self, key) for key in others}
 
     def refuse_others(self, saved: Mapping[str, Any]) -> None:

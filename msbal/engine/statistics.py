@@ -30,6 +30,8 @@ class IntervalStatistics:
         previous_loss: ``[K]`` that of interval t - 1; zeros at t = 1.
         positives: ``[K]`` positive samples over the interval and all ranks; None where unknown.
         weights: ``[K]`` those in force during the interval.
+        gradients: ``[K, K]`` Gramian of the levels' unweighted gradients, on the parameters that levels share, averaged
+            over the interval's measurements; None where nothing was measured in it.
     """
 
     interval: int
@@ -41,6 +43,7 @@ class IntervalStatistics:
     previous_loss: Array
     positives: Array | None
     weights: Array
+    gradients: Array | None = None
 
     @property
     def usable(self) -> bool:
@@ -56,6 +59,7 @@ def interval_statistics(
     previous_loss: ArrayLike,
     previous_variance: ArrayLike,
     epsilon: float = EPSILON,
+    gradients: Array | None = None,
 ) -> IntervalStatistics:
     """Compute equations 2 to 4 from ``[R, A, T, K]`` unweighted losses, averaged over ranks.
 
@@ -80,6 +84,7 @@ def interval_statistics(
             previous_loss=np.asarray(previous_loss),
             positives=positives,
             weights=np.asarray(weights),
+            gradients=gradients,
         )
 
 

@@ -14,14 +14,18 @@ from msbal.engine.record import IntervalRecord, NonFinite
 from msbal.errors import DataError
 from msbal.records.atomic import finite, write_text
 
+_GRADIENTS = ("gradient_norm", "gradient_cosine", "gradient_count")
 _LISTS = ("loss", "variance", "variance_reduction", "weights", "previous_weights")
 
 
 def to_json(record: IntervalRecord) -> str:
-    """Return a record as one line without its newline; NaN becomes null, an unknown learning rate has no key."""
+    """Return a record as one line without its newline; NaN becomes null, what is unknown or unmeasured has no key."""
     keys = finite(dataclasses.asdict(record))
     if keys["learning_rate"] is None:
         del keys["learning_rate"]
+    if not keys["gradient_count"]:
+        for key in _GRADIENTS:
+            del keys[key]
     return json.dumps(keys, ensure_ascii=False, allow_nan=False)
 
 
@@ -40,13 +44,16 @@ def from_json(line: str) -> IntervalRecord:
         }
         levels = tuple(str(level) for level in known["levels"])
         known["levels"] = levels
-        for key in ("interval", "iteration", "count", "length"):
+        for key in ("interval", "iteration", "count", "length", "gradient_count"):
             if key in known:
                 known[key] = int(known[key])
         for key in _LISTS:
             if key in known:
                 known[key] = _floats(known[key], len(levels) if key != "previous_weights" else None)
         known["loss_by_term"] = {str(t): _floats(v, len(levels)) for t, v in known["loss_by_term"].items()}
+        norms, cosines = known.get("gradient_norm", {}), known.get("gradient_cosine", ())
+        known["gradient_norm"] = {str(part): _floats(v, len(levels)) for part, v in norms.items()}
+        known["gradient_cosine"] = tuple(_floats(row, len(levels)) for row in cosines)
         known["probabilities"] = {str(a): _float(p) for a, p in known.get("probabilities", {}).items()}
         known["nonfinite"] = tuple(NonFinite(**item) for item in known.get("nonfinite", ()))
         if known.get("positives") is not None:

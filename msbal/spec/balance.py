@@ -43,6 +43,13 @@ class BalanceSpec(SpecModel):
         "paper.",
     )
     seed: int | None = Field(None, description="Seed of the strategy's draws; by default the run's seed.")
+    measure: int | None = Field(
+        None,
+        ge=1,
+        description="Measure the gradient of each level's loss every so many iterations, and in the first, without "
+        "changing the training; 500 costs about 1 %. By default only where the strategy decides by gradients, at each "
+        "interval's end.",
+    )
     on_nonfinite: Literal["stop", "skip"] = Field(
         "stop",
         description="What to do when a level's loss is NaN or infinite: stop the run, or skip the step.",
@@ -73,6 +80,7 @@ class BalanceSpec(SpecModel):
             seed=run_seed if self.seed is None else self.seed,
             epsilon=self.epsilon,
             rescale=self.rescale,
+            measure=self.measure,
         )
 
 

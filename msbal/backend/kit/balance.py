@@ -37,6 +37,8 @@ Args:
     per_term: balance each term (classification, boxes, ...) on its own.
     seed: of the strategy's random draws.
     rescale: multiply the strategy's weights so that they sum to the number of levels.
+    measure: measure the gradient of each level's loss every so many iterations, for the records; it changes nothing in
+        the training.
     records: a folder for ``intervals.jsonl``.
     hyperparameters: of a strategy given by name, as in a spec's ``balance:``: ``top_k``, ``actions``, ...
 
@@ -65,6 +67,7 @@ class Balance(Protocol[Handle_co]):
         per_term: bool = False,
         seed: int = 0,
         rescale: bool = False,
+        measure: int | None = None,
         records: str | Path | None = None,
         **hyperparameters: Any,
     ) -> Handle_co: ...
@@ -157,10 +160,11 @@ def balance_function(put: Callable[[Any, Request], Handle_co]) -> Balance[Handle
         per_term: bool = False,
         seed: int = 0,
         rescale: bool = False,
+        measure: int | None = None,
         records: str | Path | None = None,
         **hyperparameters: Any,
     ) -> Handle_co:
-        options = {"interval": interval, "seed": seed, "rescale": rescale}
+        options = {"interval": interval, "seed": seed, "rescale": rescale, "measure": measure}
         return put(model, Request(strategy, scope, records, per_term, options, hyperparameters))
 
     balance.__doc__ = f"{inspect.cleandoc(put.__doc__ or '')}\n{_COMMON}"

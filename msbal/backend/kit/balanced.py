@@ -16,7 +16,7 @@ from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
-from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelLosses
+from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelGradients, LevelLosses
 from msbal.engine.processes import all_gather_objects, rank
 from msbal.engine.record import NonFinite
 from msbal.errors import SpecError
@@ -38,6 +38,7 @@ class Balanced:
         model: as given, not wrapped.
         groups: what is balanced, finest level first.
         balancers: one for each group; with `per_term` one for each term.
+        gradients: measures the levels' gradients, where the balancers are to.
         losses: ``[T, K]`` of the last training pass by group, unweighted and detached, for logs.
         notes: what stays as it is although it has levels, and why.
     """
@@ -54,6 +55,9 @@ class Balanced:
             model, tuple(splitters), balancers, tuple(notes),
         )  # fmt: skip
         self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in splitters)
+        self.gradients = LevelGradients(self.splitters[0].parts(model))
+        for balancer in balancers.balancers.values():
+            balancer.gradients = self.gradients
         self.losses: dict[str, Tensor] = {}
         self.records: ScriptRecords | None = None
         self._paths = {splitter.group.name: splitter.path(model) for splitter in splitters}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from msbal.backend.protocol import LevelGroup
 from msbal.engine import LevelLosses
+from msbal.engine.gradients import Parts
 from msbal.errors import SpecError
 
 MIN_LEVELS = 2
@@ -87,6 +88,10 @@ class LossSplitter(ABC):
     ) -> Sequence[Tensor | None]:
         """Return the framework's own terms for this call, for the proof."""
         return self.terms(own(*args, **kwargs))
+
+    def parts(self, model: nn.Module) -> Parts:
+        """Return the model's parameters by part, ``backbone``, ``neck`` and ``head``, to measure gradients on."""
+        return {"model": model.parameters()}
 
     def path(self, model: nn.Module) -> str:
         """Return where in the model the owner is, as a dotted name."""

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
 from msbal.backend.kit.level_sums import sum_levels
+from msbal.backend.kit.parts import parts_by_name
 from msbal.backend.kit.splitter import USE_BALANCER, LossSplitter, Split, require_own_loss
 from msbal.engine import LevelLosses
+from msbal.engine.gradients import Parts
 from msbal.errors import SpecError
 
 Grids = list[tuple[int, int]]
@@ -50,6 +52,9 @@ class LevelSplitter(LossSplitter):
 
         Called at each pass too, as users replace parts after balance().
         """
+
+    def parts(self, model: nn.Module) -> Parts:
+        return parts_by_name(model, {"backbone": ["backbone.body."], "neck": ["backbone.fpn."]})
 
     def losses(self, values: Tensor, positives: Tensor) -> LevelLosses:
         """Sort ``[T, K]`` and ``[K]`` from the framework's order of levels to finest first."""
