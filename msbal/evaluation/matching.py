@@ -4,8 +4,8 @@ The metrics themselves come from a library (`msbal.evaluation.coco_metrics`). No
 matched here: the outcome of every single detection, from which the bootstrap recomputes the metrics for any
 weighting of the images. Tests compare it with pycocotools, detection by detection.
 
-Shapes: D detections, G boxes of ground truth, A = 4 areas (all, small, medium, large), T = 10 IoU thresholds,
-a lane is one of the A x T combinations.
+Shapes: D detections, G boxes of ground truth, A groups of boxes (COCO's 4 areas: all, small, medium, large; or the
+levels of a model), T = 10 IoU thresholds, a lane is one of the A x T combinations.
 """
 
 from __future__ import annotations
@@ -52,6 +52,22 @@ class Matches:
 
 def coco_matches(truth: GroundTruth, found: Detections) -> Matches:
     """Match as ``COCOeval.evaluateImg`` does, with at most 100 detections an image and class."""
+    low, high = AREA_RANGES.T
+    area, found_area = truth.area[:, None], found.box[:, 2:3] * found.box[:, 3:4]
+    return matches_within(
+        truth, found, (area >= low) & (area <= high), (found_area >= low) & (found_area <= high)
+    )
+
+
+def matches_within(
+    truth: GroundTruth, found: Detections, wanted: NDArray[np.bool_], in_range: NDArray[np.bool_]
+) -> Matches:
+    """Match as `coco_matches` does, within A groups of boxes that need not be ranges of area.
+
+    Args:
+        wanted: ``[G, A]``, the box is of the group; a crowd is to be found in none.
+        in_range: ``[D, A]``, in the order of `found`: where the detection finds nothing, it is wrong in this group.
+    """
     kept = _ranked(truth, found, MAX_DETECTIONS)
     image, label, box, rank = (
         found.image[kept],
@@ -59,12 +75,9 @@ def coco_matches(truth: GroundTruth, found: Detections) -> Matches:
         found.box[kept],
         _ranks(truth, found, kept),
     )
-    area = box[:, 2] * box[:, 3]
-    low, high = AREA_RANGES.T
-    in_range = (area[:, None] >= low) & (area[:, None] <= high)
-    counts = ~truth.crowd[:, None] & (truth.area[:, None] >= low) & (truth.area[:, None] <= high)
+    in_range, counts = in_range[kept], wanted & ~truth.crowd[:, None]
 
-    shape = (len(kept), len(AREAS), len(IOU_THRESHOLDS))
+    shape = (len(kept), in_range.shape[1], len(IOU_THRESHOLDS))
     hit = np.zeros(shape, dtype=np.bool_)
     ignored = np.repeat(~in_range[:, :, None], len(IOU_THRESHOLDS), axis=2)
 
@@ -79,7 +92,7 @@ def coco_matches(truth: GroundTruth, found: Detections) -> Matches:
         best = key.shape[1] - 1 - key[:, ::-1].argmax(axis=1)
         matched = np.take_along_axis(key, best[:, None], axis=1)[:, 0] >= 0
         chosen = candidate[np.arange(len(detection))[:, None, None], best]
-        areas = np.arange(len(AREAS))[None, :, None]
+        areas = np.arange(shape[1])[None, :, None]
         right = matched & counts[chosen, areas]
         hit[detection] = right
         ignored[detection] = np.where(matched, ~right, ignored[detection])
