@@ -20,7 +20,9 @@ from fvcore.nn import giou_loss, sigmoid_focal_loss_jit, smooth_l1_loss
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
+from msbal.backend.kit.parts import parts_by_name
 from msbal.backend.kit.splitter import LossSplitter, Split, level_names, require_levels, require_own_loss
+from msbal.engine.gradients import Parts
 from msbal.engine.losses import LevelLosses
 from msbal.errors import SpecError
 
@@ -41,6 +43,12 @@ class DictSplitter(LossSplitter):
 
     def split(self, own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Split:
         return Split(self.level_losses(*args, **kwargs), self.named)
+
+    def parts(self, model: Any) -> Parts:
+        # An FPN is what detectron2 calls a backbone; the network below it is within.
+        below = [f"backbone.{name}" for name in ("bottom_up", "net") if hasattr(model.backbone, name)]
+        neck = {"neck": ["backbone"]} if below else {}
+        return parts_by_name(model, {"backbone": below or ["backbone"], **neck})
 
     def aside(self) -> AbstractContextManager[Any]:
         """detectron2's losses log into the storage on top of a global stack."""

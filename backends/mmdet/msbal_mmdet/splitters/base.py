@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup
+from msbal.backend.kit.parts import parts_by_name
 from msbal.backend.kit.splitter import MIN_LEVELS, LossSplitter, Split, level_names
 from msbal.engine import LevelLosses
+from msbal.engine.gradients import Parts
 from msbal.errors import SpecError
 
 Losses = dict[str, Any]
@@ -112,6 +114,9 @@ class HeadSplitter(LossSplitter):
             found: what `by_level` returned under `key`.
         """
         return row.sum()
+
+    def parts(self, model: nn.Module) -> Parts:
+        return parts_by_name(model, {"backbone": ["backbone", "language_model"], "neck": ["neck"]})
 
     # -- one call ----------------------------------------------------------------------------------
 

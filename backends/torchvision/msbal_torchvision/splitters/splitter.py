@@ -54,7 +54,7 @@ class LevelSplitter(LossSplitter):
         """
 
     def parts(self, model: nn.Module) -> Parts:
-        return parts_by_name(model, {"backbone": ["backbone.body."], "neck": ["backbone.fpn."]})
+        return parts_by_name(model, {"backbone": ["backbone"], "neck": ["backbone.fpn"]})
 
     def losses(self, values: Tensor, positives: Tensor) -> LevelLosses:
         """Sort ``[T, K]`` and ``[K]`` from the framework's order of levels to finest first."""

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssd import SSD, SSDFeatureExtractorVGG
 
 from msbal.backend.kit.level_sums import spread
+from msbal.backend.kit.parts import parts_by_name
+from msbal.engine.gradients import Parts
 from msbal_torchvision.splitters.numerics import row_sums
 from msbal_torchvision.splitters.splitter import AnchorSplitter, Outputs, Rows, Targets
 
@@ -27,6 +29,12 @@ class SSDSplitter(AnchorSplitter):
     framework = SSD
     term_names = ("cls", "bbox")
     term_keys = ("classification", "bbox_regression")
+
+    def parts(self, model: nn.Module) -> Parts:
+        # torchvision's own SSD has further layers in an FPN's place. VGG's last ones are the first of them.
+        of_vgg = ["backbone.extra.0"] if isinstance(self.owner.backbone, SSDFeatureExtractorVGG) else []
+        neck = ["backbone.fpn", "backbone.extra", "backbone.scale_weight"]
+        return parts_by_name(model, {"backbone": ["backbone", *of_vgg], "neck": neck})
 
     def watched(self) -> nn.Module:
         head: nn.Module = self.owner.head

@@ -22,12 +22,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from ultralytics.nn import tasks
 
 from msbal.backend import LevelGroup
 from msbal.backend.kit.gate_proof import passed_by, wrong_level
+from msbal.backend.kit.parts import parts_by_name
 from msbal.backend.kit.splitter import USE_BALANCER, LossSplitter, Split, level_names, require_levels
 from msbal.engine import LevelLosses
 from msbal.engine.gate import GatedPass
+from msbal.engine.gradients import Parts
 from msbal.errors import SpecError
 
 KEYS = {"bbox": "box_loss", "cls": "cls_loss", "dfl": "dfl_loss", "l1": "l1_loss", "angle": "angle_loss"}
@@ -88,6 +91,14 @@ class CriterionSplitter(LossSplitter):
                 f"{', '.join(absent)} among them, as of ultralytics' own criteria", USE_BALANCER,
             )  # fmt: skip
         self.rows = [names.index(key) for key in self.keys]
+
+    def parts(self, model: Any) -> Parts:
+        if not isinstance(model, tasks.BaseModel):  # a criterion that is balanced alone
+            return super().parts(model)
+        # The list `head` of a model's YAML begins with what other frameworks call the neck.
+        neck, head = len(model.yaml["backbone"]), len(model.model) - 1
+        layers = [f"model.{i}" for i in range(head)]
+        return parts_by_name(model, {"backbone": layers[:neck], "neck": layers[neck:]})
 
     def path(self, model: nn.Module) -> str:
         return self.place
