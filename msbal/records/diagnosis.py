@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from msbal.errors import DataError
-from msbal.records.atomic import finite, write_json
+from msbal.records.atomic import write_json
 
-FILE = "diagnosis.json"
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+"""One that may be NaN, which JSON has as null."""
 
 
 class Spread(NamedTuple):
-    """A mean over batches, and the 95 % interval of that mean. NaN where nothing was finite."""
+    """A mean over batches, and the 95 % interval of that mean.
 
-    mean: float
-    low: float
-    high: float
+    The interval is Student's t interval, cut to the values that are possible (a share lies between 0 and 1), and NaN
+    where fewer than two batches have a value. The mean is NaN where none has: a cosine with a level without a gradient.
+    """
+
+    mean: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,15 @@ class ModelState:
 
     Attributes:
         iteration: 0 at the start.
-        metrics: AP, AP50, AP_S, AP_M and AP_L (0 to 1); empty where nothing was evaluated.
+        metrics: AP, AP50, AP_S, AP_M and AP_L (0 to 1; None without boxes of that size), of `images_val` images;
+            empty where nothing was evaluated.
+        checkpoint: the name of its file; empty at the start.
     """
 
     iteration: int
     groups: tuple[GroupState, ...]
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class LevelDiagnosis:
     Attributes:
         boxes: of the training set by level, by group; a group whose head does not tell is missing.
         boxes_val: of the validation set likewise.
+        images_val: how many images of it were evaluated.
+        notes: what was left out or could not be measured, a sentence each.
     """
 
     model: str
@@ -101,6 +110,8 @@ class LevelDiagnosis:
     boxes_val: dict[str, tuple[int, ...]]
     states: tuple[ModelState, ...]
     findings: tuple[Finding, ...] = ()
+    images_val: int = 0
+    notes: tuple[str, ...] = ()
 
 
 _ADAPTER = TypeAdapter(LevelDiagnosis)
@@ -108,26 +119,15 @@ _ADAPTER = TypeAdapter(LevelDiagnosis)
 
 def write_diagnosis(path: Path, diagnosis: LevelDiagnosis) -> None:
     """Write it, atomically."""
-    write_json(path, finite(asdict(diagnosis)))
+    write_json(path, asdict(diagnosis))
 
 
 def read_diagnosis(path: Path) -> LevelDiagnosis:
     """Read what `write_diagnosis` wrote. Raises: DataError, where it is something else."""
     try:
-        return _ADAPTER.validate_python(_nan(json.loads(path.read_text(encoding="utf-8"))))
+        return _ADAPTER.validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise DataError(str(path), error.strerror or str(error), "what `msbal diagnose` writes") from error
     except (ValueError, ValidationError) as error:
         found = str(error).partition("\n")[0]
         raise DataError(str(path), found, "what `msbal diagnose` writes", "run it again") from error
-
-
-def _nan(document: Any) -> Any:
-    """Put the NaN back that JSON has as null: in spreads, which are lists of three."""
-    if isinstance(document, Mapping):
-        return {key: _nan(value) for key, value in document.items()}
-    if isinstance(document, list):
-        if document == [None] * 3:
-            return [float("nan")] * 3
-        return [_nan(value) for value in document]
-    return document

@@ -21,6 +21,8 @@ class RunDirectory:
         losses_file: one row an iteration, the unweighted loss of every term and level.
         metrics_file: all evaluations, and the final one.
         predictions_file: the final detections on the validation split, in COCO results format.
+        diagnosis_file: what `msbal diagnose` measured of the levels, at the start and at each checkpoint.
+        ablation_file: the ablation that `msbal diagnose` proposes.
         log_file: what was printed, in plain lines.
         checkpoints: the folder of checkpoints.
         best_checkpoint: in it, the checkpoint of the best evaluation.
@@ -37,6 +39,8 @@ class RunDirectory:
         self.losses_file = path / "losses.csv"
         self.metrics_file = path / "metrics.json"
         self.predictions_file = path / "predictions.json"
+        self.diagnosis_file = path / "diagnosis.json"
+        self.ablation_file = path / "ablation.yaml"
         self.log_file = path / "log.txt"
         self.checkpoints = path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.pth"
@@ -45,7 +49,7 @@ class RunDirectory:
         self.trackers = path / "trackers"
         self._files = (
             self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
-            self.environment_file, self.spec_file,
+            self.environment_file, self.diagnosis_file, self.ablation_file, self.spec_file,
         )  # fmt: skip
 
     def exists(self) -> bool:
