@@ -7,8 +7,9 @@ one batch that it splits the framework's loss correctly. `msbal.testing.backends
 from msbal.backend.discovery import ENTRY_POINT_GROUP, installed_backends, load_backend
 from msbal.backend.protocol import (
     HONOURED,
+    AssignsBoxes,
     Backend,
-    CountsBoxes,
+    BoxCounts,
     Detector,
     Diagnosis,
     Honours,
@@ -21,10 +22,11 @@ from msbal.backend.protocol import (
     Remarks,
     SetsSchedule,
     SplitLosses,
+    count_boxes,
 )
 
 __all__ = [
-    "ENTRY_POINT_GROUP", "HONOURED", "Backend", "CountsBoxes", "Detector", "Diagnosis", "Honours", "Job",
+    "ENTRY_POINT_GROUP", "HONOURED", "AssignsBoxes", "Backend", "BoxCounts", "Detector", "Diagnosis", "Honours", "Job",
     "LevelGroup", "Monitor", "OffersStarter", "ProvesInstallation", "ReadsImages", "Remarks", "SetsSchedule",
-    "SplitLosses", "installed_backends", "load_backend",
+    "SplitLosses", "count_boxes", "installed_backends", "load_backend",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from msbal.data import DetectionData, ImageRecord
     from msbal.engine import BalancerSet, LevelLosses
+    from msbal.engine.gradients import Parts
     from msbal.records import Recorder, RunDirectory
     from msbal.spec import RunSpec
 
@@ -50,10 +51,13 @@ class SplitLosses:
     Attributes:
         groups: the level losses of each group, attached to the graph.
         rest: the framework's other losses, which are not balanced (masks, a RoI head outside `scope`): scalars.
+        parts: the model's parameters by part (``backbone``, ``neck``, ``head``), for each group; a detector that does
+            not know its parts leaves it empty.
     """
 
     groups: Mapping[str, LevelLosses]
     rest: Mapping[str, Tensor]
+    parts: Mapping[str, Parts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ class Backend(Protocol):
     """A framework that msbal can train with. Creating one imports no framework.
 
     It may also be one of `SetsSchedule`, `Honours`, `OffersStarter` and `ProvesInstallation`; its detector may be one
-    of `CountsBoxes`, `ReadsImages` and `Remarks`.
+    of `AssignsBoxes`, `ReadsImages` and `Remarks`.
 
     Attributes:
         name: as in the spec's ``backend:``.
@@ -289,11 +293,42 @@ class ProvesInstallation(Protocol):
 
 
 @runtime_checkable
-class CountsBoxes(Protocol):
-    """A detector that knows which level is responsible for a box."""
+class AssignsBoxes(Protocol):
+    """A detector that knows which level each box belongs to: the level that learns to find it."""
 
-    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
-        """Return how many boxes of a data set belong to each level, by group."""
+    def box_levels(
+        self, data: DetectionData, by_running: bool = False, progress: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return the level of each box of a data set, by group.
+
+        Args:
+            by_running: where sizes and anchors alone do not decide, run the model on every image as in training, as its
+                weights are, which takes as long as predicting. Without it such a group is missing.
+            progress: call it now and then with how many images have been run on.
+
+        Returns:
+            ``[N]`` for the N boxes of `data` that are no crowds, in its order: 0 for the finest level, -1 for a box
+            that no level learns to find. A group is missing where the model has no rule for single boxes.
+        """
+
+
+class BoxCounts(NamedTuple):
+    """How many boxes belong to each level, ``[K]``, and how many to none."""
+
+    levels: list[int]
+    none: int
+
+
+def count_boxes(detector: Detector, data: DetectionData, by_running: bool = False) -> dict[str, BoxCounts]:
+    """Count the boxes of a data set by level, for each group whose levels are known; see `AssignsBoxes`."""
+    if not isinstance(detector, AssignsBoxes):
+        return {}
+    found, counts = detector.box_levels(data, by_running), {}
+    for group in detector.groups:
+        if group.name in found:
+            of_level = [int((found[group.name] == level).sum()) for level in range(len(group.levels))]
+            counts[group.name] = BoxCounts(of_level, len(found[group.name]) - sum(of_level))
+    return counts
 
 
 @runtime_checkable

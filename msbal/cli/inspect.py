@@ -32,7 +32,7 @@ def inspect(spec: RunSpec, images: int) -> bool:
     """Print the levels and the proof; return whether the loss splitter is exact."""
     from rich.console import Console
 
-    from msbal.backend import CountsBoxes
+    from msbal.backend import count_boxes
     from msbal.backend.proof import prove
     from msbal.cli.console import model_name
     from msbal.training import prepare
@@ -48,9 +48,12 @@ def inspect(spec: RunSpec, images: int) -> bool:
     )
     chosen = _images_with_boxes(plan, images)
     proof = prove(detector, detector.batch(plan.train, chosen), spec.seed)
-    boxes = detector.boxes_per_level(plan.train) if isinstance(detector, CountsBoxes) else {}
+    boxes = count_boxes(detector, plan.train)
     for group in detector.groups:
-        print_whole(console, _levels(group, proof, boxes.get(group.name)))
+        counted = boxes.get(group.name)
+        print_whole(console, _levels(group, proof, counted and counted.levels))
+        if counted and counted.none:
+            console.print(f"boxes that no level of {group.head} learns to find: {counted.none:,}")
     if proof.rest:
         console.print(
             "not balanced: " + ", ".join(f"{name} {value:.6g}" for name, value in proof.rest.items())

@@ -129,17 +129,16 @@ def _describe(group: LevelGroup) -> str:
 
 
 def _boxes_per_level(plan: Plan) -> list[str]:
-    """Count the training boxes on each level by the model's own anchors, where the backend can tell."""
-    from msbal.backend import CountsBoxes
+    """Count the training boxes on each level, where the backend can tell before the model has run."""
+    from msbal.backend import count_boxes
 
-    if not isinstance(plan.detector, CountsBoxes):
-        return []
-    levels = {group.name: group.levels for group in plan.detector.groups}
-    return [
-        f"boxes per level, {group}: "
-        + ", ".join(f"{level} {n}" for level, n in zip(levels[group], counts, strict=True))
-        for group, counts in plan.detector.boxes_per_level(plan.train).items()
-    ]
+    counts, lines = count_boxes(plan.detector, plan.train), []
+    for group in plan.detector.groups:
+        if group.name in counts:
+            boxes, none = counts[group.name]
+            on = [f"{level} {n}" for level, n in zip(group.levels, boxes, strict=True)]
+            lines.append(f"boxes per level, {group.name}: {', '.join(on + [f'none {none}'] * (none > 0))}")
+    return lines
 
 
 def _launch(count: int, start_up: ActivityLine) -> int:

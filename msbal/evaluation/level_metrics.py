@@ -89,8 +89,8 @@ def metrics_of(
     for level in range(count):
         there = boxes[level] > 0
         parts = (precision[level][:, there], precision[level, 0, there], recall[level][:, there])
-        means = (float(part.mean()) if there.any() else None for part in parts)
-        metrics.append(LevelMetrics(*means, int(boxes[level].sum())))
+        ap, ap50, ar = (float(part.mean()) if there.any() else None for part in parts)
+        metrics.append(LevelMetrics(ap, ap50, ar, int(boxes[level].sum())))
     return metrics
 
 

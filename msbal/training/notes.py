@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msbal.backend import CountsBoxes, Detector
+from msbal.backend import Detector, count_boxes
 from msbal.data import DetectionData, remarks, shared_images
 from msbal.data.detection_data import subset
 from msbal.data.files import listed
@@ -72,15 +72,15 @@ def _odd_values(spec: RunSpec, iterations: int, images: int) -> Iterator[str]:
 
 def _empty_levels(spec: RunSpec, detector: Detector, train: DetectionData) -> Iterator[str]:
     """Name the levels that no training box belongs to by the model's own anchors, where the backend can tell."""
-    if not isinstance(detector, CountsBoxes):
-        return
     every = -(-len(train) // SAMPLE)
     looked_at = subset(train, range(0, len(train), every))
-    counts = detector.boxes_per_level(looked_at)
+    counts = count_boxes(detector, looked_at)
     actions = (spec.balance.strategy, *getattr(spec.balance, "actions", ()))
     keys = [f"model.{key}" for key in ("anchor_sizes", "min_size") if key in type(spec.model).model_fields]
     for group in detector.groups:
-        boxes = counts[group.name]
+        if group.name not in counts:
+            continue
+        boxes = counts[group.name].levels
         empty = [level for level, count in zip(group.levels, boxes, strict=True) if not count]
         if not empty or len(empty) == len(boxes):
             continue

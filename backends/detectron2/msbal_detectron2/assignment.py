@@ -19,10 +19,10 @@ from msbal.data import DetectionData
 from msbal_detectron2.splitters.roi import roi_levels
 
 
-def count_boxes(
+def box_levels(
     model: Any, groups: Sequence[LevelGroup], data: DetectionData, augmentations: Sequence[Any]
-) -> dict[str, list[int]]:
-    """Return the boxes per level of each group, without crowds.
+) -> dict[str, NDArray[np.int64]]:
+    """Return the level of each box in each group, ``[N]``, without crowds.
 
     An image's own size decides its grids; padding to the batch's largest image is ignored.
 
@@ -30,7 +30,7 @@ def count_boxes(
         augmentations: detectron2's, which bring an image to the model's size; none of them random.
     """
     boxes, images = _resized(data, augmentations, model.backbone.size_divisibility)
-    counts = {}
+    found = {}
     for group in groups:
         if group.name.startswith("roi"):
             levels = roi_levels(model.roi_heads.box_pooler, [Boxes(boxes)])
@@ -44,8 +44,8 @@ def count_boxes(
                 for anchors, stride in zip(generator.cell_anchors, generator.strides, strict=True)
             ]
             levels = anchor_levels(boxes, images, cells)
-        counts[group.name] = torch.bincount(levels, minlength=len(group.levels)).tolist()
-    return counts
+        found[group.name] = levels.numpy()
+    return found
 
 
 def _cell(generator: Any, anchors: Tensor, stride: int, images: Tensor) -> Cell:

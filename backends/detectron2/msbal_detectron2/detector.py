@@ -31,7 +31,7 @@ from msbal.spec import RunSpec
 from msbal.spec.data import CocoData
 from msbal.training.distributed import resolve_device
 from msbal.training.stream import Positions
-from msbal_detectron2.assignment import count_boxes
+from msbal_detectron2.assignment import box_levels
 from msbal_detectron2.data import Outlines, Stream, map_image, read_images
 from msbal_detectron2.recipe import Masks, Recipe, read_recipe
 from msbal_detectron2.spec import Detectron2Model
@@ -98,10 +98,12 @@ class Detectron2Detector(SplitDetectron2):
             self._outlines = Outlines(path, data.category_ids)
         return self._outlines
 
-    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
-        """Return how many boxes of a data set each level is responsible for, by group; crowds left out."""
+    def box_levels(
+        self, data: DetectionData, by_running: bool = False, progress: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return the level of each box by the model's own anchors and sizes, whatever its weights."""
         augmentations = self.recipe.mapper(training=False).augmentations.augs  # type: ignore[attr-defined]
-        return count_boxes(self.model, self.groups, data, augmentations)
+        return box_levels(self.model, self.groups, data, augmentations)
 
     # -- a run -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.fcos import FCOS
@@ -19,13 +20,13 @@ from msbal.backend.kit.assignment import Cell, anchor_levels, reach_levels
 from msbal.data import DetectionData
 
 
-def count_boxes(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -> dict[str, list[int]]:
-    """Return the boxes per level of each group, without crowds.
+def box_levels(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -> dict[str, NDArray[np.int64]]:
+    """Return the level of each box in each group, ``[N]``, without crowds.
 
     An image's own size decides its grids; padding to the batch's largest image is ignored.
     """
     boxes, images = _resized_boxes(model.transform, data)
-    counts = {}
+    found = {}
     for group in groups:
         if group.name == "roi":
             levels = _roi_levels(model.roi_heads.box_roi_pool, group, boxes)
@@ -35,8 +36,8 @@ def count_boxes(model: Any, groups: Sequence[LevelGroup], data: DetectionData) -
         else:
             generator = model.rpn.anchor_generator if group.name == "rpn" else model.anchor_generator
             levels = anchor_levels(boxes, images, _cells(generator, group))
-        counts[group.name] = torch.bincount(levels, minlength=len(group.levels)).tolist()
-    return counts
+        found[group.name] = levels.numpy()
+    return found
 
 
 def _resized_boxes(transform: Any, data: DetectionData) -> tuple[Tensor, Tensor]:

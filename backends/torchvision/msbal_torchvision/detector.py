@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msbal.backend import Job
@@ -17,7 +19,7 @@ from msbal.data import DetectionData, ImageRecord
 from msbal.engine.processes import world_size
 from msbal.errors import SpecError
 from msbal.spec import RunSpec
-from msbal_torchvision.assignment import count_boxes
+from msbal_torchvision.assignment import box_levels
 from msbal_torchvision.pixels import read_image, read_target, require_extent, to_device
 from msbal_torchvision.training import CHECKPOINTS, Trainer
 
@@ -51,9 +53,11 @@ class TorchvisionDetector(SplitModel):
         samples = [(read_image(data.images[i]), read_target(data.images[i])) for i in indices]
         return to_device(samples, self.device)
 
-    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
-        """Return how many of the boxes to train on belong to each level, by the model's own anchors, per group."""
-        return count_boxes(self.model, self.groups, data)
+    def box_levels(
+        self, data: DetectionData, by_running: bool = False, progress: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """Return the level of each box by the model's own anchors and sizes, whatever its weights."""
+        return box_levels(self.model, self.groups, data)
 
     def remarks(self, train: DetectionData) -> list[str]:
         """Say how many images have no boxes: torchvision trains on all images."""

@@ -23,10 +23,10 @@ class Detector:
     groups = (LevelGroup("rpn", "Head", ("P3", "P4", "P5"), (8, 16, 32), ("cls",)),)
     seen = 0
 
-    def boxes_per_level(self, data: DetectionData) -> dict[str, list[int]]:
+    def box_levels(self, data: DetectionData, by_running: bool = False, progress: Any = None) -> Any:
+        assert not by_running
         self.seen = len(data)
-        small = sum(int(record.boxes[0, 2] < 32) for record in data.images)
-        return {"rpn": [small, len(data) - small, 0]}
+        return {"rpn": np.array([int(record.boxes[0, 2] >= 32) for record in data.images])}
 
 
 def data_of(sides: list[int]) -> DetectionData:

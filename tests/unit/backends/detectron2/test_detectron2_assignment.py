@@ -1,4 +1,4 @@
-"""Boxes per level against detectron2's own anchors, matching and pooling."""
+"""The level of each box against detectron2's own anchors, matching and pooling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tiny_detectron2 import tiny
 
 from msbal.backend import LevelGroup
 from msbal.data import DetectionData, ImageRecord
-from msbal_detectron2.assignment import count_boxes
+from msbal_detectron2.assignment import box_levels
 from msbal_detectron2.splitters import find
 
 RETINANET = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
@@ -58,9 +58,9 @@ def test_the_level_is_that_of_the_anchor_with_the_highest_iou(config: str, group
     anchors = generator(features(groups[0].strides, width, height))
     level = torch.cat([torch.full((len(a),), k) for k, a in enumerate(anchors)])
     iou = pairwise_iou(Boxes(torch.tensor(boxes, dtype=torch.float32)), Boxes.cat(anchors))
-    expected = torch.bincount(level[iou.argmax(dim=1)], minlength=5).tolist()
-    assert count_boxes(model, groups, data(boxes, width, height), AS_IT_IS) == {group: expected}
-    assert min(expected) > 0
+    expected = level[iou.argmax(dim=1)].tolist()
+    assert box_levels(model, groups, data(boxes, width, height), AS_IT_IS)[group].tolist() == expected
+    assert set(expected) == set(range(5))
 
 
 def test_fcos_by_its_own_labels() -> None:
@@ -72,34 +72,34 @@ def test_fcos_by_its_own_labels() -> None:
     boxes = np.stack([512 - reach, 512 - reach / 2, 512 + reach, 512 + reach / 2], axis=1)
     anchors = model.anchor_generator(features(groups[0].strides, width, height))
     sizes = [len(a) for a in anchors]
-    expected = [0] * 5
+    expected = []
     for box in boxes:
         instance = Instances((height, width))
         instance.gt_boxes, instance.gt_classes = Boxes(torch.tensor(box[None]).float()), torch.tensor([0])
         labels, _ = model.label_anchors(anchors, [instance])
         positives = [int((part != model.num_classes).sum()) for part in labels[0].split(sizes)]
-        expected[positives.index(max(positives))] += 1
-    assert count_boxes(model, groups, data(boxes, width, height), AS_IT_IS) == {"all": expected}
+        expected.append(positives.index(max(positives)))
+    assert box_levels(model, groups, data(boxes, width, height), AS_IT_IS)["all"].tolist() == expected
 
 
 def test_rois_by_the_poolers_own_rule_and_crowds_left_out() -> None:
     model = tiny(FASTER)
     groups = groups_of(model, ("roi",))
     boxes = np.array([[0, 0, s, s] for s in (50, 150, 300, 600)], float)
-    assert count_boxes(model, groups, data(boxes, 640, 640), AS_IT_IS) == {"roi": [1, 1, 1, 1]}
+    assert box_levels(model, groups, data(boxes, 640, 640), AS_IT_IS)["roi"].tolist() == [0, 1, 2, 3]
     crowd = [False, True, False, False]
-    assert count_boxes(model, groups, data(boxes, 640, 640, crowd), AS_IT_IS) == {"roi": [1, 0, 1, 1]}
+    assert box_levels(model, groups, data(boxes, 640, 640, crowd), AS_IT_IS)["roi"].tolist() == [0, 2, 3]
 
 
-def test_boxes_are_counted_at_the_models_size() -> None:
+def test_boxes_are_taken_at_the_models_size() -> None:
     model = tiny(FASTER)
     groups = groups_of(model, ("roi",))
     boxes = np.array([[0, 0, 50, 50]], float)
     larger = [T.ResizeShortestEdge(600, 10_000)]
-    assert count_boxes(model, groups, data(boxes, 60, 90), larger) == {"roi": [0, 0, 0, 1]}
+    assert box_levels(model, groups, data(boxes, 60, 90), larger)["roi"].tolist() == [3]
 
 
 def test_no_boxes_at_all() -> None:
     model = tiny(RETINANET)
     nothing = data(np.zeros((0, 4)), 64, 64)
-    assert count_boxes(model, groups_of(model), nothing, AS_IT_IS) == {"all": [0] * 5}
+    assert box_levels(model, groups_of(model), nothing, AS_IT_IS)["all"].tolist() == []
