@@ -73,18 +73,19 @@ def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Lo
         shares: Sequence[Tensor | None] = [None] * len(attached)
         if loss.requires_grad and attached:
             shares = torch.autograd.grad(loss, attached, retain_graph=True, allow_unused=True)
-        parts = []
+        balanced_parts = []
         for values, factor in zip(attached, shares, strict=True):
             if factor is not None:
                 factors[id(values)] += factor
-                parts.append((values * factor).sum())
-        if not parts:
+                balanced_parts.append((values * factor).sum())
+        if not balanced_parts:
             rest[key] = loss
             continue
-        other = loss - torch.stack(parts).sum().to(loss)
+        other = loss - torch.stack(balanced_parts).sum().to(loss)
         if abs(float(other.detach())) > MIN_REST * max(abs(float(loss.detach())), MIN_REST):
             rest[key] = other  # something else was added under the same name
-    return SplitLosses({name: _summed(of_group, factors) for name, of_group in groups.items()}, rest)
+    parts = {splitter.group.name: splitter.parts(model) for splitter in balanced.splitters}
+    return SplitLosses({name: _summed(of_group, factors) for name, of_group in groups.items()}, rest, parts)
 
 
 def _summed(calls: Sequence[LevelLosses], factors: Mapping[int, Tensor]) -> LevelLosses:
