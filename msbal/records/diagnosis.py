@@ -42,6 +42,7 @@ class GroupState:
         equal_norms: the weights that would give all levels with a gradient the same norm, with the sum K.
         ap, recall: AP and the recall among 100 detections an image (0 to 1), each ground-truth box counted for the
             level that the model assigns it to; None for a level without boxes, and empty where nothing was evaluated.
+        evaluated: how many boxes those are of.
     """
 
     group: str
@@ -54,6 +55,7 @@ class GroupState:
     equal_norms: tuple[float, ...]
     ap: tuple[float | None, ...] = ()
     recall: tuple[float | None, ...] = ()
+    evaluated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

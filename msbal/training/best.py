@@ -43,7 +43,7 @@ class Best:
         best, file = self._recorded(), self.run.best_checkpoint
         if best is None:
             file.unlink(missing_ok=True)
-        elif best != _iteration_in(file):
+        elif best != iteration_in(file):
             checkpoint = path_of(self.run.checkpoints, best)
             if checkpoint.exists():  # the run was killed before it was linked
                 link(checkpoint, file)
@@ -67,7 +67,7 @@ def link(source: Path, target: Path) -> None:
         replace_with(target, write)
 
 
-def _iteration_in(checkpoint: Path) -> int | None:
+def iteration_in(checkpoint: Path) -> int | None:
     """Return the iteration of a checkpoint; None where there is none that can be read."""
     try:
         found = read_tensors(checkpoint).get("iteration")
