@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from msbal import __version__
-from msbal.cli import ablate, backends, eval, init, inspect, plot_losses, predict, replay, schema, train
+from msbal.cli import (
+    ablate,
+    backends,
+    diagnose,
+    eval,
+    init,
+    inspect,
+    plot_losses,
+    predict,
+    replay,
+    schema,
+    train,
+)
 from msbal.errors import MsbalError
 
 DEBUG = "MSBAL_DEBUG"
@@ -36,6 +48,7 @@ app.command("eval")(eval.command)
 app.command("predict")(predict.command)
 app.command("plot-losses")(plot_losses.command)
 app.command("inspect")(inspect.command)
+app.command("diagnose")(diagnose.command)
 app.command("replay")(replay.command)
 app.command("schema")(schema.command)
 app.add_typer(backends.app, name="backends")

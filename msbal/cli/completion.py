@@ -16,7 +16,9 @@ from pathlib import Path
 
 from msbal.cli.spec_keys import KEYS
 
-PANELS = ("all", "ap", "losses", "lr", "probabilities", "rewards", "share", "total", "variance", "weights")
+PANELS = (
+    "all", "ap", "gradients", "losses", "lr", "probabilities", "rewards", "share", "total", "variance", "weights",
+)  # fmt: skip
 MAX_ENTRIES = 1000  # of a folder, that are looked at
 
 
@@ -83,6 +85,11 @@ def specs(incomplete: str) -> list[str]:
 def runs(incomplete: str) -> list[str]:
     """Complete the path of a run's folder, here or one folder further down."""
     return _paths(incomplete, lambda path: (path / "spec.yaml").is_file())
+
+
+def runs_and_specs(incomplete: str) -> list[str]:
+    """Complete the path of a run's folder or of a spec, here or one folder further down."""
+    return sorted({*runs(incomplete), *specs(incomplete)})
 
 
 def losses(incomplete: str) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from msbal.spec import RunSpec
 
 _COMMANDS = re.compile(
-    r"(?<![\w./-])(msbal(?= (?:init|train|ablate|eval|predict|plot-losses|inspect|replay|schema|backends)\b)"
+    r"(?<![\w./-])(msbal(?= (?:init|train|ablate|eval|predict|plot-losses|inspect|diagnose|replay|schema|backends)\b)"
     r"|pip(?= install\b))"
 )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from msbal.cli import completion
-from msbal.cli.options import SetOption
+from msbal.cli.options import SetOption, spec_and_run
 from msbal.errors import MsbalError, RunError, SpecError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def command(
     from msbal.ui.printing import print_line
 
     stderr = Console(stderr=True)
-    spec, folder = _spec_and_run(run, set_)
+    spec, folder = spec_and_run(run, set_)
     paths = find_unannotated([str(name) for name in images])
     weights = _weights(folder, checkpoint)
     target = output or Path(f"predictions-{folder.path.name}")
@@ -113,21 +113,6 @@ def command(
     print_line(Console(), f"{target / DOCUMENT}: all {_count(len(entries), 'detection')}, as COCO JSON")
     if draw:
         print_line(Console(), f"{target / DRAWN}: drawn; some of them on {target / SHEET}")
-
-
-def _spec_and_run(run: Path, set_: list[str] | None) -> tuple[RunSpec, RunDirectory]:
-    from msbal.records import RunDirectory
-    from msbal.spec import load_spec
-
-    if not run.exists():
-        raise SpecError("RUN", f"{run}: no such file or folder", "a run's folder, or a spec")
-    if run.is_dir():
-        folder = RunDirectory(run)
-        if not folder.exists():
-            raise SpecError("RUN", f"{run} holds no run (no spec.yaml)", "a run's folder, or a spec")
-        return load_spec(folder.spec_file, set_ or []), folder
-    spec = load_spec(run, set_ or [])
-    return spec, RunDirectory(spec.output)
 
 
 def _weights(run: RunDirectory, checkpoint: Path | None) -> Path:

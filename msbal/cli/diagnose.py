@@ -1,0 +1,152 @@
+"""`msbal diagnose`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from msbal.cli import completion
+from msbal.cli.options import SetOption, spec_and_run
+from msbal.errors import SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from msbal.diagnosis.diagnose import Extent
+    from msbal.records import RunDirectory
+    from msbal.records.diagnosis import LevelDiagnosis
+    from msbal.spec import RunSpec
+
+JSON_HELP = (
+    "Write all that was measured as JSON, also where --output does; - is stdout, instead of the tables."
+)
+
+
+def command(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|SPEC",
+            help="A run's folder: its start and each of its checkpoints are measured. A spec: its start.",
+            autocompletion=completion.runs_and_specs,
+        ),
+    ],
+    set_: SetOption = None,
+    batches: Annotated[
+        int, typer.Option("--batches", min=2, metavar="N", help="Batches of training images to measure on.")
+    ] = 8,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Images in a batch; by default as the spec trains, or 2."),
+    ] = None,
+    images: Annotated[
+        int,
+        typer.Option(
+            "--images",
+            min=1,
+            metavar="N",
+            help="Validation images to find AP and recall by level on: at most N, chosen by the seed.",
+        ),
+    ] = 200,
+    ap: Annotated[
+        bool, typer.Option("--ap/--no-ap", help="Evaluate each checkpoint, or measure the gradients alone.")
+    ] = True,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where to write diagnosis.json, the figure and a proposed ablation.yaml: by default into the run's "
+            "folder, and for a spec nowhere.",
+        ),
+    ] = None,
+    json_to: Annotated[str | None, typer.Option("--json", metavar="FILE|-", help=JSON_HELP)] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also show the cosines where no two levels conflict.")
+    ] = False,
+) -> None:
+    """Measure what a model's levels do to each other, and say which starve, dominate or conflict."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from msbal.cli.console import write_to
+    from msbal.diagnosis.diagnose import Extent
+    from msbal.records import RunDirectory
+    from msbal.records.atomic import json_text
+
+    spec, folder = spec_and_run(run, set_)
+    of_run = run.is_dir()
+    target = RunDirectory(output) if output is not None else folder if of_run else None
+    if target is not None:
+        _check_target(target.path)
+    extent = Extent(batches, batch_size, images if ap else 0)
+    diagnosis = _diagnosis(spec, folder if of_run else None, extent, Console(stderr=True))
+    if json_to is not None:
+        write_to(json_to, json_text(asdict(diagnosis), indent=1))
+    if json_to != "-":
+        _print(diagnosis, verbose)
+    if target is not None:
+        _write(diagnosis, spec, target, Console(stderr=json_to == "-"))
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse a folder that cannot be written, before anything is measured."""
+    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise SpecError("--output", f"{above} is a file", "a folder")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SpecError("--output", f"{above} cannot be written", "a writable folder", "name one with -o")
+
+
+def _diagnosis(spec: RunSpec, run: RunDirectory | None, extent: Extent, stderr: Console) -> LevelDiagnosis:
+    from dataclasses import replace
+
+    from msbal.cli.console import model_name, note
+    from msbal.diagnosis.diagnose import Examination, checkpoints_of
+    from msbal.diagnosis.findings import find
+    from msbal.training import prepare
+    from msbal.ui.activity import ActivityLine
+
+    checkpoints, notes = ({}, []) if run is None else checkpoints_of(run)
+    with ActivityLine(stderr) as line:
+        plan = prepare(spec, line.progress)
+        examination = Examination(plan, model_name(spec), checkpoints, extent, line.progress)
+        if run is not None and not checkpoints:
+            notes.append(f"{run.path} has no checkpoint yet: only its start is measured")
+        diagnosis = examination.run()
+    diagnosis = replace(diagnosis, notes=(*notes, *diagnosis.notes))
+    for text in diagnosis.notes:
+        note(stderr, text)
+    return replace(diagnosis, findings=find(diagnosis))
+
+
+def _print(diagnosis: LevelDiagnosis, verbose: bool) -> None:
+    from rich.console import Console
+
+    from msbal.diagnosis.tables import legend, tables
+    from msbal.ui.tables import print_text, print_whole
+
+    console = Console(highlight=False)
+    for table in tables(diagnosis, verbose):
+        print_whole(console, table)
+    print_text(console, legend(diagnosis), "dim")
+    console.print()
+    several = len({finding.group for finding in diagnosis.findings}) > 1
+    for finding in diagnosis.findings:
+        print_text(console, f"{finding.group}: " * several + finding.text, bullet="- ")
+
+
+def _write(diagnosis: LevelDiagnosis, spec: RunSpec, target: RunDirectory, console: Console) -> None:
+    from msbal.records.diagnosis import write_diagnosis
+
+    try:
+        write_diagnosis(target.diagnosis_file, diagnosis)
+    except OSError as error:
+        raise SpecError(
+            "--output", f"{target.path} cannot be written: {error.strerror}", "a folder"
+        ) from error

@@ -1,0 +1,159 @@
+"""Measure a model's levels on a few batches: losses, positives, and the gradients of each level's loss.
+
+Shapes: N batches, T terms, K levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy import stats
+
+from msbal.backend import Detector, LevelGroup
+from msbal.backend.kit.seeding import mix, seed_everything, seeded
+from msbal.data import DetectionData
+from msbal.engine.gradients import SHARED, LevelGradients, cosines, norms
+from msbal.engine.statistics import Array
+from msbal.records.diagnosis import GroupState, Spread
+from msbal.training.stream import image_at
+
+CONFIDENCE = 0.95
+
+
+def choose_batches(data: DetectionData, batches: int, size: int, seed: int) -> list[list[int]]:
+    """Return the indices of the images of each batch: in the order that the seed gives, no image twice.
+
+    Images without a box to learn from are left out, as most frameworks leave them out. A small data set has fewer
+    batches, or one smaller one.
+    """
+    usable = [i for i, image in enumerate(data.images) if not image.crowd.all()]
+    order = [usable[image_at(place, len(usable), seed)] for place in range(len(usable))]
+    size = min(size, len(order))
+    return [order[n * size : (n + 1) * size] for n in range(min(batches, len(order) // max(1, size)))]
+
+
+def measure_levels(
+    detector: Detector,
+    data: DetectionData,
+    batches: Sequence[Sequence[int]],
+    seed: int,
+    done: Callable[[int], None],
+) -> tuple[tuple[GroupState, ...], list[str]]:
+    """Measure each group on each batch; neither the model nor any random state changes.
+
+    What is sampled in a batch (proposals, drop-out) depends on the seed and the batch alone, so that two states of a
+    model are compared on equal terms.
+
+    Args:
+        batches: indices of images, see `choose_batches`.
+        done: called after each batch with how many are done.
+
+    Returns:
+        the groups, and a sentence on each loss or gradient that is not finite; the means are of the others.
+    """
+    samples = {group.name: _Samples(group) for group in detector.groups}
+    for number, indices in enumerate(batches, start=1):
+        with _drawing(mix("diagnose", seed, number), next(detector.model.parameters()).device):
+            found = detector.split_losses(detector.batch(data, indices))
+        for name, losses in found.groups.items():
+            gradients = LevelGradients(found.parts.get(name) or {"model": detector.model.parameters()})
+            samples[name].add(
+                losses.values.detach().double().cpu().numpy(),
+                None if losses.positives is None else losses.positives.detach().double().cpu().numpy(),
+                gradients.measure(losses.values.sum(dim=0)),
+            )
+        done(number)
+    states = tuple(each.state() for each in samples.values())
+    return states, [note for each in samples.values() for note in each.odd]
+
+
+def spread(values: Array, low: float = -np.inf, high: float = np.inf) -> Spread:
+    """Return the mean of ``[N]`` values and its 95 % t interval, cut to where the mean can lie.
+
+    Cutting loses no coverage. Values that are not finite are left out.
+    """
+    values = values[np.isfinite(values)]
+    count = len(values)
+    mean = float(values.mean()) if count else float("nan")
+    if count < 2:
+        return Spread(mean, float("nan"), float("nan"))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return Spread(mean, max(low, mean - half), min(high, mean + half))
+
+
+def equal_norm_weights(norm: Array) -> Array:
+    """Return the weights ``[K]`` that make all gradient norms equal and have the sum K; 1 for a level without any."""
+    weights, known = np.ones(len(norm)), np.isfinite(norm) & (norm > 0)
+    inverse = 1 / norm[known]
+    weights[known] = inverse * known.sum() / inverse.sum()
+    return weights
+
+
+@dataclass
+class _Samples:
+    """One group's measurements, an entry a batch."""
+
+    group: LevelGroup
+    losses: list[Array] = field(default_factory=list)
+    positives: list[Array] = field(default_factory=list)
+    gramians: list[dict[str, Array]] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+
+    def add(self, losses: Array, positives: Array | None, gramians: dict[str, Array]) -> None:
+        self.losses.append(losses)
+        self.gramians.append(gramians)
+        if positives is not None:
+            self.positives.append(positives)
+        where = f"batch {len(self.losses)}" + (f", {self.group.name}" if self.group.name != "all" else "")
+        for k, level in enumerate(self.group.levels):
+            wrong = [
+                f"{term} loss is {value:g}"
+                for term, value in zip(self.group.terms, losses[:, k], strict=True)
+                if not np.isfinite(value)
+            ]
+            if not wrong and not all(np.isfinite(gramian[k, k]) for gramian in gramians.values()):
+                wrong = ["gradient is not finite"]
+            self.odd += [f"{where}: {level}'s {what}; left out of the means" for what in wrong]
+
+    def state(self) -> GroupState:
+        levels = range(len(self.group.levels))
+        losses = np.stack(self.losses)  # [N, T, K]
+        norm = {part: np.stack([norms(each[part]) for each in self.gramians]) for part in self.gramians[0]}
+        cosine = np.stack([_known_cosines(each[SHARED]) for each in self.gramians])  # [N, K, K]
+        total = norm[SHARED].sum(axis=1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = norm[SHARED] / total
+        shared = tuple(spread(norm[SHARED][:, k], 0.0) for k in levels)
+        positives = None
+        if len(self.positives) == len(self.losses):
+            counts = np.stack(self.positives)
+            positives = tuple(spread(counts[:, k], 0.0) for k in levels)
+        return GroupState(
+            self.group.name,
+            self.group.levels,
+            {term: tuple(spread(losses[:, t, k]) for k in levels) for t, term in enumerate(self.group.terms)},
+            positives,
+            {part: tuple(spread(values[:, k], 0.0) for k in levels) for part, values in norm.items()},
+            tuple(spread(share[:, k], 0.0, 1.0) for k in levels),
+            tuple(tuple(spread(cosine[:, j, k], -1.0, 1.0) for k in levels) for j in levels),
+            tuple(equal_norm_weights(np.array([each.mean for each in shared])).tolist()),
+        )
+
+
+def _known_cosines(gramian: Array) -> Array:
+    """Return ``[K, K]`` with NaN where a gradient is 0, which has no direction."""
+    length = norms(gramian)
+    return np.where(np.outer(length, length) > 0, cosines(gramian), np.nan)
+
+
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed all generators; restore them at the end."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), seeded(seed):
+        seed_everything(seed)
+        yield

@@ -1,0 +1,138 @@
+"""A diagnosis as tables: for each state of the model and each group a row a level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from msbal.engine.gradients import SHARED
+from msbal.metric_text import points
+from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, ModelState, Spread
+from msbal.table import Cell, Column, Table, columns
+
+BAR = 12
+"""Characters of a share of 100 %."""
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def when(state: ModelState) -> str:
+    """Return what a state is called: ``at the start``, ``after 750 iterations (best.pth)``."""
+    if not state.iteration:
+        return "at the start"
+    best = " (the best)" if state.checkpoint == "best.pth" else ""
+    return f"after {state.iteration:,} iterations{best}"
+
+
+def tables(diagnosis: LevelDiagnosis, cosines: bool = False) -> Iterator[Table]:
+    """Yield the tables of all states.
+
+    Args:
+        cosines: also those that show no conflict.
+    """
+    opposed = {
+        (finding.group, level)
+        for finding in diagnosis.findings
+        if finding.kind == "conflict"
+        for level in finding.levels
+    }
+    for state in diagnosis.states:
+        for group in state.groups:
+            yield level_table(diagnosis, state, group)
+            if cosines or any((group.group, level) in opposed for level in group.levels):
+                yield cosine_table(state, group)
+
+
+def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState) -> Table:
+    """Return one group's levels at one moment."""
+    boxes, boxes_val = diagnosis.boxes.get(group.group), diagnosis.boxes_val.get(group.group)
+    tones = _tones(diagnosis.findings, group)
+    header = [Column("level", text=True)]
+    cells: list[list[str]] = [[Cell(level, tones.get(level, "")) for level in group.levels]]
+
+    def add(name: str, entries: list[str], above: str = "", text: bool = False) -> None:
+        header.append(Column(name, above, text))
+        cells.append(entries)
+
+    if boxes:
+        add("train", [f"{count:,}" for count in boxes], "boxes")
+    if boxes_val:
+        add("val", [f"{count:,}" for count in boxes_val], "boxes")
+    if group.positives:
+        add("positives", [_number(each.mean) for each in group.positives])
+    for term, losses in group.loss.items():
+        add(term, [_number(each.mean) for each in losses], "loss")
+    for part, norms in group.norm.items():
+        last = part == SHARED
+        add(part, [_with_reach(n) if last else _number(n.mean) for n in norms], "gradient norm on")
+    add("share of it", [_share(each) for each in group.share], text=True)
+    add("equal at", [f"×{weight:.2g}" for weight in group.equal_norms])
+    if group.ap:
+        add("AP", [points(value, 1) for value in group.ap], "of its boxes")
+        add("recall", [points(value, 1) for value in group.recall], "of its boxes")
+    title = f"Levels {when(state)}" + (f", group {group.group}" if group.group != "all" else "")
+    return Table(title, tuple(header), tuple(zip(*cells, strict=True)), _metrics(diagnosis, state))
+
+
+def cosine_table(state: ModelState, group: GroupState) -> Table:
+    """Return the cosines of the levels' gradients on the parameters that they share."""
+    rows = tuple(
+        (level, *(_cosine(each) if k > j else "" for k, each in enumerate(group.cosine[j])))
+        for j, level in enumerate(group.levels[:-1])
+    )
+    of_group = f", group {group.group}" if group.group != "all" else ""
+    return Table(f"Cosines of the gradients {when(state)}{of_group}", columns("", *group.levels), rows)
+
+
+def legend(diagnosis: LevelDiagnosis) -> str:
+    """Return what the tables' numbers are, in a sentence or two."""
+    return (
+        f"Means over {diagnosis.batches} batches of {diagnosis.batch_size}, with 95 % intervals over batches. "
+        "shared: the parameters that two levels or more have a gradient for; share: of the sum of the levels' norms "
+        "there; equal at: the weights that would make these norms equal."
+    )
+
+
+def _metrics(diagnosis: LevelDiagnosis, state: ModelState) -> tuple[str, ...]:
+    if not state.metrics:
+        return ()
+    told = "  ".join(f"{name} {points(value, 1)}" for name, value in state.metrics.items())
+    return (f"{told}  on {diagnosis.images_val:,} validation images",)
+
+
+def _tones(findings: tuple[Finding, ...], group: GroupState) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for finding in findings:
+        if finding.group == group.group and finding.kind in ("dominates", "starves"):
+            found |= dict.fromkeys(finding.levels, "better" if finding.kind == "dominates" else "worse")
+    return found
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _with_reach(spread: Spread) -> str:
+    reach = max(spread.high - spread.mean, spread.mean - spread.low)
+    return _number(spread.mean) + (f" ±{reach:.2g}" if math.isfinite(reach) else "")
+
+
+def _share(spread: Spread) -> str:
+    """Return a bar and the share with its interval."""
+    if math.isnan(spread.mean):
+        return "-"
+    full, part = divmod(round(spread.mean * BAR * 8), 8)
+    bar = ("█" * full + _EIGHTHS[part].strip()).ljust(BAR)
+    interval = f" ({100 * spread.low:.0f}-{100 * spread.high:.0f})" if math.isfinite(spread.low) else ""
+    return f"{bar} {100 * spread.mean:3.0f} %{interval}"
+
+
+def _cosine(spread: Spread) -> str:
+    if math.isnan(spread.mean):
+        return "-"
+    text = f"{spread.mean:+.2f}"
+    if not math.isfinite(spread.low):
+        return text
+    tone = "worse" if spread.high < 0 else "better" if spread.low > 0 else ""
+    return Cell(f"{text} ({spread.low:+.2f} to {spread.high:+.2f})", tone)
