@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from msbal.engine.statistics import Array, IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, Strategy, refuse_unless, rescaled
+
+Mask: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class GramianStrategy(Strategy):
     def weigh_gramian(
         self,
         gramian: Array,
-        kept: Array,
+        kept: Mask,
         statistics: IntervalStatistics,
         state: State,
         rng: np.random.Generator,

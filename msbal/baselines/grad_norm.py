@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from msbal.baselines.averaged_gramian import GramianStrategy
+from msbal.baselines.averaged_gramian import GramianStrategy, Mask
 from msbal.engine.statistics import Array, IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, refuse_unless
 from msbal.engine.strategies.registry import register
@@ -45,7 +45,7 @@ class GradNorm(GramianStrategy):
     def weigh_gramian(
         self,
         gramian: Array,
-        kept: Array,
+        kept: Mask,
         statistics: IntervalStatistics,
         state: State,
         rng: np.random.Generator,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msbal.baselines.averaged_gramian import GramianStrategy
+from msbal.baselines.averaged_gramian import GramianStrategy, Mask
 from msbal.engine.statistics import Array, IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, refuse_unless
 from msbal.engine.strategies.registry import register
@@ -35,10 +35,9 @@ CLASSES: Mapping[str, str] = {
     "fairgrad": "FairGradWeighting", "gradvac": "GradVacWeighting", "imtl_g": "IMTLGWeighting", "mgda": "MGDAWeighting",
     "nash_mtl": "NashMTL", "pcd": "PCDWeighting", "pcgrad": "PCGradWeighting", "upgrad": "UPGradWeighting",
 }  # fmt: skip
-"""What is not here: `GradDrop`, `TrimmedMean` and `ExcessMTL`, which need more than a Gramian; `MoDo` and `SDMGrad`, whose
-Gramian is that of two independent batches; `Krum`, which follows one gradient alone; `ConFIG`, whose direction is that
-of `imtl_g`; `CRMOGM`, which `smoothing` replaces; and those that do not look at gradients: `equal`, `fixed` and `rlw`
-are here in their place."""
+"""What is not here: `GradDrop`, `TrimmedMean` and `ExcessMTL`, which need more than a Gramian; `MoDo` and `SDMGrad`,
+whose Gramian is that of two independent batches; `Krum`, which follows one gradient alone; `ConFIG`, whose direction
+is `imtl_g`'s; `CRMOGM`, which `smoothing` replaces; and what looks at no gradient: see `equal`, `fixed` and `rlw`."""
 DEFAULTS: Mapping[str, Mapping[str, float]] = {"cagrad": {"c": 0.5}, "fairgrad": {"alpha": 1.0}}
 """LibMTL's, where TorchJD has none."""
 FIXED: Mapping[str, Mapping[str, float]] = {
@@ -102,7 +101,7 @@ class Gramian(GramianStrategy):
     def weigh_gramian(
         self,
         gramian: Array,
-        kept: Array,
+        kept: Mask,
         statistics: IntervalStatistics,
         state: State,
         rng: np.random.Generator,
@@ -121,7 +120,7 @@ class Gramian(GramianStrategy):
             return statistics.weights[kept], own
         return np.maximum(found * (len(found) / found.sum()), self.floor), own
 
-    def _make(self, levels: int, kept: Array | None = None) -> Any:
+    def _make(self, levels: int, kept: Mask | None = None) -> Any:
         """Make TorchJD's object, for so many levels. Raises: ValueError, where it is missing or refuses an option."""
         try:
             from torchjd import aggregation

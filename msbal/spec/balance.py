@@ -101,6 +101,8 @@ def _model_of(strategy: type[Strategy]) -> type[BalanceSpec]:
     }
     for field in dataclasses.fields(strategy):
         default = ... if field.default is dataclasses.MISSING else field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         info = Field(default, description=descriptions.get(field.name))
         fields[field.name] = (Annotated[hints[field.name], info], default)
     model = create_model(f"{strategy.__name__}Balance", __base__=BalanceSpec, **fields)
