@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from msbal.baselines.masked import fill_softmax, has_loss
 from msbal.engine.statistics import IntervalStatistics
 from msbal.engine.strategies.base import Decision, State, Strategy, refuse_unless
 from msbal.engine.strategies.registry import register
@@ -34,14 +35,7 @@ class DWA(Strategy):
         refuse_unless(0 < self.temperature < math.inf, "temperature", "finite and above 0", self.temperature)
 
     def decide(self, statistics: IntervalStatistics, state: State, rng: np.random.Generator) -> Decision:
-        loss, previous = statistics.loss, statistics.previous_loss
-        kept = (loss > 0) & (previous > 0)
-        if statistics.positives is not None:
-            kept &= statistics.positives > 0
-        weights = np.ones_like(loss)
-        if kept.any():
-            with np.errstate(over="ignore"):
-                logits = np.minimum(loss[kept] / previous[kept] / self.temperature, 1e300)
-            raw = np.exp(logits - logits.max())
-            weights[kept] = raw * (kept.sum() / raw.sum())
-        return weights, state
+        kept = has_loss(statistics) & (statistics.previous_loss > 0)
+        with np.errstate(over="ignore"):
+            ratio = statistics.loss[kept] / statistics.previous_loss[kept]
+        return fill_softmax(ratio / self.temperature, kept), state

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from msbal.engine.strategies.base import Strategy, refuse_unless
@@ -76,7 +76,10 @@ class Settings:
     def refuse_others(self, saved: Mapping[str, Any]) -> None:
         """Refuse a state that was saved with other settings. Raises: RuntimeError, naming the first difference."""
         own = self.identity()
-        for key in own | dict(saved):
+        # An option that came after the state was saved: what has become its default was all there was.
+        defaults = {f"strategy.{option.name}": repr(option.default) for option in fields(self.strategy)}
+        saved = defaults | dict(saved)
+        for key in own | saved:
             if own.get(key) != saved.get(key):
                 raise RuntimeError(
                     f"Balancer `{self.group}`: the saved state has {key} {saved.get(key)}, this balancer has "

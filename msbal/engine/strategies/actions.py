@@ -21,16 +21,17 @@ def select_top(score: Array, top_k: int) -> Array:
     return selected
 
 
-def amplify(selected: Array, loss: Array, amplification: float) -> Array:
-    """Apply eq 5: ``w_j = 1 + lambda * L_j / sum(L)`` for the selected levels, 1 for the others; all ``[K]``.
-
-    With a total of zero nothing is amplified. The share is kept within [0, 1], which matters only for negative losses.
-    """
+def shares(loss: Array) -> Array:
+    """Return each level's share of the total loss, ``[K]``, kept within [0, 1]; 0 of a total of 0 or less."""
     # Divided by the largest first: a sum of losses near the end of float64 would overflow.
     scaled = loss / (np.abs(loss).max() or 1.0)
     total = scaled.sum()
-    share = np.clip(scaled / total, 0.0, 1.0) if total > 0 else np.zeros_like(loss)
-    return 1.0 + amplification * share * selected
+    return np.clip(scaled / total, 0.0, 1.0) if total > 0 else np.zeros_like(loss)
+
+
+def amplify(selected: Array, loss: Array, amplification: float) -> Array:
+    """Apply eq 5: ``w_j = 1 + lambda * L_j / sum(L)`` for the selected levels, 1 for the others; all ``[K]``."""
+    return 1.0 + amplification * shares(loss) * selected
 
 
 @dataclass(frozen=True)
