@@ -33,20 +33,16 @@ Weighting: TypeAlias = Literal[
 CLASSES: Mapping[str, str] = {
     "aligned_mtl": "AlignedMTLWeighting", "cagrad": "CAGradWeighting", "dualproj": "DualProjWeighting",
     "fairgrad": "FairGradWeighting", "gradvac": "GradVacWeighting", "imtl_g": "IMTLGWeighting", "mgda": "MGDAWeighting",
-    "nash_mtl": "NashMTL", "pcd": "PCDWeighting", "pcgrad": "PCGradWeighting", "upgrad": "UPGradWeighting",
+    "nash_mtl": "FairGradWeighting", "pcd": "PCDWeighting", "pcgrad": "PCGradWeighting", "upgrad": "UPGradWeighting",
 }  # fmt: skip
 """What is not here: `GradDrop`, `TrimmedMean` and `ExcessMTL`, which need more than a Gramian; `MoDo` and `SDMGrad`,
 whose Gramian is that of two independent batches; `Krum`, which follows one gradient alone; `ConFIG`, whose direction
 is `imtl_g`'s; `CRMOGM`, which `smoothing` replaces; and what looks at no gradient: see `equal`, `fixed` and `rlw`."""
 DEFAULTS: Mapping[str, Mapping[str, float]] = {"cagrad": {"c": 0.5}, "fairgrad": {"alpha": 1.0}}
 """LibMTL's, where TorchJD has none."""
-FIXED: Mapping[str, Mapping[str, float]] = {
-    "nash_mtl": {
-        "max_norm": 0.0,
-        "update_weights_every": 1,
-    },  # the weights are rescaled, and it begins anew each time
-    "pcd": {"beta": 0.0},  # its own average of the norms, which `smoothing` replaces
-}
+FIXED: Mapping[str, Mapping[str, float]] = {"nash_mtl": {"alpha": 1.0}, "pcd": {"beta": 0.0}}
+"""FairGrad with alpha 1 solves what NashMTL does, ``G w = 1 / w``, and TorchJD's NashMTL needs a solver under the GPL.
+PCD's own average of the norms gives way to `smoothing`."""
 REGULARIZATION = 1e-4
 """As in TorchJD's projector, added to the diagonal of a Gramian whose trace is 1."""
 
@@ -66,7 +62,7 @@ class Gramian(GramianStrategy):
     (`smoothing`), and only `gradvac` remembers anything else.
 
     Attributes:
-        weighting: by its name in TorchJD. `nash_mtl` also needs ``pip install 'torchjd[nash_mtl]'``.
+        weighting: which one, by its paper's name.
         options: of the weighting, by TorchJD's names, such as ``{c: 0.4}`` of `cagrad`; a list has a number per level.
         floor: the least weight, up to rounding to the sum K.
     """
@@ -83,12 +79,12 @@ class Gramian(GramianStrategy):
             self.weighting in names, "weighting", f"one of {', '.join(names)}", f"`{self.weighting}`"
         )
         refuse_unless(0 < self.floor < 1, "floor", "between 0 and 1", self.floor)
-        self._make(2)
+        self._make()
 
     def check(self, levels: int) -> None:
         """Try it on gradients that have nothing in common."""
         try:
-            self._weigh(np.eye(levels), self._make(levels), np.random.default_rng(0))
+            self._weigh(np.eye(levels), self._make(), np.random.default_rng(0))
         except Exception as error:
             words = f"such that {self.weighting} takes {levels} levels"
             refuse_unless(
@@ -106,7 +102,7 @@ class Gramian(GramianStrategy):
         state: State,
         rng: np.random.Generator,
     ) -> Decision:
-        made, own, of_kept = self._make(len(gramian), kept), {}, np.ix_(kept, kept)
+        made, own, of_kept = self._make(kept), {}, np.ix_(kept, kept)
         if self.weighting == "gradvac":
             similarity = np.array(state["similarity"])
             made._ensure_state(len(gramian), torch.float64)
@@ -120,8 +116,8 @@ class Gramian(GramianStrategy):
             return statistics.weights[kept], own
         return np.maximum(found * (len(found) / found.sum()), self.floor), own
 
-    def _make(self, levels: int, kept: Mask | None = None) -> Any:
-        """Make TorchJD's object, for so many levels. Raises: ValueError, where it is missing or refuses an option."""
+    def _make(self, kept: Mask | None = None) -> Any:
+        """Make TorchJD's object, for these levels. Raises: ValueError, where it is missing or refuses an option."""
         try:
             from torchjd import aggregation
         except ImportError as error:
@@ -133,15 +129,9 @@ class Gramian(GramianStrategy):
         fixed: dict[str, Any] = dict(FIXED.get(self.weighting, {}))
         if "projector" in takes:
             fixed["projector"] = project
-        if "n_tasks" in takes:
-            fixed["n_tasks"] = levels
         known = [name for name in takes if name not in fixed]
         unknown = [name for name in self.options if name not in known]
-        words = (
-            f"none: {self.weighting} has none"
-            if not known
-            else f"from {', '.join(known)} for {self.weighting}"
-        )
+        words = f"from {', '.join(known) or 'none'} for {self.weighting}"
         refuse_unless(not unknown, "options", words, ", ".join(unknown))
         options = {
             name: torch.tensor(value, dtype=torch.float64)[... if kept is None else torch.from_numpy(kept)]
@@ -151,9 +141,7 @@ class Gramian(GramianStrategy):
         }
         try:
             return kind(**options, **fixed)
-        except ImportError as error:
-            raise ValueError(f"weighting `{self.weighting}`: {error}.") from error
-        except (TypeError, ValueError) as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise ValueError(f"options of {self.weighting}: {error}") from error
 
     def _weigh(self, gramian: Array, made: Any, rng: np.random.Generator) -> Array:
@@ -162,8 +150,6 @@ class Gramian(GramianStrategy):
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the solvers' makers for each other
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            if self.weighting == "nash_mtl":
-                return np.asarray(made.weighting(torch.from_numpy(_root(gramian))).numpy())
             return np.asarray(made(torch.from_numpy(gramian)).numpy())
 
 
@@ -179,9 +165,3 @@ def project(u: Tensor, gramian: Tensor) -> Tensor:
     rows = np.atleast_2d(u.numpy())
     found = np.stack([row + nnls(root, -root @ row)[0] for row in rows])  # v - u >= 0
     return torch.from_numpy(found).reshape(u.shape)
-
-
-def _root(gramian: Array) -> Array:
-    """Return ``[n, n]`` gradients whose Gramian this is."""
-    values, vectors = np.linalg.eigh(gramian)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T)
