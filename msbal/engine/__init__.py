@@ -11,7 +11,7 @@ from msbal.lazy import attach
 
 _NAMES = {
     "balancer": ("Balancer",),
-    "gradients": ("LevelGradients",),
+    "gradients": ("GradientError", "LevelGradients"),
     "group": ("BalancerSet", "GroupNames"),
     "interval": ("IntervalReport",),
     "losses": ("LevelLosses", "Losses", "gather"),
@@ -26,7 +26,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from msbal.engine.balancer import Balancer
-    from msbal.engine.gradients import LevelGradients
+    from msbal.engine.gradients import GradientError, LevelGradients
     from msbal.engine.group import BalancerSet, GroupNames
     from msbal.engine.interval import IntervalReport
     from msbal.engine.losses import LevelLosses, Losses, gather
@@ -43,7 +43,7 @@ __getattr__ = attach(
 )
 
 __all__ = [
-    "AVW", "RLO", "Balancer", "BalancerSet", "Equal", "GroupNames", "IntervalRecord", "IntervalReport",
+    "AVW", "RLO", "Balancer", "BalancerSet", "Equal", "GradientError", "GroupNames", "IntervalRecord", "IntervalReport",
     "IntervalStatistics", "Iteration", "LevelGradients", "LevelLosses", "Losses", "MaxLoss", "MinLoss", "NonFinite",
     "SelectionStrategy", "State", "StepStrategy", "Strategy", "StrategyError", "Weighing", "available", "gather",
     "make", "register",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch.compiler import is_compiling
 
 from msbal.engine.compiling import outside_of_graphs
 from msbal.engine.draw import generator
-from msbal.engine.gradients import LevelGradients
+from msbal.engine.gradients import GradientError, LevelGradients, Parts
 from msbal.engine.interval import IntervalReport, Measured, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
 from msbal.engine.processes import all_gather, rank, world_size
@@ -83,6 +83,14 @@ class Balancer(nn.Module):
         epsilon: of eq 4.
         rescale: multiply the strategy's weights so that their sum is K, which leaves balancing without a larger
             learning rate.
+        measure: measure the gradient of each level's loss in the first iteration and in every so many, which takes a
+            partial backward pass for each level, and changes no bit of the training; by default only where the strategy
+            decides by gradients, at each interval's end. Records then have norms and cosines.
+        parameters: what it measures the gradients on: the model's parameters, or those of its parts by name. They do
+            not become the balancer's own.
+
+    Attributes:
+        gradients: measures the gradients; what several balancers may share.
 
     Raises:
         ValueError: where an argument, or the number of levels, does not fit the strategy.
@@ -97,7 +105,7 @@ class Balancer(nn.Module):
     epsilon: float
     rescale: bool
     measure: int | None
-    gradients: LevelGradients | None = None
+    gradients: LevelGradients | None
 
     def __init__(
         self,
@@ -111,11 +119,15 @@ class Balancer(nn.Module):
         epsilon: float = EPSILON,
         rescale: bool = False,
         measure: int | None = None,
+        parameters: Iterable[nn.Parameter] | Parts | LevelGradients | None = None,
     ) -> None:
         super().__init__()
         given: Any = (levels, terms, strategy, interval, seed, group, epsilon, rescale, measure)
         self._settings = Settings(*given)
         self.__dict__.update(vars(self._settings))
+        if not (parameters is None or isinstance(parameters, LevelGradients)):
+            parameters = LevelGradients(parameters)
+        self.gradients = parameters
         self._width = (len(self.terms) + 1) * len(self.levels)
         self._step = self.strategy if isinstance(self.strategy, StepStrategy) else None
         for key, value in self._initially_learned().items():
@@ -204,6 +216,7 @@ class Balancer(nn.Module):
             raise RuntimeError(
                 "Balancer: a CUDA graph's replays would not count; call it on what comes out of it."
             )
+        call.counted = True  # measuring may repeat it
         step, measured = self._weigh_step(losses, positives), self._measure(values)
         row, known = now.views[now.position]
         row.copy_(losses)
@@ -215,7 +228,7 @@ class Balancer(nn.Module):
             self._end_interval(step, measured)
         else:
             now.position, now.measured = now.position + 1, measured
-        call.counted, now.step = True, step
+        now.step = step
         if step is not None:
             weights = step.weights.to(values.dtype).repeat(len(self.terms))
             now.weights = weights if now.position else None
@@ -226,15 +239,33 @@ class Balancer(nn.Module):
 
     def _measure(self, values: Tensor) -> Measured:
         """Measure the gradients of this iteration's ``[T * K]`` losses, where that is due; return the interval's."""
+        measured = self._now.measured
         if self.measure is None or (self.iteration and (self.iteration + 1) % self.measure):
-            return self._now.measured
+            return measured
         if self.gradients is None:
             raise ValueError(
-                "measure: the balancer should know whose gradients to measure. Found no `gradients`: set it to "
-                "LevelGradients({'model': model.parameters()})."
+                "parameters should be those to measure the gradients of levels on. Found none: make the balancer with "
+                "parameters=model.parameters()."
             )
-        by_level = values.view(len(self.terms), -1).sum(dim=0)
-        return self._now.measured.plus(self.gradients.measure(by_level))
+        try:
+            if torch._C._current_graph_task_id() >= 0:
+                raise GradientError("the losses are computed within a reentrant checkpoint()")
+            return measured.plus(self.gradients.measure(values.view(len(self.terms), -1).sum(dim=0)))
+        except (GradientError, torch.cuda.OutOfMemoryError) as error:
+            if self.iteration == 0 and isinstance(error, GradientError):
+                fix = (
+                    "choose a strategy that does not decide by gradients"
+                    if self.strategy.needs_gradients
+                    else "leave `measure` out"
+                )
+                raise GradientError(f"the levels' gradients cannot be measured: {error}; or {fix}") from None
+            if self.gradients.failed <= 1:
+                warnings.warn(
+                    f"msbal: the levels' gradients were not measured in iteration {self.iteration + 1}, nor will they "
+                    f"be where the same happens again: {error}",
+                    stacklevel=2,
+                )
+            return measured
 
     def _weigh_step(self, losses: Tensor, positives: Tensor | None) -> Weighing | None:
         """Let a `StepStrategy` weigh this iteration."""

@@ -10,7 +10,7 @@ Shapes: T terms, K levels, A predictions of an image over all levels, level-majo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from msbal.engine.gradients import Backward, GradientError, LevelGradients, Parts
+from msbal.engine.statistics import Array
 
 
 @dataclass
@@ -110,15 +113,56 @@ class GatedPass:
         return change
 
     @contextmanager
-    def multiplying(self, factor: float) -> Iterator[None]:
-        """Let every gate multiply by `factor`, for as long as this pass is not open."""
+    def multiplying(self, factor: float | Tensor) -> Iterator[None]:
+        """Let the gates multiply by a factor, or ``[T, K]`` of them, for as long as this pass is not open."""
         levels = max((len(gated.sizes) for gated in self.gated), default=1)
         rows = max((1 if gated.row is None else gated.row + 1 for gated in self.gated), default=1)
-        self._factors.values = torch.full((rows, levels), factor)
+        self._factors.values = factor if isinstance(factor, Tensor) else torch.full((rows, levels), factor)
         try:
             yield
         finally:
             self._factors.values = None
+
+
+class GateGradients(LevelGradients):
+    """Measures the gradients of levels for a loss behind gates, each of which lets one level's through at a time.
+
+    Args:
+        parameters: see `LevelGradients`.
+        terms: T.
+        row: the one term to measure; None for the sum of all, whose gates have no row.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter] | Parts, terms: int, row: int | None) -> None:
+        super().__init__(parameters)
+        self._terms, self._row = terms, slice(None) if row is None else row
+        self._now: tuple[GatedPass, Sequence[Tensor]] | None = None
+
+    @contextmanager
+    def of(self, passed: GatedPass, own: Sequence[Tensor]) -> Iterator[None]:
+        """Measure this pass, of the loss that is the sum of these scalars."""
+        self._now = passed, own
+        try:
+            yield
+        finally:
+            self._now = None
+
+    def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
+        """Measure as `LevelGradients` does; the losses may be detached."""
+
+        def of_gates(level: int, scale: float, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+            if self._now is None:
+                raise GradientError("nothing was gated")
+            passed, own = self._now
+            whole = torch.stack(list(own)).sum() * scale
+            if not whole.requires_grad:
+                return [None] * len(parameters)
+            factors = losses.new_zeros(self._terms, len(losses))
+            factors[self._row, level] = 1.0
+            with passed.multiplying(factors):
+                return torch.autograd.grad(whole, parameters, retain_graph=True, allow_unused=True)
+
+        return super().measure(losses, backward or of_gates)
 
 
 class _Gate(torch.autograd.Function):

@@ -1,91 +1,121 @@
 """The gradient of each level's loss: its norm on the parts of a model, and how the levels' gradients point.
 
 A measurement is one partial backward pass for each level, by `torch.autograd.grad`. It writes no ``.grad``, runs none
-of DistributedDataParallel's hooks and draws nothing, so that the training around it keeps its bits.
+of DistributedDataParallel's hooks, and undoes what recomputation changes, so that the training around it keeps its
+bits.
 
-Shapes: K levels, n numbers of a parameter.
+Shapes: K levels, P parameters, n numbers of a parameter.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from msbal.engine.processes import all_gather, world_size
+from msbal.engine.record import SHARED as SHARED
 from msbal.engine.statistics import Array
 
-SHARED = "shared"
-"""The part of all parameters that two levels or more have a gradient for, whatever other part they belong to."""
+MODEL = "model"
+"""The one part of parameters that are given without parts."""
 LOSS_SCALES = (2.0**16, 2.0**8, 1.0)
 """The loss is scaled as under AMP, so that no gradient in half precision underflows; less, where one overflows. Powers
 of 2, which change no bit of another gradient."""
 
 Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
 Backward: TypeAlias = Callable[[int, float, Sequence[nn.Parameter]], Sequence[Tensor | None]]
-"""Returns the gradient of level k's loss, times a scale, for each parameter."""
+"""Returns the gradient of level k's loss, times a scale, for each parameter; it keeps the graph."""
+
+_COLUMNS = 2**16  # of a product, which float64 numbers of all levels stay in a CPU's cache for
+_FINE, _FAILED, _NO_MEMORY = range(3)
+_CAUSES = {
+    "use_reentrant=True": "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
+    "donated": "it is compiled for a single backward pass; set torch._functorch.config.donated_buffer = False before "
+    "it is compiled",
+}
+
+
+class GradientError(RuntimeError):
+    """The levels' gradients cannot be measured; the text says why."""
 
 
 class LevelGradients:
     """Measures the gradients of levels, for the parameters of a model.
 
+    A copy within a deep copy of the model measures the copied parameters.
+
     Args:
-        parts: parameters by the name of the part that they belong to, such as ``backbone``, ``neck`` and ``head``.
-            Those that do not require a gradient when it measures are left out.
+        parameters: of the model; or, by name, those of its parts, such as ``backbone``, ``neck`` and ``head``. Those
+            that do not require a gradient when it measures are left out.
 
     Attributes:
-        seconds: spent on measuring so far.
+        parts: the parameters by part.
         count: measurements so far.
+        failed: those that raised an error.
+        seconds: spent on both.
+
+    Raises:
+        ValueError: where they are something else.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = {name: list(parameters) for name, parameters in parts.items()}
-        self.seconds, self.count = 0.0, 0
+    def __init__(self, parameters: Iterable[nn.Parameter] | Parts) -> None:
+        parts = parameters if isinstance(parameters, Mapping) else {MODEL: parameters}
+        wrong: list[Any] = [each for each in parts.values() if not isinstance(each, Iterable)]
+        # In a dictionary for their order; tensors are equal to themselves alone there.
+        self.parts = {name: list(dict.fromkeys(each)) for name, each in parts.items()} if not wrong else {}
+        wrong += [each for part in self.parts.values() for each in part if not isinstance(each, Tensor)]
+        if wrong or SHARED in parts:
+            found = f"a {type(wrong[0]).__name__}" if wrong else f"a part named {SHARED!r}"
+            raise ValueError(
+                f"parameters should be a model's parameters(), or those of each part by its name. Found {found}."
+            )
+        self.count = self.failed = 0
+        self.seconds = 0.0
 
     def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
         """Return the Gramian ``[K, K]`` of the levels' gradients on each part, and on `SHARED`.
 
         In a process group it is that of the gradients averaged over all ranks, as DistributedDataParallel averages
-        them: a collective. Waits for the device.
+        them: a collective, which returns or raises the same on all. Waits for the device. It takes the memory of K
+        gradients of the model, and hooks on tensors and modules see each level's pass.
 
         Args:
             losses: ``[K]``, attached to the graph, which is kept.
             backward: of a level; by default that of its loss.
 
+        Returns:
+            NaN or infinity where a loss or a gradient is not finite.
+
         Raises:
-            RuntimeError: where autograd cannot run backward twice through this graph, or no parameter is trained.
+            GradientError: where nothing is trained, or autograd cannot run backward twice through this graph.
+            OutOfMemoryError: where a device has not enough memory.
         """
-        if losses.is_cuda:
-            torch.cuda.synchronize(losses.device)  # so that `seconds` is the measurement's own
-        began = time.perf_counter()
-        named = [(part, p) for part, each in self.parts.items() for p in each if p.requires_grad]
-        if not named:
-            raise RuntimeError("no parameter to measure gradients for requires a gradient")
-        parameters = [parameter for _, parameter in named]
-        of_loss = backward or (lambda k, scale, p: _gradients(losses[k] * scale, p))
-        with torch.autocast(losses.device.type, enabled=False):  # backward passes do not run under it
-            by_level = [_unscaled(of_loss, k, parameters) for k in range(len(losses))]
-        shared = _known(by_level, losses.device).sum(dim=0) >= 2
-        k = len(losses)
-        found: dict[str, Array] = {
-            part: np.zeros((k, k)) for part in dict.fromkeys([*(part for part, _ in named), SHARED])
-        }
-        for i, (part, parameter) in enumerate(named):
-            gramian = _gramian([gradients[i] for gradients in by_level], parameter)
-            found[part] += gramian
-            if shared[i]:
-                found[SHARED] += gramian
-        if world_size() > 1:  # equal but for what a reduction may round differently on each
-            flat = torch.from_numpy(np.stack(list(found.values()))).flatten().to(losses.device)
-            found = dict(zip(found, all_gather(flat)[0].cpu().numpy().reshape(-1, k, k), strict=True))
-        self.seconds += time.perf_counter() - began
+        began = _clock(losses.device)
+        trained = list(dict.fromkeys(p for part in self.parts.values() for p in part if p.requires_grad))
+        try:
+            gramians = _gramians(backward or partial(_gradients, losses), len(losses), trained, losses.device)
+        except RuntimeError:
+            self.failed += 1
+            raise
+        finally:
+            self.seconds += _clock(losses.device) - began
         self.count += 1
-        return found
+        place = {parameter: i for i, parameter in enumerate(trained)}
+        found = {
+            name: gramians[[place[p] for p in part if p in place]].sum(axis=0)
+            for name, part in self.parts.items()
+        }
+        several = (np.diagonal(gramians, axis1=1, axis2=2) > 0).sum(axis=1) >= 2
+        return found | {SHARED: gramians[several].sum(axis=0)}
 
 
 def norms(gramian: Array) -> Array:
@@ -97,45 +127,122 @@ def cosines(gramian: Array) -> Array:
     """Return ``[K, K]``; 0 where a gradient is 0, and 1 on the diagonal otherwise."""
     length = norms(gramian)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.nan_to_num(np.clip(gramian / np.outer(length, length), -1.0, 1.0))
+        found = np.nan_to_num(np.clip(gramian / np.outer(length, length), -1.0, 1.0))
+    np.fill_diagonal(found, length > 0)
+    return found
 
 
-def _gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
-    if not loss.requires_grad:
-        return [None] * len(parameters)
-    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-
-
-def _unscaled(of_loss: Backward, level: int, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    """Return a level's gradients, in float32 or better."""
-    found: list[Tensor | None] = []
+def _gramians(
+    backward: Backward, levels: int, parameters: Sequence[nn.Parameter], device: torch.device
+) -> Array:
+    """Return ``[P, K, K]``, the Gramian of the levels' gradients for each parameter, the same on all ranks."""
+    gradients: list[Sequence[Tensor | None]] = [()] * levels
+    scales, found = np.ones(levels), np.zeros((len(parameters), levels, levels))
+    pending: Sequence[int] = range(levels)
     for scale in LOSS_SCALES:
-        found = [
-            None
-            if gradient is None
-            else gradient.to(torch.promote_types(gradient.dtype, torch.float32)) / scale
-            for gradient in of_loss(level, scale, parameters)
-        ]
-        finite = [torch.isfinite(gradient).all() for gradient in found if gradient is not None]
-        if not finite or bool(torch.stack(finite).all()):
+        state, why = _FINE, ""
+        try:
+            # A backward pass does not run under autocast.
+            with torch.autocast(device.type, enabled=False), _recomputation_undone(device):
+                for k in pending if parameters else ():
+                    gradients[k], scales[k] = backward(k, scale, parameters), scale
+            # What the products take, so that no rank runs out of memory between the others' collectives.
+            torch.empty(
+                12 * levels * max((p.numel() for p in parameters), default=0),
+                dtype=torch.uint8,
+                device=device,
+            )
+        except torch.cuda.OutOfMemoryError as error:
+            state, why = _NO_MEMORY, str(error)
+        except Exception as error:  # not kept: it would keep the gradients
+            state, why = _FAILED, f"{type(error).__name__}: {error}"
+        _agree(state, why, parameters, gradients, device)
+        products = torch.stack(
+            [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
+        )
+        if world_size() > 1:
+            dist.broadcast(products, 0)  # a rank may round otherwise
+        found = products.cpu().numpy() / np.outer(scales, scales)
+        pending = [k for k in range(levels) if not np.isfinite(found[:, k, k]).all()]
+        if not pending:
             break
     return found
 
 
-def _known(by_level: list[list[Tensor | None]], device: torch.device) -> Tensor:
-    """Return a mask ``[K, parameters]`` of the gradients that any rank has."""
-    mask = torch.tensor(
-        [[float(gradient is not None) for gradient in each] for each in by_level], device=device
-    )
-    return all_gather(mask.flatten()).amax(dim=0).view(mask.shape).bool().cpu()
+def _gradients(
+    losses: Tensor, level: int, scale: float, parameters: Sequence[nn.Parameter]
+) -> Sequence[Tensor | None]:
+    if not losses.requires_grad:
+        return [None] * len(parameters)
+    with torch.enable_grad():
+        loss = losses[level] * scale
+    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
 
 
-def _gramian(gradients: list[Tensor | None], like: nn.Parameter) -> Array:
-    """Return ``[K, K]``, of the gradients for one parameter, averaged over ranks."""
-    zero = torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
-    rows = torch.stack([(zero if g is None else g).flatten() for g in gradients])
+def _products(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
+    """Return ``[K, K]`` float64, of the gradients for one parameter, averaged over ranks."""
+    kind = torch.promote_types(parameter.dtype, torch.float32)
+    rows = torch.zeros(len(gradients), parameter.numel(), dtype=kind, device=parameter.device)
+    for row, gradient in zip(rows, gradients, strict=True):
+        if gradient is not None:
+            row.view(parameter.shape).copy_(gradient)
     if world_size() > 1:
         dist.all_reduce(rows)
         rows /= world_size()
-    rows = rows.double()
-    return (rows @ rows.T).cpu().numpy()
+    found = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for columns in torch.split(rows, _COLUMNS, dim=1):
+        wide = columns.double()
+        found += wide @ wide.T
+    return found
+
+
+def _agree(
+    state: int,
+    why: str,
+    parameters: Sequence[nn.Parameter],
+    gradients: Sequence[Sequence[Tensor | None]],
+    device: torch.device,
+) -> None:
+    """Raise the same kind of error on all ranks, where one of them cannot go on, or they do not fit together."""
+    size = sum(parameter.numel() for parameter in parameters)
+    reached = any(gradient is not None for each in gradients for gradient in each)
+    own = torch.tensor([state, size, reached], dtype=torch.float64, device=device)
+    states, sizes, reaches = all_gather(own).cpu().numpy().T
+    if (states == _NO_MEMORY).any():
+        raise torch.cuda.OutOfMemoryError(why or "another process has not enough memory")
+    if (states == _FAILED).any():
+        text = next((cause for sign, cause in _CAUSES.items() if sign in why), "")
+        raise GradientError(text or " ".join(why.split()) or "another process cannot measure them")
+    if (sizes != size).any():
+        raise GradientError("the processes train different parameters")
+    if not size:
+        raise GradientError("none of the parameters requires a gradient")
+    if not reaches.any():
+        raise GradientError("no loss has a gradient for any of the parameters; are they this model's?")
+
+
+@contextmanager
+def _recomputation_undone(device: torch.device) -> Iterator[None]:
+    """Undo what activation checkpointing does in each backward pass: running statistics, and draws."""
+    kept: dict[tuple[nn.Module, str], tuple[Tensor, Tensor]] = {}
+
+    def keep(module: nn.Module, _: Any) -> None:
+        for name, buffer in module.named_buffers(recurse=False):
+            if (module, name) not in kept:
+                kept[module, name] = buffer, buffer.clone()
+
+    hook = register_module_forward_pre_hook(keep)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        hook.remove()
+        for (module, name), (buffer, before) in kept.items():
+            module._buffers[name] = buffer
+            buffer.data.copy_(before)  # .data: the graph may have it saved, and would refuse another version
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

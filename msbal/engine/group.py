@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from msbal.engine.balancer import Balancer
+from msbal.engine.gradients import LevelGradients, Parts
 from msbal.engine.interval import IntervalReport
 from msbal.engine.losses import LevelLosses
 from msbal.engine.record import IntervalRecord, NonFinite
@@ -31,7 +32,8 @@ class BalancerSet(nn.Module):
         groups: by name, at least one.
         strategy: for all of them.
         per_term: balance every term on its own: balancers ``cls``, or ``rpn:cls`` where there are several groups.
-        options: `interval`, `seed`, `epsilon` and `rescale`, as of every `Balancer`.
+        parameters: to measure the gradients of levels on, for all of them.
+        options: `interval`, `seed`, `epsilon`, `rescale` and `measure`, as of every `Balancer`.
 
     Raises:
         ValueError: see `Balancer`.
@@ -43,12 +45,14 @@ class BalancerSet(nn.Module):
         strategy: Strategy | str = "rlo",
         *,
         per_term: bool = False,
+        parameters: Iterable[nn.Parameter] | Parts | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         if not groups:
             raise ValueError("groups should have at least one group of levels. Found none.")
         self.groups, self.per_term = dict(groups), per_term
+        gradients = None if parameters is None else LevelGradients(parameters)
         self.balancers: dict[str, Balancer] = {}
         # The losses that each balancer takes: a group, and one of its rows or all of them.
         self._parts: dict[str, tuple[str, slice]] = {}
@@ -56,7 +60,7 @@ class BalancerSet(nn.Module):
             for row in [slice(i, i + 1) for i in range(len(names.terms))] if per_term else [slice(None)]:
                 term = names.terms[row][0]
                 name = (f"{group}:{term}" if len(groups) > 1 else term) if per_term else group
-                own = {"terms": names.terms[row], "group": name, **options}
+                own = {"terms": names.terms[row], "group": name, "parameters": gradients, **options}
                 self.balancers[name] = Balancer(names.levels, strategy, **own)
                 self._parts[name] = group, row
                 # This name is part of the checkpoint's keys, in which a dot would separate modules.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from msbal.engine.draw import generator
-from msbal.engine.gradients import SHARED, cosines, norms
-from msbal.engine.record import IntervalRecord, NonFinite
+from msbal.engine.gradients import cosines, norms
+from msbal.engine.record import SHARED, IntervalRecord, NonFinite
 from msbal.engine.settings import Settings
 from msbal.engine.statistics import Array, interval_statistics
 from msbal.engine.strategies.base import checked, decide, naming, plain, rescaled

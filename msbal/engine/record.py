@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+SHARED = "shared"
+"""The part of all parameters that two levels or more have a gradient for, whatever other part they belong to."""
+
 
 @dataclass(frozen=True)
 class NonFinite:
@@ -67,6 +70,15 @@ class IntervalRecord:
     gradient_norm: dict[str, tuple[float, ...]] = field(default_factory=dict)
     gradient_cosine: tuple[tuple[float, ...], ...] = ()
     gradient_count: int = 0
+
+    @property
+    def cosines(self) -> dict[str, float]:
+        """The cosine of each pair of levels, ``P3-P4``; empty where nothing was measured."""
+        return {
+            f"{finer}-{coarser}": self.gradient_cosine[i][i + 1 + j]
+            for i, finer in enumerate(self.levels[: len(self.gradient_cosine)])
+            for j, coarser in enumerate(self.levels[i + 1 :])
+        }
 
     @property
     def divisor(self) -> float:

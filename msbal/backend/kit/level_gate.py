@@ -6,8 +6,8 @@ import math
 import operator
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter_proof import compare
 from msbal.engine import GroupNames, IntervalRecord, LevelLosses, Losses, NonFinite, Strategy, gather
 from msbal.engine.compiling import outside_of_graphs
-from msbal.engine.gate import GatedPass
+from msbal.engine.gate import GatedPass, GateGradients
+from msbal.engine.gradients import Parts
 from msbal.engine.processes import rank
 from msbal.errors import SpecError
 
@@ -61,6 +62,9 @@ class LevelGate(nn.Module):
         per_term: balance each term on its own. Predictions are then those of one term, which each gate is told.
         seed: of the strategy's random draws.
         rescale: multiply the strategy's weights so that they sum to the number of levels.
+        measure: measure the gradient of each level's loss every so many iterations, for the records and for strategies
+            that decide by gradients; it changes nothing in the training.
+        parameters: what to measure them on: the model's parameters, or those of its parts by name.
         records: a folder for ``intervals.jsonl``.
         hyperparameters: of a strategy given by name.
 
@@ -78,15 +82,31 @@ class LevelGate(nn.Module):
         per_term: bool = False,
         seed: int = 0,
         rescale: bool = False,
+        measure: int | None = None,
+        parameters: Iterable[nn.Parameter] | Parts | None = None,
         records: str | Path | None = None,
         **hyperparameters: Any,
     ) -> None:
         super().__init__()
-        options = {"per_term": per_term, "interval": interval, "seed": seed, "rescale": rescale}
+        options = {
+            "per_term": per_term, "interval": interval, "seed": seed, "rescale": rescale, "measure": measure,
+            "parameters": parameters,
+        }  # fmt: skip
         names: Any = GroupNames(levels, terms)  # type: ignore[arg-type]
         self.balancers = make_balancers("LevelGate()", {_GROUP: names}, strategy, hyperparameters, **options)
         first = next(iter(self.balancers.balancers.values()))
         self.levels, self.terms = first.levels, tuple(terms)
+        if first.measure is not None and first.gradients is None:
+            raise SpecError(
+                "LevelGate: parameters", "none, with gradients to measure", "what to measure them on",
+                "give parameters=model.parameters()",
+            )  # fmt: skip
+        self._gradients: list[GateGradients] = []
+        if (given := first.gradients) is not None:
+            for row, balancer in enumerate(self.balancers.balancers.values()):
+                own = GateGradients(given.parts, len(self.terms), row if per_term else None)
+                balancer.gradients = own
+                self._gradients.append(own)
         self._ended: deque[IntervalRecord] = deque()
         self._records: ScriptRecords | None = None
         if records is not None:
@@ -188,7 +208,10 @@ class LevelGate(nn.Module):
         values = values.detach().requires_grad_()
         if self._records is not None and not self._records.begun:
             self._records.begin()
-        weighted = self.balancers.weighted(_GROUP, LevelLosses(values, positives))
+        with ExitStack() as stack:
+            for gradients in self._gradients:
+                stack.enter_context(gradients.of(passed, each))
+            weighted = self.balancers.weighted(_GROUP, LevelLosses(values, positives))
         if self._records is not None:
             self._records.step()
         change = passed.open(weighted, values, tuple(self.parameters()))
