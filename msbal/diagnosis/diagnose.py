@@ -90,11 +90,10 @@ class Examination:
         Raises:
             SpecError: where a checkpoint is of another model.
         """
-        states = [self._state("at the start", ModelState(0, ()))]
+        states = [self._measured(ModelState(0, ()))]
         for iteration, path in self.checkpoints.items():
             if self._loaded(path):
-                when = f"at iteration {iteration:,}"
-                states.append(self._state(when, ModelState(iteration, (), checkpoint=path.name)))
+                states.append(self._measured(ModelState(iteration, (), checkpoint=path.name)))
         return LevelDiagnosis(
             model=self.name,
             backend=self.plan.spec.backend,
@@ -121,30 +120,25 @@ class Examination:
             return False
         return True
 
-    def _state(self, when: str, state: ModelState) -> ModelState:
+    def _measured(self, state: ModelState) -> ModelState:
+        report = partial(self.progress, f"measuring gradients {state.when}")
         total = len(self.batches)
-        what = f"measuring gradients {when}"
-        self.progress(what, 0, total)
+        report(0, total)
         groups, odd = measure_levels(
-            self.detector,
-            self.plan.train,
-            self.batches,
-            self.seed,
-            lambda done: self.progress(what, done, total),
+            self.detector, self.plan.train, self.batches, self.seed, lambda done: report(done, total)
         )
-        self.notes += [f"{when}, {note}" for note in odd]
+        self.notes += [f"{state.when}, {note}" for note in odd]
         state = replace(state, groups=groups)
-        if self.val is None or not (state.iteration or _starts_trained(self.plan)):
-            return state
-        return self._evaluated(when, state, self.val)
+        trained = state.iteration > 0 or _starts_trained(self.plan)
+        return self._evaluated(state, self.val) if trained and self.val is not None else state
 
-    def _evaluated(self, when: str, state: ModelState, val: DetectionData) -> ModelState:
-        report = partial(self.progress, f"evaluating {when}")
+    def _evaluated(self, state: ModelState, val: DetectionData) -> ModelState:
+        report = partial(self.progress, f"evaluating {state.when}")
         found = usable_detections(val, self.detector.predict(val, lambda done: report(done, len(val))))
         metrics = evaluate(val, found)
         levels = {}
         if isinstance(self.detector, AssignsBoxes):
-            report = partial(self.progress, f"finding the boxes' levels {when}")
+            report = partial(self.progress, f"finding the levels of boxes {state.when}")
             levels = self.detector.box_levels(val, True, lambda done: report(done, len(val)))
 
         def with_ap(group: GroupState) -> GroupState:

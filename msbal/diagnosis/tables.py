@@ -10,17 +10,10 @@ from msbal.metric_text import points
 from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, ModelState, Spread
 from msbal.table import Cell, Column, Table, columns
 
+BEST = "best.pth"
 BAR = 12
 """Characters of a share of 100 %."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
-
-
-def when(state: ModelState) -> str:
-    """Return what a state is called: ``at the start``, ``after 750 iterations (best.pth)``."""
-    if not state.iteration:
-        return "at the start"
-    best = " (the best)" if state.checkpoint == "best.pth" else ""
-    return f"after {state.iteration:,} iterations{best}"
 
 
 def tables(diagnosis: LevelDiagnosis, cosines: bool = False) -> Iterator[Table]:
@@ -44,7 +37,6 @@ def tables(diagnosis: LevelDiagnosis, cosines: bool = False) -> Iterator[Table]:
 
 def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState) -> Table:
     """Return one group's levels at one moment."""
-    boxes, boxes_val = diagnosis.boxes.get(group.group), diagnosis.boxes_val.get(group.group)
     tones = _tones(diagnosis.findings, group)
     header = [Column("level", text=True)]
     cells: list[list[str]] = [[Cell(level, tones.get(level, "")) for level in group.levels]]
@@ -53,10 +45,10 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
         header.append(Column(name, above, text))
         cells.append(entries)
 
-    if boxes:
-        add("train", [f"{count:,}" for count in boxes], "boxes")
-    if boxes_val:
-        add("val", [f"{count:,}" for count in boxes_val], "boxes")
+    if state is diagnosis.states[0]:  # the later ones are of the same data
+        for split, counts in (("train", diagnosis.boxes), ("val", diagnosis.boxes_val)):
+            if group.group in counts:
+                add(split, [f"{count:,}" for count in counts[group.group]], "boxes")
     if group.positives:
         add("positives", [_number(each.mean) for each in group.positives])
     for term, losses in group.loss.items():
@@ -67,9 +59,10 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
     add("share of it", [_share(each) for each in group.share], text=True)
     add("equal at", [f"×{weight:.2g}" for weight in group.equal_norms])
     if group.ap:
-        add("AP", [points(value, 1) for value in group.ap], "of its boxes")
-        add("recall", [points(value, 1) for value in group.recall], "of its boxes")
-    title = f"Levels {when(state)}" + (f", group {group.group}" if group.group != "all" else "")
+        add("boxes", [f"{count:,}" for count in group.evaluated], "validation")
+        add("AP", [points(value, 1) for value in group.ap], "validation")
+        add("recall", [points(value, 1) for value in group.recall], "validation")
+    title = f"Levels {state.when}{_details(state, group)}"
     return Table(title, tuple(header), tuple(zip(*cells, strict=True)), _metrics(diagnosis, state))
 
 
@@ -79,8 +72,8 @@ def cosine_table(state: ModelState, group: GroupState) -> Table:
         (level, *(_cosine(each) if k > j else "" for k, each in enumerate(group.cosine[j])))
         for j, level in enumerate(group.levels[:-1])
     )
-    of_group = f", group {group.group}" if group.group != "all" else ""
-    return Table(f"Cosines of the gradients {when(state)}{of_group}", columns("", *group.levels), rows)
+    title = f"Cosines of the gradients {state.when}{_details(state, group)}"
+    return Table(title, columns("", *group.levels), rows)
 
 
 def legend(diagnosis: LevelDiagnosis) -> str:
@@ -90,6 +83,11 @@ def legend(diagnosis: LevelDiagnosis) -> str:
         "shared: the parameters that two levels or more have a gradient for; share: of the sum of the levels' norms "
         "there; equal at: the weights that would make these norms equal."
     )
+
+
+def _details(state: ModelState, group: GroupState) -> str:
+    best = " (the best)" if state.checkpoint == BEST else ""
+    return best + (f", group {group.group}" if group.group != "all" else "")
 
 
 def _metrics(diagnosis: LevelDiagnosis, state: ModelState) -> tuple[str, ...]:

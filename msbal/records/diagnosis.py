@@ -74,6 +74,10 @@ class ModelState:
     metrics: dict[str, float | None] = field(default_factory=dict)
     checkpoint: str = ""
 
+    @property
+    def when(self) -> str:
+        return f"after {self.iteration:,} iterations" if self.iteration else "at the start"
+
 
 @dataclass(frozen=True)
 class Finding:
