@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 
-from msbal.backend import HONOURED, Backend, Detector, Honours, load_backend
+from msbal.backend import HONOURED, AssignsBoxes, Backend, Detector, Honours, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.determinism import precise
 from msbal.backend.kit.seeding import seed_everything
@@ -209,6 +209,32 @@ class BackendContract:
                 assert torch.equal(a, b)
             else:
                 torch.testing.assert_close(a, b)
+
+    def test_each_box_has_a_level(self, case: str, contract_root: Path) -> None:
+        _, detector, data = self._build(case, contract_root)
+        if not isinstance(detector, AssignsBoxes):
+            pytest.skip("it does not tell")
+        levels = {group.name: len(group.levels) for group in detector.groups}
+        boxes = [int((~record.crowd).sum()) for record in data.images]
+        before = {key: value.clone() for key, value in detector.model.state_dict().items()}
+        training = detector.model.training
+        at_once, found = detector.box_levels(data), detector.box_levels(data, by_running=True)
+        assert at_once.keys() <= found.keys() <= levels.keys()
+        for group, of_boxes in found.items():
+            assert of_boxes.shape == (sum(boxes),) and of_boxes.dtype == np.int64
+            assert of_boxes.min() >= -1 and 0 <= of_boxes.max() < levels[group]
+        after = detector.model.state_dict()
+        assert detector.model.training == training, "the model is left in another mode"
+        assert all(torch.equal(before[key], after[key]) for key in before), "finding levels changes the model"
+        # A crowd has none, an image without boxes is passed over, and the images' order is the data's.
+        crowd = np.arange(len(data.images[0].boxes)) == 0
+        odd = replace(data.images[0], crowd=crowd)
+        empty = replace(data.images[0], crowd=np.ones_like(crowd))
+        turned = detector.box_levels(replace(data, images=(*data.images[:0:-1], empty, odd)))
+        for group, of_boxes in at_once.items():
+            parts = np.split(of_boxes, np.cumsum(boxes)[:-1])
+            assert np.array_equal(found[group], of_boxes)
+            assert np.array_equal(turned[group], np.concatenate([*parts[:0:-1], parts[0][1:]]))
 
     # -- training ----------------------------------------------------------------------------------
 

@@ -49,7 +49,8 @@ def box_levels(
 
 
 def _cell(generator: Any, anchors: Tensor, stride: int, images: Tensor) -> Cell:
-    return Cell(anchors.detach().cpu(), torch.full((2,), float(stride)), float(generator.offset))
+    points = torch.ceil(images / stride)
+    return Cell(anchors.detach().cpu(), torch.full((2,), float(stride)), points, float(generator.offset))
 
 
 def _resized(data: DetectionData, augmentations: Sequence[Any], divisible: int) -> tuple[Tensor, Tensor]:

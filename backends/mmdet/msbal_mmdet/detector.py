@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from msbal.backend import Job
+from msbal.backend.kit.assignment import levels_by_running
 from msbal.backend.kit.data_set import predict_each
+from msbal.backend.kit.one_batch import own_passes
 from msbal.data import DetectionData, ImageRecord
 from msbal.engine.processes import rank
 from msbal.spec import RunSpec
+from msbal_mmdet.assignment import all_trained_on, batches_of, inputs_of, levels_at_once, levels_of_pass
 from msbal_mmdet.config import pipeline
 from msbal_mmdet.config.datasets import apply_data
 from msbal_mmdet.config.length import run_length
 from msbal_mmdet.config.masks import Outlines, read_outlines
 from msbal_mmdet.config.notes import plan_notes
 from msbal_mmdet.config.schedule import apply_schedule
+from msbal_mmdet.splitters.base import HeadSplitter
 from msbal_mmdet.splitters.model_losses import Batch, ModelLosses
 from msbal_mmdet.training import checkpoints, runner
 from msbal_mmdet.training.overrides import apply_run
@@ -51,6 +55,28 @@ class MMDetDetector(ModelLosses):
         outlines = self._read_outlines(data)
         transform = pipeline.measuring(self.config, masks=outlines is not None)
         return pipeline.collate([transform(pipeline.info(data.images[i], outlines)) for i in indices])
+
+    def box_levels(
+        self, data: DetectionData, by_running: bool = False, progress: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """See `msbal.backend.AssignsBoxes`: by anchors and ranges, else by the heads' own assigners."""
+        splitters = [splitter for splitter in self._splitters() if isinstance(splitter, HeadSplitter)]
+        inputs = inputs_of(self.config, self.model, data)
+        known = {splitter.group.name: levels_at_once(splitter, inputs) for splitter in splitters}
+        found = {name: levels.numpy() for name, levels in known.items() if levels is not None}
+        rest = [splitter for splitter in splitters if known[splitter.group.name] is None]
+        if not by_running or not rest:
+            return found
+        trained = all_trained_on(data)
+
+        def run(indices: Sequence[int]) -> Mapping[str, Sequence[Tensor]]:
+            batch = self.batch(trained, indices)
+            return levels_of_pass(rest, len(indices), lambda: self._losses(batch, augment=False))
+
+        with torch.no_grad(), own_passes(self.model, self._splitters()):
+            groups = [splitter.group.name for splitter in rest]
+            batches = batches_of(data, inputs.sizes)
+            return found | levels_by_running(data, groups, batches, run, progress)
 
     def read_images(self, record: ImageRecord) -> list[NDArray[np.uint8]]:
         """See `msbal.backend.ReadsImages`: as the config trains and as it evaluates."""

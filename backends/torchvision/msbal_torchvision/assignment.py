@@ -69,12 +69,15 @@ def _ssd_cell(generator: DefaultBoxGenerator, level: int, stride: int, images: T
     """SSD's boxes are shares of the image, whose size is the same for all."""
     wh = generator._wh_pairs[level]
     half = (wh.clamp(0, 1) if generator.clip else wh) * images[0] / 2
-    return Cell(torch.cat([-half, half], dim=1), torch.full((2,), float(stride)), 0.5)
+    return Cell(
+        torch.cat([-half, half], dim=1), torch.full((2,), float(stride)), torch.ceil(images / stride), 0.5
+    )
 
 
 def _anchor_cell(anchors: Tensor, stride: int, images: Tensor) -> Cell:
     """torchvision's own strides are the image's size over the grid's, rounded down."""
-    return Cell(anchors.cpu(), torch.floor(images / torch.ceil(images / stride)), 0.0)
+    points = torch.ceil(images / stride)
+    return Cell(anchors.cpu(), torch.floor(images / points), points, 0.0)
 
 
 def _roi_levels(pool: Any, group: LevelGroup, boxes: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from ultralytics.data.augment import LetterBox
 from ultralytics.nn.tasks import DetectionModel
@@ -14,8 +16,9 @@ from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import scale_boxes
 
 from msbal.backend import Job
+from msbal.backend.kit.assignment import levels_by_running
 from msbal.backend.kit.data_set import predict_each, use_notes
-from msbal.backend.kit.one_batch import SplitModel
+from msbal.backend.kit.one_batch import SplitModel, own_passes
 from msbal.data import DetectionData, ImageRecord
 from msbal.data.detection_data import subset
 from msbal.engine.processes import world_size
@@ -23,6 +26,7 @@ from msbal.errors import SpecError
 from msbal.spec import RunSpec
 from msbal.training.distributed import resolve_device
 from msbal_ultralytics.arguments import GRID, KEY, check_image_size, read_arguments, without_effect
+from msbal_ultralytics.assignment import levels_of_pass
 from msbal_ultralytics.config import read_model
 from msbal_ultralytics.spec import UltralyticsModel
 from msbal_ultralytics.splitters import find
@@ -33,6 +37,8 @@ from msbal_ultralytics.weights import start_from
 
 CONFIDENCE = 0.001
 """Below it ultralytics' evaluation drops detections."""
+TOGETHER = 8
+"""Images in a batch that is assigned to levels."""
 NEVER = 1e6
 """Seconds after which the suppression of overlaps gives up: what is detected must not depend on the machine."""
 
@@ -94,6 +100,25 @@ class UltralyticsDetector(SplitUltralytics):
         }
         found["img"] = found["img"].float() / 255
         return found
+
+    def box_levels(
+        self, data: DetectionData, by_running: bool = False, progress: Callable[[int], None] | None = None
+    ) -> dict[str, NDArray[np.int64]]:
+        """See `msbal.backend.AssignsBoxes`: known only by running, as the assigner goes by predictions."""
+        if not by_running:
+            return {}
+
+        def run(indices: Sequence[int]) -> dict[str, list[Tensor]]:
+            # Batch norm needs two images where the coarsest level is one cell.
+            batch = self.batch(data, indices if len(indices) > 1 else [*indices, *indices])
+            levels = levels_of_pass(self.splitters, batch, lambda: self.training_losses(batch))
+            return {group: of_images[: len(indices)] for group, of_images in levels.items()}
+
+        with torch.no_grad(), own_passes(self.model, self.splitters):
+            with_boxes = [i for i, record in enumerate(data.images) if not record.crowd.all()]
+            batches = (with_boxes[i : i + TOGETHER] for i in range(0, len(with_boxes), TOGETHER))
+            groups = [group.name for group in self.groups]
+            return levels_by_running(data, groups, batches, run, progress)
 
     # -- a run -----------------------------------------------------------------------------------
 

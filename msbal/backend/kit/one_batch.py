@@ -53,8 +53,19 @@ def framework_losses(
     Args:
         model: balanced by these splitters, or not at all.
     """
-    with _measured(model, splitters) as balanced, balanced.paused():
+    with own_passes(model, splitters):
         return dict(losses())
+
+
+@contextmanager
+def own_passes(model: nn.Module, splitters: Sequence[LossSplitter]) -> Iterator[None]:
+    """Let training passes of the model be the framework's own for a while, and leave no trace in the model.
+
+    Args:
+        model: balanced by these splitters, or not at all.
+    """
+    with _measured(model, splitters) as balanced, balanced.paused():
+        yield
 
 
 def split_losses(model: nn.Module, splitters: Sequence[LossSplitter], losses: Losses) -> SplitLosses:

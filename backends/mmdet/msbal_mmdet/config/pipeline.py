@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmcv.transforms import Compose, LoadImageFromFile
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from numpy.typing import NDArray
 
@@ -68,6 +69,27 @@ def measuring(config: Config, masks: bool = False) -> Compose:
     # Before everything else: mmdet's evaluation loads boxes after resizing, as its metrics want the originals.
     load = {"type": "LoadAnnotations", "with_bbox": True, "with_mask": masks}
     return Compose([steps[0], load, *steps[1:], _PACK])
+
+
+def resizing(
+    config: Config,
+) -> Callable[[int, int, NDArray[np.float32]], tuple[NDArray[np.float32], int, int]]:
+    """Return what turns an image's width and height and boxes (``[N, 4]``) into those of the model's input.
+
+    The steps of evaluation run on a black image, and so does whatever a config has among them.
+    """
+    transform = Compose(_test_steps(config)[1:])
+
+    def resize(width: int, height: int, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
+        pixels = np.zeros((height, width, 3), np.uint8)
+        size = (height, width)
+        found = transform(
+            {"img": pixels, "img_shape": size, "ori_shape": size, "gt_bboxes": HorizontalBoxes(boxes)}
+        )
+        resized: NDArray[np.float32] = found["gt_bboxes"].tensor.numpy()
+        return resized, found["img"].shape[1], found["img"].shape[0]
+
+    return resize
 
 
 def read_images(config: Config, record: ImageRecord) -> list[NDArray[np.uint8]]:

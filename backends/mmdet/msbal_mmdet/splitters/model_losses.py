@@ -63,9 +63,9 @@ class ModelLosses:
         balanced = balanced_of(self.model)
         return find(self.model, self.scope).splitters if balanced is None else balanced.splitters
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        # The preprocessor pads boxes and images in place.
-        data = self.model.data_preprocessor(copy.deepcopy(batch), True)
+    def _losses(self, batch: Batch, augment: bool = True) -> dict[str, Tensor]:
+        # The preprocessor pads boxes and images in place, and where it is training may resize the batch at random.
+        data = self.model.data_preprocessor(copy.deepcopy(batch), augment)
         losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
         return {key: loss_total(value) for key, value in losses.items() if "loss" in key}
 
