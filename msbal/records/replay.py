@@ -31,10 +31,14 @@ def replay(
     An unfinished last interval decides nothing.
 
     Raises:
-        ValueError: where the levels do not fit the strategy.
+        ValueError: where the levels do not fit the strategy, or it decides by gradients.
         StrategyError: where the strategy fails.
         DataError: where a line of the file cannot be read.
     """
+    if strategy.needs_gradients:
+        raise ValueError(
+            f"`{strategy.name}` decides by the levels' gradients, and recorded losses have none."
+        )
     settings = Settings(losses.levels, losses.terms, strategy, interval, seed, losses.group, epsilon, rescale)
     rows = losses.rows()
     if isinstance(strategy, StepStrategy):
