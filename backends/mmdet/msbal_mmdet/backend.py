@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from msbal.backend import Diagnosis
@@ -52,6 +53,7 @@ class MMDetBackend:
         from msbal_mmdet.config.masks import check_needs
         from msbal_mmdet.config.reading import read_config
         from msbal_mmdet.detector import MMDetDetector
+        from msbal_mmdet.training import checkpoints
         from msbal_mmdet.training.overrides import apply_model
 
         assert isinstance(spec.model, MMDetModel)
@@ -72,6 +74,8 @@ class MMDetBackend:
                     "model", f"mmdet cannot build it: {type(error).__name__}: {str(error)[:300]}",
                     fix="where weights cannot be downloaded, set model.pretrained to false",
                 ) from error  # fmt: skip
+        if config.load_from:
+            checkpoints.start_from(model, Path(config.load_from))
         if world_size() == 1:
             model = revert_sync_batchnorm(model)
         return MMDetDetector(model, config, spec, device)

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.runner import load_state_dict
 
 from msbal.errors import SpecError
 from msbal.training.checkpoints import Checkpoints, find, path_of, prune
 from msbal.training.tensors import read_tensors
+from msbal_mmdet.quiet import quiet
 
 __all__ = ["find", "load", "load_newest", "load_weights", "path_of", "prune"]
 
@@ -64,6 +66,13 @@ def read_start(path: Path, where: str = "model.weights") -> dict[str, torch.Tens
     if not weights or not isinstance(weights, dict):
         raise SpecError(where, f"{path} has no weights", "a checkpoint with a state_dict")
     return weights
+
+
+def start_from(model: torch.nn.Module, path: Path) -> None:
+    """Load the weights to start from, as far as they fit: what mmengine does, too, when a training begins."""
+    weights = read_start(path)
+    with quiet():
+        load_state_dict(model, {name.removeprefix("module."): value for name, value in weights.items()})
 
 
 def make_ours(checkpoint: dict[str, Any], iteration: int) -> None:
