@@ -12,6 +12,7 @@ import math
 import zlib
 from dataclasses import dataclass, field
 from decimal import Decimal, getcontext
+from typing import Literal
 
 # Eq 7 as it stands multiplies rounding errors; with this many digits nothing of that is seen.
 getcontext().prec = 100
@@ -79,6 +80,25 @@ def reward(before: list[float], now: list[float]) -> int:
     return (fall > 0) - (fall < 0)
 
 
+def trend_reward(totals: list[float]) -> int | None:
+    """`reward: trend`, from the total losses of all intervals so far; None where there is nothing to compare with.
+
+    Each interval t has a pace: t, less a half, times the fall relative to the mean of the two losses. It is compared
+    with the moving average of those before.
+    """
+    paces = []
+    for t in range(2, len(totals) + 1):
+        before, now = totals[t - 2], totals[t - 1]
+        mean = (before + now) / 2
+        paces.append((t - 0.5) * (before - now) / mean if mean > 0 else 0.0)
+    if len(paces) < 2:
+        return None
+    average = paces[0]
+    for pace in paces[1:-1]:
+        average = 0.7 * average + 0.3 * pace
+    return (paces[-1] > average) - (paces[-1] < average)
+
+
 def reinforce(
     p: list[Decimal], action: int, reward: int, gamma: float, beta_min: float, beta_max: float
 ) -> list[Decimal]:
@@ -106,6 +126,7 @@ class Settings:
     p_min: float = 0.1
     p_max: float = 0.9
     actions: tuple[str, ...] = ACTIONS
+    reward: Literal["fall", "trend"] = "fall"
     epsilon: float = 1e-5
     seed: int = 0
     group: str = "all"
@@ -147,8 +168,12 @@ def run(losses: list[list[float]], settings: Settings) -> list[Interval]:
         earned, action = 0, settings.strategy
         if settings.strategy == "rlo":
             if last_action is not None:
-                earned = reward(before_loss, loss)
-                p = reinforce(p, last_action, earned, settings.step, settings.p_min, settings.p_max)
+                judged: int | None = reward(before_loss, loss)
+                if settings.reward == "trend":
+                    judged = trend_reward([math.fsum(one.loss) for one in done] + [math.fsum(loss)])
+                earned = judged or 0
+                if judged is not None:
+                    p = reinforce(p, last_action, judged, settings.step, settings.p_min, settings.p_max)
             last_action, passed = 0, p[0]
             drawn = uniform(settings.seed, settings.group, t + 1)
             while passed <= drawn and last_action < len(p) - 1:

@@ -35,7 +35,7 @@ def engine_strategy(s: Settings) -> Strategy:
     if s.strategy == "rlo":
         return RLO(
             amplification=s.amplification, top_k=s.top_k, step=s.step, p_min=s.p_min, p_max=s.p_max,
-            actions=s.actions,
+            actions=s.actions, reward=s.reward,
         )  # fmt: skip
     if s.strategy == "equal":
         return Equal()
@@ -109,6 +109,15 @@ def test_every_strategy(strategy: str, seed: int) -> None:
 def test_rlo_over_levels_and_action_subsets(levels: int, actions: tuple[str, ...]) -> None:
     settings = Settings(alpha=5, actions=actions, seed=levels, step=0.07, p_min=0.2, p_max=0.6)
     assert_agree(stream(levels, 300, levels), settings)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rlo_rewarded_against_its_trend(seed: int) -> None:
+    settings = Settings(alpha=5, seed=seed, step=0.05, reward="trend")
+    losses = stream(seed, 300, 5)
+    assert_agree(losses, settings)
+    other = run(losses, Settings(alpha=5, seed=seed, step=0.05))
+    assert [one.reward for one in run(losses, settings)] != [one.reward for one in other]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -18,7 +18,7 @@ ACTIONS = ("avw", "min_loss", "max_loss", "equal")
 REWARDS = ("fall", "trend")
 
 TREND_DECAY = 0.7
-"""Of the moving average that a fall is compared with by `reward: trend`."""
+"""Of the moving average that the pace of a fall is compared with by `reward: trend`."""
 
 
 def reward(previous_loss: Array, loss: Array) -> int:
@@ -27,14 +27,14 @@ def reward(previous_loss: Array, loss: Array) -> int:
 
 
 def pace(previous_loss: Array, loss: Array, interval: int) -> float:
-    """Return how fast the total loss falls: the part of it that fell in this interval, t, times t.
+    """Return how fast the total loss falls in interval t: about p where it falls as ``t ** -p``, below 0 if it rises.
 
-    Losses fall fast at first and ever more slowly, about as a power of t. A bare fall is then below nearly all earlier
-    ones, and their moving average would punish any action; of a power of t, the part that falls is in proportion to
-    1 / t. A rise is measured by the larger loss as well, so that none weighs more than a fall to 0.
+    Losses fall ever more slowly, about as a power of t. A bare fall, even a relative one, is therefore nearly always
+    below the moving average of those before; the pace of such a curve is constant. A rise counts as much as the fall
+    that undoes it, and neither counts more than ``2 t - 1``.
     """
     before, now = previous_loss.sum(), loss.sum()
-    return float(interval * (before - now) / (max(abs(before), abs(now)) or 1.0))
+    return float((2 * interval - 1) * (before - now) / ((abs(before) + abs(now)) or 1.0))
 
 
 def reinforce(
@@ -63,8 +63,8 @@ class RLO(Strategy):
         p_min, p_max: beta of eq 7, the bounds of the rewarded or punished action's probability.
         actions: names of strategies, at least two; the paper's four by default. Their initial
             probabilities are equal. `grad_norm` and `gramian` may be among them.
-        reward: what earns +1. `fall`: the total loss fell (eq 6). `trend`: it fell faster than lately, by its moving
-            average; eq 6 rewards nearly every action while all losses fall, this one about half.
+        reward: what earns +1. `fall`: that the total loss fell (eq 6). `trend`: that it fell faster than lately. While
+            all losses fall, eq 6 rewards whatever was chosen, `trend` about every other choice.
     """
 
     name: ClassVar[str] = "rlo"

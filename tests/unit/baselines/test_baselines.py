@@ -9,15 +9,33 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from msbal.baselines import DWA, GLS, RLW, SLAW, UW, UWSO, Autobalance, CoV, Positives, Stride
-from msbal.engine import Balancer, LevelLosses, Strategy
+from msbal.baselines import (
+    DWA,
+    GLS,
+    RLW,
+    SLAW,
+    STCH,
+    UW,
+    UWSO,
+    Autobalance,
+    CoV,
+    Floor,
+    Positives,
+    ReLoBRaLo,
+    SoftAdapt,
+    Stride,
+)
+from msbal.engine import Balancer, LevelLosses, StepStrategy, Strategy
 from msbal.engine.draw import generator
 
 K = 5
 Rows = list[list[float]]
 BASELINES: list[Strategy] = [
     UW(), UWSO(), GLS(), DWA(), RLW(), CoV(), CoV(decay=0.9), SLAW(), Autobalance(decay=0.9), Positives(),
+    SoftAdapt(), SoftAdapt(beta=0.1, normalized=False, loss_weighted=True), ReLoBRaLo(), STCH(), STCH(mu=0.1),
 ]  # fmt: skip
 
 
@@ -76,19 +94,87 @@ def gls(rows: Rows) -> Rows:
     return out
 
 
-def dwa(rows: Rows, temperature: float = 2.0, alpha: int = 4) -> Rows:
+def by_interval(rows: Rows, decide: Callable[[Rows], list[float]], alpha: int = 4) -> Rows:
+    """Each iteration's weights: `decide` of the sums of the whole intervals before it, 1 in the first interval."""
     sums = [
         [math.fsum(row[i] for row in rows[t : t + alpha]) for i in range(K)]
         for t in range(0, len(rows), alpha)
     ]
-    out = []
-    for m in range(len(rows)):
-        t = m // alpha
-        if t < 2:
-            out.append([1.0] * K)
-        else:
-            out.append(sum_to_k([math.exp(sums[t - 1][i] / sums[t - 2][i] / temperature) for i in range(K)]))
-    return out
+    return [decide(sums[: m // alpha]) if m >= alpha else [1.0] * K for m in range(len(rows))]
+
+
+def softmax(logits: list[float]) -> list[float]:
+    """Times K."""
+    return sum_to_k([math.exp(logit) for logit in logits])
+
+
+def dwa(rows: Rows, temperature: float = 2.0) -> Rows:
+    def decide(sums: Rows) -> list[float]:
+        if len(sums) < 2:
+            return [1.0] * K
+        return softmax([now / before / temperature for before, now in zip(*sums[-2:], strict=True)])
+
+    return by_interval(rows, decide)
+
+
+def softadapt(rows: Rows, beta: float = 1.0, normalized: bool = True, loss_weighted: bool = False) -> Rows:
+    def decide(sums: Rows) -> list[float]:
+        if len(sums) < 2:
+            return [1.0] * K
+        before, now = sums[-2:]
+        s = [now[i] - before[i] for i in range(K)]
+        if normalized:
+            s = [one / math.fsum(map(abs, s)) for one in s]
+        return sum_to_k([(now[i] if loss_weighted else 1) * math.exp(beta * s[i]) for i in range(K)])
+
+    return by_interval(rows, decide)
+
+
+def relobralo(
+    rows: Rows, decay: float = 0.9, lookback: float = 0.1, temperature: float = 1.0, seed: int = 3
+) -> Rows:
+    """The authors' loop, with their alpha = 0 at the second call, from the beginning for every interval."""
+
+    def decide(sums: Rows) -> list[float]:
+        weights = [1.0] * K
+        for t in range(2, len(sums) + 1):
+            first, before, now = sums[0], sums[t - 2], sums[t - 1]
+            to_first = softmax([now[i] / (first[i] * temperature) for i in range(K)])
+            to_last = softmax([now[i] / (before[i] * temperature) for i in range(K)])
+            a = 0.0 if t == 2 else decay
+            r = 0 if generator(seed, "all", t).random() < lookback else 1
+            weights = [a * (r * weights[i] + (1 - r) * to_first[i]) + (1 - a) * to_last[i] for i in range(K)]
+        return weights
+
+    return by_interval(rows, decide)
+
+
+def stch(
+    rows: Rows,
+    mu: float = 1.0,
+    preference: tuple[float, ...] = (1.0,) * K,
+    ideal: tuple[float, ...] = (0.0,) * K,
+) -> Rows:
+    """By differences: the gradient of the smooth maximum itself."""
+    c = sum_to_k(list(preference))
+
+    def decide(sums: Rows) -> list[float]:
+        unit = math.fsum(sums[0]) / K
+
+        def maximum(loss: list[float]) -> float:
+            f, z = [one / unit for one in loss], [ideal[i] * sums[0][i] / unit for i in range(K)]
+            return mu * math.log(math.fsum(math.exp(c[i] * (f[i] - z[i]) / mu) for i in range(K)))
+
+        gradient = []
+        for i in range(K):
+            step = 1e-5 * unit
+            up, down = sums[-1].copy(), sums[-1].copy()
+            up[i] += step
+            down[i] -= step
+            gradient.append((maximum(up) - maximum(down)) / (2 * step))
+        return sum_to_k(gradient)
+
+    return by_interval(rows, decide)
 
 
 def rlw(rows: Rows, seed: int = 3, alpha: int = 4) -> Rows:
@@ -175,6 +261,18 @@ def autobalance(rows: Rows, decay: float = 0.9) -> Rows:
         (SLAW(), slaw),
         (SLAW(decay=0.8), lambda rows: slaw(rows, 0.8)),
         (Autobalance(decay=0.9), autobalance),
+        (SoftAdapt(), softadapt),
+        (SoftAdapt(beta=-2.0), lambda rows: softadapt(rows, -2.0)),
+        (SoftAdapt(beta=0.1, normalized=False), lambda rows: softadapt(rows, 0.1, normalized=False)),
+        (SoftAdapt(loss_weighted=True), lambda rows: softadapt(rows, loss_weighted=True)),
+        (ReLoBRaLo(), relobralo),
+        (ReLoBRaLo(0.5, 0.5, 0.2), lambda rows: relobralo(rows, 0.5, 0.5, 0.2)),
+        (STCH(), stch),
+        (STCH(mu=0.3), lambda rows: stch(rows, 0.3)),
+        (
+            STCH(0.5, (5, 4, 3, 2, 1), (0, 0.1, 0.2, 0.3, 0.4)),
+            lambda rows: stch(rows, 0.5, (5, 4, 3, 2, 1), (0, 0.1, 0.2, 0.3, 0.4)),
+        ),
     ],
 )
 def test_formula(strategy: Strategy, formula: Callable[[Rows], Rows]) -> None:
@@ -280,7 +378,7 @@ def test_levels_without_positives_have_a_weight_of_one(strategy: Strategy) -> No
     rng = random.Random(5)
     for now in positives:
         now[rng.randrange(K)] = 0
-    if isinstance(strategy, DWA):
+    if not isinstance(strategy, StepStrategy):
         positives = [[1, 1, 0, 1, 1]] * 40
     used = weights_used(make(strategy), rows, positives)
     for weights, now in zip(used, positives, strict=True):
@@ -330,7 +428,7 @@ def test_resume_is_exact(strategy: Strategy, at: int) -> None:
 
 @pytest.mark.parametrize("strategy", BASELINES, ids=str)
 def test_an_iteration_that_is_not_finite_leaves_no_trace(strategy: Strategy) -> None:
-    if isinstance(strategy, RLW | DWA):
+    if isinstance(strategy, RLW) or not isinstance(strategy, StepStrategy):
         pytest.skip("weighs by the count of iterations, or by whole intervals")
     rows, positives = stream(12), counts(12)
     broken = [*rows[:6], [1.0, float("nan"), 1.0, float("inf"), 1.0], *rows[6:]]
@@ -354,6 +452,15 @@ def test_records_hold_the_last_weights() -> None:
     ("cls", "options", "says"),
     [
         (UWSO, {"temperature": 0.0}, "temperature"),
+        (SoftAdapt, {"beta": math.inf}, "beta"),
+        (ReLoBRaLo, {"decay": 1.0}, "decay"),
+        (ReLoBRaLo, {"lookback": 1.1}, "lookback"),
+        (ReLoBRaLo, {"temperature": 0.0}, "temperature"),
+        (STCH, {"mu": 0.0}, "mu"),
+        (STCH, {"preference": (1.0, 0.0)}, "preference"),
+        (STCH, {"ideal": (0.0, 1.0)}, "ideal"),
+        (Floor, {"share": 0.0}, "share"),
+        (Floor, {"cap": 1.0}, "cap"),
         (DWA, {"temperature": -1.0}, "temperature"),
         (CoV, {"decay": 1.0}, "decay"),
         (SLAW, {"decay": 0.0}, "decay"),
@@ -372,8 +479,12 @@ def test_hyperparameters_refused(cls: type[Strategy], options: dict[str, object]
 
 
 @pytest.mark.parametrize(
-    "strategy", [Autobalance(reference=5), Autobalance(initial=(1, 1)), Stride(strides=(8, 16))]
-)
+    "strategy",
+    [
+        Autobalance(reference=5), Autobalance(initial=(1, 1)), Stride(strides=(8, 16)), STCH(preference=(1, 2)),
+        STCH(ideal=(0, 0.5)), Floor(share=0.21),
+    ],
+)  # fmt: skip
 def test_levels_refused(strategy: Strategy) -> None:
     with pytest.raises(ValueError, match=r"level.*Found"):
         make(strategy)
@@ -427,3 +538,111 @@ def test_stride_does_not_guess_where_a_name_does_not_say_it(levels: tuple[str, .
     assert Balancer(levels, Stride(strides=(8, 32)), interval=4).strategy.initial_weights(2) == pytest.approx(
         [32 / 17, 2 / 17]
     )
+
+
+# -- softadapt, relobralo, stch --------------------------------------------------------------------
+
+
+def intervals(strategy: Strategy, sums: Rows, positives: Rows | None = None) -> Rows:
+    """The weights after each interval, whose losses are these."""
+    levels = [f"P{i + 3}" for i in range(len(sums[0]))]
+    balancer = Balancer(levels, strategy, interval=2, seed=0)
+    for t, total in enumerate(sums):
+        for _ in range(2):
+            values = torch.tensor([total], dtype=torch.float64) / 2
+            balancer(LevelLosses(values, torch.tensor(positives[t]) if positives else None))
+    return [list(record.weights) for record in balancer.drain()]
+
+
+@pytest.mark.parametrize(
+    "strategy", [SoftAdapt(), SoftAdapt(beta=0.1, normalized=False), ReLoBRaLo()], ids=str
+)
+def test_the_level_that_falls_least_counts_most(strategy: Strategy) -> None:
+    """Also where all fall, for which the published code of SoftAdapt, dividing by a negative sum, says the opposite."""
+    _, weights = intervals(strategy, [[10, 10, 10], [9, 8, 5]])
+    assert weights == sorted(weights, reverse=True) and weights[0] > 1.02 > 0.98 > weights[2]
+
+
+def test_softadapt_with_beta_0_weighs_all_alike() -> None:
+    assert intervals(SoftAdapt(beta=0.0), [[3, 2, 1], [1, 2, 3]])[-1] == [1, 1, 1]
+
+
+def test_relobralo_looks_back_by_chance_alone() -> None:
+    """Looking back always or never differ; and where nothing has changed since the first interval, all are alike."""
+    sums = [[10, 10, 10], [5, 8, 9], [5, 8, 9], [5, 8, 9]]
+    always, never = (intervals(ReLoBRaLo(decay=0.5, lookback=p), sums)[-1] for p in (1.0, 0.0))
+    assert always[0] < never[0] < 1, "what fell at first counts less for as long as one looks back"
+    assert intervals(ReLoBRaLo(), [[3, 2, 1]] * 5)[-1] == pytest.approx([1, 1, 1])
+
+
+def test_relobralo_compares_a_level_with_the_first_interval_that_it_is_in() -> None:
+    strategy = ReLoBRaLo(decay=0.5, lookback=1.0)
+    late = intervals(strategy, [[8, 8, 0], [6, 6, 0], [4, 4, 10], [2, 2, 9], [1, 1, 9]])
+    assert all(weights[2] == 1 for weights in late[:3])
+    assert late[3][2] > late[3][0] == late[3][1]
+    assert all(sum(weights) == pytest.approx(3) for weights in late)
+
+
+def test_stch_leaves_the_largest_loss_alone_as_mu_goes_to_0() -> None:
+    (weights,) = intervals(STCH(mu=0.01), [[1, 3, 2]])
+    assert weights == pytest.approx([0, 3, 0])
+    (weights,) = intervals(STCH(mu=1000.0), [[1, 3, 2]])
+    assert weights == pytest.approx([1, 1, 1], abs=0.01)
+
+
+def test_stch_takes_only_the_ratios_of_the_preference() -> None:
+    sums = [[1, 3, 2], [1, 2, 2]]
+    assert intervals(STCH(preference=(1, 2, 3)), sums) == intervals(STCH(preference=(2, 4, 6)), sums)
+
+
+# -- floor -----------------------------------------------------------------------------------------
+
+
+def test_floor() -> None:
+    """Shares of 0.5, 0.39, 0.08, 0.02, 0.01: those below 0.1 are raised to it, by at most 5."""
+    (weights,) = intervals(Floor(), [[50, 39, 8, 2, 1]])
+    assert weights == pytest.approx([1, 1, 1.25, 5, 5])
+    (weights,) = intervals(Floor(share=0.2, cap=100), [[20, 20, 20, 39, 1]])
+    assert weights == pytest.approx([1, 1, 1, 1, 20]), "a share of tau is no share below"
+
+
+def test_floor_raises_no_level_without_positives() -> None:
+    (weights,) = intervals(Floor(), [[50, 39, 8, 2, 0]], [[9, 9, 0, 1, 1]])
+    assert weights == pytest.approx([1, 1, 1, 0.1 / (2 / 99), 1])
+    assert intervals(Floor(), [[0, 0, 0]]) == [[1, 1, 1]]
+
+
+# -- what holds for those that decide once an interval ---------------------------------------------
+
+INTERVAL = [
+    DWA(), SoftAdapt(), SoftAdapt(loss_weighted=True), ReLoBRaLo(), ReLoBRaLo(lookback=0.5), STCH(), STCH(mu=0.1),
+    Floor(),
+]  # fmt: skip
+some_losses = st.lists(st.lists(st.floats(0.01, 100), min_size=K, max_size=K), min_size=2, max_size=6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_losses, st.permutations(range(K)), st.sampled_from(INTERVAL))
+def test_another_order_of_levels_gives_the_same_in_that_order(
+    sums: Rows, order: list[int], strategy: Strategy
+) -> None:
+    expected = intervals(strategy, sums)
+    found = intervals(strategy, [[row[i] for i in order] for row in sums])
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx([theirs[i] for i in order], rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_losses, st.sampled_from([1e-12, 0.5, 1e15]), st.sampled_from(INTERVAL))
+def test_the_unit_of_the_losses_does_not_matter(sums: Rows, unit: float, strategy: Strategy) -> None:
+    found = intervals(strategy, [[unit * loss for loss in row] for row in sums])
+    for ours, theirs in zip(found, intervals(strategy, sums), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_losses, st.sampled_from([DWA(), ReLoBRaLo(), ReLoBRaLo(lookback=0.5)]))
+def test_the_unit_of_one_level_does_not_matter_to_ratios(sums: Rows, strategy: Strategy) -> None:
+    found = intervals(strategy, [[row[0], 1000 * row[1], *row[2:]] for row in sums])
+    for ours, theirs in zip(found, intervals(strategy, sums), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9)

@@ -72,8 +72,11 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     [
         ("msbal pl", ["plot-losses"]),
         ("msbal train spec", ["spec.yaml"]),
-        ("msbal train spec.yaml --set balance.i", ["balance.initial=", "balance.interval="]),
-        ("msbal train spec.yaml --set balance.strategy=r", ["rlo", "rlw"]),
+        (
+            "msbal train spec.yaml --set balance.i",
+            ["balance.ideal=", "balance.initial=", "balance.interval="],
+        ),
+        ("msbal train spec.yaml --set balance.strategy=r", ["relobralo", "rlo", "rlw"]),
         ("msbal train spec.yaml --set backend=", ["detectron2", "mmdet", "torchvision", "ultralytics"]),
         ("msbal train spec.yaml --set schedule.scheduler=c", ["constant", "cosine"]),
         ("msbal train spec.yaml --track w", ["wandb"]),
@@ -107,7 +110,8 @@ def test_other_shells_get_whole_words(
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "msbal train spec.yaml --set balance.strategy=r")
     with pytest.raises(SystemExit):
         main()
-    assert capsys.readouterr().out.split() == ["balance.strategy=rlo", "balance.strategy=rlw"]
+    names = ("relobralo", "rlo", "rlw")
+    assert capsys.readouterr().out.split() == [f"balance.strategy={name}" for name in names]
 
 
 def test_it_imports_nothing_slow(folder: Path) -> None:

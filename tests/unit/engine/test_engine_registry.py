@@ -28,6 +28,7 @@ from msbal.engine.strategies import registry
 BUILT_IN = {
     "avw", "min_loss", "max_loss", "equal", "fixed", "rlo",
     "uw", "uw_so", "gls", "dwa", "rlw", "cov", "slaw", "autobalance", "positives", "stride",
+    "softadapt", "relobralo", "stch", "floor",
 }  # fmt: skip
 
 
