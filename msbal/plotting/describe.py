@@ -11,7 +11,9 @@ from msbal.plotting.panel import LevelLook, Panel
 from msbal.plotting.series import GroupSeries, RunSeries, merge_names
 from msbal.plotting.style import action_colors, level_colors, level_markers
 
-WHAT = ("total", "ap", "lr", "losses", "weights", "probabilities", "rewards", "variance", "share")
+WHAT = (
+    "total", "ap", "lr", "losses", "weights", "probabilities", "rewards", "variance", "share", "gradients",
+)  # fmt: skip
 
 
 def parse_what(text: str) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str
     if not rows:
         raise SpecError(
             "--what", f"found nothing of {', '.join(what)} in these runs", "panels that a run can fill",
-            "probabilities and rewards come from strategies that choose, such as rlo",
+            "probabilities and rewards come from strategies that choose, such as rlo, gradients from `balance.measure`",
         )  # fmt: skip
     return rows
 

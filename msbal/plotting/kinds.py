@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from msbal.engine.record import SHARED
 from msbal.plotting.lanes import Steps, describe_lanes
 from msbal.plotting.panel import Curve, LevelLook, Marks, Panel
 from msbal.plotting.series import Floats, GroupSeries, RunSeries
@@ -31,6 +32,8 @@ TERM_TITLES = {
 }
 
 METRIC_COLORS = {"AP": INK, "AP50": GOOD}
+
+PARTS = ("backbone", "neck", "head")
 
 REWARD_SPAN = 25
 """Intervals in the mean of rewards, at most."""
@@ -79,9 +82,11 @@ def run_kinds() -> list[Kind]:
 def kinds(peers: Sequence[GroupSeries]) -> list[Kind]:
     """Return the kinds that show one group of levels, in the order of ``--what``.
 
-    Losses have one for each term; weighted shares are left out where no weight ever left 1.
+    Losses have one for each term, norms of gradients one for each part of the model; weighted shares of the loss are
+    left out where no weight ever left 1.
     """
     terms: list[str | None] = [*dict.fromkeys(term for group in peers for term in group.terms)]
+    parts = sorted({part for group in peers for part in group.gradient_norm}, key=_place)
     balanced = any((group.previous_weights[~group.missing] != 1).any() for group in peers)
     return [
         *(Kind("losses", partial(_loss, term)) for term in terms or [None]),
@@ -94,6 +99,9 @@ def kinds(peers: Sequence[GroupSeries]) -> list[Kind]:
             Kind("share", partial(_share, weighted), overlays=False)
             for weighted in ((False, True) if balanced else (False,))
         ),
+        *(Kind("gradients", partial(_gradient_norm, part)) for part in parts),
+        Kind("gradients", _gradient_share, overlays=False),
+        Kind("gradients", _cosines),
     ]
 
 
@@ -122,16 +130,21 @@ def _averaged(curves: Iterable[Curve]) -> list[Curve]:
     ]
 
 
-def _level_curves(shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look) -> list[Curve]:
-    """Return a line for each level of each run."""
+def _level_curves(
+    shown: Sequence[Shown], values: Callable[[GroupSeries], Floats], look: Look, *, sparse: bool = False
+) -> list[Curve]:
+    """Return a line for each level of each run; a `sparse` one goes on where intervals measured nothing."""
     curves = []
     for run in shown:
         of, dash = _told_apart(run, shown)
-        for level, column in zip(run.group.levels, values(run.group).T, strict=True):
+        found = values(run.group)
+        rows = run.group.missing | np.isfinite(found).any(axis=1) if sparse else slice(None)
+        x = _float(run.group.iteration)[rows]
+        for level, column in zip(run.group.levels, found[rows].T, strict=True):
             its = look.levels[level]
             curve = Curve(
-                its.label + of, its.color, _float(run.group.iteration), column, level=level, run=run.run, dash=dash,
-                marker=its.marker, label=level,
+                its.label + of, its.color, x, column, level=level, run=run.run, dash=dash, marker=its.marker,
+                label=level,
             )  # fmt: skip
             curves.append(curve)
     return _averaged(curves)
@@ -227,6 +240,18 @@ def _share(weighted: bool, shown: Sequence[Shown], _: Sequence[GroupSeries], loo
     """Describe each level's share of the loss, without or with the weights."""
     (run,) = shown
     x, parts = _over_intervals(run.group, run.group.share(weighted=weighted))
+    panel = Panel("share", "Share of the loss $L_i$", "of the sum of the levels' losses")
+    if weighted:
+        panel = Panel(
+            "share-weighted",
+            "Share of the weighted loss $w_i L_i$",
+            "of the sum of the levels' losses times their weights",
+        )
+    return _stack(panel, run, x, parts, look)
+
+
+def _stack(panel: Panel, run: Shown, x: Floats, parts: Floats, look: Look) -> Panel | None:
+    """Return `panel` with an area for each level, which add up to 1: `parts` is ``[N, K]``."""
     if not _known(parts):
         return None
     curves = [
@@ -236,12 +261,65 @@ def _share(weighted: bool, shown: Sequence[Shown], _: Sequence[GroupSeries], loo
         )
         for level, part in zip(run.group.levels, parts.T, strict=True)
     ]  # fmt: skip
-    key, title, says = "share", "Share of the loss $L_i$", ""
-    if weighted:
-        key, title, says = "share-weighted", "Share of the weighted loss $w_i L_i$", " times their weights"
+    return replace(
+        panel, ylabel="Share of the sum", curves=curves, legend=look.levels, range=(0.0, 1.0), hover=".1%",
+        ticks={0.0: "0", 0.25: "25%", 0.5: "50%", 0.75: "75%", 1.0: "100%"},
+    )  # fmt: skip
+
+
+def _place(part: str) -> tuple[bool, int]:
+    """Sort the parts of a model from the input to the output, behind what levels share."""
+    return part != SHARED, PARTS.index(part) if part in PARTS else len(PARTS)
+
+
+def _gradient_norm(part: str, shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
+    """Describe how large the gradient of each level's loss is, on a log scale; a level without one has no curve."""
+
+    def values(group: GroupSeries) -> Floats:
+        norm = group.gradient_norm.get(part, np.full_like(group.loss, np.nan))
+        return np.where(norm > 0, norm, np.nan)
+
+    curves = _level_curves(shown, values, look, sparse=True)
+    if not any(_known(curve.y) for curve in curves):
+        return None
+    where = "what levels share" if part == SHARED else f"the {part}"
     return Panel(
-        key, title, f"of the sum of the levels' losses{says}", "Share of the sum", curves, legend=look.levels,
-        range=(0.0, 1.0), hover=".1%", ticks={0.0: "0", 0.25: "25%", 0.5: "50%", 0.75: "75%", 1.0: "100%"},
+        f"gradient-{part}", f"Gradient norm on {where}",
+        f"of each level's unweighted loss, on the parameters of {where}", "Norm $\\|g_i\\|$", curves,
+        legend=look.levels, log=True,
+    )  # fmt: skip
+
+
+def _gradient_share(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
+    """Describe who moves what levels share. A measurement counts back to the one before."""
+    (run,) = shown
+    share = run.group.gradient_share()
+    rows = np.isfinite(share).all(axis=1)
+    if not rows.any():
+        return None
+    x = np.insert(_float(run.group.iteration)[rows], 0, run.group.start)
+    panel = Panel(
+        "gradient-share", "Share of the gradient $w_i \\|g_i\\|$",
+        "of the sum of the levels' norms times their weights, on the parameters that levels share",
+    )  # fmt: skip
+    return _stack(panel, run, x, np.insert(share[rows], 0, share[rows][0], axis=0), look)
+
+
+def _cosines(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look) -> Panel | None:
+    """Describe conflicts: below 0, a step for one level undoes some of another's."""
+    curves = _level_curves(shown, GroupSeries.smallest_cosine, look, sparse=True)
+    if not any(_known(curve.y) for curve in curves):
+        return None
+    every = np.concatenate([curve.y for curve in curves])
+    # To the next fifth.
+    low, high = (
+        math.floor(5 * np.nanmin(every, initial=-0.2)) / 5,
+        math.ceil(5 * np.nanmax(every, initial=0.2)) / 5,
+    )
+    return Panel(
+        "gradient-cosine", "Smallest cosine with another level",
+        "of the levels' gradients on the parameters that they share: 0 is at right angles, below it they conflict",
+        "Cosine", curves, legend=look.levels, range=(low, high), rules=[0.0], hover="+.2f",
     )  # fmt: skip
 
 

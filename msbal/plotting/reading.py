@@ -137,5 +137,6 @@ def _is_whole(record: IntervalRecord) -> bool:
     k = len(record.levels)
     rows = [record.loss, record.variance, record.variance_reduction, record.weights]
     rows += [*record.loss_by_term.values(), record.previous_weights or record.weights]
+    rows += record.gradient_norm.values()
     counters = 1 <= record.interval <= record.iteration < 2**53 and 0 <= record.count < 2**53
     return k > 0 and counters and all(len(row) == k for row in rows)

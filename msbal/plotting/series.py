@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from msbal.engine.record import SHARED
+
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord, NonFinite
 
@@ -46,6 +48,8 @@ class GroupSeries:
         probabilities: [I, A], eq 7, those that ``action`` was drawn from.
         positives: [I, K], positive samples; NaN where they are unknown.
         learning_rate: [I], of the interval's last iteration; NaN where it was not recorded.
+        gradient_norm: part -> [I, K], of each level's gradient; NaN where an interval measured none.
+        gradient_cosine: [I, K, K], of the levels' gradients on the parameters that they share; NaN likewise.
         missing: [I].
         nonfinite: the losses left out of the sums.
     """
@@ -68,6 +72,8 @@ class GroupSeries:
     probabilities: Floats
     positives: Floats
     learning_rate: Floats
+    gradient_norm: Mapping[str, Floats]
+    gradient_cosine: Floats
     missing: Bools
     nonfinite: tuple[NonFinite, ...]
 
@@ -108,6 +114,21 @@ class GroupSeries:
         parts = np.divide(loss, total, out=np.full_like(loss, np.nan), where=total > 0)
         # A level may lose (a negative loss): then parts of a whole have no meaning.
         return np.where((loss < 0).any(axis=1, keepdims=True), np.nan, parts)
+
+    def gradient_share(self) -> Floats:
+        """Return each level's part of the summed norms of w_i times its gradient, ``[I, K]``, on what levels share."""
+        norm = self.gradient_norm.get(SHARED, np.full_like(self.loss, np.nan)) * self.previous_weights
+        total = norm.sum(axis=1, keepdims=True)
+        return np.asarray(np.divide(norm, total, out=np.full_like(norm, np.nan), where=total > 0))
+
+    def smallest_cosine(self) -> Floats:
+        """Return each level's smallest cosine with another, ``[I, K]``; NaN for a level without a gradient."""
+        own = np.diagonal(self.gradient_cosine, axis1=1, axis2=2)  # 0 without a gradient
+        pairs = np.einsum("ij,ik->ijk", own, own) > 0
+        found = np.where(pairs & ~np.eye(len(self.levels), dtype=bool), self.gradient_cosine, np.inf).min(
+            axis=2
+        )
+        return np.where(np.isfinite(found), found, np.nan)
 
     def in_force(self) -> tuple[tuple[str, ...], Floats]:
         """Return what was in force during each interval: the action, and ``[I, A]`` the probabilities it is from.
@@ -170,6 +191,7 @@ def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
     known = {record.interval for record in records}
     terms = tuple(dict.fromkeys(term for record in records for term in record.loss_by_term))
     actions = tuple(dict.fromkeys(action for record in records for action in record.probabilities))
+    parts = dict.fromkeys(part for record in records for part in record.gradient_norm)
     unknown = (np.nan,) * len(records[0].levels)
 
     def column(values: Sequence[Any]) -> Floats:
@@ -195,6 +217,10 @@ def to_group(name: str, records: Sequence[IntervalRecord]) -> GroupSeries:
         probabilities=column([[row.probabilities.get(action, np.nan) for action in actions] for row in rows]),
         positives=column([row.positives or unknown for row in rows]),
         learning_rate=column([np.nan if row.learning_rate is None else row.learning_rate for row in rows]),
+        gradient_norm={
+            part: column([row.gradient_norm.get(part, unknown) for row in rows]) for part in parts
+        },
+        gradient_cosine=column([row.gradient_cosine or (unknown,) * len(unknown) for row in rows]),
         missing=np.array([row.interval not in known for row in rows], dtype=np.bool_),
         nonfinite=tuple(loss for record in records for loss in record.nonfinite),
     )
@@ -209,7 +235,7 @@ def _with_gaps(records: Sequence[IntervalRecord]) -> list[IntervalRecord]:
         return replace(
             records[0], interval=interval, iteration=iteration, loss=unknown, loss_by_term={}, variance=unknown,
             variance_reduction=unknown, weights=unknown, previous_weights=unknown, reward=None, action="",
-            probabilities={}, positives=None, learning_rate=None,
+            probabilities={}, positives=None, learning_rate=None, gradient_norm={}, gradient_cosine=(),
         )  # fmt: skip
 
     rows: list[IntervalRecord] = []

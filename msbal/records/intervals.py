@@ -54,6 +54,8 @@ def from_json(line: str) -> IntervalRecord:
         norms, cosines = known.get("gradient_norm", {}), known.get("gradient_cosine", ())
         known["gradient_norm"] = {str(part): _floats(v, len(levels)) for part, v in norms.items()}
         known["gradient_cosine"] = tuple(_floats(row, len(levels)) for row in cosines)
+        if len(cosines) not in (0, len(levels)):
+            raise ValueError(f"{len(cosines)} rows of cosines for {len(levels)} levels")
         known["probabilities"] = {str(a): _float(p) for a, p in known.get("probabilities", {}).items()}
         known["nonfinite"] = tuple(NonFinite(**item) for item in known.get("nonfinite", ()))
         if known.get("positives") is not None:

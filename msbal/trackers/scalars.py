@@ -24,12 +24,14 @@ def record_scalars(record: IntervalRecord, named: bool = False) -> dict[str, flo
         **{f"loss/{term}": [x / record.divisor for x in row] for term, row in record.loss_by_term.items()},
         "variance": record.variance,
         "reduction": record.variance_reduction,
+        **{f"gradient/{part}": norms for part, norms in record.gradient_norm.items()},
     }
     found = {
         f"{what}/{level}": value
         for what, row in by_level.items()
         for level, value in zip(record.levels, row, strict=True)
     }
+    found |= {f"cosine/{pair}": cosine for pair, cosine in record.cosines.items()}
     found |= {f"probability/{action}": p for action, p in record.probabilities.items()}
     if record.reward is not None:
         found["reward"] = record.reward

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from msbal.backend import LevelGroup, Monitor
+from msbal.engine.record import SHARED
 from msbal.errors import as_typed
 from msbal.metric_text import points
 from msbal.ui.decisions import reward_text
@@ -141,6 +142,7 @@ class RunDisplay(RunState):
             self._position(record.iteration),
             f"{record.group:<4}" if self.several or record.group != "all" else "",
             " ".join(f"{name} {number(loss):<6}" for name, loss in named),
+            _gradients(record),
             weights,
             action,
             reward,
@@ -186,6 +188,13 @@ class RunDisplay(RunState):
                 self._out.event("end", f"{label}: {text}")
         if self._file is not None:
             self._file.close()
+
+
+def _gradients(record: IntervalRecord) -> str:
+    """Return the norms of the levels' gradients, where the interval measured any."""
+    named = zip(record.levels, record.gradient_norm.get(SHARED, ()), strict=False)
+    norms = " ".join(f"{level} {number(norm)}" for level, norm in named)
+    return f"gradient {norms}" if norms else ""
 
 
 class QuietMonitor(Monitor):

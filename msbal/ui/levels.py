@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from msbal.engine.record import SHARED
 from msbal.ui.look import BAD, GOOD, HEADER, QUIET, RAISED, STRONG, bar, level_colour
 from msbal.ui.state import mean_loss
 from msbal.ui.text import condensed, number, signed, sparkline
@@ -43,8 +44,11 @@ def level_table(group: GroupState, width: int, total: bool, total_iterations: in
     The losses are those of the last interval, or of the unfinished first one so far; the weights are in force now. A
     level without boxes is shown faintly.
 
+    Where gradients are measured, a column has each level's norm and its share of all norms, on the parameters that
+    levels share. In an interval without a measurement the last one stays, faint, under the iteration that it is from.
+
     If room is short, columns go in this order: the bars, stride, share, the reduction of the variance, the
-    variance, the single terms, the trend, the summed loss. The level and its weight stay.
+    variance, the gradient, the single terms, the trend, the summed loss. The level and its weight stay.
     """
     columns = _columns(group, total_iterations)
     while len(columns) > 2 and sum(c.width for c in columns) + len(columns) - 1 > width:
@@ -109,6 +113,7 @@ def _columns(group: GroupState, total_iterations: int) -> list[Column]:
         Column("", 10, 95, [bar(share or 0.0, 10, level_colour(i)) for i, share in enumerate(shares)]),
         Column("Variance", 10, 70, each(_variance)),
         Column("Reduction", 9, 80, each(_reduction)),
+        *_gradients(group),
         Column("Weight", 6, 1, [_weight(weight) for weight in weights]),
         Column("", 8, 96, [bar(weight / top, 8, RAISED if weight > 1 else "cyan") for weight in weights]),
         Column("Trend", MIN_TREND, 50, []),
@@ -140,6 +145,22 @@ def _reduction(record: IntervalRecord, i: int) -> Text:
     if not math.isfinite(value):
         return Text("-")
     return Text(signed(value), style=GOOD if value > 0 else BAD if value < 0 else QUIET)
+
+
+def _gradients(group: GroupState) -> list[Column]:
+    """Return the column of the gradients that were measured last; none where none were."""
+    measured, last = group.measured or group.so_far, group.last
+    norms = measured.gradient_norm.get(SHARED, ()) if measured is not None else ()
+    if measured is None or not norms:
+        return []
+    stale = last is not None and last is not measured
+    whole = sum(norms)
+    cells = [
+        Text(f"{number(norm)} {100 * norm / whole if whole else 0:3.0f} %", QUIET if stale else "")
+        for norm in norms
+    ]
+    title = f"Gradient @{measured.iteration}" if stale else "Gradient"
+    return [Column(title, max(13, len(title)), 65, cells)]
 
 
 def _weight(weight: float) -> Text:

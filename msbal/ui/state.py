@@ -83,6 +83,7 @@ class GroupState:
 
     Attributes:
         so_far: the record of the unfinished first interval.
+        measured: the last record with gradients.
     """
 
     def __init__(self, declared: LevelGroup) -> None:
@@ -90,6 +91,7 @@ class GroupState:
         self.levels, self.strides, self.terms = declared.levels, declared.strides, declared.terms
         self.records: deque[IntervalRecord] = deque(maxlen=HISTORY)
         self.so_far: IntervalRecord | None = None
+        self.measured: IntervalRecord | None = None
         self.nonfinite = 0
         self.intervals = 0
         self.first_loss: float | None = None
@@ -100,9 +102,12 @@ class GroupState:
         if record.levels != self.levels:
             self.levels, self.strides = tuple(record.levels), ()
             self.intervals, self._weights = 0, [0.0] * len(self.levels)
+            self.measured = None
         if not set(record.loss_by_term) <= set(self.terms):
             self.terms = tuple(record.loss_by_term)
         self.records.append(record)
+        if record.gradient_count:
+            self.measured = record
         self.intervals += 1
         self._chosen[record.action] += 1
         self.nonfinite += len(record.nonfinite)

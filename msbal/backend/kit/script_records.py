@@ -116,6 +116,10 @@ def interval_scalars(record: IntervalRecord, groups: Sequence[LevelGroup]) -> di
         found[f"{head}/variance/{level}"] = record.variance[k]
         for term, losses in record.loss_by_term.items():
             found[f"{head}/value/{level}/{term}"] = losses[k] / record.divisor
+        for part, norms in record.gradient_norm.items():
+            found[f"{head}/gradient/{part}/{level}"] = norms[k]
+    for pair, cosine in record.cosines.items():
+        found[f"{head}/cosine/{pair}"] = cosine
     for action, probability in record.probabilities.items():
         found[f"{head}/probability/{action}"] = probability
     if record.reward is not None:

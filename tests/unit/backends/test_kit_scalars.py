@@ -24,6 +24,18 @@ def test_one_group_needs_no_name() -> None:
     }  # fmt: skip
 
 
+def test_gradients_by_part_and_level_and_cosines_by_pair() -> None:
+    norms = {"head": (3.0, 4.0), "shared": (5.0, 6.0)}
+    record = replace(
+        RECORD, gradient_norm=norms, gradient_cosine=((1.0, -0.5), (-0.5, 1.0)), gradient_count=1
+    )
+    found = interval_scalars(record, [replace(RPN, name="all")])
+    assert {name: value for name, value in found.items() if "gradient" in name or "cosine" in name} == {
+        "msbal/gradient/head/P3": 3.0, "msbal/gradient/head/P4": 4.0, "msbal/gradient/shared/P3": 5.0,
+        "msbal/gradient/shared/P4": 6.0, "msbal/cosine/P3-P4": -0.5,
+    }  # fmt: skip
+
+
 def test_several_groups_and_terms_are_told_apart() -> None:
     of_two = interval_scalars(replace(RECORD, group="roi"), [RPN, ROI])
     assert of_two["msbal/roi/weight/P4"] == 0.5

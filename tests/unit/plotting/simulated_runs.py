@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,17 @@ from msbal.records import IntervalRecord, to_json
 
 ACTIONS = ("avw", "min_loss", "max_loss", "equal")
 FIVE = ("P3", "P4", "P5", "P6", "P7")
+
+
+def gradients(rng: np.random.Generator, levels: int) -> dict[str, Any]:
+    drawn = rng.normal(size=(levels, 7)) * np.array([*(4.0 / 2**i for i in range(levels - 1)), 0.0])[:, None]
+    norm = np.linalg.norm(drawn, axis=1)
+    unit = drawn / np.where(norm > 0, norm, 1.0)[:, None]
+    return {
+        "gradient_norm": {"backbone": tuple((norm / 3).tolist()), "shared": tuple(norm.tolist())},
+        "gradient_cosine": tuple(map(tuple, (unit @ unit.T).tolist())),
+        "gradient_count": 1,
+    }
 
 
 def simulate(
@@ -22,7 +34,9 @@ def simulate(
     group: str = "all",
     learning_rate: float | None = None,
     positives: Sequence[float] | None = None,
+    measure: int = 0,
 ) -> list[IntervalRecord]:
+    """Return the records; with `measure`, every so many intervals have gradients, the coarsest level none."""
     rng = np.random.default_rng(seed)
     levels_number, iterations = len(levels), intervals * alpha
     fall = 0.3 + np.exp(-np.arange(iterations) / (0.2 * iterations))
@@ -73,6 +87,7 @@ def simulate(
                 previous_weights=tuple(before.tolist()),
                 learning_rate=learning_rate,
                 positives=None if positives is None else tuple(positives),
+                **(gradients(rng, levels_number) if measure and (t - 1) % measure == 0 else {}),
             )
         )
         variance, total = now, loss.sum()

@@ -234,6 +234,53 @@ def test_the_weighted_share_is_not_drawn_twice_for_equal_weights(write_run: Writ
     assert len(figure_of([run], "share").axes) == 1
 
 
+def test_gradients_are_drawn_where_they_were_measured(write_run: Write) -> None:
+    (run,) = read_runs([write_run(intervals=12, measure=4)])
+    made = simulate(intervals=12, measure=4)
+    rows = [record for record in made if record.gradient_count]
+    panels = {row.panels[0].key: row.panels[0] for row in describe_panels([run], ["gradients"])}
+    assert list(panels) == ["gradient-shared", "gradient-backbone", "gradient-share", "gradient-cosine"]
+    for part in ("shared", "backbone"):
+        panel = panels[f"gradient-{part}"]
+        assert panel.log
+        for i, level in enumerate(FIVE):
+            curves = [c for c in panel.curves if c.level == level and not c.if_smoothed]
+            norms = [record.gradient_norm[part][i] or np.nan for record in rows]
+            assert np.array_equal(curves[0].x, [10, 50, 90]), "one line through all that was measured"
+            assert np.array_equal(curves[0].y, norms, equal_nan=True)
+    for area, i in zip(panels["gradient-share"].curves, range(5), strict=True):
+        parts = [
+            record.previous_weights[i] * record.gradient_norm["shared"][i]
+            / sum(w * n for w, n in zip(record.previous_weights, record.gradient_norm["shared"], strict=True))
+            for record in rows
+        ]  # fmt: skip
+        assert np.array_equal(area.x, [0, 10, 50, 90])
+        assert np.allclose(area.y, [parts[0], *parts])
+    for curve in panels["gradient-cosine"].curves:
+        i = FIVE.index(curve.level)
+        smallest = [
+            min(record.gradient_cosine[i][j] for j in range(4) if j != i) if i < 4 else np.nan
+            for record in rows
+        ]
+        assert np.array_equal(curve.y, smallest, equal_nan=True), "a level without a gradient is in no pair"
+    figure_of([run], "gradients").draw_without_rendering()
+
+
+def test_gradients_of_several_runs_and_of_a_gap(write_run: Write) -> None:
+    whole = simulate(intervals=9, measure=1)
+    runs = read_runs(
+        [write_run("old", intervals=9), write_run("gap", text=lines([*whole[:3], *whole[6:]])),
+         write_run("measured", intervals=9, measure=2, seed=1)]
+    )  # fmt: skip
+    norm = describe_panels(runs, ["gradients"])[0]
+    assert [bool(panel) for panel in norm.alone] == [False, True, True]
+    assert norm.together is not None and norm.together.runs == (1, 2)
+    (of_gap,) = [c for c in norm.together.curves if c.level == "P3" and c.run == 1 and not c.if_smoothed]
+    assert np.isnan(of_gap.y).any(), "it breaks where records are missing"
+    figure_of(runs, "gradients", overlay=True).draw_without_rendering()
+    assert not any("radient" in ax.get_title(loc="left") for ax in figure_of([runs[0]]).axes)
+
+
 def test_smoothing_keeps_the_values_behind_the_average(run: RunSeries) -> None:
     ax = figure_of([run], "losses", smooth=7).axes[0]
     finest = [line for line in ax.get_lines() if to_hex(line.get_color()) == PALETTES["paper"][0]]

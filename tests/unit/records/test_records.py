@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,10 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 def records(draw: st.DrawFn) -> IntervalRecord:
     k = draw(st.integers(2, 6))
     row = st.tuples(*[numbers] * k)
+    gradients: dict[str, Any] = {}
+    if draw(st.booleans()):
+        gradients = {"gradient_norm": {"head": draw(row), "shared": draw(row)},
+                     "gradient_cosine": tuple(draw(row) for _ in range(k)), "gradient_count": 2}  # fmt: skip
     return IntervalRecord(
         interval=draw(st.integers(1, 10**6)),
         iteration=draw(st.integers(1, 10**8)),
@@ -53,6 +58,7 @@ def records(draw: st.DrawFn) -> IntervalRecord:
         nonfinite=draw(st.sampled_from([(), (NonFinite(3, "cls", "P3", 1, "nan"),)])),
         positives=draw(st.one_of(st.none(), row)),
         learning_rate=draw(st.one_of(st.none(), numbers)),
+        **gradients,
     )
 
 
@@ -69,6 +75,20 @@ def test_nan_is_null_and_back() -> None:
     )
     assert "NaN" not in to_json(record)
     assert math.isnan(from_json(to_json(record)).variance[0])
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{"gradient_norm": {"head": [1.0]}}, {"gradient_norm": None}, {"gradient_cosine": [[1.0, 0.0]]},
+     {"gradient_cosine": [[1.0], [0.0]]}],
+)  # fmt: skip
+def test_gradients_of_another_number_of_levels_are_damage(damaged: dict[str, Any]) -> None:
+    record = IntervalRecord(
+        1, 2, ("a", "b"), (1.0, 2.0), {"x": (1.0, 2.0)}, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0),
+        gradient_norm={"head": (1.0, 2.0)}, gradient_cosine=((1.0, 0.5), (0.5, 1.0)), gradient_count=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError):
+        from_json(json.dumps({**json.loads(to_json(record)), **damaged}))
 
 
 @settings(max_examples=200)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,6 +21,7 @@ from msbal.errors import SpecError
 from msbal.records import RunDirectory
 from msbal.spec import LogSpec
 from msbal.trackers import ENTRY_POINT_GROUP, TrackedRun, Tracker, find_trackers, make_trackers
+from msbal.trackers.scalars import record_scalars
 from msbal.ui.monitor import Ending, RunHeader, make_monitor
 
 ROOT = Path(__file__).parents[3]
@@ -81,6 +83,19 @@ def test_an_iterations_numbers_are_one_row(tmp_path: Path) -> None:
     assert rows[100]["weight/P3"] == 1.0, "in the first interval all weights are 1"
     assert notes.images == [(0, "images/train", tmp_path / "train.png")]
     assert (notes.calls[0], notes.calls[-1]) == ("begin 0", "end finished")
+
+
+def test_gradients_come_in_the_rows_of_intervals_that_measured_them() -> None:
+    found = record_scalars(
+        replace(
+            played.record(1), gradient_norm={"head": (3.0, 4.0), "shared": (5.0, 6.0)},
+            gradient_cosine=((1.0, -0.5), (-0.5, 1.0)), gradient_count=1,
+        ), named=True,
+    )  # fmt: skip
+    assert {name: value for name, value in found.items() if "gradient" in name or "cosine" in name} == {
+        "all/gradient/head/P3": 3.0, "all/gradient/head/P4": 4.0, "all/gradient/shared/P3": 5.0,
+        "all/gradient/shared/P4": 6.0, "all/cosine/P3-P4": -0.5,
+    }  # fmt: skip
 
 
 def test_groups_are_told_apart_and_their_losses_summed(tmp_path: Path) -> None:

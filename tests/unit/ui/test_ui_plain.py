@@ -72,6 +72,16 @@ def test_groups_and_strategies_without_choice(
     assert all(m and m["action"] == "avw" and m["p"] is None and m["reward"] is None for m in found)
 
 
+def test_a_measured_gradient_has_a_place_in_the_line(
+    header: RunHeader, one_group, make_record: Make, paper: Callable[..., Console]
+) -> None:  # type: ignore[no-untyped-def]
+    console = paper()
+    monitor = RunDisplay(console, header)
+    norms = {"shared": (8.0, 4.0, 0.25, 1e-6, 0.0)}
+    monitor.interval(replace(make_record(1, one_group[0]), gradient_norm=norms, gradient_count=2))
+    assert "  gradient P3 8.000 P4 4.000 P5 0.2500 P6 1.0e-06 P7 0  weights from" in console.file.getvalue()
+
+
 def test_progress_lines_come_by_the_clock(header: RunHeader, clock, one_group, paper) -> None:  # type: ignore[no-untyped-def]
     console = paper()
     monitor = RunDisplay(console, header, clock=clock)

@@ -108,8 +108,8 @@ def test_no_line_is_too_wide_and_no_frame_too_high(
 
 def test_columns_go_in_the_documented_order(shown: Shown, one_group, make_record: Make) -> None:  # type: ignore[no-untyped-def]
     group = GroupState(one_group[0])
-    group.add(make_record(1, one_group[0]))
-    order = ["Stride", "Share", "Reduction", "Variance", "bbox", "Trend", "Loss"]
+    group.add(measured(make_record(1, one_group[0])))
+    order = ["Stride", "Share", "Reduction", "Variance", "Gradient", "bbox", "Trend", "Loss"]
     present = []
     for width in range(140, 14, -1):
         head = shown(level_table(group, width, False), width, 20).split("\n")[0].split()
@@ -119,6 +119,29 @@ def test_columns_go_in_the_documented_order(shown: Shown, one_group, make_record
     for wider, narrower in itertools.pairwise(present):
         assert narrower == wider[len(wider) - len(narrower) :], "the first of the order goes first"
     assert present[-1] == []
+
+
+def measured(record: IntervalRecord) -> IntervalRecord:
+    norms = tuple(8.0 / 2**i for i in range(len(record.levels)))
+    return replace(record, gradient_norm={"shared": norms, "head": (0.0,) * len(norms)}, gradient_count=1)
+
+
+def test_the_gradient_that_was_measured_last_stays_under_its_iteration(
+    shown: Shown, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
+    def table(*records: IntervalRecord) -> str:
+        group = GroupState(one_group[0])
+        for record in records:
+            group.add(record)
+        return shown(level_table(group, 140, False), 140, 20)
+
+    first, second, third = (make_record(t, one_group[0]) for t in (1, 2, 3))
+    assert "Gradient" not in table(first, second), "nothing is measured"
+    assert re.search(r" Gradient +Weight", table(measured(first)))
+    stale = table(first, measured(second), third)
+    assert re.search(r" Gradient @200 +Weight", stale)
+    assert "8.000  52 %" in stale and "0.5000   3 %" in stale
+    assert re.search(r" Gradient +Weight", table(measured(first), second, measured(third)))
 
 
 def test_very_small_terminals_get_progress_and_weights(
