@@ -5,7 +5,8 @@ Subclass it in a test module of your own::
     class TestMine(StrategyContract):
         strategies = (Mine(), Mine(step=0.5))
 
-It trains a balancer on generated losses: ordinary ones, and those of odd data, which a strategy has to survive.
+It trains a balancer on generated losses and gradients: ordinary ones, and those of odd data, which a strategy has to
+survive.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from msbal.engine import (
     Balancer,
     IntervalRecord,
     IntervalStatistics,
+    LevelGradients,
     LevelLosses,
     StepStrategy,
     Strategy,
     available,
 )
+from msbal.engine.gradients import SHARED, Backward
+from msbal.engine.statistics import Array
 from msbal.engine.strategies.base import plain
 from msbal.records import to_json
 from msbal.spec import balance_models
@@ -45,6 +49,18 @@ ODD = (
     "zero", "a level of zero", "an interval of zero", "equal", "tiny", "huge", "a NaN", "an infinity",
     "an interval of NaN", "one finite iteration", "one level holds nearly all",
 )  # fmt: skip
+
+ODD_GRADIENTS = (
+    "zero",
+    "one of zero",
+    "one alone",
+    "opposed",
+    "parallel",
+    "one dominates",
+    "tiny",
+    "huge",
+    "a NaN",
+)
 
 
 def stream(levels: int, intervals: int = 6, seed: int = 0) -> Tensor:
@@ -81,6 +97,44 @@ def odd_stream(what: str, levels: int) -> Tensor:
     return losses
 
 
+class GeneratedGradients(LevelGradients):
+    """Gradients of a model that is not there: each is its level's loss times a direction of its own.
+
+    Args:
+        odd: of the kinds in `ODD_GRADIENTS`; by default ordinary.
+    """
+
+    def __init__(self, odd: str = "") -> None:
+        super().__init__([])
+        self.odd = odd
+
+    def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
+        """Return their Gramian."""
+        self.count += 1
+        if losses.is_meta:
+            return {SHARED: np.eye(len(losses))}
+        directions = np.cos(np.outer(np.arange(1, len(losses) + 1), np.arange(1, 12)))
+        gradients = losses.detach().cpu().double().numpy()[:, None] * directions
+        match self.odd:
+            case "zero":
+                gradients[:] = 0
+            case "one of zero":
+                gradients[1] = 0
+            case "one alone":
+                gradients[1:] = 0
+            case "opposed":
+                gradients[1] = -gradients[0]
+            case "parallel":
+                gradients[:] = gradients[0]
+            case "one dominates":
+                gradients[0] *= 1e6
+            case "tiny" | "huge":
+                gradients *= 1e-30 if self.odd == "tiny" else 1e30
+            case "a NaN" if self.count == 2:
+                gradients[0, 0] = np.nan
+        return {SHARED: gradients @ gradients.T}
+
+
 class StrategyContract:
     """Tests that run once for each strategy.
 
@@ -95,13 +149,23 @@ class StrategyContract:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Parametrise by strategy."""
         if "strategy" in metafunc.fixturenames:
-            metafunc.parametrize("strategy", list(self.strategies), ids=str)
-        if "odd" in metafunc.fixturenames:
-            metafunc.parametrize("odd", ODD)
+            by_gradients = "odd_gradients" in metafunc.fixturenames
+            fit = [strategy for strategy in self.strategies if strategy.needs_gradients or not by_gradients]
+            metafunc.parametrize("strategy", fit, ids=str)
+        for name, odd in (("odd", ODD), ("odd_gradients", ODD_GRADIENTS)):
+            if name in metafunc.fixturenames:
+                metafunc.parametrize(name, odd)
 
     def _balancer(self, strategy: Strategy, levels: int | None = None, **options: Any) -> Balancer:
         names = [f"P{i + 3}" for i in range(levels or self.levels)]
-        return Balancer(names, strategy, **{"terms": TERMS, "interval": ALPHA, "seed": 5, **options})
+        settings = {
+            "terms": TERMS,
+            "interval": ALPHA,
+            "seed": 5,
+            "parameters": GeneratedGradients(),
+            **options,
+        }
+        return Balancer(names, strategy, **settings)
 
     def _train(self, balancer: Balancer, losses: Tensor) -> Iterator[tuple[float, list[list[float]]]]:
         """Yield each iteration's total and gradient; parameters move as by an optimizer."""
@@ -178,6 +242,26 @@ class StrategyContract:
             for record in records:
                 assert sum(record.weights) == pytest.approx(self.levels), "rescaled weights should sum to K"
 
+    def test_goes_on_whatever_the_gradients_are(self, strategy: Strategy, odd_gradients: str) -> None:
+        balancer = self._balancer(strategy, parameters=GeneratedGradients(odd_gradients))
+        records = self._records(balancer, stream(self.levels))
+        assert len(records) == 6
+        self._check(records, self.levels)
+
+    def test_decides_by_gradients_only_where_they_are_measured(self, strategy: Strategy) -> None:
+        records = self._records(self._balancer(strategy, measure=2 * ALPHA), stream(self.levels))
+        assert [record.gradient_count for record in records] == [1, 1, 0, 1, 0, 1]
+        if not strategy.needs_gradients:
+            same = self._records(self._balancer(strategy), stream(self.levels))
+            assert [r.weights for r in records] == [r.weights for r in same], (
+                "measuring should change nothing"
+            )
+        for record in records:
+            if strategy.needs_gradients and not record.gradient_count and record.action == strategy.name:
+                assert record.weights == pytest.approx(record.previous_weights), (
+                    "an interval without gradients should keep the weights"
+                )
+
     def test_an_interval_that_is_not_finite_decides_nothing(self, strategy: Strategy) -> None:
         balancer, losses = self._balancer(strategy), odd_stream("an interval of NaN", self.levels)
         _, second, third, *_ = self._records(balancer, losses)
@@ -209,7 +293,11 @@ class StrategyContract:
             for array in arrays.values():
                 array.flags.writeable = False  # an assignment raises
             by_term = np.tile(arrays["loss"], (len(TERMS), 1)) / len(TERMS)
-            statistics = IntervalStatistics(interval=t, count=ALPHA, loss_by_term=by_term, **arrays)
+            gramian = GeneratedGradients().measure(torch.from_numpy(arrays["loss"].copy()))[SHARED]
+            gramian.flags.writeable = False
+            statistics = IntervalStatistics(
+                interval=t, count=ALPHA, loss_by_term=by_term, gradients=gramian, **arrays
+            )
             kept = copy.deepcopy(state)
             first = strategy.decide(statistics, state, np.random.default_rng(t))
             assert state == kept, "decide() should not change the state that it is given"

@@ -25,6 +25,8 @@ from msbal.baselines import (
     CoV,
     Fixed,
     Floor,
+    GradNorm,
+    Gramian,
     Positives,
     ReLoBRaLo,
     SoftAdapt,
@@ -47,7 +49,7 @@ from msbal.engine import (
 )
 from msbal.engine.strategies import registry
 from msbal.spec import balance_models
-from msbal.testing.strategies import ODD, StrategyContract
+from msbal.testing.strategies import ODD, ODD_GRADIENTS, StrategyContract
 
 
 class TestOurs(StrategyContract):
@@ -63,7 +65,8 @@ class TestOurs(StrategyContract):
 
 
 def test_no_strategy_is_forgotten() -> None:
-    assert {type(strategy) for strategy in TestOurs.strategies} == set(available().values())
+    others = {GradNorm, Gramian}  # in test_gradient_strategies.py
+    assert {type(strategy) for strategy in TestOurs.strategies} | others == set(available().values())
 
 
 # -- mutants: each is wrong in one way -------------------------------------------------------------
@@ -123,6 +126,17 @@ def argument_in_place(weights: Any, new: Any, statistics: Any, state: Any) -> An
     return weights, new
 
 
+def by_gradients(f: Any) -> Strategy:
+    return mutant(
+        needs_gradients=True, **deciding(lambda w, s, statistics, _: (f(w, statistics.gradients), s))
+    )
+
+
+def by_norm(gradients: Any, least: float = 0.0) -> Any:
+    with np.errstate(divide="ignore"):
+        return 1 / np.maximum(np.diagonal(gradients), least)
+
+
 def step(f: Any) -> dict[str, Any]:
     def weigh(self: SoundStep, iteration: Iteration, state: Any) -> Weighing:
         return f(SoundStep.weigh(self, iteration, state), iteration, state)
@@ -154,6 +168,11 @@ MUTANTS: dict[str, tuple[Strategy, str]] = {
     "an object as state": (mutant(**deciding(lambda w, s, *_: (w, {"share": object()}))), "tolist"),
     "state in place": (mutant(**deciding(in_place)), "should not change the state"),
     "argument in place": (mutant(**deciding(argument_in_place)), "read-only"),
+    "gradients without asking": (by_gradients(lambda w, gradients: gradients.sum(axis=1) ** 2), "NoneType"),
+    "divides by a gradient": (by_gradients(lambda w, gradients: w if gradients is None else by_norm(gradients)), "finite"),
+    "forgets in an interval without gradients": (
+        by_gradients(lambda w, gradients: w if gradients is None else by_norm(gradients, 1)), "should keep the weights"
+    ),
     "its own draws": (
         mutant(**deciding(lambda w, s, *_: (w + np.random.random(), s))), "same arguments|global generator"
     ),
@@ -198,7 +217,14 @@ def failures(strategy: Strategy) -> list[str]:
     """What the contract says against it."""
     said = []
     contract = type("Contract", (StrategyContract,), {"strategies": (strategy,)})()
-    values = {"odd": ODD, "at": (0, 6), "how": ("deepcopy",), "rescale": (False,), "dtype": (torch.float32,)}
+    values = {
+        "odd": ODD,
+        "odd_gradients": ODD_GRADIENTS,
+        "at": (0, 6),
+        "how": ("deepcopy",),
+        "rescale": (False,),
+        "dtype": (torch.float32,),
+    }
     for name, test in inspect.getmembers(contract, inspect.ismethod):
         if name.startswith("test_"):
             wanted = [key for key in inspect.signature(test).parameters if key != "strategy"]
