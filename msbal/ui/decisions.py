@@ -91,6 +91,10 @@ def _last_reward(group: GroupState, record: IntervalRecord) -> Text:
         return line(("no reward", QUIET))
     before = f" of {group.records[-2].action}" if len(group.records) > 1 else ""
     words = REWARD_WORDS[record.reward]
+    if record.reward and len(group.records) > 1:
+        fell = sum(record.loss) < sum(group.records[-2].loss)
+        if fell != (record.reward > 0):  # of rlo's `reward: trend`
+            words = "total loss fell, but more slowly" if fell else "total loss rose, but less"
     return line((f"reward{before} ", QUIET), reward_text(record.reward), (f"  {words}", QUIET))
 
 

@@ -47,6 +47,24 @@ def state(header: RunHeader, clock, metrics) -> Callable[..., RunState]:  # type
     return make
 
 
+@pytest.mark.parametrize(
+    ("last", "factor", "says"),
+    [
+        (5, 1, "+1  total loss fell  "), (5, 2, "+1  total loss rose, but less"),
+        (6, 1, "−1  total loss fell, but more slowly"), (6, 2, "−1  total loss rose  "),
+    ],
+)  # fmt: skip
+def test_what_earned_the_reward_is_said_also_where_that_is_no_fall(
+    shown: Shown, last: int, factor: int, says: str, state, one_group, make_record: Make
+) -> None:  # type: ignore[no-untyped-def]
+    """Also for `reward: trend`, which may punish a fall."""
+    records = [make_record(t, one_group[0]) for t in (1, last)]
+    records[1] = replace(
+        records[1], loss=tuple(factor * loss for loss in records[0].loss) if factor > 1 else records[1].loss
+    )
+    assert says.replace("−", "-") in shown(RunView(state(one_group, records)), 120, 60)
+
+
 @pytest.mark.parametrize("width", [80, 100, 120, 160, 200])
 def test_numbers_are_those_of_the_record(
     shown: Shown, width: int, state, one_group, make_record: Make
