@@ -169,7 +169,7 @@ MUTANTS: dict[str, tuple[Strategy, str]] = {
     "state in place": (mutant(**deciding(in_place)), "should not change the state"),
     "argument in place": (mutant(**deciding(argument_in_place)), "read-only"),
     "gradients without asking": (by_gradients(lambda w, gradients: gradients.sum(axis=1) ** 2), "NoneType"),
-    "divides by a gradient": (by_gradients(lambda w, gradients: w if gradients is None else by_norm(gradients)), "finite"),
+    "divides by a gradient": (by_gradients(lambda w, gradients: by_norm(gradients)), "finite"),
     "forgets in an interval without gradients": (
         by_gradients(lambda w, gradients: w if gradients is None else by_norm(gradients, 1)), "should keep the weights"
     ),
