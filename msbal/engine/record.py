@@ -31,7 +31,7 @@ class IntervalRecord:
         loss, loss_by_term: eq 2, the sums over the interval of the unweighted losses.
         variance, variance_reduction: eq 3, unbiased, and eq 4, of each level's loss.
         weights: eq 5, in force from the next iteration on; `previous_weights` were in force until now.
-        reward: eq 6, -1, 0 or 1; None where the strategy has no reward.
+        reward: -1, 0 or 1, of eq 6 or `reward: trend`; None where the strategy has no reward.
         action: the action taken at this interval's end; the strategy's own name where it has no choice.
         probabilities: eq 7, per action, after this interval's update; empty without a choice.
         group: which head the levels belong to (``rpn``, ``roi``, a term under per_term, else ``all``).

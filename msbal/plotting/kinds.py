@@ -409,7 +409,7 @@ def _probabilities(shown: Sequence[Shown], _: Sequence[GroupSeries], look: Look)
 
 
 def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Panel | None:
-    """Describe the rewards of eq 6 and their moving average, which tells whether the policy is mostly right."""
+    """Describe the rewards and their moving average, which tells whether the policy is mostly right."""
     if not any(_known(run.group.reward) for run in shown):
         return None
     curves, marks = [], []
@@ -428,8 +428,9 @@ def _rewards(shown: Sequence[Shown], _: Sequence[GroupSeries], __: Look) -> Pane
                 )
             )
     return Panel(
-        "rewards", "Rewards: +1 where the loss fell",
-        "eq 6: +1 where the summed loss fell against the interval before", "Reward $R$", curves, marks,
+        "rewards", "Rewards of the actions in force",
+        "eq 6: +1 where the summed loss fell; with `reward: trend`, where it fell faster than lately", "Reward $R$",
+        curves, marks,
         range=(-1.25, 1.25), ticks={-1.0: "−1", 0.0: "0", 1.0: "+1"}, rules=[0.0], hover="+.2f",
         note="line: mean of {span} intervals", note_at=-1.0,
     )  # fmt: skip
