@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from msbal.engine.gradients import Backward, GradientError, LevelGradients, Parts
-from msbal.engine.statistics import Array
+from msbal.engine.gradients import GradientError, LevelGradients, Parts
 
 
 @dataclass
@@ -147,22 +146,15 @@ class GateGradients(LevelGradients):
         finally:
             self._now = None
 
-    def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
-        """Measure as `LevelGradients` does; the losses may be detached."""
-
-        def of_gates(level: int, scale: float, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
-            if self._now is None:
-                raise GradientError("nothing was gated")
-            passed, own = self._now
-            whole = torch.stack(list(own)).sum() * scale
-            if not whole.requires_grad:
-                return [None] * len(parameters)
-            factors = losses.new_zeros(self._terms, len(losses))
-            factors[self._row, level] = 1.0
-            with passed.multiplying(factors):
-                return torch.autograd.grad(whole, parameters, retain_graph=True, allow_unused=True)
-
-        return super().measure(losses, backward or of_gates)
+    @contextmanager
+    def _loss(self, losses: Tensor, level: int) -> Iterator[Tensor]:
+        if self._now is None:
+            raise GradientError("nothing was gated")
+        passed, own = self._now
+        factors = losses.new_zeros(self._terms, len(losses))
+        factors[self._row, level] = 1.0
+        with passed.multiplying(factors):
+            yield torch.stack(list(own)).sum()
 
 
 class _Gate(torch.autograd.Function):

@@ -10,9 +10,8 @@ Shapes: K levels, P parameters, n numbers of a parameter.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,15 +31,15 @@ LOSS_SCALES = (2.0**16, 2.0**8, 1.0)
 of 2, which change no bit of another gradient."""
 
 Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
-Backward: TypeAlias = Callable[[int, float, Sequence[nn.Parameter]], Sequence[Tensor | None]]
-"""Returns the gradient of level k's loss, times a scale, for each parameter; it keeps the graph."""
 
 _COLUMNS = 2**16  # of a product, which float64 numbers of all levels stay in a CPU's cache for
+_ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
 _FINE, _FAILED, _NO_MEMORY = range(3)
+_ONCE = "donated"
 _CAUSES = {
     "use_reentrant=True": "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
-    "donated": "it is compiled for a single backward pass; set torch._functorch.config.donated_buffer = False before "
-    "it is compiled",
+    _ONCE: "it is compiled for a single backward pass; set torch._functorch.config.donated_buffer = False at the start "
+    "of the script",
 }
 
 
@@ -81,7 +80,7 @@ class LevelGradients:
         self.count = self.failed = 0
         self.seconds = 0.0
 
-    def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
+    def measure(self, losses: Tensor) -> dict[str, Array]:
         """Return the Gramian ``[K, K]`` of the levels' gradients on each part, and on `SHARED`.
 
         In a process group it is that of the gradients averaged over all ranks, as DistributedDataParallel averages
@@ -90,7 +89,6 @@ class LevelGradients:
 
         Args:
             losses: ``[K]``, attached to the graph, which is kept.
-            backward: of a level; by default that of its loss.
 
         Returns:
             NaN or infinity where a loss or a gradient is not finite.
@@ -102,7 +100,7 @@ class LevelGradients:
         began = _clock(losses.device)
         trained = list(dict.fromkeys(p for part in self.parts.values() for p in part if p.requires_grad))
         try:
-            gramians = _gramians(backward or partial(_gradients, losses), len(losses), trained, losses.device)
+            gramians = self._gramians(losses, trained)
         except RuntimeError:
             self.failed += 1
             raise
@@ -116,6 +114,73 @@ class LevelGradients:
         }
         several = (np.diagonal(gramians, axis1=1, axis2=2) > 0).sum(axis=1) >= 2
         return found | {SHARED: gramians[several].sum(axis=0)}
+
+    def _gramians(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> Array:
+        """Return ``[P, K, K]``, the Gramian of the levels' gradients for each parameter, the same on all ranks."""
+        levels, device = len(losses), losses.device
+        gradients: list[Sequence[Tensor | None]] = [()] * levels
+        scales, found = np.ones(levels), np.zeros((len(parameters), levels, levels))
+        pending: Sequence[int] = range(levels)
+        for scale in LOSS_SCALES:
+            state, why = _FINE, ""
+            try:
+                # A backward pass does not run under autocast.
+                with torch.autocast(device.type, enabled=False), _recomputation_undone(device):
+                    repeats = self.count == 0 and self._may_change(losses)
+                    for k in pending if parameters else ():
+                        gradients[k], scales[k] = self._gradients(losses, k, scale, parameters), scale
+                    if repeats and parameters:
+                        k = int(losses.detach().abs().argmax())
+                        _require_alike(gradients[k], self._gradients(losses, k, float(scales[k]), parameters))
+                # What the products take, so that no rank runs out of memory between the others' collectives.
+                largest = max((p.numel() for p in parameters), default=0)
+                torch.empty(12 * levels * largest, dtype=torch.uint8, device=device)
+            except torch.cuda.OutOfMemoryError as error:
+                state, why = _NO_MEMORY, str(error)
+            except GradientError as error:
+                state, why = _FAILED, str(error)
+            except Exception as error:  # not kept: it would keep the gradients
+                state, why = _FAILED, f"{type(error).__name__}: {error}"
+            _agree(state, why, parameters, gradients, device)
+            products = torch.stack(
+                [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
+            )
+            if world_size() > 1:
+                dist.broadcast(products, 0)  # a rank may round otherwise
+            found = products.cpu().numpy() / np.outer(scales, scales)
+            pending = [k for k in range(levels) if not np.isfinite(found[:, k, k]).all()]
+            if not pending:
+                break
+        return found
+
+    @contextmanager
+    def _loss(self, losses: Tensor, level: int) -> Iterator[Tensor]:
+        """Yield a scalar that has, for as long as this lasts, the gradient of a level's loss."""
+        yield losses[level]
+
+    def _gradients(
+        self, losses: Tensor, level: int, scale: float, parameters: Sequence[nn.Parameter]
+    ) -> Sequence[Tensor | None]:
+        with torch.enable_grad(), self._loss(losses, level) as loss:
+            if not loss.requires_grad:
+                return [None] * len(parameters)
+            return torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
+
+    def _may_change(self, losses: Tensor) -> bool:
+        """Return whether a backward pass runs code that may spoil the next: any that is not PyTorch's own.
+
+        Raises: GradientError, where it is known to.
+        """
+        with torch.enable_grad(), self._loss(losses, 0) as loss:
+            nodes = list(_graph(loss))
+        for node in nodes:
+            ddp = node.ddp_weakref() if type(node).__name__ == "_DDPSinkBackward" else None
+            if ddp is not None and ddp.static_graph:
+                raise GradientError(
+                    "DistributedDataParallel takes the first partial backward pass for the whole; make it without "
+                    "static_graph=True"
+                )
+        return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes)
 
 
 def norms(gramian: Array) -> Array:
@@ -132,51 +197,26 @@ def cosines(gramian: Array) -> Array:
     return found
 
 
-def _gramians(
-    backward: Backward, levels: int, parameters: Sequence[nn.Parameter], device: torch.device
-) -> Array:
-    """Return ``[P, K, K]``, the Gramian of the levels' gradients for each parameter, the same on all ranks."""
-    gradients: list[Sequence[Tensor | None]] = [()] * levels
-    scales, found = np.ones(levels), np.zeros((len(parameters), levels, levels))
-    pending: Sequence[int] = range(levels)
-    for scale in LOSS_SCALES:
-        state, why = _FINE, ""
-        try:
-            # A backward pass does not run under autocast.
-            with torch.autocast(device.type, enabled=False), _recomputation_undone(device):
-                for k in pending if parameters else ():
-                    gradients[k], scales[k] = backward(k, scale, parameters), scale
-            # What the products take, so that no rank runs out of memory between the others' collectives.
-            torch.empty(
-                12 * levels * max((p.numel() for p in parameters), default=0),
-                dtype=torch.uint8,
-                device=device,
-            )
-        except torch.cuda.OutOfMemoryError as error:
-            state, why = _NO_MEMORY, str(error)
-        except Exception as error:  # not kept: it would keep the gradients
-            state, why = _FAILED, f"{type(error).__name__}: {error}"
-        _agree(state, why, parameters, gradients, device)
-        products = torch.stack(
-            [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
-        )
-        if world_size() > 1:
-            dist.broadcast(products, 0)  # a rank may round otherwise
-        found = products.cpu().numpy() / np.outer(scales, scales)
-        pending = [k for k in range(levels) if not np.isfinite(found[:, k, k]).all()]
-        if not pending:
-            break
-    return found
+def _graph(loss: Tensor) -> Iterator[Any]:
+    """Yield the nodes of its graph."""
+    todo, seen = [loss.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [before for before, _ in node.next_functions]
+            yield node
 
 
-def _gradients(
-    losses: Tensor, level: int, scale: float, parameters: Sequence[nn.Parameter]
-) -> Sequence[Tensor | None]:
-    if not losses.requires_grad:
-        return [None] * len(parameters)
-    with torch.enable_grad():
-        loss = losses[level] * scale
-    return torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+def _require_alike(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> None:
+    """Refuse a graph whose first backward pass spoils the next. Raises: RuntimeError."""
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return
+    apart = torch.stack([(a.double() - b.double()).norm() for a, b in pairs]).norm()
+    whole = torch.stack([a.double().norm() for a, _ in pairs]).norm()
+    if bool(apart > _ALIKE * whole):
+        raise RuntimeError(f"the first backward pass changed the second; is it {_ONCE}?")
 
 
 def _products(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:

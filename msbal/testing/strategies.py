@@ -35,7 +35,7 @@ from msbal.engine import (
     Strategy,
     available,
 )
-from msbal.engine.gradients import SHARED, Backward
+from msbal.engine.gradients import SHARED
 from msbal.engine.statistics import Array
 from msbal.engine.strategies.base import plain
 from msbal.records import to_json
@@ -108,7 +108,7 @@ class GeneratedGradients(LevelGradients):
         super().__init__([])
         self.odd = odd
 
-    def measure(self, losses: Tensor, backward: Backward | None = None) -> dict[str, Array]:
+    def measure(self, losses: Tensor) -> dict[str, Array]:
         """Return their Gramian."""
         self.count += 1
         if losses.is_meta:
