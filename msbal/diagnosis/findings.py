@@ -1,0 +1,519 @@
+"""What a diagnosis comes to, in words that need no paper: who dominates, who starves, who conflicts, and what no weight
+can mend.
+
+A verdict is given where the interval over batches excludes its threshold, and what it leaves open is said to be
+unclear, with the number of batches that would tell. That something is the matter is said only by an interval that is
+widened for the number of levels looked at: one of ten pairs would else conflict by chance.
+
+Shapes: K levels, finest first; a moment is a state of the model, of which the first and the last are judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from msbal.engine import available
+from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, Spread
+
+FACTOR = 2.0
+"""A level dominates from so many times the mean of the other levels' gradient norms on, and starves at so small a part
+of their median: less than a factor of 2 is less than what people leave open when they choose a learning rate."""
+
+CONFLICT = -0.2
+"""Two levels conflict below this cosine. At -0.2 the sum of two gradients of equal norm is a tenth shorter than if they
+were unrelated; a smaller loss pays for no method against it."""
+
+FEW_BOXES = 100
+"""With fewer boxes the 95 % interval of a recall of one half reaches 10 points up and down."""
+
+GAP = 0.1
+"""Shares of the loss and of the gradient that differ by less are alike, whatever their ratio."""
+
+LEVEL = 0.05
+"""How often all verdicts of a kind together may err, where nothing is the matter."""
+
+MAX_BATCHES = 256
+"""More are not asked for."""
+
+
+def find(diagnosis: LevelDiagnosis) -> tuple[Finding, ...]:
+    """Return what a person should know of each group: first what dominates, starves or conflicts, then the rest."""
+    names = dict.fromkeys(group.group for state in diagnosis.states for group in state.groups)
+    return tuple(finding for name in names for finding in _Group(diagnosis, name).findings())
+
+
+def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | None:
+    """Return the weights ``[K]``, with the sum K, for equal gradient norms over all moments (geometric mean).
+
+    A level that has no boxes or no gradient keeps 1: it would get the largest weight of all, for nothing. None where
+    fewer than two levels are left.
+    """
+    states = [each for state in diagnosis.states for each in state.groups if each.group == group]
+    boxes = diagnosis.boxes.get(group) or [1] * len(states[0].levels)
+    known = np.array(
+        [all(each.share[k].mean > 0 for each in states) and boxes[k] > 0 for k in range(len(boxes))]
+    )
+    if known.sum() < 2:
+        return None
+    weights = np.ones(len(known))
+    raw = np.exp(np.log([each.equal_norms for each in states]).mean(axis=0))[known]
+    weights[known] = raw / raw.mean()
+    return tuple(float(f"{weight:.3g}") for weight in weights)
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """Whether something holds of some levels at a moment; None where the interval leaves it open.
+
+    Attributes:
+        text: what was measured, with its interval.
+        about: which levels, and when.
+        batches: that would tell where it is open.
+    """
+
+    holds: bool | None
+    text: str
+    about: str
+    batches: int = 0
+
+
+@dataclass(frozen=True)
+class _Group:
+    """One group of levels, at the first and at the last moment."""
+
+    diagnosis: LevelDiagnosis
+    name: str
+
+    @cached_property
+    def moments(self) -> list[tuple[str, GroupState]]:
+        found = [
+            (state.when, each)
+            for state in self.diagnosis.states
+            for each in state.groups
+            if each.group == self.name
+        ]
+        return found[:1] + found[1:][-1:]
+
+    @property
+    def last(self) -> GroupState:
+        return self.moments[-1][1]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return self.last.levels
+
+    @property
+    def boxes(self) -> tuple[int, ...] | None:
+        return self.diagnosis.boxes.get(self.name)
+
+    def empty(self, k: int) -> bool:
+        """Tell whether a level has no boxes to learn from."""
+        return self.boxes is not None and self.boxes[k] == 0
+
+    def findings(self) -> Iterator[Finding]:
+        yield from self.imbalance()
+        yield from self.loss_and_gradient()
+        yield from self.changes()
+        yield from self.low_ap()
+        yield from self.what_no_weight_mends()
+
+    def finding(self, kind: str, at: Sequence[int], text: str, *strategies: dict[str, Any]) -> Finding:
+        usable = tuple(section for section in strategies if installed(section))
+        return Finding(kind, self.name, tuple(self.levels[k] for k in at), text, usable)
+
+    # Who dominates, starves and conflicts
+
+    def imbalance(self) -> Iterator[Finding]:
+        alive = [k for k, share in enumerate(self.last.share) if share.mean > 0]
+        if len(alive) < 2:
+            yield self.finding(
+                "nothing_shared", range(len(self.levels)),
+                "No parameter that is trained has a gradient from two levels: none can dominate another.",
+            )  # fmt: skip
+            return
+        found: list[Finding] = []
+        unclear: list[_Verdict] = []
+        for kind, judge in (("dominates", self.dominates), ("starves", self.starves)):
+            if kind == "starves" and len(alive) < 3:
+                continue  # of two levels, one starves where the other dominates
+            for k in alive:
+                verdicts = [(when, judge(when, state, k)) for when, state in self.moments]
+                if kind == "starves" and self.empty(k):
+                    continue
+                unclear += [each for _, each in verdicts if each.holds is None]
+                if any(each.holds for _, each in verdicts):
+                    found.append(self.imbalanced(kind, k, verdicts))
+        uneven = bool(found)
+        if uneven:
+            found.append(self.equal_norms())
+        conflicts, open_pairs = self.conflicts()
+        found += conflicts
+        unclear += open_pairs
+        yield from found
+        if not uneven and not conflicts and not unclear:
+            yield self.balanced(alive)
+        elif not conflicts and not open_pairs:
+            yield self.finding(
+                "no_conflict", alive,
+                f"No two levels pull against each other: the lowest cosine is {self.lowest_cosine(alive)}. Methods "
+                "against conflicting gradients have nothing to mend here.",
+            )  # fmt: skip
+        if unclear:
+            yield self.unclear(unclear)
+
+    def imbalanced(self, kind: str, k: int, verdicts: list[tuple[str, _Verdict]]) -> Finding:
+        level, (first_when, first), (last_when, last) = self.levels[k], verdicts[0], verdicts[-1]
+        when = ""
+        if len(verdicts) > 1 and not last.holds:
+            when = f" {first_when}, but no more {last_when}" if last.holds is False else f" {first_when}"
+        elif len(verdicts) > 1 and not first.holds:
+            when = f" {last_when}" + f", though not {first_when}" * (first.holds is False)
+        measured = "; ".join(f"{verdict.text} {moment}" for moment, verdict in verdicts)
+        more = "more" if kind == "dominates" else "less"
+        text = (
+            f"{level} {kind}{when}: it has {measured}. {level} decides {more} than its part of what the shared "
+            "parameters learn."
+        )
+        if kind == "dominates" and self.empty(k):
+            text += " It has no boxes, and teaches only what background is."
+        return self.finding(kind, [k], text, {"strategy": "grad_norm"}, *self.others_for(kind, k))
+
+    def others_for(self, kind: str, k: int) -> Iterator[dict[str, Any]]:
+        """Yield what, beside `grad_norm`, is worth an ablation because level k dominates or starves."""
+        weights = fixed_weights(self.diagnosis, self.name)
+        if weights is not None and len(self.diagnosis.states[-1].groups) == 1:
+            yield {"strategy": "fixed", "weights": list(weights)}
+        positives = self.last.positives
+        if positives is not None:
+            counts = [each.mean for each in positives]
+            others = float(np.mean([count for j, count in enumerate(counts) if j != k]))
+            more, less = counts[k] >= FACTOR * others, counts[k] <= others / FACTOR
+            if more if kind == "dominates" else less:
+                yield {"strategy": "positives"}
+        if kind == "starves" and self.loss_shares(self.last)[k].mean < 1 / len(self.levels) / FACTOR:
+            yield {"strategy": "floor"}
+
+    def dominates(self, when: str, state: GroupState, k: int) -> _Verdict:
+        count, share = sum(each.mean > 0 for each in state.share), state.share[k]
+        if count < 2 or not share.mean > 0:
+            return _Verdict(False, "no gradient beside others", "")
+        times = _short((count - 1) * share.mean / max(1 - share.mean, 1e-9))
+        text = f"{_percent(share)} of the gradient, {times} times the mean of the other levels,"
+        about, threshold = f"{self.levels[k]} has {text} {when}", FACTOR / (count - 1 + FACTOR)
+        return self.verdict(share, threshold, text, about, count)
+
+    def starves(self, when: str, state: GroupState, k: int) -> _Verdict:
+        """Compare a level with the median of the others, since one that dominates makes all others look small."""
+        others, share = (
+            [each for j, each in enumerate(state.share) if j != k and each.mean > 0],
+            state.share[k],
+        )
+        if len(others) < 2 or not share.mean > 0:
+            return _Verdict(False, "no gradient beside others", "")
+
+        middle = float(np.median([each.mean for each in others]))
+        around = float(np.median([max(each.high - each.mean, each.mean - each.low) for each in others]))
+        reach = max(share.high - share.mean, share.mean - share.low)
+        times = share.mean / middle
+        of_times = times * math.hypot(reach / share.mean, around / middle)
+        ratio = Spread(times, times - of_times, times + of_times)
+        text = f"{_percent(share)} of the gradient, {_short(times)} times the median of the other levels,"
+        about = f"{self.levels[k]} has {text} {when}"
+        return self.verdict(ratio, 1 / FACTOR, text, about, 1 + len(others), below=True)
+
+    def conflicts(self) -> tuple[list[Finding], list[_Verdict]]:
+        """Return the pairs that conflict, in one finding, and those of which it is unclear."""
+        opposed: dict[tuple[int, int], list[str]] = {}
+        unclear: list[_Verdict] = []
+        for when, state in self.moments:
+            alive = [k for k, share in enumerate(state.share) if share.mean > 0]
+            pairs = list(combinations(alive, 2))
+            for i, j in pairs:
+                cosine = state.cosine[i][j]
+                text = f"{_cosine(cosine)} {when}"
+                about = f"{self.levels[i]} and {self.levels[j]} have a cosine of {text}"
+                verdict = self.verdict(cosine, CONFLICT, text, about, len(pairs), below=True)
+                if verdict.holds:
+                    opposed.setdefault((i, j), []).append(text)
+                elif verdict.holds is None:
+                    unclear.append(verdict)
+        if not opposed:
+            return [], unclear
+        told = "; ".join(
+            f"{self.levels[i]} against {self.levels[j]}, cosine {' and '.join(measured)}"
+            for (i, j), measured in list(opposed.items())[:3]
+        )
+        told += f"; and {len(opposed) - 3} more pairs" * (len(opposed) > 3)
+        text = (
+            f"Levels conflict: {told}. Where one improves, the shared parameters get worse for the other (1: alike, 0: "
+            "unrelated, -1: opposite)."
+        )
+        at = sorted({k for pair in opposed for k in pair})
+        section = {"strategy": "gramian", "weighting": "upgrad"}
+        return [self.finding("conflict", at, text, section)], unclear
+
+    def equal_norms(self) -> Finding:
+        told = "; ".join(
+            ", ".join(f"{n} {_short(w)}" for n, w in zip(self.levels, state.equal_norms, strict=True)) + f" {when}"
+            for when, state in self.moments
+        )  # fmt: skip
+        text = (
+            f"For gradients of equal norm the weights would have to be {told}. That is a question for an ablation, no "
+            "recommendation: a small gradient may be all that a level needs."
+        )
+        if empty := [level for k, level in enumerate(self.levels) if self.empty(k)]:
+            text += f" Leave {_listed(empty)}, without boxes, at 1."
+        return self.finding("equal_norms", range(len(self.levels)), text)
+
+    def balanced(self, alive: Sequence[int]) -> Finding:
+        factors = []
+        for when, state in self.moments:
+            shares = [share.mean for share in state.share if share.mean > 0]
+            factors.append(f"{max(shares) / min(shares):.1f} {when}")
+        text = (
+            f"Nothing to balance here: the levels' gradients lie within a factor of {' and '.join(factors)}. None has "
+            f"{FACTOR:g} times the mean of the others, none less than half of their median, and no two pull against "
+            f"each other (lowest cosine: {self.lowest_cosine(alive)})."
+        )
+        return self.finding("balanced", alive, text)
+
+    def lowest_cosine(self, alive: Sequence[int]) -> str:
+        found = [
+            (state.cosine[i][j].mean, f"{self.levels[i]} and {self.levels[j]}, {when}")
+            for when, state in self.moments
+            for i, j in combinations(alive, 2)
+        ]
+        cosine, where = min(found, default=(math.nan, ""))
+        return f"{cosine:.2f} ({where})"
+
+    def unclear(self, verdicts: Sequence[_Verdict]) -> Finding:
+        number, needed = self.diagnosis.batches, sorted(verdict.batches for verdict in verdicts)
+        enough = [batches for batches in needed if batches <= MAX_BATCHES]
+        fix = f"Try --batches {enough[-1] if enough else MAX_BATCHES}"
+        fix += ", which may not tell either: it lies near the threshold" * (not enough)
+        if number < 2:
+            return self.finding(
+                "unclear", [], f"Unclear with 1 batch, which has no noise to measure by. {fix}."
+            )
+        nearest = sorted(verdicts, key=lambda verdict: -verdict.batches)
+        told = "; ".join(verdict.about.rstrip(",") for verdict in nearest[:3])
+        told += f"; and {len(nearest) - 3} more" * (len(nearest) > 3)
+        limits = f"twice the mean, half the median, a cosine of {CONFLICT:g}"
+        text = (
+            f"Unclear with {number} batches, on which side of the limits ({limits}) it lies: {told}. {fix}."
+        )
+        return self.finding("unclear", [], text)
+
+    # What else is odd
+
+    def loss_shares(self, state: GroupState) -> list[Spread]:
+        """Return each level's share of the loss, with an interval that is never too narrow: ``[K]``."""
+        terms = np.array([[tuple(spread) for spread in term] for term in state.loss.values()], dtype=float)
+        mean, low, high = terms.sum(axis=0).T if len(terms) else np.full((3, len(state.levels)), np.nan)
+        if not (mean >= 0).all() or not mean.sum() > 0:
+            return [Spread(math.nan, math.nan, math.nan)] * len(state.levels)
+        low = np.maximum(low, 0.0)
+        at_least = low / np.maximum(low + high.sum() - high, 1e-300)
+        at_most = high / np.maximum(high + low.sum() - low, 1e-300)
+        return [Spread(*map(float, each)) for each in zip(mean / mean.sum(), at_least, at_most, strict=True)]
+
+    def loss_and_gradient(self) -> Iterator[Finding]:
+        odd: dict[int, tuple[float, str]] = {}
+        for when, state in self.moments:
+            for k, (loss, gradient) in enumerate(zip(self.loss_shares(state), state.share, strict=True)):
+                wide, gap = self.widened(gradient, len(self.levels)), abs(loss.mean - gradient.mean)
+                apart = loss.low > FACTOR * wide.high or wide.low > FACTOR * loss.high
+                if gradient.mean > 0 and apart and gap >= max(GAP, odd.get(k, (0.0, ""))[0]):
+                    shares = f"{_part(loss)} of the loss and {_part(gradient)} of the gradient"
+                    odd[k] = gap, f"{self.levels[k]} has {shares} {when}"
+        if odd:
+            told = "; ".join(told for _, told in sorted(odd.values(), reverse=True)[:3])
+            text = (
+                f"The loss does not tell who moves the shared parameters: {told}. Strategies that go by the loss, as "
+                "the paper's do, take other levels for large and small than the gradients show."
+            )
+            yield self.finding("loss_unlike_gradient", sorted(odd), text)
+
+    def changes(self) -> Iterator[Finding]:
+        if len(self.moments) < 2:
+            return
+        (first_when, first), (last_when, last) = self.moments
+        moved: dict[int, tuple[float, str]] = {}
+        for k, (before, after) in enumerate(zip(first.share, last.share, strict=True)):
+            one, other = (self.widened(each, len(self.levels)) for each in (before, after))
+            small, large = sorted((before.mean, after.mean))
+            if (one.high < other.low or other.high < one.low) and large >= FACTOR * small:
+                told = f"{self.levels[k]} has {_part(before)} {first_when} and {_part(after)} {last_when}"
+                moved[k] = large - small, told
+        if moved:
+            told = ", ".join(told for _, told in sorted(moved.values(), reverse=True)[:3])
+            text = (
+                f"The levels' shares of the gradient change while it trains: {told}. Constants "
+                f"that fit {first_when} do not fit {last_when}."
+            )
+            yield self.finding("changes", sorted(moved), text, {"strategy": "grad_norm"}, {"strategy": "rlo"})
+
+    def low_ap(self) -> Iterator[Finding]:
+        """Yield the levels whose AP lies far below the others', as far as their numbers of boxes can tell."""
+        when, boxes = self.moments[-1][0], self.last.evaluated
+        aps = {k: ap for k, ap in enumerate(self.last.ap) if ap is not None and boxes[k] >= FEW_BOXES}
+        for k, ap in aps.items():
+            others = [j for j in aps if j != k]
+            if not others:
+                continue
+            mean = float(np.mean([aps[j] for j in others]))
+            low = mean - _reach(mean, sum(boxes[j] for j in others))
+            if ap + _reach(ap, boxes[k]) < low / FACTOR:
+                share = self.last.share[k]
+                small = share.mean < 1 / len(self.levels)
+                text = (
+                    f"{self.levels[k]} has an AP of {100 * ap:.1f} points {when}, the other levels {100 * mean:.1f} in "
+                    f"the mean, on {boxes[k]:,} boxes. It has {_part(share)} of the gradient, "
+                )
+                text += (
+                    "less than an equal share: more weight may help it."
+                    if small
+                    else "no less than an equal share: more weight is unlikely to help it."
+                )
+                yield self.finding(
+                    "low_ap",
+                    [k],
+                    text + " Its objects may only be harder, as small ones are for every detector.",
+                )
+
+    # What no weight can mend
+
+    def what_no_weight_mends(self) -> Iterator[Finding]:
+        boxes, boxes_val = self.boxes, self.diagnosis.boxes_val.get(self.name)
+        all_levels = range(len(self.levels))
+        none = [k for k in all_levels if self.empty(k)]
+        if none:
+            text = (
+                f"{self.said(none)} no box in the training set, so that all there is to learn is background. No weight "
+                "changes that; another image size, or other anchors or size ranges of the levels, may."
+            )
+            yield self.finding("no_boxes", none, text)
+        if boxes_val is not None:
+            unseen = [k for k in all_levels if boxes_val[k] == 0 and k not in none]
+            few = [k for k in all_levels if 0 < boxes_val[k] < FEW_BOXES]
+            if unseen:
+                text = f"{self.said(unseen)} no box in the validation set: what balancing does there, no metric shows."
+                yield self.finding("no_boxes_val", unseen, text)
+            if few:
+                counts = ", ".join(f"{self.levels[k]} {boxes_val[k]}" for k in few)
+                text = (
+                    f"Too few boxes in the validation set to measure a level's AP: {counts}. With {FEW_BOXES} it is "
+                    "uncertain by 10 points; a gain that balancing could give is smaller."
+                )
+                yield self.finding("few_boxes_val", few, text)
+        states = [state for _, state in self.moments]
+        without = [
+            k
+            for k in all_levels
+            if k not in none and all(s.positives is not None and s.positives[k].mean == 0 for s in states)
+        ]
+        if without:
+            number = self.diagnosis.batches
+            own = ", ".join(f"{self.levels[k]} {boxes[k]:,}" for k in without) if boxes else ""
+            text = (
+                f"{self.said(without)} no positive sample in {number} batch{'es' * (number != 1)}"
+                + f", although the training set has boxes of that size ({own})" * bool(own)
+                + ". Either the batches missed them (try more --batches), or no anchor or point of the head fits them."
+            )
+            yield self.finding("no_positives", without, text)
+        if any(share.mean > 0 for share in self.last.share):
+            dead = [k for k in all_levels if all(not state.share[k].mean > 0 for state in states)]
+            if dead:
+                text = (
+                    f"{self.said(dead)} no gradient on the parameters that levels share: the loss is 0, or what it "
+                    "depends on is frozen. No weight changes that."
+                )
+                yield self.finding("no_gradient", dead, text)
+
+    def said(self, at: Sequence[int]) -> str:
+        return f"{_listed([self.levels[k] for k in at])} {'has' if len(at) == 1 else 'have'}"
+
+    # Judging an interval
+
+    def verdict(
+        self, spread: Spread, threshold: float, text: str, about: str, looks: int, *, below: bool = False
+    ) -> _Verdict:
+        """Say whether something is the matter: whether the mean lies beyond `threshold`.
+
+        Args:
+            looks: at how many means of the same moment.
+            below: whether beyond is below.
+        """
+        number, looks = self.diagnosis.batches, looks * len(self.moments)
+        plain, wide = self.widened(spread, 1), self.widened(spread, looks)
+        if wide.high <= threshold if below else wide.low >= threshold:
+            return _Verdict(True, text, about)
+        if plain.low > threshold if below else plain.high < threshold:
+            return _Verdict(False, text, about)
+        beyond = (spread.mean < threshold) if below else (spread.mean > threshold)
+        reach = (wide if beyond else plain).high - spread.mean
+        if not math.isfinite(reach):
+            return _Verdict(None, text, about, max(8, 2 * number))
+        needed = number * (reach / max(abs(spread.mean - threshold), 1e-6)) ** 2
+        return _Verdict(None, text, about, 2 ** math.ceil(math.log2(max(needed, number + 1))))
+
+    def widened(self, spread: Spread, looks: int) -> Spread:
+        """Return the interval of one of `looks` means, which all lie in theirs with 95 % (Bonferroni, Student's t)."""
+        degrees = self.diagnosis.batches - 1
+        if degrees < 1 or not all(map(math.isfinite, spread)):
+            return Spread(spread.mean, -math.inf, math.inf)
+        times = _t(looks, degrees) / _t(1, degrees)
+        reach = times * max(spread.mean - spread.low, spread.high - spread.mean)  # one end may have been cut
+        return Spread(spread.mean, spread.mean - reach, spread.mean + reach)
+
+
+@cache
+def _t(looks: int, degrees: int) -> float:
+    """Return Student's t that one of `looks` means exceeds up or down in 5 % of all cases."""
+    return float(stats.t.ppf(1 - LEVEL / 2 / looks, degrees))
+
+
+def installed(section: dict[str, Any]) -> bool:
+    """Tell whether the strategy of a ``balance:`` section is there, with all that it needs."""
+    options: dict[str, Any] = {key: value for key, value in section.items() if key != "strategy"}
+    make: Callable[..., Any] | None = available().get(section["strategy"])
+    try:
+        return make is not None and make(**options) is not None
+    except (ImportError, TypeError, ValueError):
+        return False
+
+
+def _reach(metric: float, boxes: int) -> float:
+    """Return by how much a metric of so many boxes is uncertain, as if it were the part of them that is found."""
+    return 1.96 * math.sqrt(max(metric * (1 - metric), 1 / boxes) / boxes)
+
+
+def _percent(spread: Spread) -> str:
+    low, high = max(spread.low, 0.0), min(spread.high, 1.0)
+    return f"{_short(100 * spread.mean)} % ({_short(100 * low)} to {_short(100 * high)})"
+
+
+def _part(spread: Spread) -> str:
+    return f"{_short(100 * spread.mean)} %"
+
+
+def _cosine(spread: Spread) -> str:
+    return f"{spread.mean:.2f} ({max(spread.low, -1.0):.2f} to {min(spread.high, 1.0):.2f})"
+
+
+def _short(number: float) -> str:
+    """Return two significant digits, and never an exponent."""
+    return f"{number:.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last

@@ -1,0 +1,195 @@
+"""Verdicts on diagnoses with a known answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from crafted_diagnoses import FIVE, make_diagnosis, make_group
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from msbal.diagnosis import findings
+from msbal.diagnosis.findings import find, fixed_weights
+from msbal.records.diagnosis import Finding, LevelDiagnosis
+
+EQUAL = (1.0,) * 5
+
+
+def kinds_of(diagnosis: LevelDiagnosis) -> dict[str, Finding]:
+    return {finding.kind: finding for finding in find(diagnosis)}
+
+
+def test_one_level_times_100_dominates_and_the_others_do_not_starve() -> None:
+    found = kinds_of(make_diagnosis(make_group((1, 100, 1, 1, 1))))
+    dominates = found["dominates"]
+    assert dominates.levels == ("P4",)
+    assert "96 %" in dominates.text and "times the mean of the other levels" in dominates.text
+    assert "starves" not in found and "balanced" not in found
+    strategies = {section["strategy"]: section for section in dominates.strategies}
+    weights = strategies["fixed"]["weights"]
+    assert weights[1] == pytest.approx(weights[0] / 100, rel=0.2)
+    assert sum(weights) == pytest.approx(5, abs=0.05)
+
+
+def test_the_quickstarts_levels() -> None:
+    """Fine levels dominate, the coarsest starves and nothing conflicts."""
+    found = find(make_diagnosis(make_group((10.8, 18.2, 6.1, 6.5, 2.4))))
+    told = {(finding.kind, finding.levels) for finding in found}
+    assert {("dominates", ("P4",)), ("starves", ("P7",)), ("no_conflict", FIVE)} <= told
+    (weights,) = [finding.text for finding in found if finding.kind == "equal_norms"]
+    assert "P3 0.54, P4 0.31, P5 0.96, P6 0.86, P7 2.3" in weights
+    assert "no recommendation" in weights
+
+
+def test_two_levels_that_conflict() -> None:
+    found = kinds_of(make_diagnosis(make_group(EQUAL, cosines={(0, 3): -0.6})))
+    assert found["conflict"].levels == ("P3", "P6")
+    assert "P3 against P6, cosine -0.57 (" in found["conflict"].text
+    assert not found.keys() & {"dominates", "starves", "balanced", "no_conflict"}
+
+
+def test_balanced_levels_are_called_so() -> None:
+    (finding,) = find(make_diagnosis(make_group((1.2, 1, 1, 1.1, 1)), make_group(EQUAL)))
+    assert finding.kind == "balanced"
+    assert "Nothing to balance here" in finding.text
+    assert "within a factor of 1.2 at the start and 1.0 after 300 iterations" in finding.text
+    assert not finding.strategies
+
+
+def test_of_two_levels_one_dominates_and_is_told_once() -> None:
+    group = make_group((9, 1), levels=("S8", "S16"))
+    found = Counter(f.kind for f in find(make_diagnosis(group, boxes=(5, 5), boxes_val=(500, 500))))
+    assert found["dominates"] == 1
+    assert not found["starves"]
+
+
+def test_what_holds_at_one_moment_only_says_when() -> None:
+    apart, alike = make_group((1, 9, 1, 1, 1)), make_group(EQUAL)
+    start, last = (kinds_of(make_diagnosis(*pair)) for pair in ((apart, alike), (alike, apart)))
+    assert start["dominates"].text.startswith("P4 dominates at the start, but no more after 300 iterations: ")
+    assert last["dominates"].text.startswith("P4 dominates after 300 iterations, though not at the start: ")
+    assert "P4 has 69 % at the start and 20 % after 300 iterations" in start["changes"].text
+    both = kinds_of(make_diagnosis(apart, alike, apart, iterations=(0, 100, 300)))
+    assert both["dominates"].text.startswith("P4 dominates: it has 69 %")  # the first and the last count
+    assert "changes" not in both
+
+
+def test_a_level_without_boxes_is_nothing_to_balance() -> None:
+    diagnosis = make_diagnosis(make_group((4, 4, 4, 4, 0.4)), boxes=(9, 9, 9, 9, 0))
+    found = kinds_of(diagnosis)
+    assert found["no_boxes"].levels == ("P7",)
+    assert "No weight changes that" in found["no_boxes"].text
+    assert not found["no_boxes"].strategies
+    assert "starves" not in found
+    weights = fixed_weights(diagnosis, "all")
+    assert weights is not None and weights[4] == 1
+    # Where it is none that starves, it may still dominate; then its background does.
+    loud = kinds_of(make_diagnosis(make_group((1, 1, 1, 1, 20)), boxes=(9, 9, 9, 9, 0)))
+    assert "teaches only what background is" in loud["dominates"].text
+    assert "Leave P7, without boxes, at 1" in loud["equal_norms"].text
+
+
+def test_validation_data_that_cannot_show_a_gain() -> None:
+    found = kinds_of(make_diagnosis(make_group(EQUAL), boxes_val=(1500, 800, 99, 12, 0)))
+    assert found["few_boxes_val"].levels == ("P5", "P6")
+    assert "P5 99, P6 12" in found["few_boxes_val"].text
+    assert found["no_boxes_val"].levels == ("P7",)
+
+
+def test_levels_without_positives_or_gradient() -> None:
+    found = kinds_of(make_diagnosis(make_group((1, 1, 1, 1, 0), positives=(9, 9, 9, 9, 0))))
+    assert found["no_positives"].levels == found["no_gradient"].levels == ("P7",)
+    assert "no positive sample in 8 batches" in found["no_positives"].text
+    assert found["balanced"].levels == FIVE[:4]
+    nothing = make_group((0, 0, 0, 0, 0))
+    unknown = replace(nothing, share=(nothing.share[0]._replace(mean=np.nan),) * 5)
+    for group in (nothing, unknown):
+        assert kinds_of(make_diagnosis(group)).keys() == {"nothing_shared"}
+
+
+def test_a_loss_that_is_large_where_the_gradient_is_small() -> None:
+    found = kinds_of(make_diagnosis(make_group(EQUAL, losses=(20, 1, 1, 1, 1))))
+    assert (
+        "P3 has 83 % of the loss and 20 % of the gradient at the start" in found["loss_unlike_gradient"].text
+    )
+    assert found["balanced"]
+    assert "loss_unlike_gradient" not in kinds_of(make_diagnosis(make_group(EQUAL, losses=(2, 1, 1, 1, 1))))
+
+
+def test_a_low_ap_is_told_with_what_speaks_for_more_weight() -> None:
+    ap = (0.08, 0.4, 0.42, 0.4, 0.41)
+    small = kinds_of(make_diagnosis(make_group((0.2, 1, 1, 1, 1)), make_group((0.2, 1, 1, 1, 1), ap=ap)))
+    assert small["low_ap"].levels == ("P3",)
+    assert (
+        "8.0 points after 300 iterations, the other levels 40.8 in the mean, on 1,500 boxes"
+        in small["low_ap"].text
+    )
+    assert "more weight may help" in small["low_ap"].text
+    large = kinds_of(make_diagnosis(make_group((3, 1, 1, 1, 1), ap=ap)))
+    assert "more weight is unlikely to help" in large["low_ap"].text
+    few = make_group((0.2, 1, 1, 1, 1), ap=ap, evaluated=(20, 800, 400, 200, 150))
+    assert "low_ap" not in kinds_of(make_diagnosis(few))
+
+
+def test_what_noise_leaves_open_is_unclear_and_names_the_batches_that_tell() -> None:
+    noisy = make_group((1, 2.2, 1, 1, 1), noise=0.8, batches=4)
+    found = kinds_of(make_diagnosis(noisy, batches=4))
+    assert not found.keys() & {"dominates", "starves", "balanced"}
+    assert found["unclear"].text.startswith("Unclear with 4 batches, ")
+    assert "Try --batches " in found["unclear"].text
+    one = kinds_of(make_diagnosis(make_group(EQUAL, batches=1), batches=1))
+    assert one["unclear"].text == "Unclear with 1 batch, which has no noise to measure by. Try --batches 8."
+
+
+def test_only_what_is_installed_is_worth_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(findings, "available", dict)
+    assert not any(finding.strategies for finding in find(make_diagnosis(make_group((1, 9, 1, 1, 1)))))
+
+
+def test_groups_are_judged_on_their_own() -> None:
+    rpn, roi = make_group((1, 9, 1, 1, 1), group="rpn"), make_group(EQUAL[:4], group="roi")
+    diagnosis = make_diagnosis((rpn, roi), boxes=None, boxes_val=None)
+    told = {(f.group, f.kind) for f in find(diagnosis)}
+    assert ("rpn", "dominates") in told and ("roi", "balanced") in told
+    dominates = next(finding for finding in find(diagnosis) if finding.kind == "dominates")
+    # One list of weights cannot fit both groups.
+    assert "fixed" not in [section["strategy"] for section in dominates.strategies]
+
+
+@pytest.mark.parametrize("batches", [2, 3, 8])
+@pytest.mark.parametrize("noise", [0.3, 0.7])
+def test_noise_makes_no_finding(batches: int, noise: float) -> None:
+    """Equal, unrelated levels: in fewer than 5 of 100 diagnoses is anything the matter."""
+    wrong: Counter[str] = Counter()
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        moments = [
+            make_group(EQUAL, batches=batches, noise=noise, cosine_noise=0.3, rng=rng) for _ in range(2)
+        ]
+        wrong.update({finding.kind for finding in find(make_diagnosis(*moments, batches=batches))})
+    for kind in ("dominates", "starves", "conflict", "changes"):
+        assert wrong[kind] < 0.05 * 150, kind
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    norms=st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=7),
+    noise=st.floats(0, 2),
+    batches=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_any_diagnosis_is_put_into_words(norms: list[float], noise: float, batches: int, seed: int) -> None:
+    levels = [f"L{n}" for n in range(len(norms))]
+    rng = np.random.default_rng(seed)
+    group = make_group(norms, levels=levels, noise=noise, batches=batches, rng=rng, positives=norms)
+    boxes = [seed % (n + 2) for n in range(len(norms))]
+    found = find(make_diagnosis(group, batches=batches, boxes=boxes, boxes_val=boxes))
+    for finding in found:
+        assert "nan" not in finding.text and "inf" not in finding.text.replace("infinite", "")
+        assert finding.text.endswith(".")
+        assert set(finding.levels) <= set(levels)
+    both = {finding.kind for finding in found}
+    assert not ("balanced" in both and both & {"dominates", "starves", "conflict", "unclear"})
