@@ -21,11 +21,12 @@ EXAMPLES = {
 _SECTIONS = """\
 : backend=detectron2|mmdet|torchvision|ultralytics balance data deterministic=false|true device evaluate log model
   output schedule seed
-balance: actions amplification beta cap decay epsilon floor ideal initial interval lookback loss_weighted=false|true
-  measure mu normalized=false|true on_nonfinite=stop|skip p_max p_min per_term=false|true preference q reference
-  rescale=false|true reward=fall|trend scope seed share step
-  strategy=autobalance|avw|cov|dwa|equal|fixed|floor|gls|max_loss|min_loss|positives|relobralo|rlo|rlw|slaw|softadapt|stch|stride|uw|uw_so
-  strides temperature top_k weights
+balance: actions alpha amplification beta cap decay epsilon floor ideal initial interval lookback
+  loss_weighted=false|true measure mu normalized=false|true on_nonfinite=stop|skip options p_max p_min
+  per_term=false|true preference q reference rescale=false|true reward=fall|trend scope seed share smoothing step
+  strategy=autobalance|avw|cov|dwa|equal|fixed|floor|gls|grad_norm|gramian|max_loss|min_loss|positives|relobralo|rlo|rlw|slaw|softadapt|stch|stride|uw|uw_so
+  strides temperature top_k
+  weighting=aligned_mtl|cagrad|dualproj|fairgrad|gradvac|imtl_g|mgda|nash_mtl|pcd|pcgrad|upgrad weights
 data: classes format=coco|voc|yolo|generated holdout names root seed size train train_images val val_images
 data.train: annotations images sets
 data.val: annotations images sets
