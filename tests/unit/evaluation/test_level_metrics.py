@@ -43,15 +43,20 @@ def test_where_levels_are_ranges_of_area_it_is_cocos_ap_by_area(scene: dict[str,
     assert sum(level.boxes for level in levels) == int((~truth.crowd).sum())
 
 
-def neighbours(truth: Any, found: Any, levels: np.ndarray) -> np.ndarray:
-    """The rule, box by box: nearest in log width and log height, the finest of equals."""
+def neighbours(data: DetectionData, truth: Any, found: Any, levels: np.ndarray) -> np.ndarray:
+    """The rule, box by box: nearest in log width and log height, in shares of the image; the finest of equals."""
+
+    def shape(box: np.ndarray, image: int) -> np.ndarray:
+        return np.log(
+            np.maximum(box[2:], 1e-3) / np.sqrt(data.images[image].width * data.images[image].height)
+        )
+
     chosen = []
-    for *_, w, h in found.box.tolist():
+    for box, image in zip(found.box, found.image, strict=True):
         best = (float("inf"), -1)
-        for (*_, tw, th), level in zip(truth.box.tolist(), levels.tolist(), strict=True):
+        for other, place, level in zip(truth.box, truth.image, levels.tolist(), strict=True):
             if level >= 0:
-                logs = [np.log(max(side, 1e-3)) for side in (w, tw, h, th)]
-                distance = (logs[0] - logs[1]) ** 2 + (logs[2] - logs[3]) ** 2
+                distance = ((shape(box, image) - shape(other, place)) ** 2).sum()
                 best = min(best, (float(distance), level))
         chosen.append(best[1])
     return np.array(chosen, np.int64)
@@ -68,7 +73,7 @@ def test_it_is_pycocotools_with_levels_in_place_of_areas(scene: dict[str, Any]) 
     draw = np.random.default_rng(scene["seed"])
     levels = draw.choice([-1, 0, 1, 3], len(truth), p=[0.1, 0.3, 0.3, 0.3])  # level 2 has no box
     levels[truth.crowd] = -1
-    of_found = detection_levels(truth, found, levels)
+    of_found = detection_levels(data, truth, found, levels)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = data.to_coco()
@@ -97,11 +102,17 @@ def test_it_is_pycocotools_with_levels_in_place_of_areas(scene: dict[str, Any]) 
 
 
 def test_a_detection_goes_to_the_level_of_the_box_most_like_it() -> None:
-    data, predictions = make_scenes(5, images=15)
+    data, predictions = make_scenes(5, images=15, detections=8, flood=0)
+    sizes = [(320, 240), (640, 480), (100, 400)]
+    data = replace(
+        data, images=tuple(replace(r, width=w, height=h) for r, (w, h) in zip(data.images, sizes * 5, strict=True))
+    )  # fmt: skip
     truth, (found, *_) = ground_truth(data), sift(predictions, data)
     levels = np.random.default_rng(5).integers(-1, 4, len(truth))
-    assert np.array_equal(detection_levels(truth, found, levels), neighbours(truth, found, levels))
-    assert (detection_levels(truth, found, np.full(len(truth), -1)) == -1).all()
+    assert np.array_equal(
+        detection_levels(data, truth, found, levels), neighbours(data, truth, found, levels)
+    )
+    assert (detection_levels(data, truth, found, np.full(len(truth), -1)) == -1).all()
 
 
 def scene_of(boxes: list[list[float]], crowd: int = 0) -> DetectionData:
