@@ -23,10 +23,11 @@ from msbal.backend.protocol import (
     SetsSchedule,
     SplitLosses,
     count_boxes,
+    honoured_by,
 )
 
 __all__ = [
     "ENTRY_POINT_GROUP", "HONOURED", "AssignsBoxes", "Backend", "BoxCounts", "Detector", "Diagnosis", "Honours", "Job",
     "LevelGroup", "Monitor", "OffersStarter", "ProvesInstallation", "ReadsImages", "Remarks", "SetsSchedule",
-    "SplitLosses", "count_boxes", "installed_backends", "load_backend",
+    "SplitLosses", "count_boxes", "honoured_by", "installed_backends", "load_backend",
 ]  # fmt: skip

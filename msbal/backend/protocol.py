@@ -245,11 +245,12 @@ class Backend(Protocol):
 
 # -- what a backend or a detector may also offer -------------------------------------------------
 
-HONOURED = frozenset({"amp", "ema", "clip_norm", "accumulate", "learned", "on_nonfinite"})
+HONOURED = frozenset({"amp", "ema", "clip_norm", "accumulate", "learned", "measure", "on_nonfinite"})
 """What a spec may ask of a training beyond plain steps.
 
 ``amp``, ``ema``, ``clip_norm`` and ``accumulate`` are keys of ``schedule:``. ``learned``: strategies with parameters of
-their own, which the optimizer has to train. ``on_nonfinite``: skipping steps (``skip``); to stop at a loss that is NaN
+their own, which the optimizer has to train. ``measure``: `balance.measure`, and strategies that decide by gradients;
+`Balanced` does it. ``on_nonfinite``: skipping steps (``skip``); to stop at a loss that is NaN
 or infinite is every backend's duty.
 """
 
@@ -263,6 +264,11 @@ class Honours(Protocol):
     """
 
     honours: ClassVar[frozenset[str]]
+
+
+def honoured_by(backend: Backend) -> frozenset[str]:
+    """Return what a backend does of `HONOURED`: all, unless it is one of `Honours`."""
+    return backend.honours if isinstance(backend, Honours) else HONOURED
 
 
 @runtime_checkable

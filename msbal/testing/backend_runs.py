@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msbal.backend import Detector, Job, LevelGroup, Monitor
+from msbal.backend import Detector, Job, LevelGroup, Monitor, honoured_by, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.data import ImageRecord
 from msbal.engine import BalancerSet, IntervalStatistics, LevelLosses, State, Strategy
@@ -66,15 +66,38 @@ class Pass:
 
     Attributes:
         parameters: the model's, by name, as this pass used them.
-        cut: the levels whose loss is above 0 but reaches no parameter.
-        slow: the gradient of ``sum(w_i L_i)`` by the kind of the `Ramp` whose weights it has.
+        gradients: that of each level's loss, for the parameters that it reaches; computed slowly, one level at a time.
     """
 
     parameters: dict[str, Tensor]
     losses: dict[str, Tensor] = field(default_factory=dict)
     positives: dict[str, Tensor | None] = field(default_factory=dict)
-    cut: dict[str, list[int]] = field(default_factory=dict)
-    slow: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+    gradients: dict[str, list[dict[str, Tensor]]] = field(default_factory=dict)
+
+    def slow(self, kind: float) -> dict[str, Tensor]:
+        """Return the gradient of ``sum(w_i L_i)`` with the weights of a `Ramp`."""
+        found = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+        for levels in self.gradients.values():
+            for weight, gradients in zip(Ramp(kind).initial_weights(len(levels)), levels, strict=True):
+                for name, gradient in gradients.items():
+                    found[name] += float(weight) * gradient
+        return found
+
+    def cut(self, group: str) -> list[int]:
+        """Return the levels whose loss is above 0 but reaches no parameter."""
+        losses = self.losses[group].sum(dim=0).tolist()
+        reached = [any(bool(g.any()) for g in found.values()) for found in self.gradients[group]]
+        return [k for k, loss in enumerate(losses) if loss > 0 and not reached[k]]
+
+    def shared(self, group: str) -> list[str]:
+        """Return the parameters that the losses of two levels or more reach."""
+        return [n for n in self.parameters if sum(n in found for found in self.gradients[group]) >= 2]
+
+    def flat(self, group: str, names: Sequence[str]) -> Tensor:
+        """Return `gradients` for some parameters as ``[K, n]``, 0 for those that a level does not reach."""
+        zeros = {name: torch.zeros_like(self.parameters[name]) for name in names}
+        rows = [[found.get(name, zeros[name]).flatten() for name in names] for found in self.gradients[group]]
+        return torch.stack([torch.cat(row).double() for row in rows])
 
     def all(self) -> Tensor:
         """Return all losses as one vector."""
@@ -116,6 +139,15 @@ class Trained:
     finished: bool = False
     error: Exception | None = None
 
+    def measured_parts(self) -> dict[str, list[str]]:
+        """Return the trained parameters of each part that gradients are measured on, by name."""
+        names = {id(parameter): name for name, parameter in _trained(self.plan.detector).items()}
+        measures = next(iter(self.plan.balancers.balancers.values())).gradients
+        return {
+            part: [names[id(parameter)] for parameter in parameters if id(parameter) in names]
+            for part, parameters in (measures.parts if measures else {}).items()
+        }
+
     def step(self) -> dict[str, Tensor]:
         """Return the gradient of each parameter that the first step was made with."""
         first, second = (seen.parameters for seen in self.passes[:2])
@@ -155,8 +187,12 @@ class Runs:
         self._count = 0
 
     def baseline(self, case: str) -> Trained:
-        """Train two iterations of plain SGD with constant weights."""
-        return self.train(case, strategy=Ramp(1.0), slow=(1.0, 2.0))
+        """Train two iterations of plain SGD with constant weights; measure the gradients of the first, if it can."""
+        return self.train(case, strategy=Ramp(1.0), balance=self._measured(case, 100), slow=True)
+
+    def plain(self, case: str) -> Trained:
+        """Train as `baseline` does, and measure nothing."""
+        return self.train(case, strategy=Ramp(1.0))
 
     def train(
         self,
@@ -167,7 +203,7 @@ class Runs:
         balance: Mapping[str, Any] | None = None,
         data: Callable[[ImageRecord], ImageRecord] | None = None,
         spoilt: Sequence[int] = (),
-        slow: Sequence[float] = (),
+        slow: bool = False,
     ) -> Trained:
         """Train two iterations of plain SGD, one interval.
 
@@ -175,7 +211,7 @@ class Runs:
             strategy: instead of that of `balance`.
             data: changes each training image.
             spoilt: iterations in which a loss is NaN.
-            slow: the kinds of `Ramp` to compute `Pass.slow` for.
+            slow: whether to compute `Pass.gradients`.
         """
         key = repr((case, strategy, schedule, balance, data, spoilt, slow))
         if key not in self._made:
@@ -188,7 +224,8 @@ class Runs:
             plan = prepare(spec)
             if strategy is not None:
                 names = group_names(plan.detector.groups)
-                plan = replace(plan, balancers=BalancerSet(names, strategy, interval=2))
+                balancers = BalancerSet(names, strategy, interval=2, measure=spec.balance.measure)
+                plan = replace(plan, balancers=balancers)
             if data is not None:
                 images = tuple(data(image) for image in plan.train.images)
                 plan = replace(plan, train=replace(plan.train, images=images))
@@ -209,10 +246,13 @@ class Runs:
     def part(self, case: str, name: str, **options: Any) -> Trained:
         """Train as `whole` does, or the part of it before a stop or a kill."""
         schedule = {"iterations": 6, "checkpoint_every": 100}
-        spec = self._spec(
-            case, f"{name} {case}", schedule, {"strategy": "rlo", "top_k": 1}, {"every": 3}, True
-        )
+        balance = {"strategy": "rlo", "top_k": 1, **self._measured(case, 3)}
+        spec = self._spec(case, f"{name} {case}", schedule, balance, {"every": 3}, True)
         return self._run(prepare(spec), **options)
+
+    def _measured(self, case: str, every: int) -> dict[str, Any]:
+        honours = honoured_by(load_backend(self.cases[case]["backend"]))
+        return {"measure": every} if "measure" in honours else {}
 
     def _spec(
         self, case: str, name: str, schedule: Mapping[str, Any], balance: Mapping[str, Any], evaluate: Any,
@@ -230,7 +270,7 @@ class Runs:
 
     def _run(
         self, plan: Plan, stop_after: int = 0, kill_after: int = 0, resume: bool = False,
-        spoilt: Sequence[int] = (), slow: Sequence[float] = (),
+        spoilt: Sequence[int] = (), slow: bool = False,
     ) -> Trained:  # fmt: skip
         found = Trained(plan, claim(plan.spec, resume=resume, force=False), Silent())
         _watch(found, spoilt, slow)
@@ -259,7 +299,7 @@ class Runs:
         return found
 
 
-def _watch(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None:
+def _watch(found: Trained, spoilt: Sequence[int], slow: bool) -> None:
     """Keep what the balancers receive, and put a NaN into the iterations of `spoilt`."""
     plan, balancers = found.plan, found.plan.balancers
     weighted, forward = balancers.weighted, balancers.forward
@@ -270,10 +310,9 @@ def _watch(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None
         if not found.passes or group in found.passes[-1].losses:
             found.passes.append(Pass(parameters_of(plan.detector)))
         seen, values = found.passes[-1], losses.values
-        for kind in slow:
-            _add_slow(seen, plan.detector, values, kind)
         if slow:
-            seen.cut[group] = _cut(seen.slow[slow[0]], plan.detector, values)
+            trained = _trained(plan.detector)
+            seen.gradients[group] = [_gradient(loss, trained) for loss in values.sum(dim=0)]
         if len(found.passes) in spoilt:
             spoil = torch.ones_like(values)
             spoil[0, 0] = math.nan
@@ -286,31 +325,6 @@ def _watch(found: Trained, spoilt: Sequence[int], slow: Sequence[float]) -> None
     # Not by nn.Module's __setattr__: these are no modules.
     vars(balancers)["weighted"] = lambda group, losses: weighted(group, look(group, losses))
     vars(balancers)["forward"] = lambda losses: forward({g: look(g, own) for g, own in losses.items()})
-
-
-def _add_slow(seen: Pass, detector: Detector, values: Tensor, kind: float) -> None:
-    weights = torch.from_numpy(Ramp(kind).initial_weights(values.shape[1])).to(values)
-    found = seen.slow.setdefault(kind, {name: torch.zeros_like(p) for name, p in seen.parameters.items()})
-    for name, gradient in _gradient((values * weights).sum(), _trained(detector)).items():
-        found[name] += gradient
-
-
-def _cut(gradients: Mapping[str, Tensor], detector: Detector, values: Tensor) -> list[int]:
-    """Return the levels that have a loss but no gradient."""
-    named = _trained(detector)
-    reached = [name for name, gradient in gradients.items() if bool(gradient.any())]
-    losses = values.detach().sum(dim=0).tolist()
-
-    def reaches(k: int, names: Sequence[str]) -> bool:
-        found = _gradient(values[:, k].sum(), {name: named[name] for name in names})
-        return any(bool(gradient.any()) for gradient in found.values())
-
-    # The last layers first: most losses reach them, and that is cheap to find out.
-    return [
-        k
-        for k, loss in enumerate(losses)
-        if loss > 0 and not (reaches(k, reached[-4:]) or reaches(k, reached))
-    ]
 
 
 def _gradient(loss: Tensor, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

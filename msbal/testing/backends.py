@@ -22,17 +22,18 @@ import numpy as np
 import pytest
 import torch
 
-from msbal.backend import HONOURED, AssignsBoxes, Backend, Detector, Honours, load_backend
+from msbal.backend import HONOURED, AssignsBoxes, Backend, Detector, honoured_by, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.determinism import precise
 from msbal.backend.kit.seeding import seed_everything
 from msbal.backend.proof import BalancesLosses, Proof, prove, total
 from msbal.data import DetectionData, ImageRecord
 from msbal.engine import BalancerSet, Equal
+from msbal.engine.gradients import SHARED
 from msbal.errors import BackendError, RunError, SpecError
 from msbal.records import read_intervals
 from msbal.spec import RunSpec, parse_spec
-from msbal.testing.backend_runs import LR, Killed, Ramp, Runs, odd_one, parameters_of, raw_spec
+from msbal.testing.backend_runs import LR, TOLERANCE, Killed, Ramp, Runs, odd_one, parameters_of, raw_spec
 from msbal.training import prepare, read_data
 from msbal.training.checkpoints import find
 
@@ -42,6 +43,7 @@ _ASKING: dict[str, tuple[dict[str, Any], str]] = {
     "clip_norm": ({"schedule": {"clip_norm": 1.0}}, "schedule.clip_norm"),
     "accumulate": ({"schedule": {"accumulate": 2}}, "schedule.accumulate"),
     "learned": ({"balance": {"strategy": "uw"}}, "balance.strategy"),
+    "measure": ({"balance": {"measure": 2}}, "balance.measure"),
     "on_nonfinite": ({"balance": {"on_nonfinite": "skip"}}, "balance.on_nonfinite"),
 }
 
@@ -241,9 +243,9 @@ class BackendContract:
     def test_a_step_is_that_of_the_weighted_sum(self, trained_case: str, runs: Runs) -> None:
         first, second = runs.baseline(trained_case), runs.train(trained_case, strategy=Ramp(2.0))
         for group in first.plan.detector.groups:
-            cut = [group.levels[k] for k in first.passes[0].cut[group.name]]
+            cut = [group.levels[k] for k in first.passes[0].cut(group.name)]
             assert not cut, f"in training the loss of {', '.join(cut)} of `{group.name}` reaches no parameter"
-        one, two = first.passes[0].slow.values()
+        one, two = map(first.passes[0].slow, (1.0, 2.0))
         slow = {name: g - two[name] for name, g in one.items()}
         step = {name: g - second.step()[name] for name, g in first.step().items()}
         worst = odd_one(step, slow, second)
@@ -255,7 +257,7 @@ class BackendContract:
     def test_what_is_not_balanced_is_trained_as_it_is(self, trained_case: str, runs: Runs) -> None:
         first = runs.baseline(trained_case)
         reached = self._reached_by_the_rest(trained_case, runs.root)
-        slow, step = first.passes[0].slow[1.0], first.step()
+        slow, step = first.passes[0].slow(1.0), first.step()
         apart = [name for name in slow if name not in reached]
         worst = odd_one({n: step[n] for n in apart}, {n: slow[n] for n in apart}, first)
         assert worst is None, (
@@ -316,7 +318,7 @@ class BackendContract:
         self, trained_case: str, what: str, runs: Runs
     ) -> None:
         backend = load_backend(self.cases[trained_case]["backend"])
-        if what in (backend.honours if isinstance(backend, Honours) else HONOURED):
+        if what in honoured_by(backend):
             getattr(self, f"_honours_{what}")(trained_case, runs)
             return
         asking, key = _ASKING[what]
@@ -324,13 +326,14 @@ class BackendContract:
             runs.train(trained_case, **asking)
 
     def _honours_amp(self, case: str, runs: Runs) -> None:
-        whole, half = (runs.train(case, schedule={"amp": amp}).passes[0].all() for amp in ("none", "bf16"))
+        half = runs.train(case, schedule={"amp": "bf16"}).passes[0].all()
+        whole = runs.plain(case).passes[0].all()
         gap = float((whole - half).abs().max() / whole.abs().max())
         assert gap > 1e-6, "schedule.amp=bf16 changes nothing in the losses: is it honoured?"
         assert gap < 0.5, f"schedule.amp=bf16 gives losses that are wrong by {gap:.0%}"
 
     def _honours_accumulate(self, case: str, runs: Runs) -> None:
-        run = runs.train(case, strategy=Ramp(1.0), schedule={"accumulate": 2}, slow=(1.0,))
+        run = runs.train(case, strategy=Ramp(1.0), schedule={"accumulate": 2}, slow=True)
         first, second = run.passes
         moved = [
             name
@@ -340,7 +343,8 @@ class BackendContract:
         assert not moved, (
             f"schedule.accumulate=2 and a step after one iteration: `{moved[0]}` has moved. Is it honoured?"
         )
-        slow = {name: (g + second.slow[1.0][name]) / 2 for name, g in first.slow[1.0].items()}
+        one, two = first.slow(1.0), second.slow(1.0)
+        slow = {name: (g + two[name]) / 2 for name, g in one.items()}
         step = {name: (value - run.end[name]) / LR for name, value in first.parameters.items()}
         apart = set(slow) - self._reached_by_the_rest(case, runs.root)
         worst = odd_one({n: step[n] for n in apart}, {n: slow[n] for n in apart}, run)
@@ -386,6 +390,39 @@ class BackendContract:
             assert not torch.equal(before, after.detach().cpu()), (
                 "what the strategy learns (job.balancers.parameters()) did not move: is it in the optimizer?"
             )
+
+    def _honours_measure(self, case: str, runs: Runs) -> None:
+        measured, plain = runs.baseline(case), runs.plain(case)
+        records = read_intervals(measured.run.intervals_file)
+        if self._exact:
+            moved = [name for name, value in plain.end.items() if not torch.equal(value, measured.end[name])]
+            assert not moved, f"with balance.measure `{moved[0]}` is trained otherwise than without"
+            assert measured.run.losses_file.read_text() == plain.run.losses_file.read_text()
+            nothing: dict[str, Any] = {"gradient_norm": {}, "gradient_cosine": (), "gradient_count": 0}
+            unmeasured = [replace(record, **nothing) for record in records]
+            assert unmeasured == read_intervals(plain.run.intervals_file), (
+                "balance.measure changes the records"
+            )
+        parts = measured.measured_parts()
+        listed = [name for names in parts.values() for name in names]
+        assert sorted(listed) == sorted(measured.end), (
+            "the parts of the model are not all that is trained, once"
+        )
+        for record in records:
+            assert record.gradient_count == 1, (
+                f"balance.measure=100: {record.gradient_count} measurements of `{record.group}` in iterations 1 and 2"
+            )
+            first = measured.passes[0]
+            parts[SHARED] = first.shared(record.group)
+            for part, names in parts.items():
+                slow = first.flat(record.group, names).norm(dim=1).tolist()
+                found = record.gradient_norm[part]
+                assert found == pytest.approx(slow, rel=TOLERANCE, abs=1e-6 * max(slow)), (
+                    f"the gradients of the levels' unweighted losses on {part} have the norms {slow}; measured "
+                    f"in training were {found}"
+                )
+            unit = torch.nn.functional.normalize(first.flat(record.group, parts[SHARED]))
+            assert np.allclose(record.gradient_cosine, unit @ unit.T, atol=TOLERANCE), record.gradient_cosine
 
     def _honours_on_nonfinite(self, case: str, runs: Runs) -> None:
         skip = {"strategy": "equal", "on_nonfinite": "skip"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from msbal.backend import HONOURED, Backend, Detector, Honours, Remarks, load_backend
+from msbal.backend import Backend, Detector, Remarks, honoured_by, load_backend
 from msbal.backend.kit.balanced import group_names
 from msbal.backend.kit.seeding import seed_everything
 from msbal.data import DetectionData, load
@@ -124,7 +124,7 @@ def refuse_what_is_not_honoured(spec: RunSpec, backend: Backend, balancers: Bala
     Raises:
         SpecError: naming the key.
     """
-    honours = backend.honours if isinstance(backend, Honours) else HONOURED
+    honours = honoured_by(backend)
     schedule, balance = spec.schedule, spec.balance
     asked: dict[str, tuple[str, Any, Any]] = {
         "amp": ("schedule.amp", schedule.amp, "none"),
@@ -135,6 +135,11 @@ def refuse_what_is_not_honoured(spec: RunSpec, backend: Backend, balancers: Bala
     }
     if next(balancers.parameters(), None) is not None:
         asked["learned"] = ("balance.strategy", f"{balance.strategy}, which learns", None)
+    if any(balancer.measure is not None for balancer in balancers.balancers.values()):
+        of_strategy = ("balance.strategy", f"{balance.strategy}, which decides by gradients", None)
+        asked["measure"] = (
+            of_strategy if balance.measure is None else ("balance.measure", balance.measure, None)
+        )
     for what, (key, value, default) in asked.items():
         if value != default and what not in honours:
             raise SpecError(

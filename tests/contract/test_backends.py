@@ -14,9 +14,10 @@ import torch
 
 from msbal.backend import HONOURED
 from msbal.backend.kit.determinism import deterministic
+from msbal.engine import LevelGradients
 from msbal.errors import SpecError
 from msbal.spec import parse_spec
-from msbal.testing.backend_runs import GENERATED, Runs
+from msbal.testing.backend_runs import GENERATED, Ramp, Runs
 from msbal.testing.backends import BackendContract
 from msbal.training import execute, prepare
 
@@ -165,6 +166,29 @@ def counts_validation(patch: pytest.MonkeyPatch, toy: Any) -> None:
     patch.setattr(toy.Training, "evaluate", with_losses)
 
 
+def without_a_part(patch: pytest.MonkeyPatch, toy: Any) -> None:
+    patch.setattr(toy.ToySplitter, "parts", lambda self, model: {"head": model.head.parameters()})
+
+
+def measuring(change: Callable[[torch.Tensor], torch.Tensor]) -> Break:
+    """`change(losses)` of ``[K]`` losses before their gradients are measured."""
+
+    def apply(patch: pytest.MonkeyPatch, toy: Any) -> None:
+        measure = LevelGradients.measure
+        patch.setattr(LevelGradients, "measure", lambda self, losses: measure(self, change(losses)))
+
+    return apply
+
+
+def with_weights(losses: torch.Tensor) -> torch.Tensor:
+    return losses * torch.from_numpy(Ramp(1.0).initial_weights(len(losses)))
+
+
+def by_backward(losses: torch.Tensor) -> torch.Tensor:
+    losses.sum().backward(retain_graph=True)
+    return losses
+
+
 STEP, REST, PLACES = "step_is_that", "what_is_not_balanced", "levels_and_positives"
 WHOLE, HONOURS = "trains_predicts", "what_it_honours"
 MUTANTS: dict[str, tuple[Break, str, str]] = {
@@ -192,6 +216,9 @@ MUTANTS: dict[str, tuple[Break, str, str]] = {
     "on_nonfinite always stops": (with_spec("balance", on_nonfinite="stop"), HONOURS, "=skip, and the run stopped"),
     "on_nonfinite ignored": (on_nonfinite_ignored, "stops_at", "did not stop by a RunError"),
     "steps with a NaN": (steps_with_nan, HONOURS, "a step was taken with a loss that is NaN"),
+    "a part left out": (without_a_part, HONOURS, "the parts of the model are not all that is trained"),
+    "weighted losses measured": (measuring(with_weights), HONOURS, "unweighted losses on backbone have the norms"),
+    "measured by backward()": (measuring(by_backward), HONOURS, "is trained otherwise than without"),
     "nothing but NaN": (ends_for_good, HONOURS, "every loss was NaN calls itself finished"),
 }  # fmt: skip
 
