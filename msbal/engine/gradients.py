@@ -35,9 +35,9 @@ Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
 _COLUMNS = 2**16  # of a product, which float64 numbers of all levels stay in a CPU's cache for
 _ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
 _FINE, _FAILED, _NO_MEMORY = range(3)
-_ONCE = "donated"
+_REENTRANT, _ONCE = "use_reentrant=True", "donated"
 _CAUSES = {
-    "use_reentrant=True": "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
+    _REENTRANT: "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
     _ONCE: "it is compiled for a single backward pass; set torch._functorch.config.donated_buffer = False at the start "
     "of the script",
 }
@@ -169,13 +169,15 @@ class LevelGradients:
     def _may_change(self, losses: Tensor) -> bool:
         """Return whether a backward pass runs code that may spoil the next: any that is not PyTorch's own.
 
-        Raises: GradientError, where it is known to.
+        Raises: GradientError, where a partial backward pass is known to go wrong.
         """
         with torch.enable_grad(), self._loss(losses, 0) as loss:
             nodes = list(_graph(loss))
         for node in nodes:
-            ddp = node.ddp_weakref() if type(node).__name__ == "_DDPSinkBackward" else None
-            if ddp is not None and ddp.static_graph:
+            kind = type(node).__name__
+            if kind == "CheckpointFunctionBackward":
+                raise GradientError(_CAUSES[_REENTRANT])  # without an error it may leave out what is within
+            if kind == "_DDPSinkBackward" and (ddp := node.ddp_weakref()) is not None and ddp.static_graph:
                 raise GradientError(
                     "DistributedDataParallel takes the first partial backward pass for the whole; make it without "
                     "static_graph=True"
