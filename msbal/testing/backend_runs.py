@@ -91,7 +91,8 @@ class Pass:
 
     def shared(self, group: str) -> list[str]:
         """Return the parameters that the losses of two levels or more reach."""
-        return [n for n in self.parameters if sum(n in found for found in self.gradients[group]) >= 2]
+        reached = [n for found in self.gradients[group] for n, gradient in found.items() if bool(gradient.any())]
+        return [name for name in self.parameters if reached.count(name) >= 2]
 
     def flat(self, group: str, names: Sequence[str]) -> Tensor:
         """Return `gradients` for some parameters as ``[K, n]``, 0 for those that a level does not reach."""
