@@ -182,9 +182,10 @@ class TrainingRun:
 
     def _next_steps(self, outcome: Outcome) -> Mapping[str, str]:
         where, msbal = self._where(), msbal_command()
+        steps = {} if outcome.measuring is None else {"gradients": str(outcome.measuring)}
         if not outcome.finished:
-            return {"run": where, "continue": self._resume_command()}
-        steps = {"run": where, "see": f"{msbal} plot-losses {where}"}
+            return {**steps, "run": where, "continue": self._resume_command()}
+        steps |= {"run": where, "see": f"{msbal} plot-losses {where}"}
         if (drawn := self.run.images / "detections.png").exists():
             steps["detections"] = shlex.quote(as_typed(drawn))
         if outcome.metrics is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any
 from msbal.backend import Detector, Job, Monitor
 from msbal.backend.kit.determinism import deterministic
 from msbal.data import DetectionData, subset
+from msbal.engine import BalancerSet
+from msbal.engine.gradients import GradientError
 from msbal.engine.processes import all_gather_objects, rank, world_size
-from msbal.errors import RunError, raise_of_worker
+from msbal.errors import RunError, SpecError, raise_of_worker
 from msbal.evaluation import evaluate, usable_detections
 from msbal.records import (
     Recorder,
@@ -44,12 +47,33 @@ class Outcome:
         finished: False where it was asked to stop before its end.
         metrics: the final evaluation, or None.
         best: the best evaluation, or None; its weights are in `RunDirectory.best_checkpoint`.
+        measuring: what measuring gradients took of this process's training; None where nothing was measured.
     """
 
     run: RunDirectory
     finished: bool
     metrics: Mapping[str, Any] | None
     best: Mapping[str, Any] | None = None
+    measuring: Measuring | None = None
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """The cost of measuring the levels' gradients.
+
+    Attributes:
+        count: measurements, of all groups.
+        seconds: that they took.
+        training: the seconds of the whole training, with its evaluations.
+    """
+
+    count: int
+    seconds: float
+    training: float
+
+    def __str__(self) -> str:
+        share = 100 * self.seconds / self.training
+        return f"measured {self.count:,} times in {self.seconds:.3g} s, {share:.2g} % of the training"
 
 
 def claim(spec: RunSpec, resume: bool, force: bool) -> RunDirectory:
@@ -92,6 +116,8 @@ def execute(
             StopRequest() if stop is None else nullcontext(stop) as entered,
         ):
             return _execute(plan, run, monitor, resume, entered)
+    except GradientError as error:
+        raise SpecError("balance.measure", str(error)) from error
     except RuntimeError as error:
         raise_of_worker(error)
         raise
@@ -164,13 +190,15 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop
     stop.at_once = False
     if world_size() > 1:
         stop.doing = "some iterations more, as all processes have to agree"
+    began = time.perf_counter()
     with BesideTraining(plan.images, stop.request) if first else nullcontext() as images:
         plan.detector.train(job)
+    measuring = _measuring(plan.balancers, time.perf_counter() - began)
     recorder.flush()
     if images is not None and images.error is not None:
         raise images.error
     if agreed.stopped:
-        return Outcome(run, finished=False, metrics=None)
+        return Outcome(run, finished=False, metrics=None, measuring=measuring)
     _require_finite(run)
     barrier()  # until the first rank has written the last checkpoint, Ctrl-C must not end another
     stop.at_once, metrics = True, None
@@ -182,8 +210,16 @@ def _execute(plan: Plan, run: RunDirectory, monitor: Monitor, resume: bool, stop
         barrier()
     except KeyboardInterrupt:
         # All is trained and saved; --resume repeats the evaluation.
-        return Outcome(run, finished=False, metrics=None)
-    return Outcome(run, finished=True, metrics=metrics, best=read_metrics(run)["best"] if first else None)
+        return Outcome(run, finished=False, metrics=None, measuring=measuring)
+    best_metrics = read_metrics(run)["best"] if first else None
+    return Outcome(run, finished=True, metrics=metrics, best=best_metrics, measuring=measuring)
+
+
+def _measuring(balancers: BalancerSet, training: float) -> Measuring | None:
+    measures = {id(own): own for balancer in balancers.balancers.values() if (own := balancer.gradients)}
+    count = sum(own.count for own in measures.values())
+    seconds = sum(own.seconds for own in measures.values())
+    return Measuring(count, seconds, training) if count else None
 
 
 def _require_finite(run: RunDirectory) -> None:

@@ -40,10 +40,18 @@ def run(tmp_path: Path) -> RunDirectory:
         {"device": "cpu"},
         {"evaluate": {"every": 5}},
         {"log": {"tensorboard": True}},
+        {"balance": {"measure": 50}},
     ],
 )
 def test_what_may_differ(run: RunDirectory, tmp_path: Path, changes: dict[str, object]) -> None:
     check_same_run(spec(tmp_path, **changes), run)
+
+
+def test_what_a_strategy_decides_by_may_not(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    save_spec(spec(tmp_path, balance={"strategy": "grad_norm"}), run.spec_file)
+    with pytest.raises(SpecError, match=r"balance.measure: 50"):
+        check_same_run(spec(tmp_path, balance={"strategy": "grad_norm", "measure": 50}), run)
 
 
 @pytest.mark.parametrize(
