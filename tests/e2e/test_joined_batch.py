@@ -1,7 +1,7 @@
 """Two processes learn what one learns from both their batches, where the framework's own normalisers allow it.
 
 mmdet's FCOS divides by the positives of all processes, detectron2's RPN by a constant; torchvision's heads divide
-by the images (``test_torchvision_loop.py``). detectron2's RetinaNet and FCOS divide by a moving average of each
+by the images (``test_torchvision_loop.py`` has more). detectron2's RetinaNet and FCOS divide by a moving average of each
 process's own positives, mmdet's RetinaNet by its own positives: there the two differ without msbal, too.
 """
 
@@ -54,7 +54,12 @@ def detectron2_model() -> dict[str, Any]:
     return {"config": "COCO-Detection/rpn_R_50_FPN_1x.yaml", "overrides": [*SMALL, *options]}
 
 
-MODELS = {"mmdet": mmdet_model, "detectron2": detectron2_model}
+def torchvision_model() -> dict[str, Any]:
+    sizes = {"min_size": 96, "max_size": 96, "fpn_channels": 32, "head_convs": 1}
+    return {"name": "retinanet", "backbone": "resnet18", "norm": "gn", **sizes}
+
+
+MODELS = {"mmdet": mmdet_model, "detectron2": detectron2_model, "torchvision": torchvision_model}
 
 
 def train(folder: Path, name: str, processes: int, batch: int) -> Path:
@@ -76,9 +81,17 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in found.items() if value.is_floating_point()}
 
 
-@pytest.mark.parametrize("backend", MODELS)
-def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path, backend: str) -> None:
-    need_packages(backend, f"msbal_{backend}")
+@pytest.mark.parametrize(
+    ("backend", "strategy"),
+    [
+        ("mmdet", "max_loss"),
+        ("detectron2", "max_loss"),
+        ("torchvision", "grad_norm"),
+        ("torchvision", "gramian"),
+    ],
+)
+def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path, backend: str, strategy: str) -> None:
+    need_packages(backend, f"msbal_{backend}", *(["torchjd"] if strategy == "gramian" else []))
     spec = {
         "backend": backend,
         "model": MODELS[backend](),
@@ -86,7 +99,7 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path, backend: st
             "format": "generated", "root": str(tmp_path / "data"), "train_images": 8, "val_images": 2, "size": 96,
         },
         "schedule": SCHEDULE,
-        "balance": {"strategy": "max_loss", "interval": 2},
+        "balance": {"strategy": strategy, "interval": 2},
         "evaluate": {"enabled": False},
         "device": "cpu",
     }  # fmt: skip
@@ -100,3 +113,6 @@ def test_two_processes_equal_one_on_the_joined_batch(tmp_path: Path, backend: st
     (mine,), (other,) = (read_intervals(run / "intervals.jsonl") for run in (one, two))
     assert mine.loss == pytest.approx(other.loss, rel=1e-4)
     assert mine.weights == pytest.approx(other.weights, rel=1e-4) and max(mine.weights) > 1
+    assert mine.gradient_count == other.gradient_count == (0 if strategy == "max_loss" else 2)
+    for part, norms in mine.gradient_norm.items():
+        assert norms == pytest.approx(other.gradient_norm[part], rel=1e-3)
