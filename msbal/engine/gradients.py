@@ -112,7 +112,7 @@ class LevelGradients:
             name: gramians[[place[p] for p in part if p in place]].sum(axis=0)
             for name, part in self.parts.items()
         }
-        several = (np.diagonal(gramians, axis1=1, axis2=2) > 0).sum(axis=1) >= 2
+        several = (np.diagonal(gramians, axis1=1, axis2=2) != 0).sum(axis=1) >= 2  # NaN too
         return found | {SHARED: gramians[several].sum(axis=0)}
 
     def _gramians(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> Array:
