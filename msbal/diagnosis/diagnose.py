@@ -94,15 +94,16 @@ class Examination:
         for iteration, path in self.checkpoints.items():
             if self._loaded(path):
                 states.append(self._measured(ModelState(iteration, (), checkpoint=path.name)))
+        evaluated = len(self.val) if self.val is not None and states[-1].metrics else 0
         return LevelDiagnosis(
             model=self.name,
             backend=self.plan.spec.backend,
             batches=len(self.batches),
             batch_size=len(self.batches[0]),
-            boxes=self._boxes("train", self.plan.train),
-            boxes_val={} if self.plan.val is None else self._boxes("val", self.plan.val),
+            boxes=self._boxes("train", self.plan.train, evaluated),
+            boxes_val={} if self.plan.val is None else self._boxes("val", self.plan.val, evaluated),
             states=tuple(states),
-            images_val=len(self.val) if self.val is not None and any(s.metrics for s in states) else 0,
+            images_val=evaluated,
             notes=tuple(self.notes),
         )
 
@@ -155,15 +156,21 @@ class Examination:
         groups = tuple(map(with_ap, state.groups))
         return replace(state, groups=groups, metrics={key: metrics[key] for key in METRICS})
 
-    def _boxes(self, split: str, data: DetectionData) -> dict[str, tuple[int, ...]]:
-        """Count a split's boxes by level; where only running the model tells, those of a sample of it."""
+    def _boxes(self, split: str, data: DetectionData, images: int) -> dict[str, tuple[int, ...]]:
+        """Count a split's boxes by level; where only running the model tells, those of a sample of it.
+
+        Args:
+            images: of the sample; 0 where the model is untrained, which assigns boxes unlike a trained one.
+        """
         counts = count_boxes(self.detector, data)
-        if len(counts) < len(self.detector.groups) and self.val is not None:
-            sample = _sample(data, len(self.val), self.seed)
-            self.progress(f"finding the levels of {split}'s boxes", 0, 1)
+        if len(counts) < len(self.detector.groups) and images:
+            sample = _sample(data, images, self.seed)
+            self.progress(f"finding the levels of boxes of {split}", 0, 1)
             more = {k: v for k, v in count_boxes(self.detector, sample, True).items() if k not in counts}
             if more and len(sample) < len(data):
-                self.notes.append(f"boxes of data.{split}: of {len(sample):,} of its {len(data):,} images")
+                self.notes.append(
+                    f"boxes of data.{split}: those of {len(sample):,} of its {len(data):,} images"
+                )
             counts |= more
         self.notes += _without_level(split, counts)
         return {group: tuple(count.levels) for group, count in counts.items()}

@@ -16,8 +16,9 @@ from scipy import stats
 from msbal.backend import Detector, LevelGroup
 from msbal.backend.kit.seeding import mix, seed_everything, seeded
 from msbal.data import DetectionData
-from msbal.engine.gradients import SHARED, LevelGradients, cosines, norms
+from msbal.engine.gradients import SHARED, GradientError, LevelGradients, cosines, norms
 from msbal.engine.statistics import Array
+from msbal.errors import RunError
 from msbal.records.diagnosis import GroupState, Spread
 from msbal.training.stream import image_at
 
@@ -54,17 +55,26 @@ def measure_levels(
 
     Returns:
         the groups, and a sentence on each loss or gradient that is not finite; the means are of the others.
+
+    Raises:
+        RunError: where autograd cannot run through the model's graph for each level.
     """
     samples = {group.name: _Samples(group) for group in detector.groups}
+    gradients: dict[str, LevelGradients] = {}
     for number, indices in enumerate(batches, start=1):
         with _drawing(mix("diagnose", seed, number), next(detector.model.parameters()).device):
             found = detector.split_losses(detector.batch(data, indices))
         for name, losses in found.groups.items():
-            gradients = LevelGradients(found.parts.get(name) or {"model": detector.model.parameters()})
+            if name not in gradients:
+                gradients[name] = LevelGradients(found.parts.get(name) or detector.model.parameters())
+            try:
+                gramians = gradients[name].measure(losses.values.sum(dim=0))
+            except GradientError as error:
+                raise RunError("gradients", f"cannot be measured: {error}") from error
             samples[name].add(
                 losses.values.detach().double().cpu().numpy(),
                 None if losses.positives is None else losses.positives.detach().double().cpu().numpy(),
-                gradients.measure(losses.values.sum(dim=0)),
+                gramians,
             )
         done(number)
     states = tuple(each.state() for each in samples.values())
@@ -85,9 +95,15 @@ def spread(values: Array, low: float = -np.inf, high: float = np.inf) -> Spread:
     return Spread(mean, max(low, mean - half), min(high, mean + half))
 
 
-def equal_norm_weights(norm: Array) -> Array:
-    """Return the weights ``[K]`` that make all gradient norms equal and have the sum K; 1 for a level without any."""
+def equal_norm_weights(norm: Array, positives: Array | None = None) -> Array:
+    """Return the weights ``[K]`` that make the levels' gradient norms equal, with the sum K.
+
+    A level without a gradient or without positives keeps 1: what little gradient the background has would get all the
+    weight there is.
+    """
     weights, known = np.ones(len(norm)), np.isfinite(norm) & (norm > 0)
+    if positives is not None:
+        known &= positives > 0
     inverse = 1 / norm[known]
     weights[known] = inverse * known.sum() / inverse.sum()
     return weights
@@ -123,6 +139,8 @@ class _Samples:
         levels = range(len(self.group.levels))
         losses = np.stack(self.losses)  # [N, T, K]
         norm = {part: np.stack([norms(each[part]) for each in self.gramians]) for part in self.gramians[0]}
+        for values in norm.values():
+            values[~np.isfinite(losses).all(axis=1)] = np.nan
         cosine = np.stack([_known_cosines(each[SHARED]) for each in self.gramians])  # [N, K, K]
         total = norm[SHARED].sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -140,8 +158,14 @@ class _Samples:
             {part: tuple(spread(values[:, k], 0.0) for k in levels) for part, values in norm.items()},
             tuple(spread(share[:, k], 0.0, 1.0) for k in levels),
             tuple(tuple(spread(cosine[:, j, k], -1.0, 1.0) for k in levels) for j in levels),
-            tuple(equal_norm_weights(np.array([each.mean for each in shared])).tolist()),
+            tuple(
+                equal_norm_weights(_means(shared), None if positives is None else _means(positives)).tolist()
+            ),
         )
+
+
+def _means(spreads: Sequence[Spread]) -> Array:
+    return np.array([each.mean for each in spreads])
 
 
 def _known_cosines(gramian: Array) -> Array:

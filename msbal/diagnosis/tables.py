@@ -108,7 +108,9 @@ def _tones(findings: tuple[Finding, ...], group: GroupState) -> dict[str, str]:
 def _number(value: float) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if abs(value) < 1000:
+        return f"{value:.3g}" if abs(value) >= 1e-3 or not value else f"{value:.0e}"
+    return f"{value:,.0f}"
 
 
 def _with_reach(spread: Spread) -> str:

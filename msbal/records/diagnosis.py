@@ -39,7 +39,8 @@ class GroupState:
             parameters that two levels or more have a gradient for.
         share: of the sum of all levels' norms on ``shared``.
         cosine: ``[K][K]``, of the gradients on ``shared``.
-        equal_norms: the weights that would give all levels with a gradient the same norm, with the sum K.
+        equal_norms: the weights that would give the levels' gradients the same norm, with the sum K; 1 for a level
+            without positives or without a gradient.
         ap, recall: AP and the recall among 100 detections an image (0 to 1), each ground-truth box counted for the
             level that the model assigns it to; None for a level without boxes, and empty where nothing was evaluated.
         evaluated: how many boxes those are of.
