@@ -22,8 +22,9 @@ class GramianStrategy(Strategy):
     The gradients of a single batch say little: one without a large object leaves the coarsest level next to none. So
     each interval's Gramian, divided by its mean diagonal entry, enters an exponential moving average.
 
-    The weights sum to K. They stay as they are in an interval without a gradient; a level that has had none so far has
-    the weight 1, and the others sum to their number.
+    The weights sum to K. They stay as they are in an interval without a gradient. A level without positives in the
+    interval has a gradient next to none, to which nothing should be balanced: it has the weight 1, as has one that has
+    had no gradient so far, and the others sum to their number.
 
     Attributes:
         smoothing: how much of the average is kept in each interval; 0 takes each interval by itself.
@@ -60,6 +61,8 @@ class GramianStrategy(Strategy):
             gramian = self.smoothing * np.array(state["gramian"]) + (1 - self.smoothing) * gramian
         state = {**state, "gramian": gramian.tolist()} if self.smoothing else state
         weights, kept = np.ones(len(gramian)), np.diagonal(gramian) > 0
+        if statistics.positives is not None:
+            kept &= statistics.positives > 0
         if kept.sum() >= 2:
             raw, own = self.weigh_gramian(gramian[np.ix_(kept, kept)], kept, statistics, state, rng)
             weights[kept], state = rescaled(raw), {**state, **own}

@@ -29,8 +29,8 @@ class GradNorm(GramianStrategy):
     Attributes:
         alpha: how strongly to favour levels whose loss has fallen less than the others'; 0 is equal norms. The paper
             used 0.12 to 1.5.
-        cap: the largest ratio of two weights where alpha is 0, so that a level with hardly a gradient, having hardly a
-            box, does not take all the weight.
+        cap: the largest ratio of two weights where alpha is 0, so that a level with hardly a box, and so hardly a
+            gradient, does not take all the weight.
     """
 
     name: ClassVar[str] = "grad_norm"

@@ -1,8 +1,8 @@
 """Two processes learn what one learns from both their batches, where the framework's own normalisers allow it.
 
 mmdet's FCOS divides by the positives of all processes, detectron2's RPN by a constant; torchvision's heads divide
-by the images (``test_torchvision_loop.py`` has more). detectron2's RetinaNet and FCOS divide by a moving average of each
-process's own positives, mmdet's RetinaNet by its own positives: there the two differ without msbal, too.
+by the images (see ``test_torchvision_loop.py``, too). detectron2's RetinaNet and FCOS divide by a moving average of
+each process's own positives, mmdet's RetinaNet by its own positives: there the two differ without msbal, too.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import builtins
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -100,6 +101,17 @@ def test_a_level_that_has_had_no_gradient_has_the_weight_1() -> None:
     assert weights[1] > weights[2] > weights[0]  # its norm is an average with the interval before
     alone, _ = decided(GradNorm(), np.diag([0.0, 3.0]))
     assert alone.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("strategy", [GradNorm(), GradNorm(alpha=1.0)], ids=str)
+def test_a_level_without_positives_takes_no_weight_from_the_others(strategy: Strategy) -> None:
+    """Its gradient is that of the background alone, hundreds of times smaller, and would be raised to theirs."""
+    seen = replace(statistics(np.diag([4.0, 1e-6, 1.0])), positives=np.array([9.0, 0.0, 3.0]))
+    weights, state = decide(strategy, seen, {}, np.random.default_rng(0), rescale=False)
+    assert weights.tolist() == pytest.approx([2 / 3, 1, 4 / 3])
+    seen = replace(seen, positives=np.array([9.0, 1.0, 3.0]))
+    weights, _ = decide(strategy, seen, state, np.random.default_rng(0), rescale=False)
+    assert weights[1] > 4 * weights[2] > 0
 
 
 def test_alpha_is_the_papers_balance_of_training_rates() -> None:
