@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from msbal.engine import Balancer, LevelLosses
+from msbal.engine import Balancer, GradientError, LevelLosses
 
 ALPHA = 4
 NAMES = ["rlo", "avw", "uw", "uw_so", "dwa", "cov", "positives"]
@@ -158,6 +159,83 @@ def compiled(rank: int) -> dict[str, Any]:
     }
 
 
+class Net(nn.Module):
+    """Two levels with a layer of their own; the second one's loss can be without a graph, and fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Linear(3, 4, dtype=torch.float64)
+        self.heads = nn.ModuleList(nn.Linear(4, 2, dtype=torch.float64) for _ in range(2))
+
+    def forward(self, x: Tensor, alone: bool = False, error: Exception | None = None) -> Tensor:
+        losses = [head(self.stem(x).tanh()).pow(2).mean() for head in self.heads]
+        return torch.stack([losses[0], losses[1].detach() if alone else fails_backward(losses[1], error)])
+
+
+def fails_backward(loss: Tensor, error: Exception | None) -> Tensor:
+    def fail(gradient: Tensor) -> None:
+        raise error  # type: ignore[misc]
+
+    loss = loss * 1
+    if error is not None:
+        loss.register_hook(fail)
+    return loss
+
+
+def images(rank: int, m: int) -> Tensor:
+    return torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(100 * m + rank))
+
+
+MEASURED: dict[str, dict[str, tuple[int, ...]]] = {
+    # By iteration: what is wrong on rank 1.
+    "plain": {},
+    "one_level_on_one_rank": {"alone": (1, 2)},
+    "nan": {"nan": (2,)},
+    "no_memory": {"error": (1, 2)},
+    "broken_later": {"error": (2, 3)},
+    "broken_at_once": {"error": (1,)},
+    "other_parameters": {"frozen": (1,)},
+    "static_graph": {},
+}
+
+
+def measured(rank: int, name: str, measure: int | None = 1) -> dict[str, Any]:
+    """Train a model in DistributedDataParallel, with a balancer outside, for one interval."""
+    wrong, net = MEASURED[name], Net()
+    model = nn.parallel.DistributedDataParallel(net, static_graph=name == "static_graph")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    parts = {"heads": net.heads.parameters(), "stem": net.stem.parameters()}
+    balancer = Balancer(["a", "b"], "equal", interval=4, measure=measure, parameters=parts)
+    said: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            for m in range(1, 5):
+                there = {
+                    key: rank == 1 and m in wrong.get(key, ()) for key in ("alone", "error", "nan", "frozen")
+                }
+                kind = torch.cuda.OutOfMemoryError if name == "no_memory" else RuntimeError
+                error = kind("what it says") if there["error"] else None
+                if there["frozen"]:
+                    net.stem.bias.requires_grad_(False)
+                losses = model(images(rank, m), there["alone"], error)
+                if there["nan"]:
+                    losses = losses * torch.tensor([1.0, float("nan")])
+                total = balancer(losses)
+                if name in ("plain", "static_graph"):
+                    optimizer.zero_grad()
+                    total.backward()
+                    optimizer.step()
+        except GradientError as error:
+            return {"refused": str(error)}
+        said += [str(each.message) for each in caught if "msbal" in str(each.message)]
+    return {
+        "records": [asdict(record) for record in balancer.drain()], "said": said,
+        "weights": {key: value.tolist() for key, value in net.state_dict().items()},
+    }  # fmt: skip
+
+
 def everything(rank: int, folder: Path) -> dict[str, Any]:
     return {
         "plain": weights_and_records(rank),
@@ -167,6 +245,8 @@ def everything(rank: int, folder: Path) -> dict[str, Any]:
         "apart": apart(rank),
         "unlike": unlike(rank),
         "validated": validated(rank),
+        "measured": {name: measured(rank, name) for name in MEASURED},
+        "unmeasured": measured(rank, "plain", measure=None),
     }
 
 
@@ -277,6 +357,71 @@ def test_a_validation_loss_on_one_rank_is_neither_counted_nor_waited_for(ranks: 
         for ours, theirs in zip(ranks[0]["validated"][name], plain, strict=True):
             assert ours["loss"] == pytest.approx(theirs.loss)
             assert ours["weights"] == pytest.approx(theirs.weights)
+
+
+def test_measured_gradients_are_the_same_on_all_ranks(ranks: list[dict[str, Any]]) -> None:
+    for name in MEASURED:
+        found = [rank["measured"][name].get("records") for rank in ranks]
+        assert all(records == found[0] for records in found), name
+
+
+def test_measured_gradients_are_those_of_one_process_on_the_joined_batch(ranks: list[dict[str, Any]]) -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    alone = Balancer(["a", "b"], "equal", interval=4, measure=1, parameters=net.parameters())
+    for m in range(1, 5):
+        optimizer.zero_grad()
+        alone(net(torch.cat([images(rank, m) for rank in range(len(ranks))]))).backward()
+        optimizer.step()
+    (ours,), (theirs,) = alone.drain(), ranks[0]["measured"]["plain"]["records"]
+    assert ours.gradient_count == theirs["gradient_count"] == 4
+    assert ours.gradient_norm["shared"] == pytest.approx(theirs["gradient_norm"]["shared"], rel=1e-12)
+    assert ours.gradient_norm["shared"] == pytest.approx(theirs["gradient_norm"]["stem"], rel=1e-12)
+    assert ours.gradient_cosine[0][1] == pytest.approx(theirs["gradient_cosine"][0][1], rel=1e-12)
+
+
+def test_measuring_keeps_the_bits_of_data_parallel_training(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["measured"]["plain"]["weights"] == rank["unmeasured"]["weights"]
+        assert rank["unmeasured"]["records"][0]["gradient_count"] == 0
+
+
+def test_a_level_without_a_gradient_on_one_rank_counts_as_zero_there(ranks: list[dict[str, Any]]) -> None:
+    net, trained = Net(), []
+    for m in range(1, 5):
+        sums = torch.zeros(2, dtype=torch.float64)
+        for level in range(2):
+            net.zero_grad()
+            for rank in range(len(ranks)):
+                if not (level == 1 and rank == 1 and m in (1, 2)):
+                    (net(images(rank, m))[level] / len(ranks)).backward()
+            sums[level] = sum(p.grad.pow(2).sum() for p in net.stem.parameters())
+        trained.append(sums)
+    wanted = torch.stack(trained).mean(dim=0).sqrt().tolist()
+    (record,) = ranks[0]["measured"]["one_level_on_one_rank"]["records"]
+    assert record["gradient_norm"]["stem"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_what_fails_on_one_rank_is_left_out_on_all(ranks: list[dict[str, Any]]) -> None:
+    for name, count, says in (
+        ("nan", 3, [None]), ("no_memory", 2, ["another process has not enough memory", "what it says"]),
+        ("broken_later", 2, ["another process cannot measure them", "RuntimeError: what it says"]),
+    ):  # fmt: skip
+        for number, rank in enumerate(ranks):
+            (record,) = rank["measured"][name]["records"]
+            assert record["gradient_count"] == count
+            text = says[min(len(says) - 1, int(number == 1))]
+            assert [text in said for said in rank["measured"][name]["said"]] == (
+                [] if text is None else [True]
+            )
+
+
+def test_what_cannot_be_measured_on_one_rank_is_refused_on_all(ranks: list[dict[str, Any]]) -> None:
+    for number, rank in enumerate(ranks):
+        own = "RuntimeError: what it says" if number == 1 else "another process cannot measure them"
+        assert own in rank["measured"]["broken_at_once"]["refused"]
+        assert "train different parameters" in rank["measured"]["other_parameters"]["refused"]
+        assert "static_graph=True" in rank["measured"]["static_graph"]["refused"]
 
 
 @pytest.mark.release
