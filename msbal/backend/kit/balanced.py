@@ -16,7 +16,7 @@ from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter import LossSplitter
 from msbal.backend.kit.splitter_proof import SplitterProof
 from msbal.backend.protocol import LevelGroup
-from msbal.engine import BalancerSet, GroupNames, IntervalRecord, LevelGradients, LevelLosses
+from msbal.engine import BalancerSet, GradientError, GroupNames, IntervalRecord, LevelGradients, LevelLosses
 from msbal.engine.processes import all_gather_objects, rank
 from msbal.engine.record import NonFinite
 from msbal.errors import SpecError
@@ -254,7 +254,10 @@ class Balanced:
         self.losses[group] = found.losses.values.detach()
         if self.records is not None and not self.records.begun:
             self.records.begin()
-        weighted = self.balancers.weighted(group, found.losses)
+        try:
+            weighted = self.balancers.weighted(group, found.losses)
+        except GradientError as error:
+            raise SpecError("balance.measure", str(error)) from error
         if self.records is not None:
             self.records.step()
         return found.result(weighted)

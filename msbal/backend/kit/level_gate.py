@@ -19,7 +19,16 @@ from msbal.backend.kit.balance import make_balancers
 from msbal.backend.kit.gate_proof import behind_another, passed_by, wrong_level
 from msbal.backend.kit.script_records import ScriptRecords
 from msbal.backend.kit.splitter_proof import compare
-from msbal.engine import GroupNames, IntervalRecord, LevelLosses, Losses, NonFinite, Strategy, gather
+from msbal.engine import (
+    GradientError,
+    GroupNames,
+    IntervalRecord,
+    LevelLosses,
+    Losses,
+    NonFinite,
+    Strategy,
+    gather,
+)
 from msbal.engine.compiling import outside_of_graphs
 from msbal.engine.gate import GatedPass, GateGradients
 from msbal.engine.gradients import Parts
@@ -211,7 +220,10 @@ class LevelGate(nn.Module):
         with ExitStack() as stack:
             for gradients in self._gradients:
                 stack.enter_context(gradients.of(passed, each))
-            weighted = self.balancers.weighted(_GROUP, LevelLosses(values, positives))
+            try:
+                weighted = self.balancers.weighted(_GROUP, LevelLosses(values, positives))
+            except GradientError as error:
+                raise SpecError("LevelGate: measure", str(error)) from error
         if self._records is not None:
             self._records.step()
         change = passed.open(weighted, values, tuple(self.parameters()))

@@ -124,10 +124,13 @@ def test_every_strategy_trains_as_on_weighted_level_losses(name: str, per_term: 
     strategy: Any = UNEVEN if name == "fixed" else name
     if name in ("avw", "min_loss", "max_loss", "rlo"):
         strategy = available()[name](top_k=1)  # type: ignore[call-arg]
-    net, options = Net(), {"per_term": per_term}
+    net, options = Net(), {"per_term": per_term, "interval": 2, "seed": 3, "measure": 1}
     slow, ours = same(net), same(net)
-    balancers = BalancerSet({"all": GroupNames(LEVELS, TERMS)}, strategy, interval=2, seed=3, **options)  # type: ignore[arg-type]
-    gate = gate_of(strategy, **options)
+    groups = {"all": GroupNames(LEVELS, TERMS)}
+    balancers = BalancerSet(groups, strategy, parameters=slow.parameters(), **options)
+    gate = gate_of(
+        strategy, parameters={"stem": ours.stem.parameters(), "head": ours.head.parameters()}, **options
+    )
     expected = trained(slow, lambda seed: slow_loss(slow, balancers, seed), [*balancers.parameters()])
     found = trained(ours, lambda seed: gated_loss(ours, gate, seed, how), [*gate.parameters()])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -136,6 +139,38 @@ def test_every_strategy_trains_as_on_weighted_level_losses(name: str, per_term: 
     for one, other in zip(records, balancers.drain(), strict=True):
         assert one.weights == pytest.approx(other.weights, rel=1e-4) and one.action == other.action
         assert one.positives == other.positives
+        assert one.gradient_count == other.gradient_count > 0
+        assert one.gradient_norm["shared"] == pytest.approx(other.gradient_norm["shared"], rel=1e-3)
+        assert {*one.gradient_norm} == {"stem", "head", "shared"}
+        torch.testing.assert_close(one.gradient_cosine, other.gradient_cosine, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("per_term", [False, True])
+def test_measuring_gradients_changes_no_bit(per_term: bool) -> None:
+    net = Net()
+    runs = []
+    for measure in (None, 2):
+        own = same(net)
+        gate = gate_of("rlo", per_term=per_term, measure=measure, parameters=own.parameters())
+        runs.append(trained(own, lambda seed, own=own, gate=gate: gated_loss(own, gate, seed, "detached")))
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+    assert {record.gradient_count for record in gate.drain()} == {1, 2}
+    twins: Any = copy.deepcopy((own, gate))
+    for seed in (10, 11, 12):
+        gated_loss(own, gate, seed).backward()
+        gated_loss(*twins, seed).backward()
+    assert (
+        [record.gradient_norm for record in twins[1].drain()] == [r.gradient_norm for r in gate.drain()] != []
+    )
+
+
+def test_measuring_needs_parameters_that_the_loss_has_a_gradient_for() -> None:
+    with pytest.raises(SpecError, match=r"LevelGate: parameters: none.*parameters=model\.parameters\(\)"):
+        gate_of(measure=2)
+    with pytest.raises(SpecError, match=r"LevelGate\(\): parameters should be a model's parameters\(\)"):
+        gate_of(measure=2, parameters=[1])
+    with pytest.raises(SpecError, match=r"LevelGate: measure: .* are they this model's"):
+        gated_loss(Net(), gate_of(measure=2, parameters=Net().parameters()), 0)
 
 
 def test_equal_weights_change_no_bit() -> None:
