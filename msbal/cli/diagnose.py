@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from msbal.cli import completion
 from msbal.cli.options import SetOption, spec_and_run
-from msbal.errors import SpecError
+from msbal.errors import BackendError, SpecError, as_typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from msbal.records.diagnosis import LevelDiagnosis
     from msbal.spec import RunSpec
 
+PROPOSED = "# Proposed by `msbal diagnose`"
 JSON_HELP = (
     "Write all that was measured as JSON, also where --output does; - is stdout, instead of the tables."
 )
@@ -90,8 +92,15 @@ def command(
         write_to(json_to, json_text(asdict(diagnosis), indent=1))
     if json_to != "-":
         _print(diagnosis, verbose)
-    if target is not None:
-        _write(diagnosis, spec, target, Console(stderr=json_to == "-"))
+    _next(diagnosis, spec, _Call(run, target, set_ or []), Console(stderr=json_to == "-"))
+
+
+class _Call(NamedTuple):
+    """What was diagnosed, with which ``--set``, and where the files go, if anywhere."""
+
+    run: Path
+    target: RunDirectory | None
+    set_: list[str]
 
 
 def _check_target(folder: Path) -> None:
@@ -141,12 +150,55 @@ def _print(diagnosis: LevelDiagnosis, verbose: bool) -> None:
         print_text(console, f"{finding.group}: " * several + finding.text, bullet="- ")
 
 
-def _write(diagnosis: LevelDiagnosis, spec: RunSpec, target: RunDirectory, console: Console) -> None:
-    from msbal.records.diagnosis import write_diagnosis
+def _next(diagnosis: LevelDiagnosis, spec: RunSpec, call: _Call, console: Console) -> None:
+    """Write what was asked for, and print what to do next."""
+    from msbal.cli.console import msbal_command
+    from msbal.diagnosis.proposal import propose
+    from msbal.ui.printing import print_line
 
+    source = call.run / "spec.yaml" if call.run.is_dir() else call.run
+    if call.target is None:
+        if propose(diagnosis, spec, "", call.set_):
+            again = f"{msbal_command()} diagnose {shlex.quote(str(call.run))} -o FOLDER"
+            print_line(console, ("next:", "bold"), f" a figure and an ablation of these strategies: {again}")
+        return
+    folder = call.target
     try:
-        write_diagnosis(target.diagnosis_file, diagnosis)
+        written = [as_typed(path) for path in _write(diagnosis, folder, console)]
+        base = os.path.relpath(source, folder.path)
+        proposed = _replace_proposal(propose(diagnosis, spec, base, call.set_), folder.ablation_file)
     except OSError as error:
         raise SpecError(
-            "--output", f"{target.path} cannot be written: {error.strerror}", "a folder"
+            "--output", f"{folder.path} cannot be written: {error.strerror}", "a folder"
         ) from error
+    print_line(console, ("written:", "bold"), " ", ", ".join(written))
+    if proposed:
+        command = f"{msbal_command()} ablate {shlex.quote(as_typed(folder.ablation_file))} --dry-run"
+        print_line(console, ("next:", "bold"), f" an ablation of these strategies: {command}")
+
+
+def _write(diagnosis: LevelDiagnosis, folder: RunDirectory, console: Console) -> list[Path]:
+    """Write the diagnosis, and its figure where matplotlib is there; return the files."""
+    from msbal.cli.console import note
+    from msbal.plotting.figure import draw_diagnosis
+    from msbal.records.diagnosis import write_diagnosis
+
+    write_diagnosis(folder.diagnosis_file, diagnosis)
+    try:
+        return [folder.diagnosis_file, draw_diagnosis(diagnosis, folder.diagnosis_figure)]
+    except BackendError as error:
+        note(console, f"no figure: {error}")
+        return [folder.diagnosis_file]
+
+
+def _replace_proposal(text: str | None, file: Path) -> bool:
+    """Replace the ablation that an earlier diagnosis proposed, never one of the user's; return whether one is there."""
+    from msbal.diagnosis.proposal import write_proposal
+
+    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(PROPOSED):
+        return False
+    if text is None:
+        file.unlink(missing_ok=True)
+        return False
+    write_proposal(text, file.parent)
+    return True

@@ -22,6 +22,7 @@ class RunDirectory:
         metrics_file: all evaluations, and the final one.
         predictions_file: the final detections on the validation split, in COCO results format.
         diagnosis_file: what `msbal diagnose` measured of the levels, at the start and at each checkpoint.
+        diagnosis_figure: the same, drawn.
         ablation_file: the ablation that `msbal diagnose` proposes.
         log_file: what was printed, in plain lines.
         checkpoints: the folder of checkpoints.
@@ -40,6 +41,7 @@ class RunDirectory:
         self.metrics_file = path / "metrics.json"
         self.predictions_file = path / "predictions.json"
         self.diagnosis_file = path / "diagnosis.json"
+        self.diagnosis_figure = path / "diagnosis.png"
         self.ablation_file = path / "ablation.yaml"
         self.log_file = path / "log.txt"
         self.checkpoints = path / "checkpoints"
@@ -49,7 +51,7 @@ class RunDirectory:
         self.trackers = path / "trackers"
         self._files = (
             self.intervals_file, self.losses_file, self.metrics_file, self.predictions_file, self.log_file,
-            self.environment_file, self.diagnosis_file, self.ablation_file, self.spec_file,
+            self.environment_file, self.diagnosis_file, self.diagnosis_figure, self.ablation_file, self.spec_file,
         )  # fmt: skip
 
     def exists(self) -> bool:
