@@ -70,19 +70,15 @@ class Examination:
         size = extent.batch_size or plan.spec.schedule.batch_size or 2
         self.batches = choose_batches(plan.train, extent.batches, size, self.seed)
         self.notes: list[str] = []
-        self.val: DetectionData | None = None
         if not self.batches:
             raise SpecError("data.train", "no image has a box that is no crowd", "at least one to measure on")
-        if (len(self.batches), len(self.batches[0])) != (extent.batches, size):
+        count, found = len(self.batches), len(self.batches[0])
+        if (count, found) != (extent.batches, size):
             self.notes.append(
-                f"measured on {len(self.batches)} batches of {len(self.batches[0])}, not {extent.batches} of {size}: "
+                f"measured on {count} batch{'es' * (count > 1)} of {found}, not on {extent.batches} of {size}: "
                 f"{plan.train.name} has no more images with boxes"
             )
-        if extent.images and plan.val is not None:
-            if all(image.crowd.all() for image in plan.val.images):
-                self.notes.append(f"no AP: data.val has no boxes in {len(plan.val)} images")
-            else:
-                self.val = _sample(plan.val, extent.images, self.seed)
+        self.val = _sample(plan.val, extent.images, self.seed) if extent.images and plan.val else None
 
     def run(self) -> LevelDiagnosis:
         """Measure all states and return them; nothing is judged yet.
