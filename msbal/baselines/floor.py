@@ -21,9 +21,9 @@ class Floor(Strategy):
     """Raises the levels that hold too little of the loss, and leaves the others alone.
 
     ``w_i = min(c, tau / share_i)`` where level i's share of the interval's loss is below tau, else 1. After Chen et
-    al., "Stitcher: Feedback-Driven Data Provider for Object Detection", 2020, arXiv 2004.12432, which makes the next
-    batch of smaller images where small objects held less than tau = 0.1 of the loss. Deviates: it acts on the loss, not
-    on the images, and on each level. The weights' sum is K only with the balancer's `rescale`. A level without
+    al., "Stitcher: Feedback-Driven Data Provider for Object Detection", 2020, arXiv 2004.12432, which stitches the next
+    batch of shrunken images if small objects held less than tau = 0.1 of the loss. Deviates: it raises the weight, not
+    the number of objects, and that of each level. The sum is K only with the balancer's `rescale`. A level without
     positives in the interval, or with a loss of zero, has the weight 1.
 
     Attributes:

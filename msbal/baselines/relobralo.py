@@ -21,11 +21,11 @@ class ReLoBRaLo(Strategy):
 
     Bischof and Kraus, "Multi-Objective Loss Balancing for Physics-Informed Deep Learning", 2021, arXiv 2110.09813
     (ReLoBRaLo): with ``b(u) = K softmax(L(t) / (T L(u)))``,
-    ``w(t) = a (r w(t-1) + (1 - r) b(0)) + (1 - a) b(t-1)``, r 1 or 0 by chance: mostly the history of the weights, but
-    after a look back only the progress since the start. As in the authors' code the first comparison replaces the
-    weights that training began with. Deviates: t is an interval, not a step, and the defaults are for that; a level's
-    L(0) is that of the first interval in which it has positives and a loss above zero. A level without, or with a loss
-    of zero in the interval before, has the weight 1 and no part in b.
+    ``w(t) = a (r w(t-1) + (1 - r) b(0)) + (1 - a) b(t-1)``, r mostly 1 and, by chance, 0: a look back
+    puts the progress since the start in place of the weights' history. As in the authors' code the first comparison
+    replaces the weights that training began with. Deviates: t is an interval, not a step, and the defaults are for
+    that; L(0) is the loss of the first interval in which the level has positives and a loss above zero. A level without
+    positives in the interval, or with a loss of zero in it or the one before, has the weight 1 and no part in b.
 
     Attributes:
         decay: a, how much of the weights' history is kept from interval to interval. The authors' 0.999 a step is 0.9

@@ -28,8 +28,8 @@ class SoftAdapt(Strategy):
     positives in the interval, or with a loss of zero in one of the two, has the weight 1.
 
     Attributes:
-        beta: how strongly. Below 0 it favours the levels whose loss falls most; 0 weighs all alike. The paper's 0.1 is
-            for differences that are not normalized.
+        beta: how strongly. Below 0 it favours the levels whose loss falls most; 0 weighs all alike. The authors' 0.1
+            is for differences that are not normalized.
         normalized: whether to divide the differences by the sum of their absolute values, so that only the levels'
             shares of the change count.
         loss_weighted: whether to multiply by the losses, too, so that of two levels that change alike the one with the

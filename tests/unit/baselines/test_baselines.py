@@ -590,6 +590,20 @@ def test_stch_leaves_the_largest_loss_alone_as_mu_goes_to_0() -> None:
     assert weights == pytest.approx([1, 1, 1], abs=0.01)
 
 
+def test_stch_is_torchjds() -> None:
+    """Its preferences sum to 1, ours to K; f is in units of the first interval's mean loss."""
+    theirs = pytest.importorskip("torchjd.scalarization")
+    first, now = [4.0, 2.0, 1.0, 0.5, 0.5], [2.0, 1.5, 0.2, 0.4, 0.1]
+    preference, ideal = torch.tensor([1.0, 2.0, 3.0, 2.0, 2.0]), torch.tensor([0.1, 0.0, 0.0, 0.5, 0.0])
+    unit = sum(first) / K
+    f = torch.tensor(now).div(unit).requires_grad_()
+    scalarizer = theirs.STCH(0.5 / K, preference / preference.sum(), ideal * torch.tensor(first) / unit)
+    scalarizer(f).backward()
+    assert f.grad is not None
+    strategy = STCH(0.5, tuple(preference.tolist()), tuple(ideal.tolist()))
+    assert intervals(strategy, [first, now])[-1] == pytest.approx(sum_to_k(f.grad.tolist()), rel=1e-5)
+
+
 def test_stch_takes_only_the_ratios_of_the_preference() -> None:
     sums = [[1, 3, 2], [1, 2, 2]]
     assert intervals(STCH(preference=(1, 2, 3)), sums) == intervals(STCH(preference=(2, 4, 6)), sums)
