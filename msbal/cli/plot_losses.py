@@ -49,8 +49,8 @@ def command(
             metavar="LIST",
             autocompletion=completion.panels,
             help="What to draw, separated by commas: total (the loss of all levels), ap, lr (the learning rate), "
-            "losses (of each level), weights, probabilities, rewards, variance, share, gradients; or all. Anything "
-            "that a run has not recorded is left out.",
+            "losses (of each level), weights, probabilities, rewards, variance, share, gradients, diagnosis (what "
+            "`msbal diagnose` measured); or all. Anything that a run has not recorded is left out.",
         ),
     ] = "all",
     page: Annotated[

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import combinations
 from typing import Any
@@ -53,14 +53,12 @@ def find(diagnosis: LevelDiagnosis) -> tuple[Finding, ...]:
 def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | None:
     """Return the weights ``[K]``, with the sum K, for equal gradient norms over all moments (geometric mean).
 
-    A level that has no boxes or no gradient keeps 1: it would get the largest weight of all, for nothing. None where
-    fewer than two levels are left.
+    A level without boxes, positives or a gradient keeps 1: it would get the largest weight of all, for nothing. None
+    where fewer than two levels are left.
     """
     states = [each for state in diagnosis.states for each in state.groups if each.group == group]
     boxes = diagnosis.boxes.get(group) or [1] * len(states[0].levels)
-    known = np.array(
-        [all(each.share[k].mean > 0 for each in states) and boxes[k] > 0 for k in range(len(boxes))]
-    )
+    known = np.array([boxes[k] > 0 and all(_learns(each, k) for each in states) for k in range(len(boxes))])
     if known.sum() < 2:
         return None
     weights = np.ones(len(known))
@@ -77,12 +75,14 @@ class _Verdict:
         text: what was measured, with its interval.
         about: which levels, and when.
         batches: that would tell where it is open.
+        likely: it would hold if nothing else were looked at, which is enough where it holds at another moment.
     """
 
     holds: bool | None
     text: str
     about: str
     batches: int = 0
+    likely: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,12 @@ class _Group:
                 verdicts = [(when, judge(when, state, k)) for when, state in self.moments]
                 if kind == "starves" and self.empty(k):
                     continue
-                unclear += [each for _, each in verdicts if each.holds is None]
                 if any(each.holds for _, each in verdicts):
+                    verdicts = [
+                        (when, replace(each, holds=each.likely or each.holds)) for when, each in verdicts
+                    ]
                     found.append(self.imbalanced(kind, k, verdicts))
+                unclear += [each for _, each in verdicts if each.holds is None]
         uneven = bool(found)
         if uneven:
             found.append(self.equal_norms())
@@ -306,9 +309,9 @@ class _Group:
         nearest = sorted(verdicts, key=lambda verdict: -verdict.batches)
         told = "; ".join(verdict.about.rstrip(",") for verdict in nearest[:3])
         told += f"; and {len(nearest) - 3} more" * (len(nearest) > 3)
-        limits = f"twice the mean, half the median, a cosine of {CONFLICT:g}"
         text = (
-            f"Unclear with {number} batches, on which side of the limits ({limits}) it lies: {told}. {fix}."
+            f"Unclear with {number} batches: {told}. The limits are twice the mean, half the median and a cosine of "
+            f"{CONFLICT:g}. {fix}."
         )
         return self.finding("unclear", [], text)
 
@@ -458,12 +461,13 @@ class _Group:
             return _Verdict(True, text, about)
         if plain.low > threshold if below else plain.high < threshold:
             return _Verdict(False, text, about)
+        likely = plain.high <= threshold if below else plain.low >= threshold
         beyond = (spread.mean < threshold) if below else (spread.mean > threshold)
         reach = (wide if beyond else plain).high - spread.mean
         if not math.isfinite(reach):
             return _Verdict(None, text, about, max(8, 2 * number))
         needed = number * (reach / max(abs(spread.mean - threshold), 1e-6)) ** 2
-        return _Verdict(None, text, about, 2 ** math.ceil(math.log2(max(needed, number + 1))))
+        return _Verdict(None, text, about, 2 ** math.ceil(math.log2(max(needed, number + 1))), likely)
 
     def widened(self, spread: Spread, looks: int) -> Spread:
         """Return the interval of one of `looks` means, which all lie in theirs with 95 % (Bonferroni, Student's t)."""
@@ -489,6 +493,10 @@ def installed(section: dict[str, Any]) -> bool:
         return make is not None and make(**options) is not None
     except (ImportError, TypeError, ValueError):
         return False
+
+
+def _learns(state: GroupState, k: int) -> bool:
+    return state.share[k].mean > 0 and (state.positives is None or state.positives[k].mean > 0)
 
 
 def _reach(metric: float, boxes: int) -> float:

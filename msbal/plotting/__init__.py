@@ -7,7 +7,7 @@ plotly (both in the extra ``plots``).
 from __future__ import annotations
 
 from msbal.plotting.describe import WHAT, describe_panels, parse_what
-from msbal.plotting.figure import draw_figure, draw_files, save_figure
+from msbal.plotting.figure import draw_diagnosis, draw_figure, draw_files, save_figure
 from msbal.plotting.html import write_page
 from msbal.plotting.reading import read_runs
 from msbal.plotting.series import GroupSeries, RunSeries
@@ -17,6 +17,7 @@ __all__ = [
     "GroupSeries",
     "RunSeries",
     "describe_panels",
+    "draw_diagnosis",
     "draw_figure",
     "draw_files",
     "parse_what",

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 
 from msbal.errors import SpecError, suggest
 from msbal.plotting.kinds import Look, Shown, kinds, run_kinds
+from msbal.plotting.levels import describe_diagnosis
 from msbal.plotting.panel import LevelLook, Panel
 from msbal.plotting.series import GroupSeries, RunSeries, merge_names
 from msbal.plotting.style import action_colors, level_colors, level_markers
 
 WHAT = (
     "total", "ap", "lr", "losses", "weights", "probabilities", "rewards", "variance", "share", "gradients",
+    "diagnosis",
 )  # fmt: skip
 
 
@@ -95,12 +97,29 @@ def describe_panels(runs: Sequence[RunSeries], what: Sequence[str], palette: str
             )
             if row.panels:
                 rows.append(row)
+    if "diagnosis" in what:
+        rows += _diagnosed(runs)
     if not rows:
         raise SpecError(
             "--what", f"found nothing of {', '.join(what)} in these runs", "panels that a run can fill",
-            "probabilities and rewards come from strategies that choose, such as rlo, gradients from `balance.measure`",
+            "probabilities and rewards come from strategies that choose, such as rlo, gradients from "
+            "`balance.measure`, a diagnosis from `msbal diagnose`",
         )  # fmt: skip
     return rows
+
+
+def _diagnosed(runs: Sequence[RunSeries]) -> list[Row]:
+    """Describe what `msbal diagnose` measured, a row for each panel that a run has."""
+    found = [
+        {(panel.group, panel.key): panel for row in describe_diagnosis(run.diagnosis, n) for panel in row}
+        if run.diagnosis
+        else {}
+        for n, run in enumerate(runs)
+    ]
+    return [
+        Row([each.get(key) for each in found], None)
+        for key in dict.fromkeys(key for each in found for key in each)
+    ]
 
 
 def _placed(panel: Panel | None, group: str, shown: Sequence[Shown]) -> Panel | None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from msbal.errors import SpecError
 from msbal.plotting.describe import Row, describe_panels
+from msbal.plotting.levels import describe_diagnosis
 from msbal.plotting.matplotlib_panel import draw_panel, label_ends
 from msbal.plotting.panel import LevelLook, Panel
 from msbal.plotting.series import RunSeries
 from msbal.plotting.style import DASHES, MARKERS, Style, check_overlay, need, style_named
 from msbal.records.atomic import replace_with
+from msbal.records.diagnosis import LevelDiagnosis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -112,6 +114,30 @@ def draw_figure(
         )
 
 
+def draw_diagnosis(diagnosis: LevelDiagnosis, path: Path, *, style: str = "screen") -> Path:
+    """Write a diagnosis of levels as one image, in the format that `path` ends with.
+
+    Raises:
+        SpecError: an unknown style or format.
+        BackendError: matplotlib is missing.
+    """
+    return save_figure(diagnosis_figure(diagnosis, style), path, style)
+
+
+def diagnosis_figure(diagnosis: LevelDiagnosis, style: str) -> Figure:
+    """Draw a diagnosis of levels: the start beside the last moment, or two kinds of panels in a row."""
+    chosen = style_named(style)
+    need("matplotlib")
+    import matplotlib as mpl
+
+    rows = describe_diagnosis(diagnosis)
+    if all(len(row) == 1 for row in rows):
+        panels = [panel for row in rows for panel in row]
+        rows = [panels[start : start + 2] for start in range(0, len(panels), 2)]
+    with mpl.rc_context(chosen.settings()):
+        return _draw_cells(rows, chosen, 1, [diagnosis.model], side_by_side=False)
+
+
 def _draw_cells(
     rows: Sequence[Sequence[Panel | None]],
     style: Style,
@@ -150,8 +176,9 @@ def _draw_cells(
             )
             letter = next(letters, "")
             ax.set_title(f"{header}({letter}) {title}" if letter else header + title, loc="left")
-            if not (r + 1 < len(rows) and c < len(rows[r + 1]) and rows[r + 1][c]):
-                ax.set_xlabel("Iteration")
+            below = rows[r + 1][c] if r + 1 < len(rows) and c < len(rows[r + 1]) else None
+            if below is None or below.xlabel != panel.xlabel:
+                ax.set_xlabel(panel.xlabel)
             drawn.append((ax, panel))
         if side_by_side:
             _share_scale([ax for ax, _ in drawn])

@@ -85,10 +85,15 @@ def to_script(content: Any) -> str:
 
 def _cards(runs: Sequence[RunSeries], rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
     """Return the cards of all panels, and the figure of each: side by side, and overlaid where a kind allows it."""
-    text, figures = "", []
+    text, figures, diagnosed = "", [], False
     heading, several = "", len({row.panels[0].group for row in rows if row.panels[0].group}) > 1
     for row in rows:
         first = row.panels[0]
+        if not first.over_iterations and not diagnosed:
+            diagnosed, heading = True, ""
+            text += "".join(
+                _findings(n, run, several=len(runs) > 1) for n, run in enumerate(runs) if run.diagnosis
+            )
         if first.group != heading:
             heading = first.group
             text += f"<h2>{html.escape(heading)}</h2>" * several
@@ -103,6 +108,23 @@ def _cards(runs: Sequence[RunSeries], rows: Sequence[Row]) -> tuple[str, list[di
         figures += [plotly_panel(panel) for panel in (*row.alone, row.together) if panel]
         text += f'<div class="row">{"".join(cards)}</div>'
     return text, figures
+
+
+def _findings(number: int, run: RunSeries, *, several: bool) -> str:
+    """Return what `msbal diagnose` found, in words."""
+    diagnosis = run.diagnosis
+    assert diagnosis is not None
+    groups = len({finding.group for finding in diagnosis.findings}) > 1
+    found = "".join(
+        f"<li>{html.escape(f'{finding.group}: ' * groups + finding.text)}</li>"
+        for finding in diagnosis.findings
+    )
+    name = f" of {html.escape(run.name)}" if several else ""
+    return (
+        f'<section class="findings" data-run="{number}"><h2>The levels{name}, by <code>msbal diagnose</code></h2>'
+        f"<p>Means over {diagnosis.batches} batches of {diagnosis.batch_size} training images, with 95 % intervals "
+        f"over batches.</p><ul>{found}</ul></section>"
+    )
 
 
 def _card(panel: Panel, layout: str, run: str, name: str, *, empty: bool = False) -> str:

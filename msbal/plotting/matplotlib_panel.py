@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from msbal.plotting.panel import FEW_POINTS, Curve, Marks, Panel
+from msbal.plotting.panel import FEW_POINTS, Curve, Marks, Matrix, Panel, Spreads
 from msbal.plotting.series import Bools, Floats, moving_average
-from msbal.plotting.style import DASHES, MARKERS, Style
+from msbal.plotting.style import BAD, DASHES, GOOD, INK, MARKERS, Style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +27,21 @@ def draw_panel(ax: Axes, panel: Panel, style: Style, smooth: int) -> None:
             top = _draw_curve(ax, curve, style, smooth, top, place / 10_000)
     for marks in panel.marks:
         _draw_marks(ax, marks, style)
+    if panel.spreads:
+        _draw_spreads(ax, panel.spreads, style)
+    if panel.matrix:
+        _draw_matrix(ax, panel.matrix)
     for height in panel.rules:
         ax.axhline(height, color="#9a9a9a", linewidth=0.5, zorder=1)
     ax.set_ylabel(panel.ylabel)
     ax.set_xlim(panel.x)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    if panel.xticks is None:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        ax.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    else:
+        ax.set_xticks(list(panel.xticks), list(panel.xticks.values()))
+        ax.tick_params(axis="x", length=0)
+        ax.grid(False, axis="x")
     if panel.range:
         ax.set_ylim(panel.range)
     elif not panel.log and all(np.nanmin(curve.y, initial=0.0) >= 0 for curve in panel.curves):
@@ -147,6 +157,49 @@ def _draw_marks(ax: Axes, marks: Marks, style: Style) -> None:
     bars = list(zip(marks.since.tolist(), (marks.x - marks.since).tolist(), strict=True))
     bottom = marks.y - marks.height / 2
     ax.broken_barh(bars, (bottom, marks.height), color=marks.color, alpha=marks.alpha, linewidth=0)
+
+
+def _draw_spreads(ax: Axes, spreads: Sequence[Spreads], style: Style) -> None:
+    for one in spreads:
+        reach = np.nan_to_num(np.stack([one.y - one.low, one.high - one.y]))
+        if one.width:
+            ax.bar(one.x, one.y, one.width, color=one.color, linewidth=0, label=one.name, zorder=2)
+        ink: dict[str, Any] = {
+            "ecolor": INK if one.width else one.color,
+            "elinewidth": 0.8 * style.line,
+            "zorder": 3,
+        }
+        look: dict[str, Any] = {"fmt": "none" if one.width else MARKERS[one.marker][0], "color": one.color}
+        name = None if one.width else one.name
+        known = reach.any(axis=0) | (not one.width)
+        ax.errorbar(
+            one.x[known], one.y[known], reach[:, known], label=name, ms=1.4 * style.marker, **look, **ink
+        )
+    ax.legend(
+        loc="upper right", ncols=len(spreads), fontsize="x-small", columnspacing=0.9, handletextpad=0.35,
+        handlelength=0.9, borderaxespad=0.0, borderpad=0.1,
+    )  # fmt: skip
+
+
+def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colors = LinearSegmentedColormap.from_list("cosine", [BAD, "#ffffff", GOOD])
+    rows, columns = matrix.values.shape
+    edges = np.arange(columns + 1) - 0.5, np.arange(rows, -1, -1) - 0.5
+    # A NaN is left out.
+    ax.pcolormesh(*edges, matrix.values, cmap=colors, vmin=-1, vmax=1, edgecolors="white", linewidth=0.8)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    size = "small" if columns <= 6 else "x-small"
+    for (row, column), value in np.ndenumerate(matrix.values):
+        if np.isfinite(value):
+            ax.text(
+                column, rows - 1 - row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), ha="center", va="center",
+                fontsize=size, color="white" if abs(value) > 0.65 else INK,
+                fontweight="bold" if matrix.bold[row, column] else "normal",
+            )  # fmt: skip
 
 
 def _label_heights(ax: Axes, panel: Panel, style: Style) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from msbal.plotting.series import Floats
+from msbal.plotting.series import Bools, Floats
 
 FEW_POINTS = 25
 """Up to so many points of a curve have a mark each."""
@@ -106,6 +106,44 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class Spreads:
+    """Values with intervals at places along x, such as one a level: marks, or bars from 0 where they have a width.
+
+    Attributes:
+        name, color, marker: as of a `Curve`; a legend in the axes names it.
+        x, y, low, high: ``[N]``; NaN where nothing is known, in `low` and `high` also where there is no interval.
+        texts: what the hover label tells of each.
+    """
+
+    name: str
+    color: str
+    x: Floats
+    y: Floats
+    low: Floats
+    high: Floats
+    texts: Sequence[str]
+    marker: str = "circle"
+    width: float = 0.0
+    run: int = 0
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Cells with a number from -1 to 1, each around whole numbers of x and y: the first row is the topmost.
+
+    Attributes:
+        values: ``[R, C]``; NaN leaves a cell out.
+        bold: ``[R, C]``, which numbers stand out.
+        texts: by row, what the hover label tells of each.
+    """
+
+    values: Floats
+    bold: Bools
+    texts: Sequence[Sequence[str]]
+    run: int = 0
+
+
+@dataclass(frozen=True)
 class Panel:
     """One set of axes.
 
@@ -116,7 +154,9 @@ class Panel:
         ylabel: with the unit. Titles and labels may end in ``$mathtext$``, which the page leaves out.
         runs: the places of the runs in it.
         x: where the iterations start and end.
+        xlabel, xticks: what x is, and names of places on it; None where x runs over the iterations.
         curves, marks: in the order of the hover label, the finest level first.
+        spreads, matrix: what stands on named places instead.
         log: whether the scale is logarithmic; the page offers it for any panel without a `range`.
         range: of y; None as the values need, from 0 where it is linear.
         ticks, right: by height, the labels on the left and on the right; None for numbers as the values need.
@@ -135,9 +175,13 @@ class Panel:
     ylabel: str = ""
     curves: Sequence[Curve] = ()
     marks: Sequence[Marks] = ()
+    spreads: Sequence[Spreads] = ()
+    matrix: Matrix | None = None
     group: str = ""
     runs: tuple[int, ...] = ()
     x: tuple[float, float] = (0.0, 1.0)
+    xlabel: str = "Iteration"
+    xticks: Mapping[float, str] | None = None
     log: bool = False
     range: tuple[float, float] | None = None
     ticks: Mapping[float, str] | None = None
@@ -149,3 +193,7 @@ class Panel:
     note_at: float = 0.0
     legend: Mapping[str, LevelLook] = field(default_factory=dict)
     tall: float = 1.0
+
+    @property
+    def over_iterations(self) -> bool:
+        return self.xticks is None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import html
+import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from msbal.plotting.panel import FEW_POINTS, SOME_MARKS, Curve, Marks, Panel
+from msbal.plotting.panel import FEW_POINTS, SOME_MARKS, Curve, Marks, Matrix, Panel, Spreads
 from msbal.plotting.series import Floats
+from msbal.plotting.style import INK
 
 DIGITS = 6
 """Significant digits that the page carries: more than a screen shows, half the size of all."""
@@ -27,14 +30,22 @@ def plotly_panel(panel: Panel) -> dict[str, Any]:
         figure.add_traces(_traces(curve, panel, named=id(curve) in named.values()))
     for marks in panel.marks:
         figure.add_trace(_marks(marks))
+    figure.add_traces([_spreads(one, panel) for one in panel.spreads])
+    if panel.matrix:
+        figure.add_trace(_matrix(panel.matrix))
     for height in panel.rules:
         figure.add_hline(height, line={"color": "rgba(128,128,128,0.6)", "width": 0.6}, layer="below")
     figure.update_layout(
-        meta={"auto": panel.range is None, "log": panel.log, "x": panel.x},
+        meta={
+            "auto": panel.range is None,
+            "log": panel.log,
+            "x": panel.x,
+            "fixed": not panel.over_iterations,
+        },
         font={"color": "#1c2024", "size": 12},
-        showlegend=False,
+        showlegend=bool(panel.spreads),
         margin={"l": 12, "r": 46 if named or panel.right else 14, "t": 26, "b": 42},
-        hovermode="x unified",
+        hovermode="x unified" if panel.over_iterations else "closest",
         dragmode="zoom",
         modebar_bgcolor="rgba(0,0,0,0)",
         barmode="overlay",
@@ -43,7 +54,7 @@ def plotly_panel(panel: Panel) -> dict[str, Any]:
     figure.update_xaxes(
         **axis,
         range=panel.x,
-        title={"text": "Iteration", "standoff": 6},
+        title={"text": panel.xlabel, "standoff": 6},
         tickformat="~s",
         hoverformat=",d",
         unifiedhovertitle_text="iteration %{x}",
@@ -54,9 +65,32 @@ def plotly_panel(panel: Panel) -> dict[str, Any]:
         exponentformat="power",
         range=panel.range,
     )
+    if panel.xticks is not None:
+        figure.update_xaxes(
+            tickvals=list(panel.xticks),
+            ticktext=_tick_texts(panel.xticks.values()),
+            showgrid=False,
+            fixedrange=True,
+        )
+        figure.update_yaxes(fixedrange=True, showgrid=not panel.matrix)
+        figure.update_layout(
+            legend={
+                "orientation": "h",
+                "x": 1,
+                "xanchor": "right",
+                "y": 1,
+                "yanchor": "top",
+                "bgcolor": "rgba(0,0,0,0)",
+            },
+            dragmode=False,
+        )
+    if panel.log and panel.range:
+        figure.update_yaxes(type="log", range=[math.log10(end) for end in panel.range], dtick=1)
     if panel.ticks is not None:
-        labels = [html.escape(label, quote=False).replace("\n", "<br>") for label in panel.ticks.values()]
-        figure.update_yaxes(tickvals=list(panel.ticks), ticktext=labels, showgrid=not panel.right)
+        shown = not panel.right and not panel.matrix
+        figure.update_yaxes(
+            tickvals=list(panel.ticks), ticktext=_tick_texts(panel.ticks.values()), showgrid=shown
+        )
     for height, text in panel.right.items():
         figure.add_annotation(
             x=1, xref="paper", xanchor="left", y=height, text=text, showarrow=False, font_size=10
@@ -127,6 +161,57 @@ def _marks(marks: Marks) -> Any:
         marker={"color": marks.color, "opacity": marks.alpha, "line_width": 0}, hovertemplate="%{customdata}",
         meta=meta,
     )  # fmt: skip
+
+
+def _spreads(spreads: Spreads, panel: Panel) -> Any:
+    import plotly.graph_objects as go
+
+    reach = {
+        "array": _numbers(spreads.high - spreads.y), "arrayminus": _numbers(spreads.y - spreads.low), "type": "data",
+        "symmetric": False, "thickness": 1, "width": 0, "color": INK if spreads.width else spreads.color,
+    }  # fmt: skip
+    name = html.escape(spreads.name, quote=False)
+    common: dict[str, Any] = {
+        "x": spreads.x.tolist(), "y": _numbers(spreads.y), "name": name, "error_y": reach,
+        "customdata": [html.escape(text, quote=False) for text in spreads.texts],
+        "hovertemplate": f"%{{customdata}}<extra>{name}</extra>",
+        "meta": {"level": "", "run": str(spreads.run), "span": 0},
+    }  # fmt: skip
+    if spreads.width:
+        return go.Bar(**common, width=spreads.width, marker={"color": spreads.color, "line_width": 0})
+    return go.Scatter(
+        **common, mode="markers", marker={"color": spreads.color, "symbol": spreads.marker, "size": 8}
+    )
+
+
+def _matrix(matrix: Matrix) -> Any:
+    import plotly.graph_objects as go
+
+    def number(row: int, column: int) -> str:
+        if not np.isfinite(matrix.values[row, column]):
+            return ""
+        text = f"{matrix.values[row, column]:.2f}".replace("-", "\N{MINUS SIGN}")
+        return f"<b>{text}</b>" if matrix.bold[row, column] else text
+
+    rows, columns = matrix.values.shape
+    # Colours that fade to nothing, so that the card shows through, light or dark.
+    scale = [
+        [0, "rgba(217,95,14,1)"],
+        [0.5, "rgba(217,95,14,0)"],
+        [0.5, "rgba(44,127,184,0)"],
+        [1, "rgba(44,127,184,1)"],
+    ]
+    return go.Heatmap(
+        z=[_numbers(row) for row in matrix.values[::-1]], zmin=-1, zmax=1, colorscale=scale, showscale=False, xgap=2,
+        ygap=2, x0=0, dx=1, y0=0, dy=1, hoverongaps=False, texttemplate="%{text}",
+        text=[[number(rows - 1 - row, column) for column in range(columns)] for row in range(rows)],
+        customdata=[[html.escape(text, quote=False) for text in row] for row in matrix.texts[::-1]],
+        hovertemplate="%{customdata}<extra></extra>", meta={"level": "", "run": str(matrix.run), "span": 0},
+    )  # fmt: skip
+
+
+def _tick_texts(labels: Iterable[str]) -> list[str]:
+    return [html.escape(label, quote=False).replace("\n", "<br>") for label in labels]
 
 
 def _places(x: Floats) -> dict[str, Any]:

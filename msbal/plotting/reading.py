@@ -12,6 +12,7 @@ import numpy as np
 from msbal.errors import DataError, suggest_path
 from msbal.plotting.series import Floats, GroupSeries, RunSeries, to_group
 from msbal.records import RunDirectory, parse_intervals
+from msbal.records.diagnosis import LevelDiagnosis, read_diagnosis
 from msbal.records.metrics import read_metrics
 from msbal.records.names import run_names
 
@@ -52,7 +53,8 @@ def _read_run(path: Path, name: str) -> RunSeries:
     if not groups:
         raise _nothing_yet(file)
     evaluated, metrics, damage = _read_evaluations(file)
-    return RunSeries(name, str(file), groups, (*notes, *damage), evaluated, metrics)
+    diagnosis, unread = _read_diagnosis(file)
+    return RunSeries(name, str(file), groups, (*notes, *damage, *unread), evaluated, metrics, diagnosis)
 
 
 def _read_evaluations(file: Path) -> tuple[Floats, dict[str, Floats], tuple[str, ...]]:
@@ -71,6 +73,17 @@ def _read_evaluations(file: Path) -> tuple[Floats, dict[str, Floats], tuple[str,
     except (DataError, TypeError, ValueError) as error:
         return np.empty(0), {}, (f"no metrics: {error}",)
     return np.array([one["iteration"] for one in found], dtype=np.float64), metrics, ()
+
+
+def _read_diagnosis(file: Path) -> tuple[LevelDiagnosis | None, tuple[str, ...]]:
+    """Return a run's diagnosis, where there is one; and a note where it cannot be read."""
+    run = RunDirectory(file.parent)
+    if file.name != run.intervals_file.name or not run.diagnosis_file.exists():
+        return None, ()
+    try:
+        return read_diagnosis(run.diagnosis_file), ()
+    except DataError as error:
+        return None, (f"no diagnosis: {error}",)
 
 
 def _records_file(path: Path) -> Path:

@@ -16,6 +16,7 @@ from msbal.engine.record import SHARED
 
 if TYPE_CHECKING:
     from msbal.engine.record import IntervalRecord, NonFinite
+    from msbal.records.diagnosis import LevelDiagnosis
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -157,6 +158,7 @@ class RunSeries:
         notes: what was skipped and why, each one line for the user.
         evaluated: [E], the iterations of the evaluations.
         metrics: by name, [E], in points, 0..100; NaN where an evaluation lacks it.
+        diagnosis: what `msbal diagnose` has measured of its levels; None where it has not.
     """
 
     name: str
@@ -165,6 +167,7 @@ class RunSeries:
     notes: tuple[str, ...] = ()
     evaluated: Floats = field(default_factory=lambda: np.empty(0))
     metrics: Mapping[str, Floats] = field(default_factory=dict)
+    diagnosis: LevelDiagnosis | None = None
 
     def group(self, name: str) -> GroupSeries | None:
         return next((group for group in self.groups if group.name == name), None)

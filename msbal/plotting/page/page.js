@@ -12,7 +12,7 @@
     return value === null ? null : near.reduce((sum, other) => sum + other) / near.length;
   });
   const traces = ({ data }) => data.map((trace) => {
-    const { level, run, span, ifSmoothed } = trace.meta, color = level ? palettes[now.palette][level] : trace.marker.color;
+    const { level, run, span, ifSmoothed } = trace.meta, color = level ? palettes[now.palette][level] : trace.marker?.color;
     const width = span && now.smooth > 1 ? now.smooth : span;
     return {
       ...trace, y: average(trace.y, width), customdata: trace.customdata && average(trace.customdata, width), line: { ...trace.line, color }, marker: { ...trace.marker, color },
@@ -33,7 +33,7 @@
     const { plot, layout } = card, { xaxis, yaxis, meta } = layout;
     const y = { ...yaxis, ...scale(card), uirevision: [resets, now.log].join() };
     card.stale = false;
-    Plotly.react(plot, traces(card), { ...layout, xaxis: { ...xaxis, range: [...(zoomed || meta.x)] }, yaxis: y }, config).then(() => {
+    Plotly.react(plot, traces(card), { ...layout, xaxis: { ...xaxis, range: [...((!meta.fixed && zoomed) || meta.x)] }, yaxis: y }, config).then(() => {
       if (plot.dataset.drawn) return;
       plot.dataset.drawn = "yes";
       plot.on("plotly_relayout", (change) => { if ("xaxis.range[0]" in change) zoom([change["xaxis.range[0]"], change["xaxis.range[1]"]]); });
