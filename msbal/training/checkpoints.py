@@ -134,8 +134,11 @@ class Checkpoints:
                 say(f"passed over a damaged checkpoint: {error}")
         raise RunError(str(path), "holds no checkpoint that can be read", fix="start anew with --force")
 
-    def load_weights(self, model: nn.Module, path: Path) -> None:
+    def load_weights(self, model: nn.Module, path: Path) -> dict[str, Any]:
         """Load a checkpoint's weights into a model, or its ``average`` (an `AveragedModel`'s state) if it has one.
+
+        Returns:
+            all that the checkpoint holds.
 
         Args:
             path: see `load_newest`.
@@ -155,6 +158,7 @@ class Checkpoints:
             raise SpecError(
                 str(path), f"does not fit the model: {str(error)[:300]}", "a checkpoint of this spec"
             ) from error
+        return state
 
 
 @contextmanager

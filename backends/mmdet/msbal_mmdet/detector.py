@@ -144,7 +144,11 @@ class MMDetDetector(ModelLosses):
             SpecError: where they do not fit the model.
             RunError: where no checkpoint can be read.
         """
-        checkpoints.load_weights(self.model, checkpoint)
+        kept = checkpoints.load_weights(self.model, checkpoint)
+        self.counters = {"iter": kept["iteration"], "epoch": 0}
+        match kept:
+            case {"message_hub": {"runtime_info": {"epoch": int(epoch)}}}:
+                self.counters["epoch"] = epoch
 
     @torch.inference_mode()
     def predict(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from msbal.backend import LevelGroup, SplitLosses
@@ -29,6 +30,8 @@ class ModelLosses:
         groups: what is balanced.
         notes: see `Found`.
         coupled: terms whose levels mmdet itself couples, by a normaliser with a gradient.
+        counters: ``iter`` and ``epoch`` of a training loop, which some heads and preprocessors ask for: TOOD assigns in
+            another way in its first epochs.
     """
 
     coupled: Collection[str] = ("carl",)
@@ -39,6 +42,7 @@ class ModelLosses:
         found = find(model, scope)
         self.groups: tuple[LevelGroup, ...] = found.groups
         self.notes = found.notes
+        self.counters = {"iter": 0, "epoch": 0}
         self._predictions: Predictions = {}
 
     def framework_losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -65,9 +69,24 @@ class ModelLosses:
 
     def _losses(self, batch: Batch, augment: bool = True) -> dict[str, Tensor]:
         # The preprocessor pads boxes and images in place, and where it is training may resize the batch at random.
-        data = self.model.data_preprocessor(copy.deepcopy(batch), augment)
-        losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
+        with _counting(self.counters):
+            data = self.model.data_preprocessor(copy.deepcopy(batch), augment)
+            losses: dict[str, Any] = self.model._run_forward(data, mode="loss")
         return {key: loss_total(value) for key, value in losses.items() if "loss" in key}
+
+
+@contextmanager
+def _counting(counters: Mapping[str, int]) -> Iterator[None]:
+    """Give mmengine the counters that a training loop keeps there, for a while, where none does."""
+    hub = MessageHub.get_current_instance()
+    absent = [name for name in counters if hub.get_info(name) is None]
+    for name in absent:
+        hub.update_info(name, counters[name])
+    try:
+        yield
+    finally:
+        for name in absent:
+            hub.pop_info(name)
 
 
 @contextmanager

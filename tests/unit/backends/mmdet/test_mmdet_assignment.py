@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from tiny_mmdet import narrow
 from zoo import small_mmdet as tiny
 
 from msbal_mmdet.assignment import Inputs, levels_at_once, levels_of_pass
 from msbal_mmdet.splitters.find import find
-from msbal_mmdet.splitters.reduction import replace_method
+from msbal_mmdet.splitters.model_losses import ModelLosses
+from msbal_mmdet.splitters.reduction import listen, replace_method
 
 
 def small(config: str) -> Any:
@@ -147,6 +149,24 @@ def test_by_running_it_is_the_level_with_the_most_positives(name: str) -> None:
         expected.append([min(v, key=lambda k: (-v[k], k)) if v else -1 for v in votes])
     assert [levels.tolist() for levels in found] == expected
     assert max(map(max, expected)) >= 0
+
+
+def test_outside_a_training_loop_tood_assigns_as_in_the_epoch_of_its_checkpoint() -> None:
+    losses = ModelLosses(small(RUN["tood"]))
+    head, hub = losses.model.bbox_head, MessageHub.get_current_instance()
+    kept = {name: hub.pop_info(name) for name in losses.counters}
+    asked: list[str] = []
+    try:
+        for epoch in (0, head.initial_epoch):
+            losses.counters = {"iter": 0, "epoch": epoch}
+            with (
+                listen(head.initial_assigner, "assign", lambda _: asked.append("initial")),
+                listen(head.alignment_assigner, "assign", lambda _: asked.append("alignment")),
+            ):
+                losses.framework_losses(tiny.batch(80, ((256, 256),)))
+        assert asked == ["initial", "alignment"] and hub.get_info("epoch") is None
+    finally:
+        hub.update_info_dict(kept)
 
 
 @pytest.mark.parametrize("config", ["paa/paa_r50_fpn_1x_coco.py", "fsaf/fsaf_r50_fpn_1x_coco.py"])
