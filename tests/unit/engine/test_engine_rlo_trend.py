@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
-from msbal.engine import RLO, Balancer, IntervalRecord
+from msbal.engine import RLO, Balancer, IntervalRecord, IntervalStatistics
+from msbal.engine.draw import generator
 
 LEVELS = ("P3", "P4", "P5", "P6", "P7")
 
@@ -42,6 +45,28 @@ def test_it_is_balanced_where_eq_6_rewards_nearly_everything(power: float, noise
     curve = lambda t: 10 * t**-power  # noqa: E731
     assert share_of_rewards(RLO(), curve, noise) > 0.7
     assert 0.35 < share_of_rewards(RLO(reward="trend"), curve, noise) < 0.65
+
+
+def likelihood(reward: Literal["fall", "trend"], seed: int, better: str = "max_loss") -> float:
+    """The probability, after 100 intervals, of the action under which losses fall twice as fast."""
+    strategy, rng = RLO(reward=reward), np.random.default_rng(seed)
+    state, true, previous = strategy.initial_state(5), np.array([3.0, 2.0, 1.0, 0.5, 0.3]), np.zeros(5)
+    for t in range(1, 101):
+        if t > 1:
+            true = true * ((t - 0.5) / (t - 1.5)) ** (-0.8 if state["action"] == better else -0.4)
+        loss = true * (1 + 0.003 * rng.standard_normal(5))
+        statistics = IntervalStatistics(
+            interval=t, count=10, loss=loss, loss_by_term=loss[None], variance=loss, positives=None,
+            variance_reduction=rng.random(5), previous_loss=previous, weights=np.ones(5),
+        )  # fmt: skip
+        _, state = strategy.decide(statistics, state, generator(seed, "all", t))
+        previous = loss
+    return float(state["probabilities"][better])
+
+
+def test_it_finds_the_action_under_which_losses_fall_faster() -> None:
+    assert min(likelihood("trend", seed) for seed in range(10)) > 0.6
+    assert max(likelihood("fall", seed) for seed in range(10)) < 0.45, "eq 6 rewards the others as well"
 
 
 def test_what_falls_faster_than_lately_is_rewarded_and_what_stalls_is_not() -> None:
