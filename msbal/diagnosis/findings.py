@@ -166,8 +166,9 @@ class _Group:
         elif not conflicts and not open_pairs:
             yield self.finding(
                 "no_conflict", alive,
-                f"No two levels pull against each other: the lowest cosine is {self.lowest_cosine(alive)}. Methods "
-                "against conflicting gradients have nothing to mend here.",
+                f"No two levels pull against each other in batches of {self.diagnosis.batch_size}: the lowest cosine "
+                f"is {self.lowest_cosine(alive)}. In such a step a method against conflicts has nothing to mend. The "
+                "noise of small batches draws cosines to 0; a larger --batch-size has less.",
             )  # fmt: skip
         if unclear:
             yield self.unclear(unclear)
@@ -284,7 +285,7 @@ class _Group:
         text = (
             f"Nothing to balance here: the levels' gradients lie within a factor of {' and '.join(factors)}. None has "
             f"{FACTOR:g} times the mean of the others, none less than half of their median, and no two pull against "
-            f"each other (lowest cosine: {self.lowest_cosine(alive)})."
+            f"each other in batches of {self.diagnosis.batch_size} (lowest cosine: {self.lowest_cosine(alive)})."
         )
         return self.finding("balanced", alive, text)
 
