@@ -20,7 +20,16 @@ from needed import need_packages
 
 from msbal.baselines import GradNorm, Gramian
 from msbal.baselines.gramian import Weighting, project
-from msbal.engine import Balancer, IntervalStatistics, State, Strategy, make
+from msbal.engine import (
+    Balancer,
+    BalancerSet,
+    GroupNames,
+    IntervalStatistics,
+    LevelLosses,
+    State,
+    Strategy,
+    make,
+)
 from msbal.engine.draw import generator
 from msbal.engine.strategies.base import decide
 from msbal.records import open_losses
@@ -173,6 +182,21 @@ def test_in_training_the_gradients_of_the_weighted_losses_become_alike() -> None
     assert parameter.grad is not None
     norms = parameter.grad.norm(dim=1)
     assert norms.tolist() == pytest.approx([norms[0].item()] * 3)
+
+
+def test_each_head_and_with_per_term_each_term_is_balanced_on_its_own() -> None:
+    heads = {name: GroupNames(("P3", "P4"), ("cls", "bbox")) for name in ("rpn", "roi")}
+    weight = torch.nn.Parameter(torch.ones(2, 2, 2, 3))  # of each head, term and level
+    balancers = BalancerSet(heads, "grad_norm", per_term=True, interval=2, parameters=[weight])
+    sizes = torch.tensor([[[4.0, 1.0], [2.0, 3.0]], [[1.0, 5.0], [1.0, 1.0]]])
+    for _ in range(3):
+        weight.grad = None
+        losses = sizes * weight.square().sum(dim=-1)
+        balancers({name: LevelLosses(losses[i]) for i, name in enumerate(heads)}).backward()
+    assert weight.grad is not None
+    norms = weight.grad.norm(dim=-1)
+    torch.testing.assert_close(norms[..., 0], norms[..., 1])
+    assert norms[0, 0, 0] != pytest.approx(norms[1, 0, 0].item())
 
 
 # -- gramian: TorchJD on the same matrix -----------------------------------------------------------
