@@ -94,7 +94,7 @@ def levels_by_running(
     Args:
         batches: of images with boxes, by index; the boxes of other images have no level.
         run: returns, by group, the levels of each image's boxes; a group that it once leaves out is left out.
-        progress: called after each batch with how many images are done.
+        progress: called after each batch with how many images are done, at the end with all.
     """
     start = np.cumsum([0, *(int((~record.crowd).sum()) for record in data.images)])
     found = {group: np.full(start[-1], -1, dtype=np.int64) for group in groups}
@@ -108,6 +108,8 @@ def levels_by_running(
         done += len(batch)
         if progress is not None:
             progress(done)
+    if progress is not None and done < len(data):  # images without boxes
+        progress(len(data))
     return found
 
 
