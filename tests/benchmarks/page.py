@@ -71,6 +71,13 @@ SECTIONS = (
         "The same for YOLO as its users have it: the nano models, nothing shrunk, four images of 320 pixels.",
     ),
     Section(
+        "Measuring gradients",
+        ("measuring.py",),
+        "What `balance.measure` costs: a measurement is one partial backward pass for each level. In steps (forward, "
+        "loss, backward) of the same model, whose backbone is trained whole; and what that is of a run that measures "
+        "every 500 iterations.",
+    ),
+    Section(
         "The engine alone",
         ("engine.py", "--quick"),
         "Microseconds of one process on one thread, and ratios to the plain sum of the losses; LibMTL's and TorchJD's "

@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,13 @@ class Subject:
     Attributes:
         model: untouched.
         loss: one forward pass of a copy of the model in training mode, with the losses added up.
-        balance: puts the balancer into a copy.
+        balance: puts the balancer into a copy; takes further options.
     """
 
     name: str
     model: Any
     loss: Callable[[Any], Tensor]
-    balance: Callable[[Any], object]
+    balance: Callable[..., object]
 
 
 def torchvision_subjects(side: int, device: torch.device) -> Iterator[Subject]:
@@ -68,7 +69,7 @@ def torchvision_subjects(side: int, device: torch.device) -> Iterator[Subject]:
         def loss(model: Any, batch: Any = batch) -> Tensor:
             return sum(model(*batch).values())  # type: ignore[return-value]
 
-        yield Subject(name, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+        yield Subject(name, model, loss, partial(balance, strategy="rlo", interval=INTERVAL))
 
 
 def mmdet_subjects(side: int, device: torch.device) -> Iterator[Subject]:
@@ -90,7 +91,7 @@ def mmdet_subjects(side: int, device: torch.device) -> Iterator[Subject]:
             return total
 
         name = config.rpartition("/")[2]
-        yield Subject(name, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+        yield Subject(name, model, loss, partial(balance, strategy="rlo", interval=INTERVAL))
 
 
 def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
@@ -124,7 +125,7 @@ def detectron2_subjects(side: int, device: torch.device) -> Iterator[Subject]:
             with EventStorage():
                 return sum(model(batch).values())  # type: ignore[return-value]
 
-        yield Subject(config, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+        yield Subject(config, model, loss, partial(balance, strategy="rlo", interval=INTERVAL))
 
 
 def ultralytics_subjects(side: int, device: torch.device) -> Iterator[Subject]:
@@ -143,7 +144,7 @@ def ultralytics_subjects(side: int, device: torch.device) -> Iterator[Subject]:
             total: Tensor = model(batch)[0].sum()
             return total
 
-        yield Subject(config, model, loss, lambda model: balance(model, "rlo", interval=INTERVAL))
+        yield Subject(config, model, loss, partial(balance, strategy="rlo", interval=INTERVAL))
 
 
 SUBJECTS = {
@@ -154,27 +155,31 @@ SUBJECTS = {
 }
 
 
+def step_of(subject: Subject, model: Any, device: torch.device) -> Callable[[int], tuple[float, float]]:
+    """A step of a copy, given its number: the seconds of its forward and backward pass."""
+
+    def step(number: int) -> tuple[float, float]:
+        random.seed(number)
+        np.random.seed(number)
+        torch.manual_seed(number)
+        model.zero_grad()
+        start = now(device)
+        loss = subject.loss(model)
+        middle = now(device)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return middle - start, now(device) - middle
+
+    return step
+
+
 def measure(subject: Subject, pairs: int, device: torch.device) -> None:
     """Print one subject's ratios."""
     plain, twin, balanced = (copy.deepcopy(subject.model) for _ in range(3))
     subject.balance(balanced)
 
-    def step_of(model: Any) -> Callable[[int], tuple[float, float]]:
-        def step(number: int) -> tuple[float, float]:
-            random.seed(number)
-            np.random.seed(number)
-            torch.manual_seed(number)
-            model.zero_grad()
-            start = now(device)
-            loss = subject.loss(model)
-            middle = now(device)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return middle - start, now(device) - middle
-
-        return step
-
     for label, model in (("balanced", balanced), ("nothing", twin)):
-        forward, backward, whole = paired(step_of(model), step_of(plain), pairs)
+        steps = (step_of(subject, each, device) for each in (model, plain))
+        forward, backward, whole = paired(*steps, pairs)
         print(
             f"  {subject.name:34} {label:8}  forward {forward}  backward {backward}  step {whole}"
             f"  of {1e3 * whole.base:.0f} ms",

@@ -16,6 +16,7 @@ from msbal.backend.kit.balance import Request, balance_function
 from msbal.backend.kit.balanced import Balanced, require_unbalanced
 from msbal.backend.kit.splitter import level_names
 from msbal.engine import GroupNames
+from msbal.errors import SpecError
 from msbal_ultralytics.callbacks import BalanceCallbacks, require_nothing_learned
 from msbal_ultralytics.splitters import find, find_in_criterion, require_detection
 
@@ -42,7 +43,14 @@ def balance(model: Any, request: Request) -> Balanced | BalanceCallbacks:
         inside = unwrap_model(model)
         require_unbalanced(inside)
         return request.put(inside, find(inside))
-    return request.put(_Alone(model), find_in_criterion(model))
+    balanced = request.put(_Alone(model), find_in_criterion(model))
+    if any(balancer.measure is not None for balancer in balanced.balancers.balancers.values()):
+        balanced.remove()
+        raise SpecError(
+            "balance(): measure", "a criterion alone, with gradients to measure",
+            "the model, whose parameters they are measured on", "give balance() the model instead",
+        )  # fmt: skip
+    return balanced
 
 
 class _Alone(nn.Module):

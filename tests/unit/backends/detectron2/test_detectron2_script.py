@@ -69,20 +69,22 @@ def _trainer(dataset: str, output: Path, iterations: int, **overrides: Any) -> D
 def test_default_trainer_with_one_line_and_a_resume(dataset: str, tmp_path: Path) -> None:
     output = tmp_path / "run"
     trainer = _trainer(dataset, output, 3)
-    balanced = balance(trainer, "rlo", interval=2)
+    balanced = balance(trainer, "rlo", interval=2, measure=3)  # of iteration 3 the checkpoint has it
     trainer.train()
     assert [record.iteration for record in read_intervals(output / "intervals.jsonl")] == [2]
     state = balanced.state_dict()
 
     resumed = _trainer(dataset, output, 5)
-    again = balance(resumed, "rlo", interval=2)
+    again = balance(resumed, "rlo", interval=2, measure=3)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 3
     assert state["loss_state"] == [{"all": {"loss_normalizer": resumed.model.loss_normalizer}}]
     assert resumed.model.loss_normalizer != 100
     assert_same_state(again.state_dict(), state)
     resumed.train()
-    assert [record.iteration for record in read_intervals(output / "intervals.jsonl")] == [2, 4]
+    records = read_intervals(output / "intervals.jsonl")
+    assert [(record.iteration, record.gradient_count) for record in records] == [(2, 1), (4, 1)]
+    assert set(records[1].gradient_norm) == {"backbone", "neck", "head", "shared"}
 
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     names = {name for line in lines for name in line}
@@ -184,15 +186,17 @@ def test_amp_trainer(config: str, amp_on_the_cpu: None) -> None:
         # At 64 pixels P6 is one cell, of which oneDNN's bfloat16 weight gradient is garbage, balanced or not.
         trainer = AMPTrainer(model, [batch(BOXES, side=96)] * 2, optimizer, grad_scaler=scaler)
         if with_it:
-            balanced = balance(trainer, "equal", interval=2, scope=("rpn", "roi"))
+            balanced = balance(trainer, "equal", interval=2, scope=("rpn", "roi"), measure=1)
         trainer.register_hooks([hooks.CallbackHook(before_step=lambda _: torch.manual_seed(0))])
         trainer.train(0, 2)
         assert set(logits) == {torch.bfloat16}
         totals[with_it] = [value for value, _ in trainer.storage.history("total_loss").values()]
     assert totals[True] == pytest.approx(totals[False], rel=1e-4)
-    for name in [group.name for group in balanced.groups]:
-        prefix = "msbal" if name == "all" else f"msbal/{name}"
-        assert trainer.storage.latest()[f"{prefix}/weight/P3"] == (1.0, 1)
+    latest = trainer.storage.latest()
+    for group in balanced.groups:
+        prefix = "msbal" if group.name == "all" else f"msbal/{group.name}"
+        assert latest[f"{prefix}/weight/P3"] == (1.0, 1)
+        assert max(latest[f"{prefix}/gradient/head/{level}"][0] for level in group.levels) > 0
 
 
 def test_a_default_trainer_under_amp(dataset: str, tmp_path: Path, amp_on_the_cpu: None) -> None:

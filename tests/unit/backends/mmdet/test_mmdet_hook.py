@@ -142,7 +142,7 @@ def test_a_killed_run_resumes_to_the_same_records(
 ) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     more: dict[str, Any] = {"loop": "ExactIterTrainLoop", "strategy": strategy}
-    more |= {"schedule": WARM_AND_COSINE} if strategy == "uw" else {"top_k": 1}
+    more |= {"schedule": WARM_AND_COSINE} if strategy == "uw" else {"top_k": 1, "measure": 3}
     run(retinanet(), whole, **more)
     run(retinanet(), parts, **more)
     # As if killed after the checkpoint of iteration 3, within an interval: what came later is dropped.
@@ -158,7 +158,9 @@ def test_a_killed_run_resumes_to_the_same_records(
 
 def test_equal_weights_train_as_mmengine_alone_does(retinanet: Callable[[], Any], tmp_path: Path) -> None:
     balanced, plain = retinanet(), retinanet()
-    run(balanced, tmp_path / "a", loop="ExactIterTrainLoop", strategy="equal", iterations=3)
+    run(balanced, tmp_path / "a", loop="ExactIterTrainLoop", strategy="equal", iterations=3, measure=2)
+    (record,) = read_intervals(tmp_path / "a" / "intervals.jsonl")
+    assert record.gradient_count == 2 and set(record.gradient_norm) == {"backbone", "neck", "head", "shared"}
     before = MultiScaleBalanceHook.before_run
     MultiScaleBalanceHook.before_run = lambda self, runner: None  # type: ignore[method-assign]
     try:

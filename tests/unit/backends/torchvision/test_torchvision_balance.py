@@ -48,13 +48,15 @@ def counted(handle):
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_weights_change_no_bit_of_the_usual_loop(make_model, batch, name):
     plain, balanced = make_model(name), make_model(name)
-    balance(balanced, "equal", interval=2, scope=scope_of(name))
+    handle = balance(balanced, "equal", interval=2, scope=scope_of(name), measure=2)
     a, b = sgd(plain), sgd(balanced)
     for seed in range(3):
         own, ours = step(plain, batch, a, seed), step(balanced, batch, b, seed)
         assert list(own) == list(ours)
         assert all(torch.allclose(own[key], ours[key], rtol=1e-5) for key in own)
     assert same(plain, balanced)
+    parts = [set(record.gradient_norm) for record in handle.drain()]
+    assert parts == [{"backbone", "neck", "head", "shared"}] * len(handle.groups)
 
 
 def test_it_balances(make_model, batch):

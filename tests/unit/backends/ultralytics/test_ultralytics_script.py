@@ -18,8 +18,10 @@ pytest.importorskip("msbal_ultralytics", reason="the ultralytics backend is not 
 
 from tiny_yolo import arguments, assert_one_unbroken_run, make_data, msbal_in, weights
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils.loss import v8DetectionLoss
 from zoo import small_ultralytics as small
 
 from msbal.errors import SpecError
@@ -62,7 +64,7 @@ def test_equal_has_the_bits_of_plain_ultralytics(data: Path, tmp_path: Path, log
     for name in ("plain", "balanced"):
         yolo = YOLO(data.with_name("yolov8n.yaml"))
         if name == "balanced":
-            handle = balance(yolo, "equal", interval=3)
+            handle = balance(yolo, "equal", interval=3, measure=3)
         yolo.train(
             **arguments(data, tmp_path, name=name, close_mosaic=1, multi_scale=0.5, freeze=2, cls_pw=0.5)
         )
@@ -77,6 +79,10 @@ def test_equal_has_the_bits_of_plain_ultralytics(data: Path, tmp_path: Path, log
     assert sorted(path.name for path in (folder / "weights").iterdir()) == ["best.pt", "last.pt"]
     assert [(r["interval"], r["iteration"]) for r in intervals(folder)] == [(1, 3), (2, 6)]
     assert intervals(folder)[0]["learning_rate"] >= 0.0
+    assert [record["gradient_count"] for record in intervals(folder)] == [2, 1]
+    for record in intervals(folder):
+        assert set(record["gradient_norm"]) == {"backbone", "neck", "head", "shared"}
+        assert min(min(norms) for norms in record["gradient_norm"].values()) > 0
     assert len((folder / "losses.csv").read_text().splitlines()) == 7
     assert [group.levels for group in handle.groups] == [("P3", "P4", "P5")]
     assert handle.balancers.balancers["all"].iteration == 6
@@ -133,7 +139,7 @@ def test_out_of_memory_goes_back(data: Path, tmp_path: Path, monkeypatch: pytest
 def test_resume_is_exact(data: Path, tmp_path: Path, event: str) -> None:
     """Also where the kill comes between the balancer's state and last.pt, and in the middle of an interval."""
     yolo = YOLO(data.with_name("yolov8n.yaml"))
-    handle, states = balance(yolo, interval=3), {}
+    handle, states = balance(yolo, interval=3, measure=2), {}
     yolo.add_callback(
         "on_train_epoch_end", lambda trainer: states.update({trainer.epoch: handle.state_dict()})
     )
@@ -146,11 +152,12 @@ def test_resume_is_exact(data: Path, tmp_path: Path, event: str) -> None:
     assert done == (0 if event == "on_train_epoch_end" else 1)
 
     resumed, found = YOLO(weights_folder / "last.pt"), []
-    handle = balance(resumed, interval=3)
+    handle = balance(resumed, interval=3, measure=2)
     resumed.add_callback("on_train_start", lambda trainer: found.append(handle.state_dict()))
     resumed.train(resume=True)
     assert str(found[0]) == str(states[done])
     assert_one_unbroken_run(tmp_path / "run", 3, 8)
+    assert [record["gradient_count"] for record in intervals(tmp_path / "run")] == [2, 2]
 
 
 @pytest.mark.release
@@ -330,6 +337,9 @@ def test_what_is_refused_in_the_line_of_the_call() -> None:
         balance(yolo, "min_loss", top_k=7)
     with pytest.raises(SpecError, match="classifier"):
         balance(YOLO("yolov8n-cls.yaml"))
+    with pytest.raises(SpecError, match=r"balance\(\): measure: .*give balance\(\) the model"):
+        yolo.model.args = get_cfg()
+        balance(v8DetectionLoss(yolo.model), measure=2)
     handle = balance(yolo)
     with pytest.raises(SpecError, match="balanced already"):
         balance(yolo)
