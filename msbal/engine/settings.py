@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from msbal.engine.strategies.base import Strategy, refuse_unless
@@ -77,7 +77,8 @@ class Settings:
         """Refuse a state that was saved with other settings. Raises: RuntimeError, naming the first difference."""
         own = self.identity()
         # An option that came after the state was saved: what has become its default was all there was.
-        defaults = {f"strategy.{option.name}": repr(option.default) for option in fields(self.strategy)}
+        known = [option for option in fields(self.strategy) if option.default is not MISSING]
+        defaults = {f"strategy.{option.name}": repr(option.default) for option in known}
         saved = defaults | dict(saved)
         for key in own | saved:
             if own.get(key) != saved.get(key):
