@@ -51,6 +51,12 @@ def _odd_values(spec: RunSpec, iterations: int, images: int) -> Iterator[str]:
             f"balance.amplification: {amplification:g} lets a level weigh up to {1 + amplification:g} times as much as "
             "another; the paper's lambda is 1.5"
         )
+    measure, interval = spec.balance.measure, spec.balance.interval
+    if measure is not None and measure > interval and spec.balance.make_strategy().needs_gradients:
+        yield (
+            f"balance.measure: {measure} is more than an interval's {interval} iterations, and in an interval without "
+            f"a measurement {spec.balance.strategy} keeps its weights"
+        )
     if schedule.optimizer is not None and schedule.optimizer.lr > HIGH_LR:
         yield f"schedule.optimizer.lr: {schedule.optimizer.lr:g} is far more than detectors are trained with"
     if schedule.batch_size is not None and schedule.batch_size > images:

@@ -61,6 +61,26 @@ def test_levels_without_boxes_are_named() -> None:
     assert "min_loss" not in said
 
 
+def test_intervals_in_which_a_strategy_sees_no_gradients_are_told() -> None:
+    every_level = [16, 32, 64]
+    said = [
+        [note for note in told(every_level, interval=5, **balance) if "balance.measure" in note]
+        for balance in (
+            {"strategy": "grad_norm", "measure": 10},
+            {"strategy": "grad_norm", "measure": 5},
+            {"strategy": "avw", "measure": 10},
+        )
+    ]
+    assert said == [
+        [
+            "balance.measure: 10 is more than an interval's 5 iterations, and in an interval without a measurement "
+            "grad_norm keeps its weights"
+        ],
+        [],
+        [],
+    ]
+
+
 def test_a_large_data_set_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "SAMPLE", 3)
     (said,) = told([16, 40] * 4, strategy="avw")  # images 0, 3 and 6
