@@ -3,7 +3,6 @@ that tells balancing from a larger or smaller learning rate."""
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -61,7 +60,7 @@ def propose(diagnosis: LevelDiagnosis, spec: RunSpec, base: str, overrides: Sequ
         f"#   msbal ablate {FILE} --dry-run     the grid, how long it takes, and which gain it can see",
         f"#   msbal ablate {FILE} --smoke       everything once, in minutes",
         f"#   msbal ablate {FILE}               the ablation; stop it whenever you like",
-        f"base: {json.dumps(base, ensure_ascii=False)}",
+        _line("base", base),
         *_set(spec, overrides),
         "",
         "arms:",
@@ -75,7 +74,7 @@ def propose(diagnosis: LevelDiagnosis, spec: RunSpec, base: str, overrides: Sequ
         "baseline: equal",
         "metric: AP               # what the verdict is about, chosen beforehand",
         "gain: 0.005              # the smallest difference that matters: half a point",
-        f"output: {json.dumps(f'{as_typed(spec.output)}-ablation', ensure_ascii=False)}",
+        _line("output", f"{as_typed(spec.output)}-ablation"),
         "",
         f"smoke: {_flow(_smoke(spec))}",
     ]
@@ -164,6 +163,11 @@ def _comment(text: str, first: str = "") -> list[str]:
         subsequent_indent="# " + " " * len(first),
         break_long_words=False,
     )
+
+
+def _line(key: str, value: str) -> str:
+    text: str = yaml.safe_dump({key: value}, width=float("inf"), allow_unicode=True)
+    return text.strip()
 
 
 def _flow(value: dict[str, Any]) -> str:
