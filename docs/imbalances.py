@@ -34,6 +34,7 @@ DOCS = Path(__file__).resolve().parent
 PAGE, DATA = DOCS / "imbalances.md", DOCS / "data" / "imbalances"
 RUNS, BATCHES = "runs.jsonl", "batches.jsonl"
 RECORDS, LOSSES = "intervals.jsonl.xz", "losses.jsonl.xz"
+BETWEEN = "\u202f·\u202f"  # two levels' numbers, which stay on one line
 BLOCK = "<!-- measured: {} -->\n", "<!-- end of what was measured -->\n"
 
 DATA_SETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -171,7 +172,7 @@ def compare_batches(run: RunDirectory) -> Iterator[dict[str, Any]]:
     torch.set_num_threads(1)
     spec = load_spec(run.path / "spec.yaml")
     plan = prepare(spec)
-    batches = choose_batches(plan.train, MANY, spec.schedule.batch_size, spec.seed)
+    batches = choose_batches(plan.train, MANY, SPEC["schedule"]["batch_size"], spec.seed)
     for when in ("start", "end"):
         if when == "end":
             plan.detector.load(sorted(run.checkpoints.glob("*[0-9].pth"))[-1])
@@ -308,7 +309,7 @@ def premise_table(runs: Sequence[Run]) -> list[str]:
     for setup, found in setups(runs).items():
         same = [_range([same_level(run, part) for run in found]) for part in PARTS]
         each = [share(norm(run, "backbone"), END) / share(run.series.loss, END) for run in found]
-        rows.append((setup, *same, " · ".join(f"{ratio:.2f}" for ratio in np.mean(each, axis=0))))
+        rows.append((setup, *same, BETWEEN.join(f"{ratio:.2f}" for ratio in np.mean(each, axis=0))))
     heads = (
         "",
         *(f"same level, {part}" for part in PARTS),
@@ -330,7 +331,7 @@ def conflict_table() -> list[str]:
         setup = f"{MODELS[row['model']]}, {DATA_SETS[row['data']][0]}"
         rows.append((
             "" if setup == before else setup, f"{row['when']}, {row['part']}",
-            " · ".join(f"{100 * part:.0f}" if known else "-" for part, known in zip(signal, large, strict=True)),
+            BETWEEN.join(f"{100 * part:.0f}" if known else "-" for part, known in zip(signal, large, strict=True)),
             _range(in_batch, "{:+.2f}"),
             ", ".join(
                 f"P{i + 3}-P{j + 3} {expected[i, j] / np.sqrt(expected[i, i] * expected[j, j]):+.2f}"
@@ -390,30 +391,31 @@ def equal_table(runs: Sequence[Run]) -> list[str]:
             mean = np.mean([norm(run, part)[END].mean(axis=0) for run in found], axis=0)
             weights = iter(weights_for(mean[usable]))
             cells = [f"{next(weights):.2f}" if it else "-" for it in usable]
-            rows.append((setup if part == PARTS[0] else "", part, " · ".join(cells)))
+            rows.append((setup if part == PARTS[0] else "", part, BETWEEN.join(cells)))
     return _table(("", "gradient on the", "weights for equal norms, P3 to P7"), rows, text=2)
 
 
 def runs_text(runs: Sequence[Run]) -> list[str]:
     lines = []
     for data, (name, _) in DATA_SETS.items():
-        mine = [run for run in runs if run.data == data]
-        scores = "; ".join(
-            f"{MODELS[m]} AP {100 * statistics.fmean(r.ap for r in mine if r.model == m):.1f}, "
-            f"AP50 {100 * statistics.fmean(r.ap50 for r in mine if r.model == m):.1f}"
-            for m in MODELS
-        )
-        about = mine[0].about
-        seeds = len({run.seed for run in mine})
+        scores = []
+        for model, of in MODELS.items():
+            mine = [run for run in runs if (run.data, run.model) == (data, model)]
+            ap, ap50 = (
+                100 * statistics.fmean(values) for values in zip(*((r.ap, r.ap50) for r in mine), strict=True)
+            )
+            seeds = f"{len(mine)} {'seed' if len(mine) == 1 else 'seeds'}"
+            scores.append(f"{of} ({seeds}) AP {ap:.1f}, AP50 {ap50:.1f}")
+        about = next(run.about for run in runs if run.data == data)
         lines.append(
-            f"- **{name}**: {about['images']} images with {about['boxes']:,} boxes to train on, "
-            f"{seeds} {'seed' if seeds == 1 else 'seeds'}. At the end {scores}."
+            f"- **{name}**: {about['images']} images with {about['boxes']:,} boxes to train on. At the end "
+            f"{'; '.join(scores)}."
         )
     return lines
 
 
 def _percent(values: Array) -> str:
-    return " · ".join(f"{100 * value:.0f}" for value in values)
+    return BETWEEN.join(f"{100 * value:.0f}" for value in values)
 
 
 def _range(values: Sequence[float], form: str = "{:.0%}") -> str:
