@@ -142,7 +142,7 @@ class Gramian(GramianStrategy):
         try:
             return kind(**options, **fixed)
         except (ImportError, TypeError, ValueError) as error:
-            raise ValueError(f"options of {self.weighting}: {error}") from error
+            raise ValueError(f"options of {self.weighting}, {dict(self.options)}: {error}") from error
 
     def _weigh(self, gramian: Array, made: Any, rng: np.random.Generator) -> Array:
         """Return ``[n]`` weights, as TorchJD gives them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, SerializeAsAny, create_model, field_validator, model_validator
 
@@ -101,8 +101,12 @@ def run_spec_model(backend: str, strategy: str) -> type[RunSpec]:
     """
     balances = balance_models()
     if strategy not in balances:
-        meant = "equal" if strategy in ("none", "off", "baseline", "uniform") else strategy
-        raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=suggest(meant, balances))
+        if strategy in get_args(balances["gramian"].model_fields["weighting"].annotation):
+            fix = f"write balance: {{strategy: gramian, weighting: {strategy}}}"
+        else:
+            meant = "equal" if strategy in ("none", "off", "baseline", "uniform") else strategy
+            fix = suggest(meant, balances)
+        raise SpecError("balance.strategy", f"`{strategy}` is unknown", fix=fix)
     found = load_backend(backend)
     defaults = dict(found.schedule_defaults) if isinstance(found, SetsSchedule) else {}
 

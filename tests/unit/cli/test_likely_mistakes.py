@@ -210,6 +210,10 @@ MISTAKES = {
     "strategy in capitals": setting("balance.strategy=RLO", "did you mean `rlo`"),
     "strategy without a bar": setting("balance.strategy=minloss", "did you mean `min_loss`"),
     "no strategy": setting("balance.strategy=none", "`none` is unknown", "did you mean `equal`"),
+    "weighting as a strategy": setting("balance.strategy=upgrad", "{strategy: gramian, weighting: upgrad}"),
+    "another weighting's option": setting(
+        "balance.strategy=gramian; balance.options={c: 0.4}", "from pref_vector for upgrad", "Found c"
+    ),
     "balance as a word": setting("balance=avw", "`balance.strategy: avw`"),
     "interval 1": setting("balance.interval=1", "balance.interval: 1", "at least 2"),
     "interval beyond the end": setting("balance.interval=100", "balance.interval: 100", "run of 4", "at most 4"),
