@@ -34,7 +34,7 @@ DOCS = Path(__file__).resolve().parent
 PAGE, DATA = DOCS / "imbalances.md", DOCS / "data" / "imbalances"
 RUNS, BATCHES = "runs.jsonl", "batches.jsonl"
 RECORDS, LOSSES = "intervals.jsonl.xz", "losses.jsonl.xz"
-BETWEEN = "\u202f·\u202f"  # two levels' numbers, which stay on one line
+BETWEEN = "\u202f·\u202f"  # the numbers of two levels, which stay on one line
 BLOCK = "<!-- measured: {} -->\n", "<!-- end of what was measured -->\n"
 
 DATA_SETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -299,9 +299,9 @@ def shares_table(runs: Sequence[Run]) -> list[str]:
                 *([norm(run, part) for run in found] for part in PARTS),
             ]  # fmt: skip
             means = [np.mean([share(values, when) for values in each], axis=0) for each in columns]
-            rows.append((setup if name == "start" else "", name, *(_percent(mean) for mean in means)))
+            rows.append((setup, name, *(_percent(mean) for mean in means)))
     heads = ("", "when", "positives", "loss", *(f"gradient, {part}" for part in PARTS))
-    return _table(heads, rows, text=2)
+    return _table(heads, _named_once(rows), text=2)
 
 
 def premise_table(runs: Sequence[Run]) -> list[str]:
@@ -319,8 +319,8 @@ def premise_table(runs: Sequence[Run]) -> list[str]:
 
 
 def conflict_table() -> list[str]:
-    rows: list[tuple[str, ...]] = []
-    before = ""
+    cells: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    clear = []
     for line in (DATA / BATCHES).read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         batch, expected = np.array(row["batch"]), np.array(row["expected"])
@@ -328,22 +328,21 @@ def conflict_table() -> list[str]:
         large = norms(batch) > FEWEST * norms(batch).max()
         near = cosines(batch)
         in_batch = [near[i, j] for i, j in itertools.combinations(np.flatnonzero(large), 2)]
-        setup = f"{MODELS[row['model']]}, {DATA_SETS[row['data']][0]}"
-        rows.append((
-            "" if setup == before else setup, f"{row['when']}, {row['part']}",
-            BETWEEN.join(f"{100 * part:.0f}" if known else "-" for part, known in zip(signal, large, strict=True)),
-            _range(in_batch, "{:+.2f}"),
-            ", ".join(
-                f"P{i + 3}-P{j + 3} {expected[i, j] / np.sqrt(expected[i, i] * expected[j, j]):+.2f}"
-                for i, j in itertools.combinations(np.flatnonzero(large & (signal >= CLEAR)), 2)
-            ),
-        ))  # fmt: skip
-        before = setup
-    heads = (
-        "", "when, part", "signal in a batch, per cent, P3 to P7", "cosines in a batch",
-        "cosines of expected gradients, where both have 20 % signal",
-    )  # fmt: skip
-    return _table(heads, rows, text=2)
+        setup, when, part = f"{MODELS[row['model']]}, {DATA_SETS[row['data']][0]}", row["when"], row["part"]
+        known = "·".join(f"{100 * s:.0f}" if it else "-" for s, it in zip(signal, large, strict=True))
+        cells.setdefault((setup, when), {})[part] = known, _range(in_batch, "{:+.2f}")
+        clear += [
+            f"{expected[i, j] / np.sqrt(expected[i, i] * expected[j, j]):+.2f} for P{i + 3} and P{j + 3} of {setup} "
+            f"({when}, {part})"
+            for i, j in itertools.combinations(np.flatnonzero(large & (signal >= CLEAR)), 2)
+        ]
+    heads = ("", "when", *(f"{what}, {part}" for what in ("signal", "cosines in a batch") for part in PARTS))
+    rows = [(*key, *(found[part][n] for n in (0, 1) for part in PARTS)) for key, found in cells.items()]
+    return [
+        *_table(heads, _named_once(rows), text=2),
+        "",
+        f"Cosines of expected gradients, where both have {100 * CLEAR:.0f} % of signal: {'; '.join(clear)}.",
+    ]
 
 
 def picks_table(runs: Sequence[Run]) -> list[str]:
@@ -391,8 +390,8 @@ def equal_table(runs: Sequence[Run]) -> list[str]:
             mean = np.mean([norm(run, part)[END].mean(axis=0) for run in found], axis=0)
             weights = iter(weights_for(mean[usable]))
             cells = [f"{next(weights):.2f}" if it else "-" for it in usable]
-            rows.append((setup if part == PARTS[0] else "", part, BETWEEN.join(cells)))
-    return _table(("", "gradient on the", "weights for equal norms, P3 to P7"), rows, text=2)
+            rows.append((setup, part, BETWEEN.join(cells)))
+    return _table(("", "gradient on the", "weights for equal norms, P3 to P7"), _named_once(rows), text=2)
 
 
 def runs_text(runs: Sequence[Run]) -> list[str]:
@@ -415,7 +414,13 @@ def runs_text(runs: Sequence[Run]) -> list[str]:
 
 
 def _percent(values: Array) -> str:
-    return BETWEEN.join(f"{100 * value:.0f}" for value in values)
+    return "·".join(f"{100 * value:.0f}" for value in values)
+
+
+def _named_once(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Leave a row's name out where the row before has it."""
+    before = [("",), *rows[:-1]]
+    return [("" if row[0] == last[0] else row[0], *row[1:]) for last, row in zip(before, rows, strict=True)]
 
 
 def _range(values: Sequence[float], form: str = "{:.0%}") -> str:
