@@ -7,7 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ import yaml
 
 import msbal
 from msbal.backend import LevelGroup
+from msbal.baselines.gramian import Gramian, Weighting
 from msbal.spec.balance import balance_models
 from msbal.spec.run import RunSpec
 
@@ -134,3 +135,14 @@ def test_the_citation_names_both_versions_of_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["preferred-citation"]["doi"] == "10.1007/s11042-022-13164-9"
     assert "2108.04014" in citation["references"][0]["url"]
+
+
+def test_every_weighting_is_explained_with_its_options() -> None:
+    page = (ROOT / "docs" / "by-gradients.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| \[.*\]\(https:.*\) \| (.*)\|$", page, re.MULTILINE))
+    assert set(rows) == set(get_args(Weighting))
+    for weighting, options in rows.items():
+        with pytest.raises(ValueError, match="options should be from") as caught:
+            Gramian(weighting=weighting, options={"nothing": 1})  # type: ignore[arg-type]
+        (taken,) = re.findall(r"from (.*) for", str(caught.value))
+        assert taken == (", ".join(re.findall(r"`(\w+)`", options)) or "none")
