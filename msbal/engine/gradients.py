@@ -32,7 +32,7 @@ of 2, which change no bit of another gradient."""
 
 Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
 
-_COLUMNS = 2**16  # of a product, which float64 numbers of all levels stay in a CPU's cache for
+_COLUMNS, _COLUMNS_CPU = 2**20, 2**16  # of float64 numbers at a time, which a CPU has room for in its cache
 _ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
 _FINE, _FAILED, _NO_MEMORY = range(3)
 _REENTRANT, _ONCE = "use_reentrant=True", "donated"
@@ -134,7 +134,7 @@ class LevelGradients:
                         _require_alike(gradients[k], self._gradients(losses, k, float(scales[k]), parameters))
                 # What the products take, so that no rank runs out of memory between the others' collectives.
                 largest = max((p.numel() for p in parameters), default=0)
-                torch.empty(12 * levels * largest, dtype=torch.uint8, device=device)
+                torch.empty(16 * levels * largest, dtype=torch.uint8, device=device)
             except torch.cuda.OutOfMemoryError as error:
                 state, why = _NO_MEMORY, str(error)
             except GradientError as error:
@@ -223,18 +223,21 @@ def _require_alike(first: Sequence[Tensor | None], second: Sequence[Tensor | Non
 
 def _products(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
     """Return ``[K, K]`` float64, of the gradients for one parameter, averaged over ranks."""
-    kind = torch.promote_types(parameter.dtype, torch.float32)
-    rows = torch.zeros(len(gradients), parameter.numel(), dtype=kind, device=parameter.device)
-    for row, gradient in zip(rows, gradients, strict=True):
-        if gradient is not None:
-            row.view(parameter.shape).copy_(gradient)
+    levels, n, cpu = len(gradients), parameter.numel(), parameter.device.type == "cpu"
+    zero = parameter.detach().new_zeros(()).expand(n)
+    flat = [zero if gradient is None else gradient.reshape(-1) for gradient in gradients]
     if world_size() > 1:
+        rows = torch.stack(flat).to(torch.promote_types(parameter.dtype, torch.float32))
         dist.all_reduce(rows)
-        rows /= world_size()
-    found = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
-    for columns in torch.split(rows, _COLUMNS, dim=1):
-        wide = columns.double()
-        found += wide @ wide.T
+        flat = list(rows.div_(world_size()))
+    columns = max(1, min(n, _COLUMNS_CPU if cpu else _COLUMNS))
+    wide = zero.new_empty(levels, columns, dtype=torch.float64)
+    found = zero.new_zeros(levels, levels, dtype=torch.float64)
+    for start in range(0, n, columns):
+        block = wide[:, : n - start]
+        for row, one in zip(block, flat, strict=True):
+            row.copy_(one[start : start + columns])
+        found += block @ block.T
     return found
 
 
