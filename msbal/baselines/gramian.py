@@ -64,7 +64,7 @@ class Gramian(GramianStrategy):
     Attributes:
         weighting: which one, by its paper's name.
         options: of the weighting, by TorchJD's names, such as ``{c: 0.4}`` of `cagrad`; a list has a number per level.
-        floor: the least weight, up to rounding to the sum K.
+        floor: the least weight, before they are rescaled to the sum K once more.
     """
 
     name: ClassVar[str] = "gramian"

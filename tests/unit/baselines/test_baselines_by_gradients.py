@@ -232,6 +232,7 @@ def own_answer(weighting: str, gramian: Array) -> Array:
 
 
 @torchjd
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of NashMTL's solver
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_the_weights_are_torchjds_rescaled(weighting: str, kind: str) -> None:
