@@ -118,6 +118,16 @@ class _Group:
         """Tell whether a level has no boxes to learn from."""
         return self.boxes is not None and self.boxes[k] == 0
 
+    def learns(self, k: int) -> bool:
+        """Tell whether a level has anything but background to learn from: the others are not compared with it."""
+        known = [state.positives for _, state in self.moments]
+        return not self.empty(k) and any(each is None or each[k].mean > 0 for each in known)
+
+    def others(self, state: GroupState, k: int) -> list[Spread]:
+        """Return the shares of the levels that a level is compared with."""
+        shares = enumerate(state.share)
+        return [share for j, share in shares if j != k and share.mean > 0 and self.learns(j)]
+
     def findings(self) -> Iterator[Finding]:
         yield from self.imbalance()
         yield from self.loss_and_gradient()
@@ -146,7 +156,7 @@ class _Group:
                 continue  # of two levels, one starves where the other dominates
             for k in alive:
                 verdicts = [(when, judge(when, state, k)) for when, state in self.moments]
-                if kind == "starves" and self.empty(k):
+                if kind == "starves" and not self.learns(k):
                     continue
                 if any(each.holds for _, each in verdicts):
                     verdicts = [
@@ -161,17 +171,17 @@ class _Group:
         found += conflicts
         unclear += open_pairs
         yield from found
-        if not uneven and not conflicts and not unclear:
+        if not uneven and not conflicts and not unclear and sum(map(self.learns, alive)) > 1:
             yield self.balanced(alive)
-        elif not conflicts and not open_pairs:
+        if unclear:
+            yield self.unclear(unclear, "" if uneven else self.factors(alive))
+        if (uneven or unclear) and not conflicts and not open_pairs:
             yield self.finding(
                 "no_conflict", alive,
                 f"No two levels pull against each other in batches of {self.diagnosis.batch_size}: the lowest cosine "
                 f"is {self.lowest_cosine(alive)}. In such a step a method against conflicts has nothing to mend. The "
                 "noise of small batches draws cosines to 0; a larger --batch-size has less.",
             )  # fmt: skip
-        if unclear:
-            yield self.unclear(unclear)
 
     def imbalanced(self, kind: str, k: int, verdicts: list[tuple[str, _Verdict]]) -> Finding:
         level, (first_when, first), (last_when, last) = self.levels[k], verdicts[0], verdicts[-1]
@@ -206,23 +216,21 @@ class _Group:
             yield {"strategy": "floor"}
 
     def dominates(self, when: str, state: GroupState, k: int) -> _Verdict:
-        count, share = sum(each.mean > 0 for each in state.share), state.share[k]
-        if count < 2 or not share.mean > 0:
+        others, share = self.others(state, k), state.share[k]
+        if not others or not share.mean > 0:
             return _Verdict(False, "no gradient beside others", "")
-        times = _short((count - 1) * share.mean / max(1 - share.mean, 1e-9))
+        rest, count = sum(each.mean for each in others), len(others)
+        times = _short(count * share.mean / rest)
         text = f"{_percent(share)} of the gradient, {times} times the mean of the other levels,"
-        about, threshold = f"{self.levels[k]} has {text} {when}", FACTOR / (count - 1 + FACTOR)
-        return self.verdict(share, threshold, text, about, count)
+        # Where a share s has FACTOR times the mean of the others, which have the rest of what they all share.
+        threshold = FACTOR * (share.mean + rest) / (count + FACTOR)
+        return self.verdict(share, threshold, text, f"{self.levels[k]} has {text} {when}", 1 + count)
 
     def starves(self, when: str, state: GroupState, k: int) -> _Verdict:
         """Compare a level with the median of the others, since one that dominates makes all others look small."""
-        others, share = (
-            [each for j, each in enumerate(state.share) if j != k and each.mean > 0],
-            state.share[k],
-        )
+        others, share = self.others(state, k), state.share[k]
         if len(others) < 2 or not share.mean > 0:
             return _Verdict(False, "no gradient beside others", "")
-
         middle = float(np.median([each.mean for each in others]))
         around = float(np.median([max(each.high - each.mean, each.mean - each.low) for each in others]))
         reach = max(share.high - share.mean, share.mean - share.low)
@@ -277,13 +285,17 @@ class _Group:
             text += f" Leave {_listed(empty)}, without boxes, at 1."
         return self.finding("equal_norms", range(len(self.levels)), text)
 
-    def balanced(self, alive: Sequence[int]) -> Finding:
-        factors = []
+    def factors(self, alive: Sequence[int]) -> str:
+        """Return how many times the smallest norm of a level that learns the largest is, at each moment."""
+        told = []
         for when, state in self.moments:
-            shares = [share.mean for share in state.share if share.mean > 0]
-            factors.append(f"{max(shares) / min(shares):.1f} {when}")
+            shares = [state.share[k].mean for k in alive if self.learns(k) and state.share[k].mean > 0]
+            told.append(f"{max(shares, default=1.0) / min(shares, default=1.0):.1f} {when}")
+        return " and ".join(told)
+
+    def balanced(self, alive: Sequence[int]) -> Finding:
         text = (
-            f"Nothing to balance here: the levels' gradients lie within a factor of {' and '.join(factors)}. None has "
+            f"Nothing to balance here: the levels' gradients lie within a factor of {self.factors(alive)}. None has "
             f"{FACTOR:g} times the mean of the others, none less than half of their median, and no two pull against "
             f"each other in batches of {self.diagnosis.batch_size} (lowest cosine: {self.lowest_cosine(alive)})."
         )
@@ -294,11 +306,12 @@ class _Group:
             (state.cosine[i][j].mean, f"{self.levels[i]} and {self.levels[j]}, {when}")
             for when, state in self.moments
             for i, j in combinations(alive, 2)
+            if math.isfinite(state.cosine[i][j].mean)
         ]
-        cosine, where = min(found, default=(math.nan, ""))
+        cosine, where = min(found)
         return f"{cosine:.2f} ({where})"
 
-    def unclear(self, verdicts: Sequence[_Verdict]) -> Finding:
+    def unclear(self, verdicts: Sequence[_Verdict], factors: str) -> Finding:
         number, needed = self.diagnosis.batches, sorted(verdict.batches for verdict in verdicts)
         enough = [batches for batches in needed if batches <= MAX_BATCHES]
         fix = f"Try --batches {enough[-1] if enough else MAX_BATCHES}"
@@ -314,6 +327,8 @@ class _Group:
             f"Unclear with {number} batches: {told}. The limits are twice the mean, half the median and a cosine of "
             f"{CONFLICT:g}. {fix}."
         )
+        if factors:
+            text += f" As measured, the levels' gradients lie within a factor of {factors}."
         return self.finding("unclear", [], text)
 
     # What else is odd

@@ -194,10 +194,10 @@ def _draw_matrix(ax: Axes, matrix: Matrix) -> None:
     ax.tick_params(axis="y", length=0)
     size = "small" if columns <= 6 else "x-small"
     for (row, column), value in np.ndenumerate(matrix.values):
-        if np.isfinite(value):
+        if text := matrix.text(row, column):
             ax.text(
-                column, rows - 1 - row, f"{value:.2f}".replace("-", "\N{MINUS SIGN}"), ha="center", va="center",
-                fontsize=size, color="white" if abs(value) > 0.65 else INK,
+                column, rows - 1 - row, text, ha="center", va="center", fontsize=size,
+                color="white" if abs(value) > 0.65 else INK,
                 fontweight="bold" if matrix.bold[row, column] else "normal",
             )  # fmt: skip
 

@@ -142,6 +142,11 @@ class Matrix:
     texts: Sequence[Sequence[str]]
     run: int = 0
 
+    def text(self, row: int, column: int) -> str:
+        """Return a cell's number with two decimals; nothing where it is left out."""
+        value = float(self.values[row, column])
+        return "" if np.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+
 
 @dataclass(frozen=True)
 class Panel:

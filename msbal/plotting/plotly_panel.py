@@ -188,10 +188,8 @@ def _matrix(matrix: Matrix) -> Any:
     import plotly.graph_objects as go
 
     def number(row: int, column: int) -> str:
-        if not np.isfinite(matrix.values[row, column]):
-            return ""
-        text = f"{matrix.values[row, column]:.2f}".replace("-", "\N{MINUS SIGN}")
-        return f"<b>{text}</b>" if matrix.bold[row, column] else text
+        text = matrix.text(row, column)
+        return f"<b>{text}</b>" if text and matrix.bold[row, column] else text
 
     rows, columns = matrix.values.shape
     # Colours that fade to nothing, so that the card shows through, light or dark.

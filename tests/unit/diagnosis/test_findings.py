@@ -92,6 +92,21 @@ def test_a_level_without_boxes_is_nothing_to_balance() -> None:
     assert "Leave P7, without boxes, at 1" in loud["equal_norms"].text
 
 
+def test_levels_without_boxes_or_positives_do_not_make_the_others_dominate() -> None:
+    norms = (1, 1, 0.001, 0.001, 0.001)
+    for diagnosis in (
+        make_diagnosis(make_group(norms), boxes=(9, 9, 0, 0, 0)),
+        make_diagnosis(make_group(norms, positives=(9, 9, 0, 0, 0))),
+    ):
+        found = kinds_of(diagnosis)
+        assert not found.keys() & {"dominates", "starves"}
+        assert "within a factor of 1.0 at the start" in found["balanced"].text
+
+
+def test_where_no_level_has_boxes_there_is_nothing_to_say_but_that() -> None:
+    assert kinds_of(make_diagnosis(make_group(EQUAL), boxes=(0,) * 5, boxes_val=None)).keys() == {"no_boxes"}
+
+
 def test_validation_data_that_cannot_show_a_gain() -> None:
     found = kinds_of(make_diagnosis(make_group(EQUAL), boxes_val=(1500, 800, 99, 12, 0)))
     assert found["few_boxes_val"].levels == ("P5", "P6")
