@@ -17,7 +17,8 @@ from pathlib import Path
 from msbal.cli.spec_keys import KEYS
 
 PANELS = (
-    "all", "ap", "gradients", "losses", "lr", "probabilities", "rewards", "share", "total", "variance", "weights",
+    "all", "ap", "diagnosis", "gradients", "losses", "lr", "probabilities", "rewards", "share", "total", "variance",
+    "weights",
 )  # fmt: skip
 MAX_ENTRIES = 1000  # of a folder, that are looked at
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from msbal.spec import RunSpec
 
 PROPOSED = "# Proposed by `msbal diagnose`"
-JSON_HELP = (
-    "Write all that was measured as JSON, also where --output does; - is stdout, instead of the tables."
-)
+JSON_HELP = "Write all that was measured and found as JSON; - is stdout, which then has no tables."
 
 
 def command(
@@ -32,7 +30,7 @@ def command(
         Path,
         typer.Argument(
             metavar="RUN|SPEC",
-            help="A run's folder: its start and each of its checkpoints are measured. A spec: its start.",
+            help="A run's folder, whose start and checkpoints are measured; or a spec, whose start is.",
             autocompletion=completion.runs_and_specs,
         ),
     ],

@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = {
     "train": CHECKOUT / "examples" / "quickstart.yaml",
     "inspect": CHECKOUT / "examples" / "quickstart.yaml",
+    "diagnose": CHECKOUT / "examples" / "quickstart.yaml",
     "ablate": CHECKOUT / "examples" / "ablation.yaml",
 }
 """A spec to try for each command that takes one, where msbal runs from its sources."""

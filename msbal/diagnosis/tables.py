@@ -11,6 +11,7 @@ from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, ModelSt
 from msbal.table import Cell, Column, Table, columns
 
 BEST = "best.pth"
+SHARE = "share of it"
 BAR = 12
 """Characters of a share of 100 %."""
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -56,7 +57,8 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
     for part, norms in group.norm.items():
         last = part == SHARED
         add(part, [_with_reach(n) if last else _number(n.mean) for n in norms], "gradient norm on")
-    add("share of it", [_share(each) for each in group.share], text=True)
+    add("", [_bar(each.mean) for each in group.share], SHARE, text=True)
+    add("", [_share(each) for each in group.share], SHARE)
     add("equal at", [f"×{weight:.2g}" for weight in group.equal_norms])
     if group.ap:
         add("boxes", [f"{count:,}" for count in group.evaluated], "validation")
@@ -115,17 +117,22 @@ def _number(value: float) -> str:
 
 def _with_reach(spread: Spread) -> str:
     reach = max(spread.high - spread.mean, spread.mean - spread.low)
-    return _number(spread.mean) + (f" ±{reach:.2g}" if math.isfinite(reach) else "")
+    told = f"{reach:.2g}" if reach < 100 else f"{reach:,.0f}"
+    return _number(spread.mean) + f" ±{told}" * math.isfinite(reach)
+
+
+def _bar(share: float) -> str:
+    if math.isnan(share):
+        return "-"
+    full, part = divmod(round(share * BAR * 8), 8)
+    return "█" * full + _EIGHTHS[part].strip()
 
 
 def _share(spread: Spread) -> str:
-    """Return a bar and the share with its interval."""
     if math.isnan(spread.mean):
         return "-"
-    full, part = divmod(round(spread.mean * BAR * 8), 8)
-    bar = ("█" * full + _EIGHTHS[part].strip()).ljust(BAR)
     interval = f" ({100 * spread.low:.0f}-{100 * spread.high:.0f})" if math.isfinite(spread.low) else ""
-    return f"{bar} {100 * spread.mean:3.0f} %{interval}"
+    return f"{100 * spread.mean:.0f} %{interval}"
 
 
 def _cosine(spread: Spread) -> str:
