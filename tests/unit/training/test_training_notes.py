@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from msbal.backend import LevelGroup
+from msbal.cli.train import _boxes_per_level
 from msbal.data import DetectionData
 from msbal.data.detection_data import ImageRecord
 from msbal.spec import RunSpec, parse_spec
@@ -18,7 +20,7 @@ pytest.importorskip("msbal_torchvision", reason="the spec's model section is the
 
 
 class Detector:
-    """Boxes of a side below 32 pixels belong to P3, others to P4; no box belongs to P5."""
+    """Boxes of a side below 32 pixels belong to P3, others to P4, those of 64 to none; no box belongs to P5."""
 
     groups = (LevelGroup("rpn", "Head", ("P3", "P4", "P5"), (8, 16, 32), ("cls",)),)
     seen = 0
@@ -26,7 +28,15 @@ class Detector:
     def box_levels(self, data: DetectionData, by_running: bool = False, progress: Any = None) -> Any:
         assert not by_running
         self.seen = len(data)
-        return {"rpn": np.array([int(record.boxes[0, 2] >= 32) for record in data.images])}
+        sides = np.array([record.boxes[0, 2] for record in data.images])
+        return {"rpn": np.where(sides < 64, (sides >= 32).astype(np.int64), -1)}
+
+
+class Silent(Detector):
+    """It would have to run the model to tell."""
+
+    def box_levels(self, data: DetectionData, by_running: bool = False, progress: Any = None) -> Any:
+        return {}
 
 
 def data_of(sides: list[int]) -> DetectionData:
@@ -79,6 +89,19 @@ def test_intervals_in_which_a_strategy_sees_no_gradients_are_told() -> None:
         [],
         [],
     ]
+
+
+def test_where_the_model_would_have_to_run_nothing_is_said() -> None:
+    silent: Any = Silent()
+    assert list(notes._empty_levels(spec_of(strategy="avw"), silent, data_of([16, 40]))) == []
+    assert _boxes_per_level(SimpleNamespace(detector=silent, train=data_of([16]))) == []  # type: ignore[arg-type]
+
+
+def test_boxes_of_no_level_are_counted_apart() -> None:
+    plan: Any = SimpleNamespace(detector=Detector(), train=data_of([16, 16, 40, 64]))
+    assert _boxes_per_level(plan) == ["boxes per level, rpn: P3 2, P4 1, P5 0, none 1"]
+    plan.train = data_of([16, 40])
+    assert _boxes_per_level(plan) == ["boxes per level, rpn: P3 1, P4 1, P5 0"]
 
 
 def test_a_large_data_set_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
