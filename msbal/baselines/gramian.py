@@ -148,7 +148,7 @@ class Gramian(GramianStrategy):
         """Return ``[n]`` weights, as TorchJD gives them."""
         # On the CPU, and drawing from `rng` alone, whatever a script has set.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the solvers' makers for each other
+            warnings.simplefilter("ignore")  # solvers warn of how TorchJD calls them
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             return np.asarray(made(torch.from_numpy(gramian)).numpy())
 

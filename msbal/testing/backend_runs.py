@@ -91,7 +91,9 @@ class Pass:
 
     def shared(self, group: str) -> list[str]:
         """Return the parameters that the losses of two levels or more reach."""
-        reached = [n for found in self.gradients[group] for n, gradient in found.items() if bool(gradient.any())]
+        reached = [
+            n for found in self.gradients[group] for n, gradient in found.items() if bool(gradient.any())
+        ]
         return [name for name in self.parameters if reached.count(name) >= 2]
 
     def flat(self, group: str, names: Sequence[str]) -> Tensor:

@@ -49,7 +49,7 @@ from msbal.engine import (
 )
 from msbal.engine.strategies import registry
 from msbal.spec import balance_models
-from msbal.testing.strategies import ODD, ODD_GRADIENTS, StrategyContract
+from msbal.testing.strategies import ODD, StrategyContract
 
 
 class TestOurs(StrategyContract):
@@ -217,14 +217,7 @@ def failures(strategy: Strategy) -> list[str]:
     """What the contract says against it."""
     said = []
     contract = type("Contract", (StrategyContract,), {"strategies": (strategy,)})()
-    values = {
-        "odd": ODD,
-        "odd_gradients": ODD_GRADIENTS,
-        "at": (0, 6),
-        "how": ("deepcopy",),
-        "rescale": (False,),
-        "dtype": (torch.float32,),
-    }
+    values = {"odd": ODD, "at": (0, 6), "how": ("deepcopy",), "rescale": (False,), "dtype": (torch.float32,)}
     for name, test in inspect.getmembers(contract, inspect.ismethod):
         if name.startswith("test_"):
             wanted = [key for key in inspect.signature(test).parameters if key != "strategy"]
