@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
@@ -13,6 +18,7 @@ from left_out import LeftOut
 from odd_images import OddImages
 
 from msbal.testing.backends import BackendContract
+from msbal_mmdet.assignment import inputs_of
 
 SIDE = 128
 TRAIN, TEST = "train_dataloader.dataset.pipeline", "val_dataloader.dataset.pipeline"
@@ -85,6 +91,22 @@ class TestMMDet(BackendContract):
         "no config": ({"backend": "mmdet", "model": {"config": "retinanet/nothing.py"}}, "zoo"),
     }
     trained: ClassVar = ("retinanet",)
+
+    def test_the_level_of_a_box_goes_by_the_models_own_input(self, contract_root: Path) -> None:
+        _, detector, data = self._build("retinanet", contract_root)
+        # One image is reshaped, as all that are generated have one size.
+        pixels = np.asarray(Image.open(data.images[0].path))[:60, :100]
+        Image.fromarray(pixels).save(contract_root / "odd.png")
+        odd = replace(data.images[0], path=contract_root / "odd.png", width=100, height=60)
+        odd = replace(odd, boxes=odd.boxes.clip(0, 50) + np.array([0, 0, 5, 5], np.float32))
+        data = replace(data, images=(*data.images[1:4], odd, *data.images[4:]))
+        found = inputs_of(detector.config, detector.model, data)
+        batches = [detector.batch(data, [index]) for index in range(len(data))]
+        boxes = [batch["data_samples"][0].gt_instances.bboxes.tensor for batch in batches]
+        assert torch.equal(found.boxes, torch.cat(boxes))
+        seen = [detector.model.data_preprocessor(batch, False)["inputs"].shape for batch in batches]
+        assert found.sizes == [(width, height) for *_, height, width in seen]
+        assert len(set(found.sizes)) == 2
 
 
 class TestImages(OddImages):
