@@ -19,7 +19,7 @@ from torch.compiler import is_compiling
 
 from msbal.engine.compiling import outside_of_graphs
 from msbal.engine.draw import generator
-from msbal.engine.gradients import GradientError, LevelGradients, Parts
+from msbal.engine.gradients import GradientError, LevelGradients, Parts, SpoiltGraphError
 from msbal.engine.interval import IntervalReport, Measured, Memory, end_interval, find_nonfinite
 from msbal.engine.losses import Losses, gather
 from msbal.engine.processes import all_gather, rank, world_size
@@ -174,6 +174,7 @@ class Balancer(nn.Module):
         Raises:
             ValueError: where names, shapes or devices do not fit, or the strategy lacks the positives.
             StrategyError: where the strategy fails. The call is then no iteration, and the interval stays open.
+            GradientError: where gradients cannot be measured, in the first iteration; later they are left out.
         """
         return (self._outside if is_compiling() else self._weigh)(losses, apart=False)
 
@@ -252,7 +253,8 @@ class Balancer(nn.Module):
                 raise GradientError("the losses are computed within a reentrant checkpoint()")
             return measured.plus(self.gradients.measure(values.view(len(self.terms), -1).sum(dim=0)))
         except (GradientError, torch.cuda.OutOfMemoryError) as error:
-            if self.iteration == 0 and isinstance(error, GradientError):
+            first = self.iteration == 0 and isinstance(error, GradientError)
+            if first or isinstance(error, SpoiltGraphError):
                 fix = (
                     "choose a strategy that does not decide by gradients"
                     if self.strategy.needs_gradients

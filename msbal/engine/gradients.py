@@ -34,17 +34,24 @@ Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
 
 _COLUMNS, _COLUMNS_CPU = 2**20, 2**16  # of float64 numbers at a time, which a CPU has room for in its cache
 _ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
-_FINE, _FAILED, _NO_MEMORY = range(3)
-_REENTRANT, _ONCE = "use_reentrant=True", "donated"
+_FINE, _FAILED, _SPOILT, _NO_MEMORY = range(4)
+_REENTRANT = "use_reentrant=True"
+_AGAIN = (
+    "set torch._functorch.config.donated_buffer = False at the start of the script, and in its environment once "
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES=1"
+)
 _CAUSES = {
     _REENTRANT: "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
-    _ONCE: "it is compiled for a single backward pass; set torch._functorch.config.donated_buffer = False at the start "
-    "of the script",
+    "donated": f"it is compiled for a single backward pass; {_AGAIN}",
 }
 
 
 class GradientError(RuntimeError):
     """The levels' gradients cannot be measured; the text says why."""
+
+
+class SpoiltGraphError(GradientError):
+    """The measurement has changed what the training's own backward pass will find."""
 
 
 class LevelGradients:
@@ -94,7 +101,8 @@ class LevelGradients:
             NaN or infinity where a loss or a gradient is not finite.
 
         Raises:
-            GradientError: where nothing is trained, or autograd cannot run backward twice through this graph.
+            GradientError: where nothing is trained, or autograd cannot run backward twice through this graph. As
+                `SpoiltGraphError` where it can, but to another result, which the first measurement finds out.
             OutOfMemoryError: where a device has not enough memory.
         """
         began = _clock(losses.device)
@@ -138,9 +146,10 @@ class LevelGradients:
             except torch.cuda.OutOfMemoryError as error:
                 state, why = _NO_MEMORY, str(error)
             except GradientError as error:
-                state, why = _FAILED, str(error)
+                state, why = _SPOILT if isinstance(error, SpoiltGraphError) else _FAILED, str(error)
             except Exception as error:  # not kept: it would keep the gradients
-                state, why = _FAILED, f"{type(error).__name__}: {error}"
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                state, why = _FAILED, next((_CAUSES[sign] for sign in _CAUSES if sign in text), text)
             _agree(state, why, parameters, gradients, device)
             products = torch.stack(
                 [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
@@ -211,14 +220,14 @@ def _graph(loss: Tensor) -> Iterator[Any]:
 
 
 def _require_alike(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> None:
-    """Refuse a graph whose first backward pass spoils the next. Raises: RuntimeError."""
+    """Refuse a graph whose first backward pass spoils the next. Raises: SpoiltGraphError."""
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if not pairs:
         return
     apart = torch.stack([(a.double() - b.double()).norm() for a, b in pairs]).norm()
     whole = torch.stack([a.double().norm() for a, _ in pairs]).norm()
     if bool(apart > _ALIKE * whole):
-        raise RuntimeError(f"the first backward pass changed the second; is it {_ONCE}?")
+        raise SpoiltGraphError(f"its first backward pass changes the second; if it is compiled, {_AGAIN}")
 
 
 def _products(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
@@ -255,9 +264,9 @@ def _agree(
     states, sizes, reaches = all_gather(own).cpu().numpy().T
     if (states == _NO_MEMORY).any():
         raise torch.cuda.OutOfMemoryError(why or "another process has not enough memory")
-    if (states == _FAILED).any():
-        text = next((cause for sign, cause in _CAUSES.items() if sign in why), "")
-        raise GradientError(text or " ".join(why.split()) or "another process cannot measure them")
+    for kind, error in ((_SPOILT, SpoiltGraphError), (_FAILED, GradientError)):
+        if (states == kind).any():
+            raise error(why or "another process cannot measure them")
     if (sizes != size).any():
         raise GradientError("the processes train different parameters")
     if not size:

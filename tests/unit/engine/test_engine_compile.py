@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from msbal.engine import Balancer, IntervalRecord, LevelLosses
+from msbal.engine import Balancer, GradientError, IntervalRecord, LevelLosses
 
 ROWS = torch.rand(14, 2, 3, generator=torch.Generator().manual_seed(0)) + 0.1
 
@@ -150,6 +152,61 @@ def test_inductor() -> None:
         if "distutils" in str(error):
             pytest.skip("another module of this process keeps setuptools from its distutils: no compiler")
         raise
+
+
+def train_measured(measure: int | None, backend: str) -> tuple[list[IntervalRecord], dict[str, Tensor]]:
+    """Train a compiled model; return the records and the weights."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 3), torch.nn.Sigmoid()
+    )  # fmt: skip
+    compiled = torch.compile(model, backend=backend)
+    balancer = Balancer(["a", "b", "c"], interval=3, measure=2, parameters=model.parameters())
+    if measure is None:
+        balancer = Balancer(["a", "b", "c"], interval=3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    for _ in range(6):
+        optimizer.zero_grad()
+        balancer(compiled(images).pow(2).mean(dim=(0, 2, 3))).backward()
+        optimizer.step()
+    return balancer.drain(), model.state_dict()
+
+
+def assert_measured(backend: str) -> None:
+    records, weights = train_measured(2, backend)
+    _, unmeasured = train_measured(None, backend)
+    assert all(torch.equal(unmeasured[key], value) for key, value in weights.items())
+    eager, _ = train_measured(2, "eager")
+    for ours, theirs in zip(records, eager, strict=True):
+        assert ours.gradient_count == theirs.gradient_count > 0
+        assert ours.gradient_norm["model"] == pytest.approx(theirs.gradient_norm["model"], rel=1e-4)
+
+
+@pytest.mark.timeout(300)
+def test_a_compiled_model_is_measured_and_keeps_its_bits() -> None:
+    assert_measured("aot_eager")
+
+
+@pytest.mark.release
+@pytest.mark.timeout(600)
+def test_inductors_backward_pass_is_measured_or_refused_at_once() -> None:
+    """It may give buffers away in the first backward pass, which would spoil the second."""
+    try:
+        assert_measured("inductor")
+    except GradientError as error:
+        assert "donated_buffer = False at the start of the script" in str(error) and "\n" not in str(error)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import torch._functorch.config;"
+        " torch._functorch.config.donated_buffer = False;"
+        " import test_engine_compile; test_engine_compile.assert_measured('inductor')"
+    )
+    # Not from the cache, in which graphs of both kinds are the same.
+    environment = os.environ | {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_compiler_is_imported_by_those_who_compile() -> None:
