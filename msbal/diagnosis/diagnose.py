@@ -124,7 +124,7 @@ class Examination:
         groups, odd = measure_levels(
             self.detector, self.plan.train, self.batches, self.seed, lambda done: report(done, total)
         )
-        self.notes += [f"{state.when}, {note}" for note in odd]
+        self.notes += [f"{state.when} {note}" for note in odd]
         state = replace(state, groups=groups)
         trained = state.iteration > 0 or _starts_trained(self.plan)
         return self._evaluated(state, self.val) if trained and self.val is not None else state

@@ -129,9 +129,10 @@ class _Group:
         return [share for j, share in shares if j != k and share.mean > 0 and self.learns(j)]
 
     def findings(self) -> Iterator[Finding]:
-        yield from self.imbalance()
+        first = list(self.imbalance())
+        yield from first
         yield from self.loss_and_gradient()
-        yield from self.changes()
+        yield from self.changes(uneven=any(finding.kind in ("dominates", "starves") for finding in first))
         yield from self.low_ap()
         yield from self.what_no_weight_mends()
 
@@ -143,6 +144,13 @@ class _Group:
 
     def imbalance(self) -> Iterator[Finding]:
         alive = [k for k, share in enumerate(self.last.share) if share.mean > 0]
+        if all(math.isnan(norm.mean) for norm in self.last.norm.get("shared", ())):
+            yield self.finding(
+                "not_finite", range(len(self.levels)),
+                f"In every batch losses or gradients are NaN or infinite {self.moments[-1][0]}: the training has "
+                "diverged, and weights are not to blame or to help. Lower the learning rate.",
+            )  # fmt: skip
+            return
         if len(alive) < 2:
             yield self.finding(
                 "nothing_shared", range(len(self.levels)),
@@ -361,7 +369,8 @@ class _Group:
             )
             yield self.finding("loss_unlike_gradient", sorted(odd), text)
 
-    def changes(self) -> Iterator[Finding]:
+    def changes(self, *, uneven: bool) -> Iterator[Finding]:
+        """Yield how shares change, which is a reason to decide anew in each interval where they are `uneven`."""
         if len(self.moments) < 2:
             return
         (first_when, first), (last_when, last) = self.moments
@@ -378,7 +387,8 @@ class _Group:
                 f"The levels' shares of the gradient change while it trains: {told}. Constants "
                 f"that fit {first_when} do not fit {last_when}."
             )
-            yield self.finding("changes", sorted(moved), text, {"strategy": "grad_norm"}, {"strategy": "rlo"})
+            strategies = ({"strategy": "grad_norm"}, {"strategy": "rlo"}) if uneven else ()
+            yield self.finding("changes", sorted(moved), text, *strategies)
 
     def low_ap(self) -> Iterator[Finding]:
         """Yield the levels whose AP lies far below the others', as far as their numbers of boxes can tell."""

@@ -54,7 +54,7 @@ def measure_levels(
         done: called after each batch with how many are done.
 
     Returns:
-        the groups, and a sentence on each loss or gradient that is not finite; the means are of the others.
+        the groups, and sentences on the losses and gradients that are not finite; the means are of the others.
 
     Raises:
         RunError: where autograd cannot run through the model's graph for each level.
@@ -78,7 +78,7 @@ def measure_levels(
             )
         done(number)
     states = tuple(each.state() for each in samples.values())
-    return states, [note for each in samples.values() for note in each.odd]
+    return states, [note for each in samples.values() for note in each.notes()]
 
 
 def spread(values: Array, low: float = -np.inf, high: float = np.inf) -> Spread:
@@ -117,23 +117,33 @@ class _Samples:
     losses: list[Array] = field(default_factory=list)
     positives: list[Array] = field(default_factory=list)
     gramians: list[dict[str, Array]] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
+    odd: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    """For each thing that was not finite, in which batches, by level."""
 
     def add(self, losses: Array, positives: Array | None, gramians: dict[str, Array]) -> None:
         self.losses.append(losses)
         self.gramians.append(gramians)
         if positives is not None:
             self.positives.append(positives)
-        where = f"batch {len(self.losses)}" + (f", {self.group.name}" if self.group.name != "all" else "")
         for k, level in enumerate(self.group.levels):
             wrong = [
-                f"{term} loss is {value:g}"
-                for term, value in zip(self.group.terms, losses[:, k], strict=True)
-                if not np.isfinite(value)
+                f"{term} loss"
+                for term, loss in zip(self.group.terms, losses[:, k], strict=True)
+                if not np.isfinite(loss)
             ]
             if not wrong and not all(np.isfinite(gramian[k, k]) for gramian in gramians.values()):
-                wrong = ["gradient is not finite"]
-            self.odd += [f"{where}: {level}'s {what}; left out of the means" for what in wrong]
+                wrong = ["gradient"]
+            for what in wrong:
+                self.odd.setdefault(what, {}).setdefault(level, set()).add(len(self.losses))
+
+    def notes(self) -> Iterator[str]:
+        """Yield a sentence on each kind of thing that was not finite."""
+        of_group = f" of {self.group.name}" if self.group.name != "all" else ""
+        for what, by_level in self.odd.items():
+            count, batches = len(set().union(*by_level.values())), len(self.losses)
+            found = f"the {what} of {', '.join(by_level)}{of_group} is NaN or infinite in"
+            few = f"{count} of {batches} batches: the means are of the others"
+            yield f"{found} {few if count < batches else 'every batch'}"
 
     def state(self) -> GroupState:
         levels = range(len(self.group.levels))

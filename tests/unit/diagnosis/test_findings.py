@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msbal.diagnosis import findings
 from msbal.diagnosis.findings import find, fixed_weights
-from msbal.records.diagnosis import Finding, LevelDiagnosis
+from msbal.records.diagnosis import Finding, LevelDiagnosis, Spread
 
 EQUAL = (1.0,) * 5
 
@@ -72,6 +72,10 @@ def test_what_holds_at_one_moment_only_says_when() -> None:
     assert start["dominates"].text.startswith("P4 dominates at the start, but no more after 300 iterations: ")
     assert last["dominates"].text.startswith("P4 dominates after 300 iterations, though not at the start: ")
     assert "P4 has 69 % at the start and 20 % after 300 iterations" in start["changes"].text
+    assert start["changes"].strategies
+    within = [make_group((1, 1, 1, 1, 0.55)), make_group((1, 1, 1, 1, 1.6))]
+    mild = kinds_of(make_diagnosis(*within))
+    assert mild.keys() == {"balanced", "changes"} and not mild["changes"].strategies
     both = kinds_of(make_diagnosis(apart, alike, apart, iterations=(0, 100, 300)))
     assert both["dominates"].text.startswith("P4 dominates: it has 69 %")  # the first and the last count
     assert "changes" not in both
@@ -123,6 +127,15 @@ def test_levels_without_positives_or_gradient() -> None:
     unknown = replace(nothing, share=(nothing.share[0]._replace(mean=np.nan),) * 5)
     for group in (nothing, unknown):
         assert kinds_of(make_diagnosis(group)).keys() == {"nothing_shared"}
+
+
+def test_a_training_that_has_diverged_is_said_to_have() -> None:
+    unknown = (Spread(np.nan, np.nan, np.nan),) * 5
+    sound = make_group(EQUAL)
+    diverged = replace(sound, share=unknown, norm=dict.fromkeys(sound.norm, unknown), cosine=(unknown,) * 5)
+    found = kinds_of(make_diagnosis(sound, diverged))
+    assert found.keys() == {"not_finite"}
+    assert "NaN or infinite after 300 iterations: the training has diverged" in found["not_finite"].text
 
 
 def test_a_loss_that_is_large_where_the_gradient_is_small() -> None:
