@@ -228,7 +228,7 @@ class _Group:
         if not others or not share.mean > 0:
             return _Verdict(False, "no gradient beside others", "")
         rest, count = sum(each.mean for each in others), len(others)
-        times = _short(count * share.mean / rest)
+        times = _short(count * share.mean / max(rest, 1e-9))
         text = f"{_percent(share)} of the gradient, {times} times the mean of the other levels,"
         # Where a share s has FACTOR times the mean of the others, which have the rest of what they all share.
         threshold = FACTOR * (share.mean + rest) / (count + FACTOR)
@@ -545,6 +545,8 @@ def _cosine(spread: Spread) -> str:
 
 def _short(number: float) -> str:
     """Return two significant digits, and never an exponent."""
+    if number > 1e6:
+        return "more than a million"
     return f"{number:.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
