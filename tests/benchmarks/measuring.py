@@ -37,8 +37,8 @@ def measure(subject: Subject, pairs: int, device: torch.device) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--side", type=int, default=320, help="pixels")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from finite_differences import FiniteDifferences
 from left_out import LeftOut
 from odd_images import OddImages
 
@@ -60,6 +61,10 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         pixels = batch[0]["image"].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float)
         return pixels, batch[0]["instances"].gt_boxes.tensor.numpy()
+
+
+class TestFiniteDifferences(FiniteDifferences):
+    case: ClassVar = TestDetectron2.cases["fcos"]  # the slopes of fifty random layers change within a step
 
 
 class TestLeftOut(LeftOut):

@@ -14,6 +14,7 @@ from PIL import Image
 pytest.importorskip("mmdet", reason="MMDetection is not installed")
 pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
+from finite_differences import FiniteDifferences
 from left_out import LeftOut
 from odd_images import OddImages
 
@@ -115,6 +116,10 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         boxes = batch["data_samples"][0].gt_instances.bboxes
         return batch["inputs"][0].permute(1, 2, 0).numpy()[:, :, ::-1].astype(float), boxes.tensor.numpy()
+
+
+class TestFiniteDifferences(FiniteDifferences):
+    case: ClassVar = TestImages.case
 
 
 class TestLeftOut(LeftOut):

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not installed")
 
 import torchvision
+from finite_differences import FiniteDifferences
 from left_out import LeftOut
 from odd_images import OddImages
 from tiny_backbone import TinyResNet
@@ -63,6 +64,10 @@ class TestImages(OddImages):
     def unpack(self, batch: Any) -> tuple[Any, Any]:
         images, targets = batch
         return images[0].permute(1, 2, 0).numpy() * 255, targets[0]["boxes"].numpy()
+
+
+class TestFiniteDifferences(FiniteDifferences):
+    case: ClassVar = TestImages.case
 
 
 class TestLeftOut(LeftOut):

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="the ultralytics backend's framework is not installed")
 
+from finite_differences import FiniteDifferences, kept_results
 from left_out import LeftOut
 from odd_images import OddImages
 from ultralytics_shrunk import shrunk
@@ -59,6 +60,13 @@ class TestImages(OddImages):
         centres, sides = boxes[:, :2], boxes[:, 2:]
         corners = [centres - sides / 2, centres + sides / 2]
         return pixels, np.concatenate(corners, axis=1)
+
+
+class TestFiniteDifferences(FiniteDifferences):
+    case: ClassVar = TestImages.case
+
+    def kept_targets(self, detector: Any) -> Any:
+        return kept_results(detector.model.criterion.assigner, "forward")
 
 
 class TestLeftOut(LeftOut):

@@ -14,6 +14,7 @@ from msbal_detectron2 import compat
 compat.prepare()
 
 import torch  # noqa: E402
+from slow_gradients import keep_slow_gradients  # noqa: E402
 
 from msbal.cli.app import run  # noqa: E402
 from msbal.engine import LevelLosses  # noqa: E402
@@ -59,6 +60,7 @@ def keep_the_end() -> None:
 if __name__ == "__main__":
     fault, *arguments = sys.argv[1:]
     keep_the_end()
+    keep_slow_gradients(".")
     if fault != "nothing":
         break_rank_one(fault)
     sys.exit(run(arguments))

@@ -58,6 +58,8 @@ def break_rank_one() -> None:
 
 def main(fault: str, arguments: list[str]) -> int:
     """Run the command line."""
+    from slow_gradients import keep_slow_gradients
+
     from msbal.cli.app import run
     from msbal_mmdet.detector import MMDetDetector
 
@@ -68,6 +70,7 @@ def main(fault: str, arguments: list[str]) -> int:
         keep(detector.model, job.balancers)
 
     MMDetDetector.train = kept  # type: ignore[method-assign]
+    keep_slow_gradients(".")
     if fault == "nan":
         break_rank_one()
     return run(arguments)

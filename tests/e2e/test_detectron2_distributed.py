@@ -15,6 +15,7 @@ pytest.importorskip("detectron2", reason="detectron2 is not installed")
 pytest.importorskip("msbal_detectron2", reason="the detectron2 backend is not installed")
 
 from detectron2_specs import write_spec
+from slow_gradients import assert_averaged
 from states import assert_same_state
 
 from msbal.records import read_intervals
@@ -66,7 +67,7 @@ def two(folder: Path, fault: str, *settings: str, resume: bool = False) -> tuple
         write_spec(
             folder,
             schedule={"iterations": 9, "checkpoint_every": 4},
-            balance={"interval": 3},
+            balance={"interval": 3, "measure": 4},
             evaluate={"enabled": False},
         )
     changes = [part for setting in settings for part in ("--set", setting)] + ["--resume"] * resume
@@ -90,6 +91,7 @@ def test_a_run_that_loses_a_process_resumes_to_the_same_end(tmp_path: Path) -> N
     assert code == 0, out + err
     first, second = ends(whole)
     assert_same_decisions(first, second)
+    assert_averaged(whole)
 
     code, out, err = two(broken, "die", "balance.strategy=uw")
     assert code and "process 1 ended with code 9" in err and "Traceback" not in err, out + err

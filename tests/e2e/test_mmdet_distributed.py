@@ -14,6 +14,7 @@ pytest.importorskip("msbal_mmdet", reason="the mmdet backend is not installed")
 
 import torch
 from mmdet_specs import write_spec
+from slow_gradients import assert_averaged
 from states import assert_same_state
 
 from msbal.records import read_intervals
@@ -44,7 +45,7 @@ def two(folder: Path, fault: str, *settings: str, resume: bool = False) -> tuple
     """`msbal train` as two processes."""
     if not (folder / "spec.yaml").exists():
         # avw decides by variances, which are of both ranks' losses together.
-        write_spec(folder, balance={"strategy": "avw"}, schedule={"flip": 0.0})
+        write_spec(folder, balance={"strategy": "avw", "measure": 4}, schedule={"flip": 0.0})
     code = PROGRAM.format(program=str(HERE / "mmdet_two_processes.py"))
     changes = [part for setting in settings for part in ("--set", setting)] + ["--resume"] * resume
     return run(folder, "-c", code, fault, "train", "spec.yaml", "-o", "run", "--plain", *changes)
@@ -72,6 +73,7 @@ def test_both_ranks_end_with_the_same_weights_and_decisions(whole: Path) -> None
     records = read_intervals(whole / "run" / "intervals.jsonl")
     assert [record.iteration for record in records] == [3, 6, 9]
     assert_alike(whole)
+    assert_averaged(whole)
 
 
 @pytest.mark.release

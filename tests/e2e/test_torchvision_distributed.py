@@ -17,6 +17,7 @@ pytest.importorskip("msbal_torchvision", reason="the torchvision backend is not 
 
 import torch
 from msbal_process import write_spec
+from slow_gradients import assert_averaged
 from states import assert_same_state
 
 from msbal.records import read_intervals
@@ -44,6 +45,7 @@ def arguments(folder: Path, fault: str, *settings: str, resume: bool = False) ->
     """Those of `two_processes`, for a run of nine iterations."""
     if not (folder / "spec.yaml").exists():
         write_spec(folder, iterations=9)
+    settings = ("balance.measure=4", *settings)
     changes = [part for setting in settings for part in ("--set", setting)] + ["--resume"] * resume
     return [fault, "train", "spec.yaml", "-o", "run", "--plain", *changes]
 
@@ -103,6 +105,7 @@ def test_both_ranks_end_with_the_same_weights_and_decisions(whole: Path) -> None
     assert [record.iteration for record in read_intervals(whole / "run" / "intervals.jsonl")] == [3, 6, 9]
     assert (whole / "run" / "losses.csv").read_text().count("\n") == 10
     assert_held_the_same(whole, 2)
+    assert_averaged(whole)
     first, second = (torch.load(whole / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
     # Batch norm's running statistics are each process's own, as in any DistributedDataParallel.
     for key, value in first["model"].items():

@@ -28,12 +28,12 @@ def test_two_processes_have_the_bits_of_two_without_balancing(tmp_path: Path) ->
     for name in ("plain", "balanced"):
         yolo = YOLO(data.with_name("yolov8n.yaml"))
         if name == "balanced":
-            handle = balance(yolo, "equal", interval=3)
+            handle = balance(yolo, "equal", interval=3, measure=2)
         yolo.train(trainer=TwoProcesses, **arguments(data, tmp_path, name=name, epochs=2, batch=2))
     plain, balanced = (weights(tmp_path / name / "weights" / "last.pt") for name in ("plain", "balanced"))
     assert all(torch.equal(plain[key], balanced[key]) for key in plain)
     records = read_intervals(tmp_path / "balanced" / "intervals.jsonl")
-    assert [(record.interval, record.iteration) for record in records] == [(1, 3), (2, 6)]
+    assert [(record.iteration, record.gradient_count) for record in records] == [(3, 2), (6, 2)]
     assert not list(msbal_in(tmp_path / "balanced" / "weights"))
     with pytest.raises(SpecError, match=r"on several devices .* read intervals\.jsonl"):
         _ = handle.losses

@@ -12,6 +12,7 @@ import sys
 
 import torch
 import torchvision
+from slow_gradients import keep_slow_gradients
 from tiny_backbone import TinyResNet
 
 from msbal.cli.app import run
@@ -91,6 +92,7 @@ if __name__ == "__main__":
     torchvision.models.resnet18 = TinyResNet
     keep_both(".")
     keep_account(".")
+    keep_slow_gradients(".")
     if how != "nothing":
         break_rank_one(how)
     sys.exit(run(arguments))

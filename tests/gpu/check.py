@@ -33,7 +33,8 @@ class Check:
     """One thing to find out.
 
     Attributes:
-        command: arguments of Python; ``{device}``, ``{seconds}``, ``{data}`` and ``{out}`` are replaced.
+        command: arguments of Python; ``{device}``, ``{side}`` (of images, in pixels), ``{seconds}``, ``{data}`` and
+            ``{out}`` are replaced.
         limit: seconds, after which it is killed with all that it has started.
         after: a file that another check makes, without which this one is passed over.
         alone: nothing else runs beside it, as it measures time or takes the whole card; the others run side by side.
@@ -60,6 +61,21 @@ CHECKS = (
     Check("mmdet", (*PYTEST, "tests/contract/test_mmdet.py"), 190, after="mmcv.done"),
     Check("runs of mmdet", (f"{HERE}/runs.py", "mmdet", "--device", "{device}"), 190, after="mmcv.done"),
     Check("cost", (f"{HERE}/cost.py", "--device", "{device}"), 100, alone=True),
+    Check(
+        "measuring",
+        (
+            f"{BENCHMARKS}/measuring.py",
+            "torchvision",
+            "--device",
+            "{device}",
+            "--side",
+            "{side}",
+            "--pairs",
+            "10",
+        ),
+        60,
+        alone=True,
+    ),
     Check(
         "share",
         (f"{BENCHMARKS}/share.py", "torchvision", "ultralytics", "--device", "{device}", "--rounds", "40"),
@@ -105,6 +121,7 @@ def main() -> int:
         build_operators(options.wheels.resolve(), out, environment)
     chosen = [check for check in CHECKS if not options.only or check.name in options.only]
     words = {"device": options.device, "data": options.data, "out": out / "ablation"}
+    words["side"] = 800 if options.device == "cuda" else 96
 
     def one(check: Check) -> bool:
         left = until - time.monotonic()

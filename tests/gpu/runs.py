@@ -1,13 +1,14 @@
 """Short runs of the command on a device: ``python tests/gpu/runs.py BACKEND --device cuda``.
 
-Each precision that the device has trains and balances; and a run that is killed within an interval goes on to the
-records of an unbroken one, as far as the device adds up in the same order.
+Each precision that the device has trains, balances and measures gradients, which changes no bit of it; and a run that
+is killed within an interval goes on to the records of an unbroken one, as far as the device adds up in the same order.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -42,10 +43,12 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "ultralytics": {"config": "yolov8n.yaml", "overrides": {"imgsz": 160}},
 }
-INTERVAL, ITERATIONS = 5, 30
+INTERVAL, ITERATIONS, MEASURE = 5, 30, 4
 
 
-def spec(folder: Path, backend: str, device: str, name: str, **schedule: Any) -> Path:
+def spec(
+    folder: Path, backend: str, device: str, name: str, measure: int | None = MEASURE, **schedule: Any
+) -> Path:
     """A run's spec, written into a folder of its own."""
     path = folder / f"{name}.yaml"
     content = {
@@ -65,7 +68,7 @@ def spec(folder: Path, backend: str, device: str, name: str, **schedule: Any) ->
             "workers": 2 if device == "cuda" else 0,
             **schedule,
         },
-        "balance": {"strategy": "rlo", "interval": INTERVAL},
+        "balance": {"strategy": "rlo", "interval": INTERVAL, "measure": measure},
         "evaluate": {"enabled": False},
         "device": device,
         "deterministic": True,
@@ -108,10 +111,18 @@ def main() -> None:
             assert len(found) == ITERATIONS // INTERVAL and all(
                 record["count"] == INTERVAL for record in found
             )
+            norms = [norm for record in found for norm in record["gradient_norm"]["shared"]]
+            assert all(math.isfinite(norm) for norm in norms) and max(norms) > 0
+            finished(train(spec(folder, backend, device, f"unmeasured {precision}", None, amp=precision)))
+            losses = [
+                (folder / run / "losses.csv").read_text() for run in (precision, f"unmeasured {precision}")
+            ]
+            same = "the same bits" if losses[0] == losses[1] else "OTHER BITS"
             total = [sum(record["loss"]) / INTERVAL for record in found]
             print(
                 f"{backend} {precision}: {ITERATIONS} iterations in {time.monotonic() - start:.0f} s, mean loss "
-                f"{total[0]:.3f} -> {total[-1]:.3f}, actions {' '.join(r['action'] for r in found)}"
+                f"{total[0]:.3f} -> {total[-1]:.3f}, actions {' '.join(r['action'] for r in found)}; without "
+                f"measuring {same}"
             )
         process = train(spec(folder, backend, device, "killed"))
         until = time.monotonic() + 120
