@@ -79,6 +79,8 @@ class Examination:
                 f"{plan.train.name} has no more images with boxes"
             )
         self.val = _sample(plan.val, extent.images, self.seed) if extent.images and plan.val else None
+        if extent.images and plan.val is None and checkpoints:
+            self.notes.append("no AP: the spec evaluates nothing (evaluate.enabled: false)")
 
     def run(self) -> LevelDiagnosis:
         """Measure all states and return them; nothing is judged yet.

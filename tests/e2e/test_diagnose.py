@@ -122,6 +122,8 @@ def test_damaged_and_missing_checkpoints_are_named_and_the_others_measured(folde
     newest.unlink()
     printed = diagnose(folder, "run", "--no-ap", *FEW)
     assert "best.pth cannot be read" in printed
+    printed = diagnose(folder, "run", "--set", "evaluate.enabled=false", *FEW)
+    assert "no AP: the spec evaluates nothing (evaluate.enabled: false)" in printed
     shutil.rmtree(checkpoints)
     printed = diagnose(folder, "run", "--no-ap", *FEW)
     assert "has no checkpoint yet: only its start is measured" in printed
