@@ -125,9 +125,7 @@ class Balancer(nn.Module):
         given: Any = (levels, terms, strategy, interval, seed, group, epsilon, rescale, measure)
         self._settings = Settings(*given)
         self.__dict__.update(vars(self._settings))
-        if not (parameters is None or isinstance(parameters, LevelGradients)):
-            parameters = LevelGradients(parameters)
-        self.gradients = parameters
+        self.gradients = None if parameters is None else LevelGradients.of(parameters)
         self._width = (len(self.terms) + 1) * len(self.levels)
         self._step = self.strategy if isinstance(self.strategy, StepStrategy) else None
         for key, value in self._initially_learned().items():

@@ -138,7 +138,7 @@ class GateGradients(LevelGradients):
         self._now: tuple[GatedPass, Sequence[Tensor]] | None = None
 
     @contextmanager
-    def of(self, passed: GatedPass, own: Sequence[Tensor]) -> Iterator[None]:
+    def through(self, passed: GatedPass, own: Sequence[Tensor]) -> Iterator[None]:
         """Measure this pass, of the loss that is the sum of these scalars."""
         self._now = passed, own
         try:

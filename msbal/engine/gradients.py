@@ -87,6 +87,11 @@ class LevelGradients:
         self.count = self.failed = 0
         self.seconds = 0.0
 
+    @classmethod
+    def of(cls, parameters: Iterable[nn.Parameter] | Parts | LevelGradients) -> LevelGradients:
+        """Return it as it is, so that several balancers share it, or make one of parameters."""
+        return parameters if isinstance(parameters, LevelGradients) else cls(parameters)
+
     def measure(self, losses: Tensor) -> dict[str, Array]:
         """Return the Gramian ``[K, K]`` of the levels' gradients on each part, and on `SHARED`.
 
@@ -143,13 +148,13 @@ class LevelGradients:
                 # What the products take, so that no rank runs out of memory between the others' collectives.
                 largest = max((p.numel() for p in parameters), default=0)
                 torch.empty(16 * levels * largest, dtype=torch.uint8, device=device)
-            except torch.cuda.OutOfMemoryError as error:
-                state, why = _NO_MEMORY, str(error)
             except GradientError as error:
                 state, why = _SPOILT if isinstance(error, SpoiltGraphError) else _FAILED, str(error)
             except Exception as error:  # not kept: it would keep the gradients
                 text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                state, why = _FAILED, next((_CAUSES[sign] for sign in _CAUSES if sign in text), text)
+                short = isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in text
+                state = _NO_MEMORY if short else _FAILED
+                why = next((_CAUSES[sign] for sign in _CAUSES if sign in text), text)
             _agree(state, why, parameters, gradients, device)
             products = torch.stack(
                 [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]

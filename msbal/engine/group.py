@@ -45,14 +45,14 @@ class BalancerSet(nn.Module):
         strategy: Strategy | str = "rlo",
         *,
         per_term: bool = False,
-        parameters: Iterable[nn.Parameter] | Parts | None = None,
+        parameters: Iterable[nn.Parameter] | Parts | LevelGradients | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         if not groups:
             raise ValueError("groups should have at least one group of levels. Found none.")
         self.groups, self.per_term = dict(groups), per_term
-        gradients = None if parameters is None else LevelGradients(parameters)
+        gradients = None if parameters is None else LevelGradients.of(parameters)
         self.balancers: dict[str, Balancer] = {}
         # The losses that each balancer takes: a group, and one of its rows or all of them.
         self._parts: dict[str, tuple[str, slice]] = {}

@@ -219,7 +219,7 @@ class LevelGate(nn.Module):
             self._records.begin()
         with ExitStack() as stack:
             for gradients in self._gradients:
-                stack.enter_context(gradients.of(passed, each))
+                stack.enter_context(gradients.through(passed, each))
             try:
                 weighted = self.balancers.weighted(_GROUP, LevelLosses(values, positives))
             except GradientError as error:

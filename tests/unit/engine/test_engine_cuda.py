@@ -144,3 +144,54 @@ def test_resume_in_the_middle_of_an_interval() -> None:
     for row in losses[6:]:
         second(row)
     assert second.drain() == whole.drain()[1:]
+
+
+def measured_model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16), torch.nn.Tanh(), torch.nn.Linear(16, 4)
+    )
+
+
+def train_measured(
+    device: str, measure: int | None, dtype: torch.dtype = torch.float32
+) -> tuple[Balancer, Tensor]:
+    model = measured_model().to(device)
+    balancer = Balancer(["P3", "P4", "P5", "P6"], interval=4, measure=measure, parameters=model.parameters())
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for m in range(8):
+        x = torch.rand(5, 6, generator=torch.Generator().manual_seed(m)).to(device)
+        optimizer.zero_grad()
+        with torch.autocast(device, dtype=dtype, enabled=dtype is not torch.float32):
+            total = balancer(model(x).float().pow(2).mean(dim=0))
+        total.backward()
+        optimizer.step()
+    return balancer, torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def test_gradients_are_those_on_the_cpu_and_training_keeps_its_bits() -> None:
+    balancer, weights = train_measured("cuda", 2)
+    assert torch.equal(weights, train_measured("cuda", None)[1])
+    assert balancer.gradients is not None and balancer.gradients.seconds > 0
+    for ours, theirs in zip(balancer.drain(), train_measured("cpu", 2)[0].drain(), strict=True):
+        assert ours.gradient_count == theirs.gradient_count > 0
+        assert ours.gradient_norm["shared"] == pytest.approx(theirs.gradient_norm["shared"], rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_in_mixed_precision(dtype: torch.dtype) -> None:
+    balancer, weights = train_measured("cuda", 2, dtype)
+    assert torch.equal(weights, train_measured("cuda", None, dtype)[1])
+    for ours, theirs in zip(balancer.drain(), train_measured("cpu", 2)[0].drain(), strict=True):
+        assert ours.gradient_norm["shared"] == pytest.approx(theirs.gradient_norm["shared"], rel=0.1)
+
+
+def test_without_memory_for_the_gradients_a_run_goes_on() -> None:
+    model = measured_model().cuda()
+    balancer = Balancer(["P3", "P4", "P5", "P6"], interval=2, measure=1, parameters=model.parameters())
+    losses = model(torch.rand(5, 6, device="cuda")).pow(2).mean(dim=0)
+    losses.register_hook(lambda _: torch.empty(2**50, dtype=torch.uint8, device="cuda"))
+    with pytest.warns(UserWarning, match="were not measured in iteration 1"):
+        balancer(losses)
+    balancer(model(torch.rand(5, 6, device="cuda")).pow(2).mean(dim=0)).backward()
+    assert [record.gradient_count for record in balancer.drain()] == [1]

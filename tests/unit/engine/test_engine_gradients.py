@@ -641,13 +641,22 @@ def test_what_fails_later_is_left_out_and_said_once(breaks: type[Breaks]) -> Non
     assert balancer.gradients is not None and balancer.gradients.failed == 3
 
 
-def test_without_memory_a_run_goes_on_even_from_the_first_iteration(breaks: type[Breaks]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_without_memory_a_run_goes_on_even_from_the_first_iteration(
+    error: Exception, breaks: type[Breaks]
+) -> None:
     model = Pyramid()
     model.backbone.append(Hidden())
     balancer = Balancer(LEVELS, ByGradients(), terms=TERMS, interval=4, parameters=model.parameters())
     ByGradients.left.clear()
-    breaks.error = torch.cuda.OutOfMemoryError("CUDA out of memory")
-    with pytest.warns(UserWarning, match="not measured in iteration 1, .*: CUDA out of memory") as caught:
+    breaks.error = error
+    with pytest.warns(UserWarning, match=r"not measured in iteration 1, .* memory") as caught:
         for m in range(4):
             balancer(model(inputs(m)))
     assert len(caught) == 1
