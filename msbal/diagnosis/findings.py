@@ -148,7 +148,7 @@ class _Group:
             yield self.finding(
                 "not_finite", range(len(self.levels)),
                 f"In every batch losses or gradients are NaN or infinite {self.moments[-1][0]}: the training has "
-                "diverged, and weights are not to blame or to help. Lower the learning rate.",
+                "diverged, which weights of levels do not mend. Lower the learning rate.",
             )  # fmt: skip
             return
         if len(alive) < 2:
