@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ SMALL = [
     "--set", "model.backbone=resnet18", "--set", "model.pretrained=false", "--set", "model.min_size=64",
     "--set", "model.max_size=64", "--set", "model.fpn_channels=16",
     "--set", "schedule={iterations: 8, batch_size: 2, workers: 0}",
-    "--set", "balance.interval=2", "--set", "evaluate.every=4",
+    "--set", "balance.interval=2", "--set", "balance.measure=4", "--set", "evaluate.every=4",
 ]  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def run(folder: Path) -> Path:
     printed = msbal("train", "cells.yaml", "--plain", *SMALL, cwd=folder)
     assert "interval t   1" in printed and "weights from 5: P3" in printed and "AP" in printed
     assert "msbal plot-losses runs/cells" in printed
+    assert re.search(r"gradients: measured 3 times in [\d.]+ s, [\d.]+ % of the training", printed)
     return folder / "runs" / "cells"
 
 
