@@ -90,7 +90,7 @@ class Examination:
         """
         states = [self._measured(ModelState(0, ()))]
         for iteration, path in self.checkpoints.items():
-            if self._loaded(path):
+            if self._loaded(iteration, path):
                 states.append(self._measured(ModelState(iteration, (), checkpoint=path.name)))
         evaluated = len(self.val) if self.val is not None and states[-1].metrics else 0
         return LevelDiagnosis(
@@ -105,8 +105,9 @@ class Examination:
             notes=tuple(self.notes),
         )
 
-    def _loaded(self, path: Path) -> bool:
+    def _loaded(self, iteration: int, path: Path) -> bool:
         """Load a checkpoint; of a damaged one, or one that a run has just replaced, say so."""
+        problem = ""
         try:
             with warnings.catch_warnings():
                 # It would take the checkpoint before a damaged one: another iteration's.
@@ -115,9 +116,13 @@ class Examination:
         except (MsbalError, UserWarning) as error:
             if isinstance(error, SpecError) and "does not fit" in str(error):
                 raise
-            self.notes.append(f"{path.name} is left out: {error}")
-            return False
-        return True
+            problem = str(error)
+        else:
+            if path.stem == "best" and iteration_in(path) != iteration:
+                problem = "the run that goes on has a better one by now"
+        if problem:
+            self.notes.append(f"{path.name} is left out: {problem}")
+        return not problem
 
     def _measured(self, state: ModelState) -> ModelState:
         report = partial(self.progress, f"measuring gradients {state.when}")
