@@ -69,9 +69,10 @@ class Balancer(nn.Module):
     weights that they were made with. Where gradients are off (``no_grad``, ``inference_mode``), and in evaluation mode
     (``eval()``), it weighs but neither counts nor decides.
 
-    An iteration waits for nothing on the device; the end of an interval waits once, for its losses. In a process group
-    the losses of all ranks are gathered once an interval (for a `StepStrategy` at every iteration), and every rank
-    decides the same; all ranks must call it equally often. Under `torch.compile` the graph breaks here.
+    An iteration waits for nothing on the device, unless it measures gradients; the end of an interval waits once, for
+    its losses. In a process group the losses of all ranks are gathered once an interval (for a `StepStrategy` at every
+    iteration), and every rank decides the same; all ranks must call it equally often. Under `torch.compile` the graph
+    breaks here.
 
     Args:
         levels: names, finest first.

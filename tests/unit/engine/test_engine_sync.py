@@ -12,6 +12,7 @@ import torch
 from msbal.baselines import Fixed
 from msbal.engine import Balancer, LevelLosses, Strategy, available
 from msbal.testing.card import Card
+from msbal.testing.strategies import GeneratedGradients
 
 VIEWS = {
     f"aten.{name}" for name in ("detach", "view", "_unsafe_view", "expand", "select", "slice", "unbind", "t")
@@ -20,7 +21,12 @@ VIEWS = {
 
 def make(name: str, terms: tuple[str, ...] = ("cls", "bbox"), interval: int = 3, **options: Any) -> Balancer:
     strategy: Strategy | str = Fixed((1, 2, 3, 4)) if name == "fixed" else name
-    return Balancer(["P3", "P4", "P5", "P6"], strategy, terms=terms, interval=interval, **options)
+    parameters = (
+        GeneratedGradients()
+    )  # for those that decide by gradients; a measurement's own waits are not counted
+    return Balancer(
+        ["P3", "P4", "P5", "P6"], strategy, terms=terms, interval=interval, parameters=parameters, **options
+    )
 
 
 def train(balancer: Balancer, iterations: int, positives: bool = True) -> None:
