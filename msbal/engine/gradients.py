@@ -42,6 +42,8 @@ _AGAIN = (
 )
 _CAUSES = {
     _REENTRANT: "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
+    "CheckpointError": "its selective activation checkpointing serves one backward pass; call checkpoint() without "
+    "context_fn",
     "donated": f"it is compiled for a single backward pass; {_AGAIN}",
 }
 

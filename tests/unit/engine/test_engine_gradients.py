@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from msbal.engine import (
     Balancer,
@@ -56,6 +56,9 @@ class Pyramid(nn.Module):
                 features = checkpoint(self.backbone, x, use_reentrant=False)
             case "checkpoint that draws anew":
                 features = checkpoint(self.backbone, x, use_reentrant=False, preserve_rng_state=False)
+            case "selective checkpoint":
+                kept = partial(create_selective_checkpoint_contexts, [torch.ops.aten.addmm.default])
+                features = checkpoint(self.backbone, x, use_reentrant=False, context_fn=kept)
             case "reentrant checkpoint":
                 features = checkpoint(self.backbone, x.requires_grad_(), use_reentrant=True)
             case _:
@@ -578,6 +581,7 @@ def first_error(model: nn.Module, parameters: Iterable[nn.Parameter] | None = No
 
 def test_what_cannot_be_measured_is_refused_in_the_first_iteration(breaks: type[Breaks]) -> None:
     assert "use_reentrant=False" in first_error(Pyramid(how="reentrant checkpoint"))
+    assert "selective activation checkpointing" in first_error(Pyramid(how="selective checkpoint"))
     assert "are they this model's?" in first_error(Pyramid(), Pyramid().parameters())
     assert "none of the parameters requires a gradient" in first_error(Pyramid(), [])
     model = Pyramid()
