@@ -5,20 +5,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-import pytest
 from needed import need_packages
 
 from msbal.baselines import GradNorm, Gramian
-from msbal.engine import RLO, Strategy
 from msbal.testing.strategies import StrategyContract
 
 
 class TestGradNorm(StrategyContract):
-    strategies = (
-        GradNorm(),
-        GradNorm(alpha=1.5, smoothing=0.0, cap=100.0),
-        RLO(actions=("grad_norm", "avw", "equal"), step=0.2),
-    )
+    strategies = (GradNorm(), GradNorm(alpha=1.5, smoothing=0.0, cap=100.0))
 
 
 class TestGramian(StrategyContract):
@@ -32,10 +26,3 @@ class TestGramian(StrategyContract):
 def test_torchjd_is_there() -> None:
     need_packages("torchjd")
     assert all(strategy.needs_gradients for strategy in TestGramian.strategies)
-
-
-@pytest.mark.parametrize("actions", [("avw", "equal"), ("avw", "grad_norm")])
-def test_rlo_needs_gradients_where_an_action_does(actions: tuple[str, str]) -> None:
-    strategy: Strategy = RLO(actions=actions)
-    assert strategy.needs_gradients == ("grad_norm" in actions)
-    assert not RLO.needs_gradients

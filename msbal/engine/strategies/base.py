@@ -39,8 +39,7 @@ class Strategy(ABC):
     name: ClassVar[str] = ""
     needs_gradients: ClassVar[bool] = False
     """Whether it decides by `IntervalStatistics.gradients`. They are then measured at each interval's end, or by the
-    balancer's `measure`; it should keep the weights in an interval without. `__post_init__` may set it on `self`, where
-    it depends on a hyperparameter."""
+    balancer's `measure`; it should keep the weights in an interval without."""
 
     def of(self, levels: Sequence[str]) -> Strategy:
         """Return the strategy for levels of these names, finest first; most strategies need only their number.

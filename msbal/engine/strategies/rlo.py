@@ -62,7 +62,7 @@ class RLO(Strategy):
         step: gamma of eq 7.
         p_min, p_max: beta of eq 7, the bounds of the rewarded or punished action's probability.
         actions: names of strategies, at least two; the paper's four by default. Their initial
-            probabilities are equal. `grad_norm` and `gramian` may be among them.
+            probabilities are equal.
         reward: what earns +1. `fall`: that the total loss fell (eq 6). `trend`: that it fell faster than lately. While
             all losses fall, eq 6 rewards whatever was chosen, `trend` about every other choice.
     """
@@ -86,8 +86,8 @@ class RLO(Strategy):
         refuse_unless(0 < self.p_min < self.p_max < 1, "p_min and p_max", "0 < p_min < p_max < 1", bounds)
         words = f"on both sides of the initial probability of {len(self.actions)} actions, {start:.4g}"
         refuse_unless(self.p_min <= start <= self.p_max, "p_min and p_max", words, bounds)
-        needs = [self._strategy(action).needs_gradients for action in self.actions]
-        object.__setattr__(self, "needs_gradients", any(needs))
+        for action in self.actions:
+            self._strategy(action)
 
     def _strategy(self, action: str) -> Strategy:
         """Return the strategy of an action."""
@@ -95,8 +95,7 @@ class RLO(Strategy):
         kind = known.get(action)
         if kind is not None and issubclass(kind, SelectionStrategy):
             return kind(amplification=self.amplification, top_k=self.top_k)
-        fits = {n: issubclass(k, SelectionStrategy | Equal) or k.needs_gradients for n, k in known.items()}
-        fit = sorted(n for n in fits if fits[n])
+        fit = sorted(n for n, found in known.items() if issubclass(found, SelectionStrategy | Equal))
         refuse_unless(action in fit, "actions", f"from {', '.join(fit)}", f"`{action}`")
         return known[action]()
 
@@ -106,8 +105,7 @@ class RLO(Strategy):
 
     def initial_state(self, levels: int) -> State:
         start = dict.fromkeys(self.actions, 1 / len(self.actions))
-        states = {action: self._strategy(action).initial_state(levels) for action in self.actions}
-        return {"probabilities": start, "action": "", "reward": 0, **_remembered(states)}
+        return {"probabilities": start, "action": "", "reward": 0}
 
     def _judge(self, statistics: IntervalStatistics, state: State) -> tuple[int | None, State]:
         """Return the reward of the action in force, None where it cannot be judged yet, and the new trend, if any."""
@@ -129,15 +127,5 @@ class RLO(Strategy):
         # The inverse of the cumulative distribution. The last sum may round to less than the draw, hence `min`.
         passed = np.searchsorted(np.cumsum(list(p.values())), rng.random(), side="right")
         action = self.actions[min(int(passed), len(self.actions) - 1)]
-        # All of them decide, since one that averages gradients should miss no interval.
-        before = state.get("states", {})
-        decided = {a: self._strategy(a).decide(statistics, before.get(a, {}), rng) for a in self.actions}
-        states = _remembered({a: new for a, (_, new) in decided.items()})
-        chosen = {"probabilities": p, "action": action, "reward": earned or 0}
-        return decided[action][0], {**chosen, **trend, **states}
-
-
-def _remembered(states: dict[str, State]) -> State:
-    """Return the part of RLO's state that holds those of its actions, where any has one."""
-    kept = {action: state for action, state in states.items() if state}
-    return {"states": kept} if kept else {}
+        weights, _ = self._strategy(action).decide(statistics, {}, rng)
+        return weights, {"probabilities": p, "action": action, "reward": earned or 0, **trend}

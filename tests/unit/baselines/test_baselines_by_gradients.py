@@ -406,26 +406,9 @@ def test_without_torchjd_the_command_that_installs_it_is_told(monkeypatch: pytes
         Gramian()
 
 
-@pytest.mark.parametrize("strategy", [GradNorm(), make("rlo", actions=("grad_norm", "equal"))], ids=str)
-def test_recorded_losses_have_no_gradients_to_replay(strategy: Strategy, tmp_path: Path) -> None:
+def test_recorded_losses_have_no_gradients_to_replay(tmp_path: Path) -> None:
     file = tmp_path / "losses.csv"
     file.write_text("P3,P4,P5\n1,2,3\n1,2,3\n")
     (losses,) = open_losses(file)
     with pytest.raises(ValueError, match="recorded losses have none"):
-        next(iter(replay(losses, strategy, 2)))
-
-
-# -- rlo -------------------------------------------------------------------------------------------
-
-
-def test_an_action_of_rlo_averages_the_gradients_of_all_intervals() -> None:
-    """Also of those after which another action was chosen."""
-    strategy, alone = make("rlo", actions=("grad_norm", "equal")), GradNorm()
-    state, own, chosen = strategy.initial_state(4), alone.initial_state(4), set()
-    for t in range(1, 30):
-        gramian = gramian_of(some_gradients("ordinary", 4, seed=t))
-        expected, own = decided(alone, gramian, own, t)
-        weights, state = decided(strategy, gramian, state, t)
-        chosen.add(state["action"])
-        assert weights.tolist() == (expected if state["action"] == "grad_norm" else np.ones(4)).tolist()
-    assert chosen == {"grad_norm", "equal"}
+        next(iter(replay(losses, GradNorm(), 2)))
