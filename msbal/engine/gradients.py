@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from msbal.engine.processes import all_gather, world_size
 from msbal.engine.record import SHARED as SHARED
@@ -42,8 +43,6 @@ _AGAIN = (
 )
 _CAUSES = {
     _REENTRANT: "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
-    "CheckpointError": "its selective activation checkpointing serves one backward pass; call checkpoint() without "
-    "context_fn",
     "donated": f"it is compiled for a single backward pass; {_AGAIN}",
 }
 
@@ -140,11 +139,11 @@ class LevelGradients:
             state, why = _FINE, ""
             try:
                 # A backward pass does not run under autocast.
-                with torch.autocast(device.type, enabled=False), _recomputation_undone(device):
-                    repeats = self.count == 0 and self._may_change(losses)
+                with torch.autocast(device.type, enabled=False):
+                    changes = self.count == 0 and self._may_change(losses)
                     for k in pending if parameters else ():
                         gradients[k], scales[k] = self._gradients(losses, k, scale, parameters), scale
-                    if repeats and parameters:
+                    if changes and parameters:
                         k = int(losses.detach().abs().argmax())
                         _require_alike(gradients[k], self._gradients(losses, k, float(scales[k]), parameters))
                 # What the products take, so that no rank runs out of memory between the others' collectives.
@@ -180,7 +179,8 @@ class LevelGradients:
         with torch.enable_grad(), self._loss(losses, level) as loss:
             if not loss.requires_grad:
                 return [None] * len(parameters)
-            return torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
+            with _recomputation_undone(losses.device):
+                return torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
 
     def _may_change(self, losses: Tensor) -> bool:
         """Return whether a backward pass runs code that may spoil the next: any that is not PyTorch's own.
@@ -281,10 +281,19 @@ def _agree(
 
 @contextmanager
 def _recomputation_undone(device: torch.device) -> Iterator[None]:
-    """Undo what activation checkpointing does in each backward pass: running statistics, and draws."""
+    """Undo what activation checkpointing does in a backward pass: running statistics, and draws.
+
+    Raises: GradientError, within the pass, where it would serve no other.
+    """
     kept: dict[tuple[nn.Module, str], tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, _: Any) -> None:
+        if any(
+            type(mode).__name__ == "_CachedTorchDispatchMode" for mode in _get_current_dispatch_mode_stack()
+        ):
+            raise GradientError(
+                "its selective activation checkpointing serves one backward pass; call checkpoint() without context_fn"
+            )
         for name, buffer in module.named_buffers(recurse=False):
             if (module, name) not in kept:
                 kept[module, name] = buffer, buffer.clone()

@@ -310,6 +310,16 @@ def test_recomputed_running_statistics_are_measured_around() -> None:
     assert [r.gradient_norm for r in checkpointed] == [r.gradient_norm for r in plain]
 
 
+@pytest.mark.parametrize("how", ["plain", "checkpoint", "checkpoint that draws anew"])
+def test_the_gradients_add_up_to_that_of_the_training_step(how: str) -> None:
+    model = Pyramid(0.5, how)
+    losses = model(inputs()).sum(dim=0)
+    found = LevelGradients(model.parameters()).measure(losses)["model"]
+    losses.sum().backward()
+    whole = sum(float(p.grad.double().square().sum()) for p in model.parameters() if p.grad is not None)
+    assert found.sum() == pytest.approx(whole, rel=1e-5)
+
+
 def test_it_measures_in_the_first_iteration_and_in_multiples() -> None:
     model = Pyramid()
     balancer = Balancer(LEVELS, "equal", terms=TERMS, interval=5, measure=4, parameters=model.parameters())
