@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from scipy import stats
 from msbal.backend import Detector, LevelGroup
 from msbal.backend.kit.seeding import mix, seed_everything, seeded
 from msbal.data import DetectionData
-from msbal.engine.gradients import SHARED, GradientError, LevelGradients, cosines, norms
+from msbal.diagnosis.signal import CommonGradients, signal, signal_cosines
+from msbal.engine.gradients import SHARED, GradientError, cosines, norms
 from msbal.engine.statistics import Array
 from msbal.errors import RunError
 from msbal.records.diagnosis import GroupState, Spread
@@ -60,13 +61,13 @@ def measure_levels(
         RunError: where autograd cannot run through the model's graph for each level.
     """
     samples = {group.name: _Samples(group) for group in detector.groups}
-    gradients: dict[str, LevelGradients] = {}
+    gradients: dict[str, CommonGradients] = {}
     for number, indices in enumerate(batches, start=1):
         with _drawing(mix("diagnose", seed, number), next(detector.model.parameters()).device):
             found = detector.split_losses(detector.batch(data, indices))
         for name, losses in found.groups.items():
             if name not in gradients:
-                gradients[name] = LevelGradients(found.parts.get(name) or detector.model.parameters())
+                gradients[name] = CommonGradients(found.parts.get(name) or detector.model.parameters())
             try:
                 gramians = gradients[name].measure(losses.values.sum(dim=0))
             except GradientError as error:
@@ -77,7 +78,7 @@ def measure_levels(
                 gramians,
             )
         done(number)
-    states = tuple(each.state() for each in samples.values())
+    states = tuple(_with_signal(each.state(), gradients.get(name)) for name, each in samples.items())
     return states, [note for each in samples.values() for note in each.notes()]
 
 
@@ -150,7 +151,8 @@ class _Samples:
         losses = np.stack(self.losses)  # [N, T, K]
         norm = {part: np.stack([norms(each[part]) for each in self.gramians]) for part in self.gramians[0]}
         for values in norm.values():
-            values[~np.isfinite(losses).all(axis=1)] = np.nan
+            # A gradient may be infinite where the loss is not; no share is measured by it.
+            values[~(np.isfinite(losses).all(axis=1) & np.isfinite(values))] = np.nan
         cosine = np.stack([_known_cosines(each[SHARED]) for each in self.gramians])  # [N, K, K]
         total = norm[SHARED].sum(axis=1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -174,14 +176,23 @@ class _Samples:
         )
 
 
+def _with_signal(state: GroupState, gradients: CommonGradients | None) -> GroupState:
+    products = None if gradients is None else gradients.products()
+    if products is None:
+        return state
+    return replace(state, signal=signal(*products), signal_cosine=signal_cosines(products[0]))
+
+
 def _means(spreads: Sequence[Spread]) -> Array:
     return np.array([each.mean for each in spreads])
 
 
 def _known_cosines(gramian: Array) -> Array:
-    """Return ``[K, K]`` with NaN where a gradient is 0, which has no direction."""
+    """Return ``[K, K]`` with NaN where a gradient is 0 or infinite, which has no direction."""
     length = norms(gramian)
-    return np.where(np.outer(length, length) > 0, cosines(gramian), np.nan)
+    with np.errstate(invalid="ignore"):
+        products = np.outer(length, length)
+    return np.where((products > 0) & np.isfinite(products), cosines(gramian), np.nan)
 
 
 @contextmanager

@@ -16,6 +16,10 @@ Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is
 """One that may be NaN, which JSON has as null."""
 
 
+CLEAR = 2.0
+"""How many times its noise the signal of a mean over batches is, by the squared norm, for it to tell a direction."""
+
+
 class Spread(NamedTuple):
     """A mean over batches, and the 95 % interval of that mean.
 
@@ -44,6 +48,11 @@ class GroupState:
         ap, recall: AP and the recall among 100 detections an image (0 to 1), each ground-truth box counted for the
             level that the model assigns it to; None for a level without boxes, and empty where nothing was evaluated.
         evaluated: how many boxes those are of.
+        signal: how much of the squared norm of a batch's gradient on ``shared`` is common to all batches: that of the
+            expected gradient. An estimate without bias, which may be negative; None for a level without a gradient,
+            and empty with fewer than two batches.
+        signal_cosine: ``[K][K]``, of the expected gradients, without the noise of batches; None where the estimate of
+            a signal is not positive.
     """
 
     group: str
@@ -57,6 +66,8 @@ class GroupState:
     ap: tuple[float | None, ...] = ()
     recall: tuple[float | None, ...] = ()
     evaluated: tuple[int, ...] = ()
+    signal: tuple[float | None, ...] = ()
+    signal_cosine: tuple[tuple[float | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,16 @@ class LevelDiagnosis:
     findings: tuple[Finding, ...] = ()
     images_val: int = 0
     notes: tuple[str, ...] = ()
+
+    def tells(self, group: GroupState, *levels: int) -> bool:
+        """Return whether the signal of all these levels is twice the noise that is left in the mean over batches.
+
+        Twice by the squared norm: 20 % of signal in 8 batches, 3 % in 64.
+        """
+        return bool(group.signal) and all(
+            part is not None and self.batches * part >= CLEAR * (1 - part)
+            for part in (group.signal[k] for k in levels)
+        )
 
 
 _ADAPTER = TypeAdapter(LevelDiagnosis)
