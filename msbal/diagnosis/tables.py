@@ -33,7 +33,7 @@ def tables(diagnosis: LevelDiagnosis, cosines: bool = False) -> Iterator[Table]:
         for group in state.groups:
             yield level_table(diagnosis, state, group)
             if cosines or any((group.group, level) in opposed for level in group.levels):
-                yield cosine_table(state, group)
+                yield cosine_table(diagnosis, state, group)
 
 
 def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState) -> Table:
@@ -59,6 +59,8 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
         add(part, [_with_reach(n) if last else _number(n.mean) for n in norms], "gradient norm on")
     add("", [_bar(each.mean) for each in group.share], SHARE, text=True)
     add("", [_share(each) for each in group.share], SHARE)
+    if group.signal:
+        add("signal", ["-" if part is None else f"{100 * max(part, 0.0):.0f} %" for part in group.signal])
     add("equal at", [f"×{weight:.2g}" for weight in group.equal_norms])
     if group.ap:
         add("boxes", [f"{count:,}" for count in group.evaluated], "validation")
@@ -68,14 +70,25 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
     return Table(title, tuple(header), tuple(zip(*cells, strict=True)), _metrics(diagnosis, state))
 
 
-def cosine_table(state: ModelState, group: GroupState) -> Table:
-    """Return the cosines of the levels' gradients on the parameters that they share."""
-    rows = tuple(
-        (level, *(_cosine(each) if k > j else "" for k, each in enumerate(group.cosine[j])))
-        for j, level in enumerate(group.levels[:-1])
-    )
+def cosine_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState) -> Table:
+    """Return the cosines of the levels' gradients on the parameters that they share; below, those without noise."""
+    told = False
+
+    def cell(j: int, k: int) -> str:
+        nonlocal told
+        if k > j:
+            return _cosine(group.cosine[j][k])
+        cosine = group.signal_cosine[j][k] if k < j and diagnosis.tells(group, j, k) else None
+        told |= cosine is not None
+        return "" if cosine is None else f"{cosine:+.2f}"
+
+    levels = range(len(group.levels))
+    rows = tuple((group.levels[j], *(cell(j, k) for k in levels)) for j in levels)
     title = f"Cosines of the gradients {state.when}{_details(state, group)}"
-    return Table(title, columns("", *group.levels), rows)
+    notes = (
+        ("below the diagonal: without the noise of batches, where their signal is enough",) if told else ()
+    )
+    return Table(title, columns("", *group.levels), rows if told else rows[:-1], notes)
 
 
 def legend(diagnosis: LevelDiagnosis) -> str:
@@ -83,7 +96,8 @@ def legend(diagnosis: LevelDiagnosis) -> str:
     return (
         f"Means over {diagnosis.batches} batches of {diagnosis.batch_size}, with 95 % intervals over batches. "
         "shared: the parameters that two levels or more have a gradient for; share: of the sum of the levels' norms "
-        "there; equal at: the weights that would make these norms equal."
+        "there; signal: how much of a norm there, squared, is common to all batches, where the rest is noise; equal "
+        "at: the weights that would make these norms equal."
     )
 
 
