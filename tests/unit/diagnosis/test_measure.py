@@ -129,6 +129,23 @@ def test_what_is_not_finite_is_said_and_left_out() -> None:
     assert state.loss["cls"][1].mean == pytest.approx(0.75 * (1 * 2 + 1 + 3 * 2 + 1) / 2)
 
 
+def test_no_share_and_no_cosine_is_measured_by_an_infinite_gradient() -> None:
+    class Infinite(Crafted):
+        def split_losses(self, batch: float) -> SplitLosses:
+            found = super().split_losses(batch)
+            values = found.groups["all"].values
+            if batch == 2:
+                zero = (self.model.shared.sum() - 10) * 1e200 * 1e200  # type: ignore[union-attr, operator]
+                values = values + torch.stack([0 * zero.detach(), zero, 0 * zero.detach()])
+            return replace(found, groups={"all": LevelLosses(values, self.positives)})
+
+    state, odd = measure(Infinite([[2, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]))
+    assert odd == ["the gradient of P4 is NaN or infinite in 1 of 3 batches: the means are of the others"]
+    known, _ = measure(Crafted([[2, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0]]), (1, 3))
+    assert [each.mean for each in state.share] == pytest.approx([each.mean for each in known.share])
+    assert state.cosine[0][1].mean == pytest.approx(math.sqrt(0.5))
+
+
 def records(boxes: Sequence[int]) -> DetectionData:
     def record(i: int, count: int) -> ImageRecord:
         return ImageRecord(
