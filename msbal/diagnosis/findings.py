@@ -1,9 +1,8 @@
 """What a diagnosis comes to, in words that need no paper: who dominates, who starves, who conflicts, and what no weight
 can mend.
 
-A verdict is given where the interval over batches excludes its threshold, and what it leaves open is said to be
-unclear, with the number of batches that would tell. That something is the matter is said only by an interval that is
-widened for the number of levels looked at: one of ten pairs would else conflict by chance.
+A verdict is given where the interval over batches excludes its limit, and what it leaves open is said to be unclear,
+with the number of batches that would tell.
 
 Shapes: K levels, finest first; a moment is a state of the model, of which the first and the last are judged.
 """
@@ -12,16 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from msbal.diagnosis.judging import Verdict, judge, widened
 from msbal.engine import available
-from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, Spread
+from msbal.records.diagnosis import CLEAR, Finding, GroupState, LevelDiagnosis, Spread
 
 FACTOR = 2.0
 """A level dominates from so many times the mean of the other levels' gradient norms on, and starves at so small a part
@@ -36,9 +35,6 @@ FEW_BOXES = 100
 
 GAP = 0.1
 """Shares of the loss and of the gradient that differ by less are alike, whatever their ratio."""
-
-LEVEL = 0.05
-"""How often all verdicts of a kind together may err, where nothing is the matter."""
 
 MAX_BATCHES = 256
 """More are not asked for."""
@@ -68,21 +64,17 @@ def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | 
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """Whether something holds of some levels at a moment; None where the interval leaves it open.
+class _Judged:
+    """A verdict on some levels at a moment.
 
     Attributes:
-        text: what was measured, with its interval.
-        about: which levels, and when.
-        batches: that would tell where it is open.
-        likely: it would hold if nothing else were looked at, which is enough where it holds at another moment.
+        text: what was measured, with its interval, and when.
+        question: what it answers: whether a level dominates.
     """
 
-    holds: bool | None
+    verdict: Verdict
     text: str
-    about: str
-    batches: int = 0
-    likely: bool = False
+    question: str
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,6 @@ class _Group:
         yield from first
         yield from self.loss_and_gradient()
         yield from self.changes(uneven=any(finding.kind in ("dominates", "starves") for finding in first))
-        yield from self.low_ap()
         yield from self.what_no_weight_mends()
 
     def finding(self, kind: str, at: Sequence[int], text: str, *strategies: dict[str, Any]) -> Finding:
@@ -158,50 +149,50 @@ class _Group:
             )  # fmt: skip
             return
         found: list[Finding] = []
-        unclear: list[_Verdict] = []
-        for kind, judge in (("dominates", self.dominates), ("starves", self.starves)):
+        unclear: list[_Judged] = []
+        for kind, judged in (("dominates", self.dominates), ("starves", self.starves)):
             if kind == "starves" and len(alive) < 3:
                 continue  # of two levels, one starves where the other dominates
             for k in alive:
-                verdicts = [(when, judge(when, state, k)) for when, state in self.moments]
+                each = [judged(when, state, k) for when, state in self.moments]
                 if kind == "starves" and not self.learns(k):
                     continue
-                if any(each.holds for _, each in verdicts):
-                    verdicts = [
-                        (when, replace(each, holds=each.likely or each.holds)) for when, each in verdicts
-                    ]
-                    found.append(self.imbalanced(kind, k, verdicts))
-                unclear += [each for _, each in verdicts if each.holds is None]
+                somewhere = any(one.verdict.holds for one in each)
+                if somewhere:
+                    found.append(self.imbalanced(kind, k, each))
+                unclear += [
+                    one
+                    for one in each
+                    if one.verdict.holds is None and not (somewhere and one.verdict.likely)
+                ]
         uneven = bool(found)
         if uneven:
             found.append(self.equal_norms())
         conflicts, open_pairs = self.conflicts()
-        found += conflicts
+        yield from (*found, *conflicts)
         unclear += open_pairs
-        yield from found
-        if not uneven and not conflicts and not unclear and sum(map(self.learns, alive)) > 1:
+        balanced = not uneven and not conflicts and not unclear and sum(map(self.learns, alive)) > 1
+        if balanced:
             yield self.balanced(alive)
         if unclear:
             yield self.unclear(unclear, "" if uneven else self.factors(alive))
-        if (uneven or unclear) and not conflicts and not open_pairs:
-            yield self.finding(
-                "no_conflict", alive,
-                f"No two levels pull against each other in batches of {self.diagnosis.batch_size}: the lowest cosine "
-                f"is {self.lowest_cosine(alive)}. In such a step a method against conflicts has nothing to mend. The "
-                "noise of small batches draws cosines to 0; a larger --batch-size has less.",
-            )  # fmt: skip
+        if (uneven or unclear or balanced) and not conflicts and not open_pairs:
+            yield self.no_conflict(alive)
 
-    def imbalanced(self, kind: str, k: int, verdicts: list[tuple[str, _Verdict]]) -> Finding:
-        level, (first_when, first), (last_when, last) = self.levels[k], verdicts[0], verdicts[-1]
-        when = ""
-        if len(verdicts) > 1 and not last.holds:
-            when = f" {first_when}, but no more {last_when}" if last.holds is False else f" {first_when}"
-        elif len(verdicts) > 1 and not first.holds:
-            when = f" {last_when}" + f", though not {first_when}" * (first.holds is False)
-        measured = "; ".join(f"{verdict.text} {moment}" for moment, verdict in verdicts)
+    def imbalanced(self, kind: str, k: int, judged: Sequence[_Judged]) -> Finding:
+        level, when = self.levels[k], ""
+        if len(judged) > 1:
+            (first_when, _), (last_when, _) = self.moments
+            # What is likely at one moment and holds at the other holds at both.
+            first, last = (each.verdict.likely or each.verdict.holds for each in judged)
+            if not last:
+                when = f" {first_when}" + f", but no more {last_when}" * (last is False)
+            elif not first:
+                when = f" {last_when}" + f", though not {first_when}" * (first is False)
+        measured = "; ".join(each.text for each in judged)
         more = "more" if kind == "dominates" else "less"
         text = (
-            f"{level} {kind}{when}: it has {measured}. {level} decides {more} than its part of what the shared "
+            f"{level} {kind}{when}: it has {measured}. It decides {more} than its part of what the shared "
             "parameters learn."
         )
         if kind == "dominates" and self.empty(k):
@@ -223,48 +214,54 @@ class _Group:
         if kind == "starves" and self.loss_shares(self.last)[k].mean < 1 / len(self.levels) / FACTOR:
             yield {"strategy": "floor"}
 
-    def dominates(self, when: str, state: GroupState, k: int) -> _Verdict:
+    def dominates(self, when: str, state: GroupState, k: int) -> _Judged:
         others, share = self.others(state, k), state.share[k]
         if not others or not share.mean > 0:
-            return _Verdict(False, "no gradient beside others", "")
+            return _Judged(Verdict(False), f"no gradient beside others {when}", "")
         rest, count = sum(each.mean for each in others), len(others)
-        times = _short(count * share.mean / max(rest, 1e-9))
-        text = f"{_percent(share)} of the gradient, {times} times the mean of the other levels,"
         # Where a share s has FACTOR times the mean of the others, which have the rest of what they all share.
-        threshold = FACTOR * (share.mean + rest) / (count + FACTOR)
-        return self.verdict(share, threshold, text, f"{self.levels[k]} has {text} {when}", 1 + count)
+        limit = FACTOR * (share.mean + rest) / (count + FACTOR)
+        times = f"{_short(count * share.mean / max(rest, 1e-9))} times the mean of the other levels"
+        return self.judged(f"{self.levels[k]} dominates", share, when, times, share, limit, 1 + count)
 
-    def starves(self, when: str, state: GroupState, k: int) -> _Verdict:
+    def starves(self, when: str, state: GroupState, k: int) -> _Judged:
         """Compare a level with the median of the others, since one that dominates makes all others look small."""
         others, share = self.others(state, k), state.share[k]
         if len(others) < 2 or not share.mean > 0:
-            return _Verdict(False, "no gradient beside others", "")
+            return _Judged(Verdict(False), f"no gradient beside others {when}", "")
         middle = float(np.median([each.mean for each in others]))
         around = float(np.median([max(each.high - each.mean, each.mean - each.low) for each in others]))
         reach = max(share.high - share.mean, share.mean - share.low)
-        times = share.mean / middle
-        of_times = times * math.hypot(reach / share.mean, around / middle)
-        ratio = Spread(times, times - of_times, times + of_times)
-        text = f"{_percent(share)} of the gradient, {_short(times)} times the median of the other levels,"
-        about = f"{self.levels[k]} has {text} {when}"
-        return self.verdict(ratio, 1 / FACTOR, text, about, 1 + len(others), below=True)
+        ratio = share.mean / middle
+        half = ratio * math.hypot(reach / share.mean, around / middle)
+        spread = Spread(ratio, ratio - half, ratio + half)
+        times = f"{_short(ratio)} times the median of the other levels"
+        question = f"{self.levels[k]} starves"
+        return self.judged(question, share, when, times, spread, 1 / FACTOR, 1 + len(others), below=True)
 
-    def conflicts(self) -> tuple[list[Finding], list[_Verdict]]:
+    def judged(
+        self, question: str, share: Spread, when: str, times: str, spread: Spread, limit: float, looks: int,
+        *, below: bool = False,
+    ) -> _Judged:  # fmt: skip
+        text = f"{_percent(share)} of the gradient {when}, {times}"
+        return _Judged(self.verdict(spread, limit, looks, below=below), text, f"{question}, with {text}")
+
+    def conflicts(self) -> tuple[list[Finding], list[_Judged]]:
         """Return the pairs that conflict, in one finding, and those of which it is unclear."""
         opposed: dict[tuple[int, int], list[str]] = {}
-        unclear: list[_Verdict] = []
+        unclear: list[_Judged] = []
         for when, state in self.moments:
             alive = [k for k, share in enumerate(state.share) if share.mean > 0]
             pairs = list(combinations(alive, 2))
             for i, j in pairs:
                 cosine = state.cosine[i][j]
                 text = f"{_cosine(cosine)} {when}"
-                about = f"{self.levels[i]} and {self.levels[j]} have a cosine of {text}"
-                verdict = self.verdict(cosine, CONFLICT, text, about, len(pairs), below=True)
+                verdict = self.verdict(cosine, CONFLICT, len(pairs), below=True)
                 if verdict.holds:
                     opposed.setdefault((i, j), []).append(text)
                 elif verdict.holds is None:
-                    unclear.append(verdict)
+                    pair = f"{self.levels[i]} and {self.levels[j]} conflict, with a cosine of {text}"
+                    unclear.append(_Judged(verdict, text, pair))
         if not opposed:
             return [], unclear
         told = "; ".join(
@@ -277,6 +274,14 @@ class _Group:
             "unrelated, -1: opposite)."
         )
         at = sorted({k for pair in opposed for k in pair})
+        if all(state.signal for _, state in self.moments):
+            without = self.without_noise(list(opposed))
+            text += f" Of their gradients {self.signals(at)} is common to all batches, by the squared norm: "
+            text += (
+                f"without the rest, {_lowest(without)}."
+                if without
+                else "too little to tell whether levels conflict beyond a batch."
+            )
         section = {"strategy": "gramian", "weighting": "upgrad"}
         return [self.finding("conflict", at, text, section)], unclear
 
@@ -304,10 +309,42 @@ class _Group:
     def balanced(self, alive: Sequence[int]) -> Finding:
         text = (
             f"Nothing to balance here: the levels' gradients lie within a factor of {self.factors(alive)}. None has "
-            f"{FACTOR:g} times the mean of the others, none less than half of their median, and no two pull against "
-            f"each other in batches of {self.diagnosis.batch_size} (lowest cosine: {self.lowest_cosine(alive)})."
+            f"{FACTOR:g} times the mean of the others, and none less than half of their median."
         )
         return self.finding("balanced", alive, text)
+
+    def no_conflict(self, alive: Sequence[int]) -> Finding:
+        """Say that no batch shows a conflict, and whether one could be hidden under the noise of batches."""
+        size, lowest = self.diagnosis.batch_size, self.lowest_cosine(alive)
+        text = f"No two levels pull against each other in batches of {size}: the lowest cosine is {lowest}. "
+        if not all(state.signal for _, state in self.moments):
+            text += (
+                "In such a step a method against conflicts has nothing to mend. The noise of small batches draws "
+                "cosines to 0; a larger --batch-size has less."
+            )
+            return self.finding("no_conflict", alive, text)
+        told = self.without_noise(list(combinations(alive, 2)))
+        hidden = bool(told) and told[0][0] < CONFLICT
+        common = f"(of the gradients {self.signals(alive)} is common to all batches, by the squared norm)"
+        unknown = [k for k in alive if not all(self.diagnosis.tells(state, k) for _, state in self.moments)]
+        if hidden:
+            text += f"They may do so in the long run: without the noise of batches {_lowest(told)} {common}. "
+            text += "That number has no interval; a larger --batch-size shows more of it."
+            return self.finding("hidden_conflict", alive, text)
+        if unknown:
+            text = (
+                f"Whether levels pull against each other cannot be told with batches of {size}: of the gradient of "
+                f"{_listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, by "
+                f"the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
+            )
+            if told:
+                text += f"Where enough is common, without the noise {_lowest(told)}. "
+            return self.finding("noise", unknown, text + self.more_signal(unknown))
+        text += (
+            f"Nor do they without the noise of batches: then {_lowest(told)} {common}. A method against conflicts has "
+            "nothing to mend."
+        )
+        return self.finding("no_conflict", alive, text)
 
     def lowest_cosine(self, alive: Sequence[int]) -> str:
         found = [
@@ -319,17 +356,45 @@ class _Group:
         cosine, where = min(found)
         return f"{cosine:.2f} ({where})"
 
-    def unclear(self, verdicts: Sequence[_Verdict], factors: str) -> Finding:
-        number, needed = self.diagnosis.batches, sorted(verdict.batches for verdict in verdicts)
+    def without_noise(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, str]]:
+        """Return the cosines of the expected gradients, the lowest first, as far as their signal tells them."""
+        found = (
+            (state.signal_cosine[i][j], f"{self.levels[i]} and {self.levels[j]}, {when}")
+            for when, state in self.moments
+            for i, j in pairs
+            if self.diagnosis.tells(state, i, j)
+        )
+        return sorted((cosine, where) for cosine, where in found if cosine is not None)
+
+    def signals(self, at: Sequence[int]) -> str:
+        """Return from where to where these levels' signals are, at each moment."""
+        told = []
+        for when, state in self.moments:
+            percents = [_percents(state.signal[k] or 0.0) for k in at]
+            low, high = min(percents), max(percents)
+            told.append(f"{low} to {high} % {when}" if low < high else f"{low} % {when}")
+        return " and ".join(told)
+
+    def more_signal(self, at: Sequence[int]) -> str:
+        """Say how many batches would tell where these levels' gradients point, if the estimates are right."""
+        parts = [state.signal[k] or 0.0 for _, state in self.moments for k in at]
+        needed = [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if part > 1e-6]
+        enough = [number for number in needed if self.diagnosis.batches < number <= MAX_BATCHES]
+        if not enough:
+            return "A larger --batch-size has less of it."
+        return f"Try --batches {max(enough)}, whose mean has less of it."
+
+    def unclear(self, judged: Sequence[_Judged], factors: str) -> Finding:
+        number, needed = self.diagnosis.batches, sorted(each.verdict.batches for each in judged)
         enough = [batches for batches in needed if batches <= MAX_BATCHES]
         fix = f"Try --batches {enough[-1] if enough else MAX_BATCHES}"
-        fix += ", which may not tell either: it lies near the threshold" * (not enough)
+        fix += ", which may not tell either: it lies near the limit" * (not enough)
         if number < 2:
             return self.finding(
                 "unclear", [], f"Unclear with 1 batch, which has no noise to measure by. {fix}."
             )
-        nearest = sorted(verdicts, key=lambda verdict: -verdict.batches)
-        told = "; ".join(verdict.about.rstrip(",") for verdict in nearest[:3])
+        nearest = sorted(judged, key=lambda each: -each.verdict.batches)
+        told = "; ".join(f"whether {each.question}" for each in nearest[:3])
         told += f"; and {len(nearest) - 3} more" * (len(nearest) > 3)
         text = (
             f"Unclear with {number} batches: {told}. The limits are twice the mean, half the median and a cosine of "
@@ -356,7 +421,7 @@ class _Group:
         odd: dict[int, tuple[float, str]] = {}
         for when, state in self.moments:
             for k, (loss, gradient) in enumerate(zip(self.loss_shares(state), state.share, strict=True)):
-                wide, gap = self.widened(gradient, len(self.levels)), abs(loss.mean - gradient.mean)
+                wide, gap = self.widened(gradient), abs(loss.mean - gradient.mean)
                 apart = loss.low > FACTOR * wide.high or wide.low > FACTOR * loss.high
                 if gradient.mean > 0 and apart and gap >= max(GAP, odd.get(k, (0.0, ""))[0]):
                     shares = f"{_part(loss)} of the loss and {_part(gradient)} of the gradient"
@@ -376,7 +441,7 @@ class _Group:
         (first_when, first), (last_when, last) = self.moments
         moved: dict[int, tuple[float, str]] = {}
         for k, (before, after) in enumerate(zip(first.share, last.share, strict=True)):
-            one, other = (self.widened(each, len(self.levels)) for each in (before, after))
+            one, other = map(self.widened, (before, after))
             small, large = sorted((before.mean, after.mean))
             if (one.high < other.low or other.high < one.low) and large >= FACTOR * small:
                 told = f"{self.levels[k]} has {_part(before)} {first_when} and {_part(after)} {last_when}"
@@ -390,34 +455,6 @@ class _Group:
             strategies = ({"strategy": "grad_norm"}, {"strategy": "rlo"}) if uneven else ()
             yield self.finding("changes", sorted(moved), text, *strategies)
 
-    def low_ap(self) -> Iterator[Finding]:
-        """Yield the levels whose AP lies far below the others', as far as their numbers of boxes can tell."""
-        when, boxes = self.moments[-1][0], self.last.evaluated
-        aps = {k: ap for k, ap in enumerate(self.last.ap) if ap is not None and boxes[k] >= FEW_BOXES}
-        for k, ap in aps.items():
-            others = [j for j in aps if j != k]
-            if not others:
-                continue
-            mean = float(np.mean([aps[j] for j in others]))
-            low = mean - _reach(mean, sum(boxes[j] for j in others))
-            if ap + _reach(ap, boxes[k]) < low / FACTOR:
-                share = self.last.share[k]
-                small = share.mean < 1 / len(self.levels)
-                text = (
-                    f"{self.levels[k]} has an AP of {100 * ap:.1f} points {when}, the other levels {100 * mean:.1f} in "
-                    f"the mean, on {boxes[k]:,} boxes. It has {_part(share)} of the gradient, "
-                )
-                text += (
-                    "less than an equal share: more weight may help it."
-                    if small
-                    else "no less than an equal share: more weight is unlikely to help it."
-                )
-                yield self.finding(
-                    "low_ap",
-                    [k],
-                    text + " Its objects may only be harder, as small ones are for every detector.",
-                )
-
     # What no weight can mend
 
     def what_no_weight_mends(self) -> Iterator[Finding]:
@@ -430,19 +467,14 @@ class _Group:
                 "changes that; another image size, or other anchors or size ranges of the levels, may."
             )
             yield self.finding("no_boxes", none, text)
-        if boxes_val is not None:
-            unseen = [k for k in all_levels if boxes_val[k] == 0 and k not in none]
-            few = [k for k in all_levels if 0 < boxes_val[k] < FEW_BOXES]
-            if unseen:
-                text = f"{self.said(unseen)} no box in the validation set: what balancing does there, no metric shows."
-                yield self.finding("no_boxes_val", unseen, text)
-            if few:
-                counts = ", ".join(f"{self.levels[k]} {boxes_val[k]}" for k in few)
-                text = (
-                    f"Too few boxes in the validation set to measure a level's AP: {counts}. With {FEW_BOXES} it is "
-                    "uncertain by 10 points; a gain that balancing could give is smaller."
-                )
-                yield self.finding("few_boxes_val", few, text)
+        few = [k for k in all_levels if boxes_val and boxes_val[k] < FEW_BOXES and k not in none]
+        if boxes_val and few:
+            counts = ", ".join(f"{self.levels[k]} {boxes_val[k]}" for k in few)
+            text = (
+                f"Too few boxes in the validation set to measure a level's AP: {counts}. With {FEW_BOXES} it is "
+                "uncertain by 10 points; a gain that balancing could give is smaller."
+            )
+            yield self.finding("few_boxes_val", few, text)
         states = [state for _, state in self.moments]
         without = [
             k
@@ -470,45 +502,12 @@ class _Group:
     def said(self, at: Sequence[int]) -> str:
         return f"{_listed([self.levels[k] for k in at])} {'has' if len(at) == 1 else 'have'}"
 
-    # Judging an interval
+    def verdict(self, spread: Spread, limit: float, looks: int, *, below: bool = False) -> Verdict:
+        """Judge one of `looks` means of a moment."""
+        return judge(spread, limit, self.diagnosis.batches, looks * len(self.moments), below=below)
 
-    def verdict(
-        self, spread: Spread, threshold: float, text: str, about: str, looks: int, *, below: bool = False
-    ) -> _Verdict:
-        """Say whether something is the matter: whether the mean lies beyond `threshold`.
-
-        Args:
-            looks: at how many means of the same moment.
-            below: whether beyond is below.
-        """
-        number, looks = self.diagnosis.batches, looks * len(self.moments)
-        plain, wide = self.widened(spread, 1), self.widened(spread, looks)
-        if wide.high <= threshold if below else wide.low >= threshold:
-            return _Verdict(True, text, about)
-        if plain.low > threshold if below else plain.high < threshold:
-            return _Verdict(False, text, about)
-        likely = plain.high <= threshold if below else plain.low >= threshold
-        beyond = (spread.mean < threshold) if below else (spread.mean > threshold)
-        reach = (wide if beyond else plain).high - spread.mean
-        if not math.isfinite(reach):
-            return _Verdict(None, text, about, max(8, 2 * number))
-        needed = number * (reach / max(abs(spread.mean - threshold), 1e-6)) ** 2
-        return _Verdict(None, text, about, 2 ** math.ceil(math.log2(max(needed, number + 1))), likely)
-
-    def widened(self, spread: Spread, looks: int) -> Spread:
-        """Return the interval of one of `looks` means, which all lie in theirs with 95 % (Bonferroni, Student's t)."""
-        degrees = self.diagnosis.batches - 1
-        if degrees < 1 or not all(map(math.isfinite, spread)):
-            return Spread(spread.mean, -math.inf, math.inf)
-        times = _t(looks, degrees) / _t(1, degrees)
-        reach = times * max(spread.mean - spread.low, spread.high - spread.mean)  # one end may have been cut
-        return Spread(spread.mean, spread.mean - reach, spread.mean + reach)
-
-
-@cache
-def _t(looks: int, degrees: int) -> float:
-    """Return Student's t that one of `looks` means exceeds up or down in 5 % of all cases."""
-    return float(stats.t.ppf(1 - LEVEL / 2 / looks, degrees))
+    def widened(self, share: Spread) -> Spread:
+        return widened(share, self.diagnosis.batches, len(self.levels))
 
 
 def installed(section: dict[str, Any]) -> bool:
@@ -525,11 +524,6 @@ def _learns(state: GroupState, k: int) -> bool:
     return state.share[k].mean > 0 and (state.positives is None or state.positives[k].mean > 0)
 
 
-def _reach(metric: float, boxes: int) -> float:
-    """Return by how much a metric of so many boxes is uncertain, as if it were the part of them that is found."""
-    return 1.96 * math.sqrt(max(metric * (1 - metric), 1 / boxes) / boxes)
-
-
 def _percent(spread: Spread) -> str:
     low, high = max(spread.low, 0.0), min(spread.high, 1.0)
     return f"{_short(100 * spread.mean)} % ({_short(100 * low)} to {_short(100 * high)})"
@@ -537,6 +531,16 @@ def _percent(spread: Spread) -> str:
 
 def _part(spread: Spread) -> str:
     return f"{_short(100 * spread.mean)} %"
+
+
+def _percents(part: float) -> int:
+    """Return it in per cent; an estimate of a small part may be negative."""
+    return round(100 * max(part, 0.0))
+
+
+def _lowest(told: Sequence[tuple[float, str]]) -> str:
+    cosine, where = told[0]
+    return f"the lowest cosine is {cosine:.2f} ({where})"
 
 
 def _cosine(spread: Spread) -> str:
