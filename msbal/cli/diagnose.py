@@ -191,12 +191,12 @@ def _write(diagnosis: LevelDiagnosis, folder: RunDirectory, console: Console) ->
 
 def _replace_proposal(text: str | None, file: Path) -> bool:
     """Replace the ablation that an earlier diagnosis proposed, never one of the user's; return whether one is there."""
-    from msbal.diagnosis.proposal import write_proposal
+    from msbal.records.atomic import write_text
 
     if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(PROPOSED):
         return False
     if text is None:
         file.unlink(missing_ok=True)
         return False
-    write_proposal(text, file.parent)
+    write_text(file, text)
     return True

@@ -6,7 +6,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,11 +175,3 @@ def _flow(value: dict[str, Any]) -> str:
         value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True
     )
     return text.strip()
-
-
-def write_proposal(text: str, folder: Path) -> Path:
-    """Write an ablation spec into `folder`, atomically; return its path."""
-    from msbal.records.atomic import write_text
-
-    write_text(folder / FILE, text)
-    return folder / FILE

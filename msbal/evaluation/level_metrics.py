@@ -34,13 +34,11 @@ class LevelMetrics:
 
     Attributes:
         ap: mean over the IoU thresholds .50 to .95 and the classes that have boxes on the level.
-        ap50: at IoU .50.
         recall: AR100, at most 100 detections an image and class.
         boxes: how many the metrics are of: with few, each is a large part of them.
     """
 
     ap: float | None
-    ap50: float | None
     recall: float | None
     boxes: int
 
@@ -89,9 +87,9 @@ def metrics_of(
     metrics = []
     for level in range(count):
         there = boxes[level] > 0
-        parts = (precision[level][:, there], precision[level, 0, there], recall[level][:, there])
-        ap, ap50, ar = (float(part.mean()) if there.any() else None for part in parts)
-        metrics.append(LevelMetrics(ap, ap50, ar, int(boxes[level].sum())))
+        parts = (precision[level][:, there], recall[level][:, there])
+        ap, ar = (float(part.mean()) if there.any() else None for part in parts)
+        metrics.append(LevelMetrics(ap, ar, int(boxes[level].sum())))
     return metrics
 
 

@@ -13,7 +13,7 @@ from crafted_diagnoses import make_diagnosis, make_group
 from msbal.ablation.grid import Grid, make_grid, remarks
 from msbal.ablation.spec import load_ablation
 from msbal.diagnosis.findings import find
-from msbal.diagnosis.proposal import propose, write_proposal
+from msbal.diagnosis.proposal import propose
 from msbal.records.diagnosis import GroupState, LevelDiagnosis
 from msbal.spec import load_spec, save_spec
 
@@ -42,7 +42,9 @@ def judged(*groups: GroupState, **more: Any) -> LevelDiagnosis:
 def grid_of(diagnosis: LevelDiagnosis, spec_file: Path, *overrides: str) -> tuple[str, Grid]:
     text = propose(diagnosis, load_spec(spec_file, overrides), spec_file.name, overrides)
     assert text is not None
-    ablation = load_ablation(write_proposal(text, spec_file.parent))
+    proposed = spec_file.with_name("ablation.yaml")
+    proposed.write_text(text, encoding="utf-8")
+    ablation = load_ablation(proposed)
     make_grid(ablation, smoke=True)
     grid = make_grid(ablation)
     assert not remarks(grid)
