@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msbal.engine.gradients import LevelGradients, Parts, _products
+from msbal.engine.gradients import LevelGradients, Parts, products_of
 from msbal.engine.statistics import Array
 
 
@@ -31,7 +31,7 @@ class CommonGradients(LevelGradients):
         super().__init__(parameters)
         self.batches = 0
         self._parameters: Sequence[nn.Parameter] = ()
-        self._own = np.zeros(())  # [P, K, K], the sum of the batches' Gramians
+        self._own: Array = np.zeros(())  # [P, K, K], the sum of the batches' Gramians
         self._sums: dict[int, list[Tensor | None]] = {}  # of each level, [P]
         self._latest: dict[int, tuple[Sequence[Tensor | None], float]] = {}
 
@@ -45,7 +45,7 @@ class CommonGradients(LevelGradients):
         levels = range(len(self._sums))
         of_sums = np.stack(
             [
-                _products(parameter, [self._sums[k][i] for k in levels]).cpu().numpy()
+                products_of(parameter, [self._sums[k][i] for k in levels]).cpu().numpy()
                 for i, parameter in enumerate(self._parameters)
             ]
         )

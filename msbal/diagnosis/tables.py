@@ -72,18 +72,15 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
 
 def cosine_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState) -> Table:
     """Return the cosines of the levels' gradients on the parameters that they share; below, those without noise."""
-    told = False
-
-    def cell(j: int, k: int) -> str:
-        nonlocal told
-        if k > j:
-            return _cosine(group.cosine[j][k])
-        cosine = group.signal_cosine[j][k] if k < j and diagnosis.tells(group, j, k) else None
-        told |= cosine is not None
-        return "" if cosine is None else f"{cosine:+.2f}"
-
     levels = range(len(group.levels))
-    rows = tuple((group.levels[j], *(cell(j, k) for k in levels)) for j in levels)
+    known = {
+        (j, k): group.signal_cosine[j][k] for j in levels for k in range(j) if diagnosis.tells(group, j, k)
+    }
+    told = {place: f"{cosine:+.2f}" for place, cosine in known.items() if cosine is not None}
+    rows = tuple(
+        (group.levels[j], *(_cosine(group.cosine[j][k]) if k > j else told.get((j, k), "") for k in levels))
+        for j in levels
+    )
     title = f"Cosines of the gradients {state.when}{_details(state, group)}"
     notes = (
         ("below the diagonal: without the noise of batches, where their signal is enough",) if told else ()

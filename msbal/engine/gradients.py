@@ -158,7 +158,7 @@ class LevelGradients:
                 why = next((_CAUSES[sign] for sign in _CAUSES if sign in text), text)
             _agree(state, why, parameters, gradients, device)
             products = torch.stack(
-                [_products(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
+                [products_of(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
             )
             if world_size() > 1:
                 dist.broadcast(products, 0)  # a rank may round otherwise
@@ -234,7 +234,7 @@ def _require_alike(first: Sequence[Tensor | None], second: Sequence[Tensor | Non
         raise SpoiltGraphError(f"its first backward pass changes the second; if it is compiled, {_AGAIN}")
 
 
-def _products(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
+def products_of(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
     """Return ``[K, K]`` float64, of the gradients for one parameter, averaged over ranks."""
     levels, n, cpu = len(gradients), parameter.numel(), parameter.device.type == "cpu"
     zero = parameter.detach().new_zeros(()).expand(n)
