@@ -19,6 +19,7 @@ from msbal.backend.protocol import LevelGroup
 from msbal.engine import BalancerSet, GradientError, GroupNames, IntervalRecord, LevelGradients, LevelLosses
 from msbal.engine.processes import all_gather_objects, rank
 from msbal.engine.record import NonFinite
+from msbal.engine.statistics import Array
 from msbal.errors import SpecError
 
 _BALANCED = "_msbal_balanced"
@@ -55,7 +56,7 @@ class Balanced:
             model, tuple(splitters), balancers, tuple(notes),
         )  # fmt: skip
         self.groups: tuple[LevelGroup, ...] = tuple(splitter.group for splitter in splitters)
-        self.gradients = LevelGradients(self.splitters[0].parts(model))
+        self.gradients = _ModelGradients(self.splitters[0], model)
         for balancer in balancers.balancers.values():
             balancer.gradients = self.gradients
         self.losses: dict[str, Tensor] = {}
@@ -283,6 +284,18 @@ class Balanced:
     def __getstate__(self) -> dict[str, Any]:
         # Tensors of a graph can be neither copied nor pickled, and belong to the original's last pass.
         return self.__dict__ | {"losses": {}, "records": None, "_collected": None, "_paused": False}
+
+
+class _ModelGradients(LevelGradients):
+    """Measures the gradients for the parameters that a model has then: people replace its parts after `balance()`."""
+
+    def __init__(self, splitter: LossSplitter, model: nn.Module) -> None:
+        super().__init__(splitter.parts(model))
+        self._splitter, self._model = splitter, model
+
+    def measure(self, losses: Tensor) -> dict[str, Array]:
+        self.parts = LevelGradients(self._splitter.parts(self._model)).parts
+        return super().measure(losses)
 
 
 class _LossMethod:

@@ -211,6 +211,20 @@ def test_a_part_that_is_replaced_afterwards_is_balanced_too(make_model, batch, n
     torch.testing.assert_close(gradient((2.0,) * levels), 2 * own)
 
 
+def test_gradients_are_measured_on_a_part_that_is_replaced_afterwards(make_model, batch):
+    def norms(early):
+        model = make_model("retinanet")
+        handle = balance(model, "equal", interval=2, measure=2) if early else None
+        torch.manual_seed(2)
+        model.head.classification_head = RetinaNetClassificationHead(16, 9, 4)
+        handle = handle or balance(model, "equal", interval=2, measure=2)
+        for _ in range(2):
+            sum(model(*batch).values()).backward()
+        return handle.drain()[0].gradient_norm
+
+    assert norms(early=True) == norms(early=False)
+
+
 @pytest.mark.parametrize("name", ["retinanet", "fcos", "ssd"])
 def test_a_whole_head_that_is_replaced_afterwards_is_one_line(make_model, batch, name):
     model, other = make_model(name), make_model(name)
