@@ -41,6 +41,8 @@ def make_group(
     positives: Sequence[float] | None = None,
     ap: Sequence[float | None] = (),
     evaluated: Sequence[int] = (1500, 800, 400, 200, 150),
+    signal: Sequence[float | None] = (),
+    signal_cosines: Mapping[tuple[int, int], float] | None = None,
     group: str = "all",
     rng: np.random.Generator | None = None,
 ) -> GroupState:
@@ -82,7 +84,16 @@ def make_group(
         ap=tuple(ap),
         recall=tuple(None if each is None else min(1.0, 1.4 * each) for each in ap),
         evaluated=tuple(evaluated[:k]) if ap else (),
-    )
+        signal=tuple(signal),
+        signal_cosine=tuple(
+            tuple(
+                1.0 if i == j else (signal_cosines or {}).get((min(i, j), max(i, j)), 0.0)
+                if all((signal[at] or 0) > 0 for at in (i, j)) else None
+                for j in range(k)
+            )
+            for i in range(k)
+        ) if signal else (),
+    )  # fmt: skip
 
 
 def make_diagnosis(

@@ -323,25 +323,32 @@ class _Group:
                 "cosines to 0; a larger --batch-size has less."
             )
             return self.finding("no_conflict", alive, text)
-        told = self.without_noise(list(combinations(alive, 2)))
-        hidden = bool(told) and told[0][0] < CONFLICT
-        common = f"(of the gradients {self.signals(alive)} is common to all batches, by the squared norm)"
+        pairs = list(combinations(alive, 2))
+        told = self.without_noise(pairs)
+        hidden = [
+            pair for pair in pairs if any(cosine < CONFLICT for cosine, _ in self.without_noise([pair]))
+        ]
         unknown = [k for k in alive if not all(self.diagnosis.tells(state, k) for _, state in self.moments)]
         if hidden:
-            text += f"They may do so in the long run: without the noise of batches {_lowest(told)} {common}. "
-            text += "That number has no interval; a larger --batch-size shows more of it."
-            return self.finding("hidden_conflict", alive, text)
+            at = sorted({k for pair in hidden for k in pair})
+            text += (
+                f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. "
+                f"Of their gradients {self.signals(at)} is common to all batches, by the squared norm; larger batches have "
+                "more."
+            )
+            return self.finding("hidden_conflict", at, text)
         if unknown:
             text = (
                 f"Whether levels pull against each other cannot be told with batches of {size}: of the gradient of "
-                f"{_listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, by "
-                f"the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
+                f"{_listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, "
+                f"by the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
             )
             if told:
                 text += f"Where enough is common, without the noise {_lowest(told)}. "
             return self.finding("noise", unknown, text + self.more_signal(unknown))
         text += (
-            f"Nor do they without the noise of batches: then {_lowest(told)} {common}. A method against conflicts has "
+            f"Nor do they without the noise of batches: then {_lowest(told)}, and of the gradients "
+            f"{self.signals(alive)} is common to all batches, by the squared norm. A method against conflicts has "
             "nothing to mend."
         )
         return self.finding("no_conflict", alive, text)

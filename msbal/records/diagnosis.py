@@ -96,7 +96,7 @@ class Finding:
     """One thing that a person should know.
 
     Attributes:
-        kind: ``dominates``, ``starves``, ``conflict``, ``no_boxes``, ``balanced``, ...
+        kind: ``dominates``, ``starves``, ``conflict``, ``noise``, ``no_boxes``, ``balanced``, ...
         levels: that it is about.
         text: a sentence or two, with the numbers.
         strategies: worth an ablation because of it, as ``balance:`` sections.

@@ -51,9 +51,46 @@ def test_two_levels_that_conflict() -> None:
     assert not found.keys() & {"dominates", "starves", "balanced", "no_conflict"}
 
 
+@pytest.mark.parametrize("batches", [8, 64])
+def test_noise_that_could_hide_a_conflict_is_no_verdict(batches: int) -> None:
+    """With 3 % of signal 8 batches tell nothing, and 64 tell."""
+    group = make_group(EQUAL, batches=batches, signal=(0.5, 0.04, 0.5, 0.5, -0.01))
+    found = kinds_of(make_diagnosis(group, batches=batches))
+    assert not found.keys() & {"conflict", "no_conflict", "hidden_conflict"}
+    noise = found["noise"]
+    assert noise.levels == (("P4", "P7") if batches == 8 else ("P7",))
+    if batches == 8:
+        assert (
+            "of the gradient of P4 and P7 only 0 to 4 % at the start is common to all batches" in noise.text
+        )
+        assert "Where enough is common, without the noise the lowest cosine is 0.00 (P3 and P5," in noise.text
+        assert noise.text.endswith("Try --batches 64, whose mean has less of it.")
+    else:
+        assert noise.text.endswith("A larger --batch-size has less of it.")
+
+
+def test_a_verdict_says_how_much_signal_there_is() -> None:
+    none = kinds_of(make_diagnosis(make_group(EQUAL, signal=(0.3, 0.4, 0.5, 0.6, 0.7))))["no_conflict"]
+    assert "without the noise of batches: then the lowest cosine is 0.00 (" in none.text
+    assert "30 to 70 % at the start is common to all batches" in none.text
+    for signal, told in (
+        (0.5, "without the rest, the lowest cosine is -0.90 ("),
+        (0.1, "too little to tell"),
+    ):
+        group = make_group(EQUAL, cosines={(0, 3): -0.6}, signal=(signal,) * 5, signal_cosines={(0, 3): -0.9})
+        assert told in kinds_of(make_diagnosis(group))["conflict"].text
+
+
+def test_a_conflict_that_noise_hides_is_told_without_a_verdict() -> None:
+    group = make_group(EQUAL, signal=(0.5, 0.02, 0.5, 0.3, 0.5), signal_cosines={(0, 3): -0.9, (1, 2): -1.0})
+    hidden = kinds_of(make_diagnosis(group))["hidden_conflict"]
+    assert hidden.levels == ("P3", "P6") and not hidden.strategies
+    assert "without the noise of batches the lowest cosine is -0.90 (P3 and P6, at the start)" in hidden.text
+
+
 def test_balanced_levels_are_called_so() -> None:
-    (finding,) = find(make_diagnosis(make_group((1.2, 1, 1, 1.1, 1)), make_group(EQUAL)))
-    assert finding.kind == "balanced"
+    finding, conflicts = find(make_diagnosis(make_group((1.2, 1, 1, 1.1, 1)), make_group(EQUAL)))
+    assert finding.kind == "balanced" and conflicts.kind == "no_conflict"
     assert "Nothing to balance here" in finding.text
     assert "within a factor of 1.2 at the start and 1.0 after 300 iterations" in finding.text
     assert not finding.strategies
@@ -75,7 +112,7 @@ def test_what_holds_at_one_moment_only_says_when() -> None:
     assert start["changes"].strategies
     within = [make_group((1, 1, 1, 1, 0.55)), make_group((1, 1, 1, 1, 1.6))]
     mild = kinds_of(make_diagnosis(*within))
-    assert mild.keys() == {"balanced", "changes"} and not mild["changes"].strategies
+    assert mild.keys() == {"balanced", "no_conflict", "changes"} and not mild["changes"].strategies
     both = kinds_of(make_diagnosis(apart, alike, apart, iterations=(0, 100, 300)))
     assert both["dominates"].text.startswith("P4 dominates: it has 69 %")  # the first and the last count
     assert "changes" not in both
@@ -196,7 +233,10 @@ def test_noise_makes_no_finding(batches: int, noise: float) -> None:
 def test_any_diagnosis_is_put_into_words(norms: list[float], noise: float, batches: int, seed: int) -> None:
     levels = [f"L{n}" for n in range(len(norms))]
     rng = np.random.default_rng(seed)
-    group = make_group(norms, levels=levels, noise=noise, batches=batches, rng=rng, positives=norms)
+    signal = [float(part) if part < 0.9 else None for part in rng.uniform(-0.2, 1, len(norms))] * (seed % 2)
+    group = make_group(
+        norms, levels=levels, noise=noise, batches=batches, rng=rng, positives=norms, signal=signal
+    )
     boxes = [seed % (n + 2) for n in range(len(norms))]
     found = find(make_diagnosis(group, batches=batches, boxes=boxes, boxes_val=boxes))
     for finding in found:
