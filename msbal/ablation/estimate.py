@@ -6,10 +6,13 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from msbal.ablation.grid import Cell, Grid
+from msbal.engine.gradients import GradientError, LevelGradients
+from msbal.errors import SpecError
 from msbal.spec import RunSpec, dump_spec
 from msbal.training import Plan, prepare
 
@@ -22,7 +25,7 @@ class Cost:
 
     Attributes:
         iterations: how many the run has.
-        step: seconds per iteration.
+        step: seconds per iteration, with its part of what measuring gradients takes.
         image: seconds to predict one image of the validation split.
         images: how many that split has.
         evaluations: how many the run has.
@@ -66,16 +69,28 @@ def measure(plan: Plan) -> Cost:
     spec, detector = plan.spec, plan.detector
     size = spec.schedule.batch_size or UNKNOWN_BATCH
     batch = detector.batch(plan.train, [i % len(plan.train) for i in range(size)])
+    # In evaluation mode they weigh, and neither count nor measure.
+    balancers = plan.balancers.to(next(detector.model.parameters()).device).eval()
+    each = balancers.balancers.values()
 
-    def step() -> None:
+    def step(measures: bool = False) -> None:
         split = detector.split_losses(batch)
-        total = plan.balancers.to(next(detector.model.parameters()).device)(split.groups)
+        for group, losses in split.groups.items() if measures else ():
+            gradients = LevelGradients(split.parts.get(group) or detector.model.parameters())
+            gradients.measure(losses.values.sum(dim=0))
+        total = balancers(split.groups)
         for loss in split.rest.values():
             total = total + loss
         total.backward()
         detector.model.zero_grad(set_to_none=True)
 
     seconds = _timed(step)
+    if (every := next(iter(each)).measure) is not None:
+        try:
+            more = _timed(partial(step, measures=True)) - seconds
+        except GradientError as error:
+            raise SpecError("balance.measure", str(error)) from error
+        seconds += max(0.0, more) * len(each) / len(balancers.groups) / every
     if plan.val is None:
         return Cost(plan.iterations, seconds, 0.0, 0, 0)
     from msbal.data import subset
@@ -108,8 +123,11 @@ def _wait() -> None:
 
 
 def _key(spec: RunSpec) -> str:
-    """Everything in a spec that a run's cost depends on: all but seed, folder, strategy and optimizer."""
-    content = dump_spec(spec)
+    """Everything in a spec that a run's cost depends on: all but seed, folder, optimizer, and a strategy that does not
+    measure gradients."""
+    content, balance = dump_spec(spec), spec.balance
+    measures = balance.measure is not None or balance.make_strategy().needs_gradients
+    content["measures"] = [balance.measure or balance.interval, balance.per_term] if measures else None
     for section in ("seed", "output", "balance", "log"):
         content.pop(section)
     content["schedule"].pop("optimizer")

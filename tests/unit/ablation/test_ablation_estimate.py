@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ def test_a_real_step_is_measured(grid: Make, tmp_path: Path) -> None:
     cost = measure(prepare(made.cells[0].spec))
     assert (cost.iterations, cost.images, cost.evaluations) == (7, 2, 3)
     assert cost.step > 0 and cost.image > 0
+
+
+def test_what_measuring_gradients_takes_is_part_of_a_step(
+    grid: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def __init__(self, parameters: Any) -> None:
+            assert parameters
+
+        def measure(self, losses: Any) -> None:
+            time.sleep(2)
+
+    monkeypatch.setattr(module, "LevelGradients", Slow)
+    arms = {"one": {}, "two": {"balance.strategy": "grad_norm"}}
+    made = grid(arms=arms, seeds=1, set={"balance.interval": 2, "data.root": str(tmp_path)})
+    told: list[str] = []
+    costs = estimate(made, told.append)
+    assert len(told) == 2
+    assert costs["one"].step < 1 <= costs["two"].step
 
 
 def test_the_command_prints_the_grid_and_writes_nothing(
