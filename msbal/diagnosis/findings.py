@@ -176,8 +176,9 @@ class _Group:
             yield self.balanced(alive)
         if unclear:
             yield self.unclear(unclear, "" if uneven else self.factors(alive))
-        if (uneven or unclear or balanced) and not conflicts and not open_pairs:
-            yield self.no_conflict(alive)
+        taught = [k for k in alive if self.learns(k)]
+        if (uneven or unclear or balanced) and not conflicts and not open_pairs and len(taught) > 1:
+            yield self.no_conflict(taught)
 
     def imbalanced(self, kind: str, k: int, judged: Sequence[_Judged]) -> Finding:
         level, when = self.levels[k], ""
@@ -247,12 +248,15 @@ class _Group:
         return _Judged(self.verdict(spread, limit, looks, below=below), text, f"{question}, with {text}")
 
     def conflicts(self) -> tuple[list[Finding], list[_Judged]]:
-        """Return the pairs that conflict, in one finding, and those of which it is unclear."""
+        """Return the pairs that conflict, in one finding, and those of which it is unclear.
+
+        A level that learns only background has a direction, too, but next to no gradient that could be in the way.
+        """
         opposed: dict[tuple[int, int], list[str]] = {}
         unclear: list[_Judged] = []
         for when, state in self.moments:
-            alive = [k for k, share in enumerate(state.share) if share.mean > 0]
-            pairs = list(combinations(alive, 2))
+            taught = [k for k, share in enumerate(state.share) if share.mean > 0 and self.learns(k)]
+            pairs = list(combinations(taught, 2))
             for i, j in pairs:
                 cosine = state.cosine[i][j]
                 text = f"{_cosine(cosine)} {when}"
@@ -333,8 +337,8 @@ class _Group:
             at = sorted({k for pair in hidden for k in pair})
             text += (
                 f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. "
-                f"Of their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches it "
-                "is more."
+                f"Of their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches "
+                "it is more."
             )
             return self.finding("hidden_conflict", at, text)
         if unknown:
@@ -450,7 +454,8 @@ class _Group:
         for k, (before, after) in enumerate(zip(first.share, last.share, strict=True)):
             one, other = map(self.widened, (before, after))
             small, large = sorted((before.mean, after.mean))
-            if (one.high < other.low or other.high < one.low) and large >= FACTOR * small:
+            apart = one.high < other.low or other.high < one.low
+            if self.learns(k) and apart and large >= FACTOR * small:
                 told = f"{self.levels[k]} has {_part(before)} {first_when} and {_part(after)} {last_when}"
                 moved[k] = large - small, told
         if moved:

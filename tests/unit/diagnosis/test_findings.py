@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from msbal.diagnosis import findings
 from msbal.diagnosis.findings import find, fixed_weights
-from msbal.records.diagnosis import Finding, LevelDiagnosis, Spread
+from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, Spread
 
 EQUAL = (1.0,) * 5
 
@@ -142,6 +142,17 @@ def test_levels_without_boxes_or_positives_do_not_make_the_others_dominate() -> 
         found = kinds_of(diagnosis)
         assert not found.keys() & {"dominates", "starves"}
         assert "within a factor of 1.0 at the start" in found["balanced"].text
+
+
+def test_what_the_background_of_a_level_without_boxes_does_is_no_conflict_and_no_change() -> None:
+    def moment(background: float) -> GroupState:
+        return make_group((1, 1, 1, 1, background), cosine_noise=0.01, cosines={(0, 4): -0.6})
+
+    moments = moment(1e-6), moment(1e-4)
+    assert {"conflict", "changes"} <= kinds_of(make_diagnosis(*moments)).keys()
+    found = kinds_of(make_diagnosis(*moments, boxes=(9, 9, 9, 9, 0)))
+    assert not found.keys() & {"conflict", "changes"}
+    assert not any(finding.strategies for finding in found.values())
 
 
 def test_where_no_level_has_boxes_there_is_nothing_to_say_but_that() -> None:
