@@ -336,8 +336,8 @@ class _Group:
         if hidden:
             at = sorted({k for pair in hidden for k in pair})
             text += (
-                f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. "
-                f"Of their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches "
+                f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. Of "
+                f"their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches "
                 "it is more."
             )
             return self.finding("hidden_conflict", at, text)
