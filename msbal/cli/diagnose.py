@@ -46,14 +46,12 @@ def command(
         int,
         typer.Option(
             "--images",
-            min=1,
+            min=0,
             metavar="N",
-            help="Validation images to find AP and recall by level on: at most N, chosen by the seed.",
+            help="Validation images to find AP and recall by level on: at most N, chosen by the seed; 0 measures the "
+            "gradients alone.",
         ),
     ] = 200,
-    ap: Annotated[
-        bool, typer.Option("--ap/--no-ap", help="Evaluate each checkpoint, or measure the gradients alone.")
-    ] = True,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +82,7 @@ def command(
     target = RunDirectory(output) if output is not None else folder if of_run else None
     if target is not None:
         _check_target(target.path)
-    extent = Extent(batches, batch_size, images if ap else 0)
+    extent = Extent(batches, batch_size, images)
     diagnosis = _diagnosis(spec, folder if of_run else None, extent, Console(stderr=True))
     if json_to is not None:
         write_to(json_to, json_text(asdict(diagnosis), indent=1))

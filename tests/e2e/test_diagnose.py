@@ -94,7 +94,7 @@ def test_a_spec_is_measured_at_its_start_and_writes_nothing(folder: Path) -> Non
 
 
 def test_json_on_stdout(folder: Path) -> None:
-    printed = diagnose(folder, "spec.yaml", "--no-ap", "--json", "-", *FEW)
+    printed = diagnose(folder, "spec.yaml", "--json", "-", *FEW, "--images", "0")
     found = json.loads(printed[printed.index("{") :])
     assert [state["iteration"] for state in found["states"]] == [0]
     assert found["batch_size"] == 2 and found["batches"] == 3
@@ -115,17 +115,17 @@ def test_damaged_and_missing_checkpoints_are_named_and_the_others_measured(folde
     newest = checkpoints / "iteration_00000012.pth"
     (checkpoints / "best.pth").unlink()
     newest.write_bytes(newest.read_bytes()[:1000])
-    printed = diagnose(folder, "run", "--no-ap", *FEW)
+    printed = diagnose(folder, "run", *FEW, "--images", "0")
     assert "iteration_00000012.pth is left out: " in printed, printed
     assert iterations(read_diagnosis(folder / "run" / "diagnosis.json")) == [0, 8]
     (checkpoints / "best.pth").write_bytes(b"no checkpoint")
     newest.unlink()
-    printed = diagnose(folder, "run", "--no-ap", *FEW)
+    printed = diagnose(folder, "run", *FEW, "--images", "0")
     assert "best.pth cannot be read" in printed
     printed = diagnose(folder, "run", "--set", "evaluate.enabled=false", *FEW)
     assert "no AP: the spec evaluates nothing (evaluate.enabled: false)" in printed
     shutil.rmtree(checkpoints)
-    printed = diagnose(folder, "run", "--no-ap", *FEW)
+    printed = diagnose(folder, "run", *FEW, "--images", "0")
     assert "has no checkpoint yet: only its start is measured" in printed
 
 
