@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from msbal.diagnosis.findings import fixed_weights
+from msbal.engine import available
 from msbal.errors import as_typed
 from msbal.records.diagnosis import LevelDiagnosis
 from msbal.spec import RunSpec
@@ -91,6 +92,9 @@ def _arms(diagnosis: LevelDiagnosis, spec: RunSpec) -> list[_Arm]:
     arms = [_Arm("equal", "The framework's own training: every weight is 1.", {"balance.strategy": "equal"})]
     for name, section in chosen.items():
         keys = {f"balance.{key}": value for key, value in section.items()}
+        measure = spec.balance.measure
+        if available()[name].needs_gradients and measure is not None and measure > spec.balance.interval:
+            keys["balance.measure"] = None  # it would keep its weights in the intervals without a measurement
         arms.append(_Arm(ARMS.get(name, name), REASONS.get(name, name), keys))
     return [*arms, _control(diagnosis, spec, chosen)] if chosen else arms
 

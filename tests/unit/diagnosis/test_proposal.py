@@ -90,6 +90,17 @@ def test_conflicts_ask_for_a_gramian_weighting(spec_file: Path) -> None:
     assert len(grid.arms) == 4
 
 
+@pytest.mark.parametrize(("measure", "kept"), [(500, None), (5, 5)])
+def test_arms_that_decide_by_gradients_have_some_in_each_interval(
+    spec_file: Path, measure: int, kept: int | None
+) -> None:
+    diagnosis = judged(make_group(UNEVEN, cosines={(0, 1): -0.6}))
+    _, grid = grid_of(diagnosis, spec_file, f"balance.measure={measure}")
+    by_arm = {cell.arm: cell.spec.balance.measure for cell in grid.cells}
+    assert by_arm["equal"] == measure
+    assert by_arm["grad_norm"] == kept
+
+
 def test_of_a_runs_own_spec(spec_file: Path, tmp_path: Path) -> None:
     """Its spec is complete: keys of its strategy must not stand in the way of another."""
     run = tmp_path / "runs" / "a"
