@@ -38,7 +38,7 @@ def describe_diagnosis(diagnosis: LevelDiagnosis, run: int = 0) -> list[list[Pan
         made = [
             [_norms(state, group, norms, run) for state, group in found],
             [_shares(diagnosis, state, group, shares, run) for state, group in found],
-            [_cosines(state, group, run) for state, group in found if len(group.levels) > 1],
+            [_cosines(diagnosis, state, group, run) for state, group in found if len(group.levels) > 1],
             [_weights(found, run), *(_metrics(state, group, run) for state, group in found[-1:] if group.ap)],
         ]
         several = len(diagnosis.states[0].groups) > 1
@@ -104,14 +104,18 @@ def _quantities(diagnosis: LevelDiagnosis, group: GroupState) -> list[tuple[str,
     return [*found, ("gradient", BAD, _columns(group.share))]
 
 
-def _cosines(state: ModelState, group: GroupState, run: int) -> Panel:
+def _cosines(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState, run: int) -> Panel:
     levels, k = group.levels, len(group.levels)
     below = np.tril(np.ones((k, k), dtype=bool), -1)[1:, :-1]
     means, low, high = (
         np.array([[each[n] for each in row] for row in group.cosine])[1:, :-1] for n in range(3)
     )
     texts = [
-        [f"{levels[i + 1]} and {levels[j]}: {_told(group.cosine[i + 1][j])}" for j in range(k - 1)]
+        [
+            f"{levels[i + 1]} and {levels[j]}: {_told(group.cosine[i + 1][j])}"
+            + _without_noise(diagnosis, group, i + 1, j)
+            for j in range(k - 1)
+        ]
         for i in range(k - 1)
     ]
     bold: Bools = (low > 0) | (high < 0)
@@ -124,6 +128,11 @@ def _cosines(state: ModelState, group: GroupState, run: int) -> Panel:
         panel, matrix=Matrix(np.where(below, means, np.nan), bold, texts, run), range=(-0.5, k - 1.5),
         ticks={float(k - 2 - i): level for i, level in enumerate(levels[1:])},
     )  # fmt: skip
+
+
+def _without_noise(diagnosis: LevelDiagnosis, group: GroupState, i: int, j: int) -> str:
+    cosine = group.signal_cosine[i][j] if diagnosis.tells(group, i, j) else None
+    return "" if cosine is None else f"; without the noise of batches: {cosine:.3g}"
 
 
 def _weights(found: Sequence[tuple[ModelState, GroupState]], run: int) -> Panel:
