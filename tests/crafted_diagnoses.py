@@ -41,13 +41,14 @@ def make_group(
     positives: Sequence[float] | None = None,
     ap: Sequence[float | None] = (),
     evaluated: Sequence[int] = (1500, 800, 400, 200, 150),
-    signal: Sequence[float | None] = (),
+    signal: Sequence[float | None] | None = None,
     signal_cosines: Mapping[tuple[int, int], float] | None = None,
     group: str = "all",
     rng: np.random.Generator | None = None,
 ) -> GroupState:
     """One group at one moment: lognormal norms around `norms`, cosines around `cosines` (0 where not given)."""
     rng, k = rng or np.random.default_rng(0), len(norms)
+    signal = (0.5,) * k if signal is None else signal
     levels = levels[:k]
     sampled = np.array(norms) * np.exp(noise * rng.normal(size=(batches, k)))
     total = np.maximum(sampled.sum(axis=1, keepdims=True), 1e-12)

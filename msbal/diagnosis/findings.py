@@ -177,7 +177,8 @@ class _Group:
         if unclear:
             yield self.unclear(unclear, "" if uneven else self.factors(alive))
         taught = [k for k in alive if self.learns(k)]
-        if (uneven or unclear or balanced) and not conflicts and not open_pairs and len(taught) > 1:
+        known = len(taught) > 1 and all(state.signal for _, state in self.moments)
+        if (uneven or unclear or balanced) and not conflicts and not open_pairs and known:
             yield self.no_conflict(taught)
 
     def imbalanced(self, kind: str, k: int, judged: Sequence[_Judged]) -> Finding:
@@ -278,14 +279,12 @@ class _Group:
             "unrelated, -1: opposite)."
         )
         at = sorted({k for pair in opposed for k in pair})
-        if all(state.signal for _, state in self.moments):
-            without = self.without_noise(list(opposed))
-            text += f" Of their gradients {self.signals(at)} is common to all batches, by the squared norm: "
-            text += (
-                f"without the rest, {_lowest(without)}."
-                if without
-                else "too little to tell whether levels conflict beyond a batch."
-            )
+        without = self.without_noise(list(opposed))
+        if without:
+            text += f" Of their gradients {self.signals(at)} is common to all batches, by the squared norm: without "
+            text += f"the rest, {_lowest(without)}."
+        else:
+            text += " Too little of their gradients is common to all batches to tell more than that."
         section = {"strategy": "gramian", "weighting": "upgrad"}
         return [self.finding("conflict", at, text, section)], unclear
 
@@ -321,12 +320,6 @@ class _Group:
         """Say that no batch shows a conflict, and whether one could be hidden under the noise of batches."""
         size, lowest = self.diagnosis.batch_size, self.lowest_cosine(alive)
         text = f"No two levels pull against each other in batches of {size}: the lowest cosine is {lowest}. "
-        if not all(state.signal for _, state in self.moments):
-            text += (
-                "In such a step a method against conflicts has nothing to mend. The noise of small batches draws "
-                "cosines to 0; a larger --batch-size has less."
-            )
-            return self.finding("no_conflict", alive, text)
         pairs = list(combinations(alive, 2))
         told = self.without_noise(pairs)
         hidden = [
@@ -347,8 +340,6 @@ class _Group:
                 f"{_listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, "
                 f"by the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
             )
-            if told:
-                text += f"Where enough is common, without the noise {_lowest(told)}. "
             return self.finding("noise", unknown, text + self.more_signal(unknown))
         text += (
             f"Nor do they without the noise of batches: then {_lowest(told)}, and of the gradients "

@@ -63,7 +63,6 @@ def test_noise_that_could_hide_a_conflict_is_no_verdict(batches: int) -> None:
         assert (
             "of the gradient of P4 and P7 only 0 to 4 % at the start is common to all batches" in noise.text
         )
-        assert "Where enough is common, without the noise the lowest cosine is 0.00 (P3 and P5," in noise.text
         assert noise.text.endswith("Try --batches 64, whose mean has less of it.")
     else:
         assert noise.text.endswith("A larger --batch-size has less of it.")
@@ -75,7 +74,7 @@ def test_a_verdict_says_how_much_signal_there_is() -> None:
     assert "30 to 70 % at the start is common to all batches" in none.text
     for signal, told in (
         (0.5, "without the rest, the lowest cosine is -0.90 ("),
-        (0.1, "too little to tell"),
+        (0.1, "Too little of their gradients"),
     ):
         group = make_group(EQUAL, cosines={(0, 3): -0.6}, signal=(signal,) * 5, signal_cosines={(0, 3): -0.9})
         assert told in kinds_of(make_diagnosis(group))["conflict"].text
