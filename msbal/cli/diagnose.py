@@ -83,7 +83,9 @@ def command(
     if target is not None:
         _check_target(target.path)
     extent = Extent(batches, batch_size, images)
-    diagnosis = _diagnosis(spec, folder if of_run else None, extent, Console(stderr=True))
+    # Written into the run's folder, a diagnosis of another spec than the run's has to say so.
+    notes = [f"measured with {', '.join(set_)}, unlike the run"] if of_run and set_ else []
+    diagnosis = _diagnosis(spec, folder if of_run else None, extent, notes, Console(stderr=True))
     if json_to is not None:
         write_to(json_to, json_text(asdict(diagnosis), indent=1))
     if json_to != "-":
@@ -108,7 +110,9 @@ def _check_target(folder: Path) -> None:
         raise SpecError("--output", f"{above} cannot be written", "a writable folder", "name one with -o")
 
 
-def _diagnosis(spec: RunSpec, run: RunDirectory | None, extent: Extent, stderr: Console) -> LevelDiagnosis:
+def _diagnosis(
+    spec: RunSpec, run: RunDirectory | None, extent: Extent, notes: list[str], stderr: Console
+) -> LevelDiagnosis:
     from dataclasses import replace
 
     from msbal.cli.console import model_name, note
@@ -117,7 +121,8 @@ def _diagnosis(spec: RunSpec, run: RunDirectory | None, extent: Extent, stderr: 
     from msbal.training import prepare
     from msbal.ui.activity import ActivityLine
 
-    checkpoints, notes = ({}, []) if run is None else checkpoints_of(run)
+    checkpoints, unread = ({}, []) if run is None else checkpoints_of(run)
+    notes = [*notes, *unread]
     with ActivityLine(stderr) as line:
         plan = prepare(spec, line.progress)
         examination = Examination(plan, model_name(spec), checkpoints, extent, line.progress)

@@ -124,6 +124,8 @@ def test_damaged_and_missing_checkpoints_are_named_and_the_others_measured(folde
     assert "best.pth cannot be read" in printed
     printed = diagnose(folder, "run", "--set", "evaluate.enabled=false", *FEW)
     assert "no AP: the spec evaluates nothing (evaluate.enabled: false)" in printed
+    noted = read_diagnosis(folder / "run" / "diagnosis.json").notes
+    assert "measured with evaluate.enabled=false, unlike the run" in noted
     shutil.rmtree(checkpoints)
     printed = diagnose(folder, "run", *FEW, "--images", "0")
     assert "has no checkpoint yet: only its start is measured" in printed
