@@ -10,25 +10,19 @@ Shapes: K levels, finest first; a moment is a state of the model, of which the f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import combinations
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from msbal.diagnosis.judging import Verdict, judge, widened
-from msbal.engine import available
-from msbal.records.diagnosis import CLEAR, Finding, GroupState, LevelDiagnosis, Spread
+from msbal.diagnosis.conflicts import CONFLICT, Conflicts
+from msbal.diagnosis.judging import Verdict
+from msbal.diagnosis.moments import MAX_BATCHES, Judged, Moments, listed, part, percent, short
+from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, Spread
 
 FACTOR = 2.0
 """A level dominates from so many times the mean of the other levels' gradient norms on, and starves at so small a part
 of their median: less than a factor of 2 is less than what people leave open when they choose a learning rate."""
-
-CONFLICT = -0.2
-"""Two levels conflict below this cosine. At -0.2 the sum of two gradients of equal norm is a tenth shorter than if they
-were unrelated; a smaller loss pays for no method against it."""
 
 FEW_BOXES = 100
 """With fewer boxes the 95 % interval of a recall of one half reaches 10 points up and down."""
@@ -36,14 +30,11 @@ FEW_BOXES = 100
 GAP = 0.1
 """Shares of the loss and of the gradient that differ by less are alike, whatever their ratio."""
 
-MAX_BATCHES = 256
-"""More are not asked for."""
-
 
 def find(diagnosis: LevelDiagnosis) -> tuple[Finding, ...]:
     """Return what a person should know of each group: first what dominates, starves or conflicts, then the rest."""
     names = dict.fromkeys(group.group for state in diagnosis.states for group in state.groups)
-    return tuple(finding for name in names for finding in _Group(diagnosis, name).findings())
+    return tuple(finding for name in names for finding in _Findings(diagnosis, name).all())
 
 
 def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | None:
@@ -63,73 +54,15 @@ def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | 
     return tuple(float(f"{weight:.3g}") for weight in weights)
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A verdict on some levels at a moment.
+class _Findings(Moments):
+    """What there is to say of one group."""
 
-    Attributes:
-        text: what was measured, with its interval, and when.
-        question: what it answers: whether a level dominates.
-    """
-
-    verdict: Verdict
-    text: str
-    question: str
-
-
-@dataclass(frozen=True)
-class _Group:
-    """One group of levels, at the first and at the last moment."""
-
-    diagnosis: LevelDiagnosis
-    name: str
-
-    @cached_property
-    def moments(self) -> list[tuple[str, GroupState]]:
-        found = [
-            (state.when, each)
-            for state in self.diagnosis.states
-            for each in state.groups
-            if each.group == self.name
-        ]
-        return found[:1] + found[1:][-1:]
-
-    @property
-    def last(self) -> GroupState:
-        return self.moments[-1][1]
-
-    @property
-    def levels(self) -> tuple[str, ...]:
-        return self.last.levels
-
-    @property
-    def boxes(self) -> tuple[int, ...] | None:
-        return self.diagnosis.boxes.get(self.name)
-
-    def empty(self, k: int) -> bool:
-        """Tell whether a level has no boxes to learn from."""
-        return self.boxes is not None and self.boxes[k] == 0
-
-    def learns(self, k: int) -> bool:
-        """Tell whether a level has anything but background to learn from: the others are not compared with it."""
-        known = [state.positives for _, state in self.moments]
-        return not self.empty(k) and any(each is None or each[k].mean > 0 for each in known)
-
-    def others(self, state: GroupState, k: int) -> list[Spread]:
-        """Return the shares of the levels that a level is compared with."""
-        shares = enumerate(state.share)
-        return [share for j, share in shares if j != k and share.mean > 0 and self.learns(j)]
-
-    def findings(self) -> Iterator[Finding]:
+    def all(self) -> Iterator[Finding]:
         first = list(self.imbalance())
         yield from first
         yield from self.loss_and_gradient()
         yield from self.changes(uneven=any(finding.kind in ("dominates", "starves") for finding in first))
         yield from self.what_no_weight_mends()
-
-    def finding(self, kind: str, at: Sequence[int], text: str, *strategies: dict[str, Any]) -> Finding:
-        usable = tuple(section for section in strategies if installed(section))
-        return Finding(kind, self.name, tuple(self.levels[k] for k in at), text, usable)
 
     # Who dominates, starves and conflicts
 
@@ -149,7 +82,7 @@ class _Group:
             )  # fmt: skip
             return
         found: list[Finding] = []
-        unclear: list[_Judged] = []
+        unclear: list[Judged] = []
         for kind, judged in (("dominates", self.dominates), ("starves", self.starves)):
             if kind == "starves" and len(alive) < 3:
                 continue  # of two levels, one starves where the other dominates
@@ -168,7 +101,8 @@ class _Group:
         uneven = bool(found)
         if uneven:
             found.append(self.equal_norms())
-        conflicts, open_pairs = self.conflicts()
+        of_pairs = Conflicts(self.diagnosis, self.name)
+        conflicts, open_pairs = of_pairs.found()
         yield from (*found, *conflicts)
         unclear += open_pairs
         balanced = not uneven and not conflicts and not unclear and sum(map(self.learns, alive)) > 1
@@ -179,9 +113,9 @@ class _Group:
         taught = [k for k in alive if self.learns(k)]
         known = len(taught) > 1 and all(state.signal for _, state in self.moments)
         if (uneven or unclear or balanced) and not conflicts and not open_pairs and known:
-            yield self.no_conflict(taught)
+            yield of_pairs.no_conflict(taught)
 
-    def imbalanced(self, kind: str, k: int, judged: Sequence[_Judged]) -> Finding:
+    def imbalanced(self, kind: str, k: int, judged: Sequence[Judged]) -> Finding:
         level, when = self.levels[k], ""
         if len(judged) > 1:
             (first_when, _), (last_when, _) = self.moments
@@ -216,81 +150,41 @@ class _Group:
         if kind == "starves" and self.loss_shares(self.last)[k].mean < 1 / len(self.levels) / FACTOR:
             yield {"strategy": "floor"}
 
-    def dominates(self, when: str, state: GroupState, k: int) -> _Judged:
+    def dominates(self, when: str, state: GroupState, k: int) -> Judged:
         others, share = self.others(state, k), state.share[k]
         if not others or not share.mean > 0:
-            return _Judged(Verdict(False), f"no gradient beside others {when}", "")
+            return Judged(Verdict(False), f"no gradient beside others {when}", "")
         rest, count = sum(each.mean for each in others), len(others)
         # Where a share s has FACTOR times the mean of the others, which have the rest of what they all share.
         limit = FACTOR * (share.mean + rest) / (count + FACTOR)
-        times = f"{_short(count * share.mean / max(rest, 1e-9))} times the mean of the other levels"
+        times = f"{short(count * share.mean / max(rest, 1e-9))} times the mean of the other levels"
         return self.judged(f"{self.levels[k]} dominates", share, when, times, share, limit, 1 + count)
 
-    def starves(self, when: str, state: GroupState, k: int) -> _Judged:
+    def starves(self, when: str, state: GroupState, k: int) -> Judged:
         """Compare a level with the median of the others, since one that dominates makes all others look small."""
         others, share = self.others(state, k), state.share[k]
         if len(others) < 2 or not share.mean > 0:
-            return _Judged(Verdict(False), f"no gradient beside others {when}", "")
+            return Judged(Verdict(False), f"no gradient beside others {when}", "")
         middle = float(np.median([each.mean for each in others]))
         around = float(np.median([max(each.high - each.mean, each.mean - each.low) for each in others]))
         reach = max(share.high - share.mean, share.mean - share.low)
         ratio = share.mean / middle
         half = ratio * math.hypot(reach / share.mean, around / middle)
         spread = Spread(ratio, ratio - half, ratio + half)
-        times = f"{_short(ratio)} times the median of the other levels"
+        times = f"{short(ratio)} times the median of the other levels"
         question = f"{self.levels[k]} starves"
         return self.judged(question, share, when, times, spread, 1 / FACTOR, 1 + len(others), below=True)
 
     def judged(
         self, question: str, share: Spread, when: str, times: str, spread: Spread, limit: float, looks: int,
         *, below: bool = False,
-    ) -> _Judged:  # fmt: skip
-        text = f"{_percent(share)} of the gradient {when}, {times}"
-        return _Judged(self.verdict(spread, limit, looks, below=below), text, f"{question}, with {text}")
-
-    def conflicts(self) -> tuple[list[Finding], list[_Judged]]:
-        """Return the pairs that conflict, in one finding, and those of which it is unclear.
-
-        A level that learns only background has a direction, too, but next to no gradient that could be in the way.
-        """
-        opposed: dict[tuple[int, int], list[str]] = {}
-        unclear: list[_Judged] = []
-        for when, state in self.moments:
-            taught = [k for k, share in enumerate(state.share) if share.mean > 0 and self.learns(k)]
-            pairs = list(combinations(taught, 2))
-            for i, j in pairs:
-                cosine = state.cosine[i][j]
-                text = f"{_cosine(cosine)} {when}"
-                verdict = self.verdict(cosine, CONFLICT, len(pairs), below=True)
-                if verdict.holds:
-                    opposed.setdefault((i, j), []).append(text)
-                elif verdict.holds is None:
-                    pair = f"{self.levels[i]} and {self.levels[j]} conflict, with a cosine of {text}"
-                    unclear.append(_Judged(verdict, text, pair))
-        if not opposed:
-            return [], unclear
-        told = "; ".join(
-            f"{self.levels[i]} against {self.levels[j]}, cosine {' and '.join(measured)}"
-            for (i, j), measured in list(opposed.items())[:3]
-        )
-        told += f"; and {len(opposed) - 3} more pairs" * (len(opposed) > 3)
-        text = (
-            f"Levels conflict: {told}. Where one improves, the shared parameters get worse for the other (1: alike, 0: "
-            "unrelated, -1: opposite)."
-        )
-        at = sorted({k for pair in opposed for k in pair})
-        without = self.without_noise(list(opposed))
-        if without:
-            text += f" Of their gradients {self.signals(at)} is common to all batches, by the squared norm: without "
-            text += f"the rest, {_lowest(without)}."
-        else:
-            text += " Too little of their gradients is common to all batches to tell more than that."
-        section = {"strategy": "gramian", "weighting": "upgrad"}
-        return [self.finding("conflict", at, text, section)], unclear
+    ) -> Judged:  # fmt: skip
+        text = f"{percent(share)} of the gradient {when}, {times}"
+        return Judged(self.verdict(spread, limit, looks, below=below), text, f"{question}, with {text}")
 
     def equal_norms(self) -> Finding:
         told = "; ".join(
-            ", ".join(f"{n} {_short(w)}" for n, w in zip(self.levels, state.equal_norms, strict=True)) + f" {when}"
+            ", ".join(f"{n} {short(w)}" for n, w in zip(self.levels, state.equal_norms, strict=True)) + f" {when}"
             for when, state in self.moments
         )  # fmt: skip
         text = (
@@ -298,7 +192,7 @@ class _Group:
             "recommendation: a small gradient may be all that a level needs."
         )
         if empty := [level for k, level in enumerate(self.levels) if self.empty(k)]:
-            text += f" Leave {_listed(empty)}, without boxes, at 1."
+            text += f" Leave {listed(empty)}, without boxes, at 1."
         return self.finding("equal_norms", range(len(self.levels)), text)
 
     def factors(self, alive: Sequence[int]) -> str:
@@ -316,77 +210,7 @@ class _Group:
         )
         return self.finding("balanced", alive, text)
 
-    def no_conflict(self, alive: Sequence[int]) -> Finding:
-        """Say that no batch shows a conflict, and whether one could be hidden under the noise of batches."""
-        size, lowest = self.diagnosis.batch_size, self.lowest_cosine(alive)
-        text = f"No two levels pull against each other in batches of {size}: the lowest cosine is {lowest}. "
-        pairs = list(combinations(alive, 2))
-        told = self.without_noise(pairs)
-        hidden = [
-            pair for pair in pairs if any(cosine < CONFLICT for cosine, _ in self.without_noise([pair]))
-        ]
-        unknown = [k for k in alive if not all(self.diagnosis.tells(state, k) for _, state in self.moments)]
-        if hidden:
-            at = sorted({k for pair in hidden for k in pair})
-            text += (
-                f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. Of "
-                f"their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches "
-                "it is more."
-            )
-            return self.finding("hidden_conflict", at, text)
-        if unknown:
-            text = (
-                f"Whether levels pull against each other cannot be told with batches of {size}: of the gradient of "
-                f"{_listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, "
-                f"by the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
-            )
-            return self.finding("noise", unknown, text + self.more_signal(unknown))
-        text += (
-            f"Nor do they without the noise of batches: then {_lowest(told)}, and of the gradients "
-            f"{self.signals(alive)} is common to all batches, by the squared norm. A method against conflicts has "
-            "nothing to mend."
-        )
-        return self.finding("no_conflict", alive, text)
-
-    def lowest_cosine(self, alive: Sequence[int]) -> str:
-        found = [
-            (state.cosine[i][j].mean, f"{self.levels[i]} and {self.levels[j]}, {when}")
-            for when, state in self.moments
-            for i, j in combinations(alive, 2)
-            if math.isfinite(state.cosine[i][j].mean)
-        ]
-        cosine, where = min(found)
-        return f"{cosine:.2f} ({where})"
-
-    def without_noise(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, str]]:
-        """Return the cosines of the expected gradients, the lowest first, as far as their signal tells them."""
-        found = (
-            (state.signal_cosine[i][j], f"{self.levels[i]} and {self.levels[j]}, {when}")
-            for when, state in self.moments
-            for i, j in pairs
-            if self.diagnosis.tells(state, i, j)
-        )
-        return sorted((cosine, where) for cosine, where in found if cosine is not None)
-
-    def signals(self, at: Sequence[int]) -> str:
-        """Return from where to where these levels' signals are, at each moment."""
-        told = []
-        for when, state in self.moments:
-            percents = [_percents(state.signal[k] or 0.0) for k in at]
-            low, high = min(percents), max(percents)
-            told.append(f"{low} to {high} % {when}" if low < high else f"{low} % {when}")
-        return " and ".join(told)
-
-    def more_signal(self, at: Sequence[int]) -> str:
-        """Say how many batches would tell where these levels' gradients point, if the estimates are right."""
-        parts = [state.signal[k] or 0.0 for _, state in self.moments for k in at]
-        needed = [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if part > 1e-6]
-        enough = [number for number in needed if self.diagnosis.batches < number <= MAX_BATCHES]
-        if not enough:
-            return "A larger --batch-size has less of it."
-        return f"Try --batches {max(enough)}, whose mean has less of it."
-
-    def unclear(self, judged: Sequence[_Judged], factors: str) -> Finding:
+    def unclear(self, judged: Sequence[Judged], factors: str) -> Finding:
         number, needed = self.diagnosis.batches, sorted(each.verdict.batches for each in judged)
         enough = [batches for batches in needed if batches <= MAX_BATCHES]
         fix = f"Try --batches {enough[-1] if enough else MAX_BATCHES}"
@@ -426,7 +250,7 @@ class _Group:
                 wide, gap = self.widened(gradient), abs(loss.mean - gradient.mean)
                 apart = loss.low > FACTOR * wide.high or wide.low > FACTOR * loss.high
                 if gradient.mean > 0 and apart and gap >= max(GAP, odd.get(k, (0.0, ""))[0]):
-                    shares = f"{_part(loss)} of the loss and {_part(gradient)} of the gradient"
+                    shares = f"{part(loss)} of the loss and {part(gradient)} of the gradient"
                     odd[k] = gap, f"{self.levels[k]} has {shares} {when}"
         if odd:
             told = "; ".join(told for _, told in sorted(odd.values(), reverse=True)[:3])
@@ -447,7 +271,7 @@ class _Group:
             small, large = sorted((before.mean, after.mean))
             apart = one.high < other.low or other.high < one.low
             if self.learns(k) and apart and large >= FACTOR * small:
-                told = f"{self.levels[k]} has {_part(before)} {first_when} and {_part(after)} {last_when}"
+                told = f"{self.levels[k]} has {part(before)} {first_when} and {part(after)} {last_when}"
                 moved[k] = large - small, told
         if moved:
             told = ", ".join(told for _, told in sorted(moved.values(), reverse=True)[:3])
@@ -502,61 +326,6 @@ class _Group:
                 )
                 yield self.finding("no_gradient", dead, text)
 
-    def said(self, at: Sequence[int]) -> str:
-        return f"{_listed([self.levels[k] for k in at])} {'has' if len(at) == 1 else 'have'}"
-
-    def verdict(self, spread: Spread, limit: float, looks: int, *, below: bool = False) -> Verdict:
-        """Judge one of `looks` means of a moment."""
-        return judge(spread, limit, self.diagnosis.batches, looks * len(self.moments), below=below)
-
-    def widened(self, share: Spread) -> Spread:
-        return widened(share, self.diagnosis.batches, len(self.levels))
-
-
-def installed(section: dict[str, Any]) -> bool:
-    """Tell whether the strategy of a ``balance:`` section is there, with all that it needs."""
-    options: dict[str, Any] = {key: value for key, value in section.items() if key != "strategy"}
-    make: Callable[..., Any] | None = available().get(section["strategy"])
-    try:
-        return make is not None and make(**options) is not None
-    except (ImportError, TypeError, ValueError):
-        return False
-
 
 def _learns(state: GroupState, k: int) -> bool:
     return state.share[k].mean > 0 and (state.positives is None or state.positives[k].mean > 0)
-
-
-def _percent(spread: Spread) -> str:
-    low, high = max(spread.low, 0.0), min(spread.high, 1.0)
-    return f"{_short(100 * spread.mean)} % ({_short(100 * low)} to {_short(100 * high)})"
-
-
-def _part(spread: Spread) -> str:
-    return f"{_short(100 * spread.mean)} %"
-
-
-def _percents(part: float) -> int:
-    """Return it in per cent; an estimate of a small part may be negative."""
-    return round(100 * max(part, 0.0))
-
-
-def _lowest(told: Sequence[tuple[float, str]]) -> str:
-    cosine, where = told[0]
-    return f"the lowest cosine is {cosine:.2f} ({where})"
-
-
-def _cosine(spread: Spread) -> str:
-    return f"{spread.mean:.2f} ({max(spread.low, -1.0):.2f} to {min(spread.high, 1.0):.2f})"
-
-
-def _short(number: float) -> str:
-    """Return two significant digits, and never an exponent."""
-    if number > 1e6:
-        return "more than a million"
-    return f"{number:.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *before, last = names
-    return f"{', '.join(before)} and {last}" if before else last

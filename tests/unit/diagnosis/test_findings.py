@@ -11,7 +11,7 @@ from crafted_diagnoses import FIVE, make_diagnosis, make_group
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msbal.diagnosis import findings
+from msbal.diagnosis import moments
 from msbal.diagnosis.findings import find, fixed_weights
 from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, Spread
 
@@ -204,7 +204,7 @@ def test_what_noise_leaves_open_is_unclear_and_names_the_batches_that_tell() -> 
 
 
 def test_only_what_is_installed_is_worth_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(findings, "available", dict)
+    monkeypatch.setattr(moments, "available", dict)
     assert not any(finding.strategies for finding in find(make_diagnosis(make_group((1, 9, 1, 1, 1)))))
 
 
