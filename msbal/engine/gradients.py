@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from msbal.engine.processes import all_gather, world_size
 from msbal.engine.record import SHARED as SHARED
+from msbal.engine.repeated_backward import CAUSES, may_change, recomputation_undone, require_alike
+from msbal.engine.repeated_backward import GradientError as GradientError
+from msbal.engine.repeated_backward import SpoiltGraphError as SpoiltGraphError
 from msbal.engine.statistics import Array
 
 MODEL = "model"
@@ -34,25 +35,7 @@ of 2, which change no bit of another gradient."""
 Parts: TypeAlias = Mapping[str, Iterable[nn.Parameter]]
 
 _COLUMNS, _COLUMNS_CPU = 2**20, 2**16  # of float64 numbers at a time, which a CPU has room for in its cache
-_ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
 _FINE, _FAILED, _SPOILT, _NO_MEMORY = range(4)
-_REENTRANT = "use_reentrant=True"
-_AGAIN = (
-    "set torch._functorch.config.donated_buffer = False at the start of the script, and in its environment once "
-    "TORCHINDUCTOR_FORCE_DISABLE_CACHES=1"
-)
-_CAUSES = {
-    _REENTRANT: "its activation checkpointing is reentrant; call checkpoint() with use_reentrant=False",
-    "donated": f"it is compiled for a single backward pass; {_AGAIN}",
-}
-
-
-class GradientError(RuntimeError):
-    """The levels' gradients cannot be measured; the text says why."""
-
-
-class SpoiltGraphError(GradientError):
-    """The measurement has changed what the training's own backward pass will find."""
 
 
 class LevelGradients:
@@ -145,7 +128,7 @@ class LevelGradients:
                         gradients[k], scales[k] = self._gradients(losses, k, scale, parameters), scale
                     if changes and parameters:
                         k = int(losses.detach().abs().argmax())
-                        _require_alike(gradients[k], self._gradients(losses, k, float(scales[k]), parameters))
+                        require_alike(gradients[k], self._gradients(losses, k, float(scales[k]), parameters))
                 # What the products take, so that no rank runs out of memory between the others' collectives.
                 largest = max((p.numel() for p in parameters), default=0)
                 torch.empty(16 * levels * largest, dtype=torch.uint8, device=device)
@@ -155,7 +138,7 @@ class LevelGradients:
                 text = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 short = isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in text
                 state = _NO_MEMORY if short else _FAILED
-                why = next((_CAUSES[sign] for sign in _CAUSES if sign in text), text)
+                why = next((CAUSES[sign] for sign in CAUSES if sign in text), text)
             _agree(state, why, parameters, gradients, device)
             products = torch.stack(
                 [products_of(p, [each[i] for each in gradients]).to(device) for i, p in enumerate(parameters)]
@@ -173,32 +156,18 @@ class LevelGradients:
         """Yield a scalar that has, for as long as this lasts, the gradient of a level's loss."""
         yield losses[level]
 
+    def _may_change(self, losses: Tensor) -> bool:
+        with torch.enable_grad(), self._loss(losses, 0) as loss:
+            return may_change(loss)
+
     def _gradients(
         self, losses: Tensor, level: int, scale: float, parameters: Sequence[nn.Parameter]
     ) -> Sequence[Tensor | None]:
         with torch.enable_grad(), self._loss(losses, level) as loss:
             if not loss.requires_grad:
                 return [None] * len(parameters)
-            with _recomputation_undone(losses.device):
+            with recomputation_undone(losses.device):
                 return torch.autograd.grad(loss * scale, parameters, retain_graph=True, allow_unused=True)
-
-    def _may_change(self, losses: Tensor) -> bool:
-        """Return whether a backward pass runs code that may spoil the next: any that is not PyTorch's own.
-
-        Raises: GradientError, where a partial backward pass is known to go wrong.
-        """
-        with torch.enable_grad(), self._loss(losses, 0) as loss:
-            nodes = list(_graph(loss))
-        for node in nodes:
-            kind = type(node).__name__
-            if kind == "CheckpointFunctionBackward":
-                raise GradientError(_CAUSES[_REENTRANT])  # without an error it may leave out what is within
-            if kind == "_DDPSinkBackward" and (ddp := node.ddp_weakref()) is not None and ddp.static_graph:
-                raise GradientError(
-                    "DistributedDataParallel takes the first partial backward pass for the whole; make it without "
-                    "static_graph=True"
-                )
-        return any(isinstance(node, torch.autograd.function.BackwardCFunction) for node in nodes)
 
 
 def norms(gramian: Array) -> Array:
@@ -213,25 +182,6 @@ def cosines(gramian: Array) -> Array:
         found = np.nan_to_num(np.clip(gramian / np.outer(length, length), -1.0, 1.0))
     np.fill_diagonal(found, length > 0)
     return found
-
-
-def _graph(loss: Tensor) -> Iterator[Any]:
-    """Yield the nodes of its graph."""
-    todo, seen = [loss.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            todo += [before for before, _ in node.next_functions]
-            yield node
-
-
-def _require_alike(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> None:
-    """Refuse a graph whose first backward pass spoils the next. Raises: SpoiltGraphError."""
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    apart = sum(float((a.double() - b.double()).square().sum()) for a, b in pairs)
-    if apart > _ALIKE**2 * sum(float(a.double().square().sum()) for a, _ in pairs):
-        raise SpoiltGraphError(f"its first backward pass changes the second; if it is compiled, {_AGAIN}")
 
 
 def products_of(parameter: nn.Parameter, gradients: Sequence[Tensor | None]) -> Tensor:
@@ -277,36 +227,6 @@ def _agree(
         raise GradientError("none of the parameters requires a gradient")
     if not reaches.any():
         raise GradientError("no loss has a gradient for any of the parameters; are they this model's?")
-
-
-@contextmanager
-def _recomputation_undone(device: torch.device) -> Iterator[None]:
-    """Undo what activation checkpointing does in a backward pass: running statistics, and draws.
-
-    Raises: GradientError, within the pass, where it would serve no other.
-    """
-    kept: dict[tuple[nn.Module, str], tuple[Tensor, Tensor]] = {}
-
-    def keep(module: nn.Module, _: Any) -> None:
-        if any(
-            type(mode).__name__ == "_CachedTorchDispatchMode" for mode in _get_current_dispatch_mode_stack()
-        ):
-            raise GradientError(
-                "its selective activation checkpointing serves one backward pass; call checkpoint() without context_fn"
-            )
-        for name, buffer in module.named_buffers(recurse=False):
-            if (module, name) not in kept:
-                kept[module, name] = buffer, buffer.clone()
-
-    hook = register_module_forward_pre_hook(keep)
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        hook.remove()
-        for (module, name), (buffer, before) in kept.items():
-            module._buffers[name] = buffer
-            buffer.data.copy_(before)  # .data: the graph may have it saved, and would refuse another version
 
 
 def _clock(device: torch.device) -> float:
