@@ -222,12 +222,11 @@ class _Findings(Moments):
         nearest = sorted(judged, key=lambda each: -each.verdict.batches)
         told = "; ".join(f"whether {each.question}" for each in nearest[:3])
         told += f"; and {len(nearest) - 3} more" * (len(nearest) > 3)
-        text = (
+        text = f"The levels' gradients lie within a factor of {factors}. " if factors else ""
+        text += (
             f"Unclear with {number} batches: {told}. The limits are twice the mean, half the median and a cosine of "
             f"{CONFLICT:g}. {fix}."
         )
-        if factors:
-            text += f" As measured, the levels' gradients lie within a factor of {factors}."
         return self.finding("unclear", [], text)
 
     # What else is odd

@@ -197,7 +197,7 @@ def test_what_noise_leaves_open_is_unclear_and_names_the_batches_that_tell() -> 
     noisy = make_group((1, 2.2, 1, 1, 1), noise=0.8, batches=4)
     found = kinds_of(make_diagnosis(noisy, batches=4))
     assert not found.keys() & {"dominates", "starves", "balanced"}
-    assert found["unclear"].text.startswith("Unclear with 4 batches: ")
+    assert "at the start. Unclear with 4 batches: whether " in found["unclear"].text
     assert "Try --batches " in found["unclear"].text
     one = kinds_of(make_diagnosis(make_group(EQUAL, batches=1), batches=1))
     assert one["unclear"].text == "Unclear with 1 batch, which has no noise to measure by. Try --batches 8."
