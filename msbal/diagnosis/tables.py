@@ -11,10 +11,6 @@ from msbal.records.diagnosis import Finding, GroupState, LevelDiagnosis, ModelSt
 from msbal.table import Cell, Column, Table, columns
 
 BEST = "best.pth"
-SHARE = "share of it"
-BAR = 12
-"""Characters of a share of 100 %."""
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def tables(diagnosis: LevelDiagnosis, cosines: bool = False) -> Iterator[Table]:
@@ -42,8 +38,8 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
     header = [Column("level", text=True)]
     cells: list[list[str]] = [[Cell(level, tones.get(level, "")) for level in group.levels]]
 
-    def add(name: str, entries: list[str], above: str = "", text: bool = False) -> None:
-        header.append(Column(name, above, text))
+    def add(name: str, entries: list[str], above: str = "") -> None:
+        header.append(Column(name, above))
         cells.append(entries)
 
     if state is diagnosis.states[0]:  # the later ones are of the same data
@@ -57,8 +53,7 @@ def level_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState)
     for part, norms in group.norm.items():
         last = part == SHARED
         add(part, [_with_reach(n) if last else _number(n.mean) for n in norms], "gradient norm on")
-    add("", [_bar(each.mean) for each in group.share], SHARE, text=True)
-    add("", [_share(each) for each in group.share], SHARE)
+    add("share of it", [_share(each) for each in group.share])
     if group.signal:
         add("signal", ["-" if part is None else f"{100 * max(part, 0.0):.0f} %" for part in group.signal])
     add("equal at", [f"×{weight:.2g}" for weight in group.equal_norms])
@@ -76,7 +71,7 @@ def cosine_table(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState
     known = {
         (j, k): group.signal_cosine[j][k] for j in levels for k in range(j) if diagnosis.tells(group, j, k)
     }
-    told = {place: f"{cosine:+.2f}" for place, cosine in known.items() if cosine is not None}
+    told = {place: _cosine(cosine) for place, cosine in known.items() if cosine is not None}
     rows = tuple(
         (group.levels[j], *(_cosine(group.cosine[j][k]) if k > j else told.get((j, k), "") for k in levels))
         for j in levels
@@ -130,13 +125,6 @@ def _with_reach(spread: Spread) -> str:
     reach = max(spread.high - spread.mean, spread.mean - spread.low)
     told = f"{reach:.2g}" if reach < 100 else f"{reach:,.0f}"
     return _number(spread.mean) + f" ±{told}" * math.isfinite(reach)
-
-
-def _bar(share: float) -> str:
-    if math.isnan(share):
-        return "-"
-    full, part = divmod(round(share * BAR * 8), 8)
-    return "█" * full + _EIGHTHS[part].strip()
 
 
 def _share(spread: Spread) -> str:
