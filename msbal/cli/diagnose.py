@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from msbal.records.diagnosis import LevelDiagnosis
     from msbal.spec import RunSpec
 
-PROPOSED = "# Proposed by `msbal diagnose`"
 JSON_HELP = "Write all that was measured and found as JSON; - is stdout, which then has no tables."
 
 
@@ -167,7 +166,7 @@ def _next(diagnosis: LevelDiagnosis, spec: RunSpec, call: _Call, console: Consol
     try:
         written = [as_typed(path) for path in _write(diagnosis, folder, console)]
         base = os.path.relpath(source, folder.path)
-        proposed = _replace_proposal(propose(diagnosis, spec, base, call.set_), folder.ablation_file)
+        proposed = _replace_proposal(propose(diagnosis, spec, base, call.set_), folder)
     except OSError as error:
         raise SpecError(
             "--output", f"{folder.path} cannot be written: {error.strerror}", "a folder"
@@ -192,14 +191,14 @@ def _write(diagnosis: LevelDiagnosis, folder: RunDirectory, console: Console) ->
         return [folder.diagnosis_file]
 
 
-def _replace_proposal(text: str | None, file: Path) -> bool:
+def _replace_proposal(text: str | None, folder: RunDirectory) -> bool:
     """Replace the ablation that an earlier diagnosis proposed, never one of the user's; return whether one is there."""
     from msbal.records.atomic import write_text
 
-    if file.exists() and not file.read_text(encoding="utf-8", errors="replace").startswith(PROPOSED):
+    if folder.ablation_file.exists() and not folder.proposed():
         return False
     if text is None:
-        file.unlink(missing_ok=True)
+        folder.ablation_file.unlink(missing_ok=True)
         return False
-    write_text(file, text)
+    write_text(folder.ablation_file, text)
     return True

@@ -9,6 +9,9 @@ from pathlib import Path
 from msbal.errors import SpecError
 from msbal.records import lock
 
+PROPOSED = "# Proposed by `msbal diagnose`"
+"""How the ablation that `msbal diagnose` proposes begins."""
+
 
 class RunDirectory:
     """The files of one run. Making one of these creates nothing.
@@ -57,6 +60,11 @@ class RunDirectory:
     def exists(self) -> bool:
         """Tell whether a run has been started here."""
         return self.spec_file.exists()
+
+    def proposed(self) -> bool:
+        """Tell whether the ablation here is what `msbal diagnose` proposed, and none of the user's own."""
+        file = self.ablation_file
+        return file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(PROPOSED)
 
     def check(self, resume: bool = False, force: bool = False) -> None:
         """Check that a run can start or be resumed here, and that none is going on; write nothing.
@@ -143,4 +151,5 @@ class RunDirectory:
         for folder in (self.checkpoints, self.images, self.tensorboard, self.trackers):
             shutil.rmtree(folder, ignore_errors=True)
         for file in self._files:
-            file.unlink(missing_ok=True)
+            if file != self.ablation_file or self.proposed():
+                file.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from msbal.records import (
     to_json,
 )
 from msbal.records.atomic import replace_with, write_json, write_text
+from msbal.records.run_directory import PROPOSED
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -275,6 +276,15 @@ class TestRunDirectory:
         run.prepare(force=True)
         assert not run.exists()
         assert (run.path / "mine.txt").exists(), "--force deletes only what a run leaves"
+
+    @pytest.mark.parametrize(("text", "kept"), [("base: spec.yaml\n", True), (f"{PROPOSED} for it\n", False)])
+    def test_force_keeps_an_ablation_of_the_users(self, tmp_path: Path, text: str, kept: bool) -> None:
+        run = RunDirectory(tmp_path / "run")
+        run.prepare()
+        run.spec_file.write_text("x")
+        run.ablation_file.write_text(text)
+        run.prepare(force=True)
+        assert run.ablation_file.exists() == kept
 
     def test_foreign_folder_and_file(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("x")
