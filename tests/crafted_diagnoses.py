@@ -88,7 +88,10 @@ def make_group(
         signal=tuple(signal),
         signal_cosine=tuple(
             tuple(
-                1.0 if i == j else (signal_cosines or {}).get((min(i, j), max(i, j)), 0.0)
+                spread(
+                    (1.0 if i == j else (signal_cosines or {}).get((min(i, j), max(i, j)), 0.0))
+                    + 0.03 * np.linspace(-1, 1, batches)
+                )
                 if all((signal[at] or 0) > 0 for at in (i, j)) else None
                 for j in range(k)
             )

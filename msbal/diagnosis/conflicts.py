@@ -6,11 +6,12 @@ Shapes: K levels, finest first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from msbal.diagnosis.judging import Verdict
 from msbal.diagnosis.moments import MAX_BATCHES, Judged, Moments, listed
-from msbal.records.diagnosis import CLEAR, Finding, Spread
+from msbal.records.diagnosis import CLEAR, Finding, GroupState, Spread
 
 CONFLICT = -0.2
 """Two levels conflict below this cosine. At -0.2 the sum of two gradients of equal norm is a tenth shorter than if they
@@ -66,25 +67,37 @@ class Conflicts(Moments):
         text = f"No two levels pull against each other in batches of {size}: the lowest cosine is {lowest}. "
         pairs = list(combinations(alive, 2))
         told = self.without_noise(pairs)
-        hidden = [
-            pair for pair in pairs if any(cosine < CONFLICT for cosine, _ in self.without_noise([pair]))
-        ]
-        unknown = [k for k in alive if not all(self.diagnosis.tells(state, k) for _, state in self.moments)]
+        hidden: set[int] = set()
+        unknown: dict[int, int] = {}
+        for _, state in self.moments:
+            for pair in pairs:
+                cosine = self.signal_cosine(state, *pair)
+                verdict = (
+                    Verdict(None)
+                    if cosine is None
+                    else self.verdict(cosine, CONFLICT, len(pairs), below=True)
+                )
+                if verdict.holds:
+                    hidden |= {*pair}
+                elif verdict.holds is None:
+                    unknown |= {k: max(verdict.batches, unknown.get(k, 0)) for k in pair}
         if hidden:
-            at = sorted({k for pair in hidden for k in pair})
+            at = sorted(hidden)
             text += (
-                f"In the long run they may: without the noise of batches {_lowest(told)}. That has no interval. Of "
-                f"their gradients {self.signals(at)} is common to all batches, by the squared norm; in larger batches "
-                "it is more."
+                f"But their means over many batches do: without the noise of batches {_lowest(told)}. Of their "
+                f"gradients {self.signals(at)} is common to all batches, by the squared norm; larger batches have more."
             )
             return self.finding("hidden_conflict", at, text)
         if unknown:
+            tell = self.diagnosis.tells
+            little = [k for k in unknown if not all(tell(state, k) for _, state in self.moments)]
+            at = sorted(little or unknown)
             text = (
                 f"Whether levels pull against each other cannot be told with batches of {size}: of the gradient of "
-                f"{listed([self.levels[k] for k in unknown])} only {self.signals(unknown)} is common to all batches, "
-                f"by the squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
+                f"{listed([self.levels[k] for k in at])} only {self.signals(at)} is common to all batches, by the "
+                f"squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
             )
-            return self.finding("noise", unknown, text + self.more_signal(unknown))
+            return self.finding("noise", at, text + self.more_signal(at, unknown.values()))
         text += (
             f"Nor do they without the noise of batches: then {_lowest(told)}, and of the gradients "
             f"{self.signals(alive)} is common to all batches, by the squared norm. A method against conflicts has "
@@ -102,13 +115,15 @@ class Conflicts(Moments):
         cosine, where = min(found)
         return f"{cosine:.2f} ({where})"
 
-    def without_noise(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, str]]:
+    def signal_cosine(self, state: GroupState, i: int, j: int) -> Spread | None:
+        return state.signal_cosine[i][j] if self.diagnosis.tells(state, i, j) else None
+
+    def without_noise(self, pairs: Sequence[tuple[int, int]]) -> list[tuple[Spread, str]]:
         """Return the cosines of the expected gradients, the lowest first, as far as their signal tells them."""
         found = (
-            (state.signal_cosine[i][j], f"{self.levels[i]} and {self.levels[j]}, {when}")
+            (self.signal_cosine(state, i, j), f"{self.levels[i]} and {self.levels[j]}, {when}")
             for when, state in self.moments
             for i, j in pairs
-            if self.diagnosis.tells(state, i, j)
         )
         return sorted((cosine, where) for cosine, where in found if cosine is not None)
 
@@ -121,10 +136,11 @@ class Conflicts(Moments):
             told.append(f"{low} to {high} % {when}" if low < high else f"{low} % {when}")
         return " and ".join(told)
 
-    def more_signal(self, at: Sequence[int]) -> str:
+    def more_signal(self, at: Sequence[int], open_: Iterable[int]) -> str:
         """Say how many batches would tell where these levels' gradients point, if the estimates are right."""
         parts = [state.signal[k] or 0.0 for _, state in self.moments for k in at]
-        needed = [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if part > 1e-6]
+        needed = [*open_]
+        needed += [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if part > 1e-6]
         enough = [number for number in needed if self.diagnosis.batches < number <= MAX_BATCHES]
         if not enough:
             return "A larger --batch-size has less of it."
@@ -136,9 +152,9 @@ def _percents(part: float) -> int:
     return round(100 * max(part, 0.0))
 
 
-def _lowest(told: Sequence[tuple[float, str]]) -> str:
+def _lowest(told: Sequence[tuple[Spread, str]]) -> str:
     cosine, where = told[0]
-    return f"the lowest cosine is {cosine:.2f} ({where})"
+    return f"the lowest cosine is {_cosine(cosine)}, of {where}"
 
 
 def _cosine(spread: Spread) -> str:

@@ -132,7 +132,7 @@ def _cosines(diagnosis: LevelDiagnosis, state: ModelState, group: GroupState, ru
 
 def _without_noise(diagnosis: LevelDiagnosis, group: GroupState, i: int, j: int) -> str:
     cosine = group.signal_cosine[i][j] if diagnosis.tells(group, i, j) else None
-    return "" if cosine is None else f"; without the noise of batches: {cosine:.3g}"
+    return "" if cosine is None else f"; without the noise of batches: {_told(cosine)}"
 
 
 def _weights(found: Sequence[tuple[ModelState, GroupState]], run: int) -> Panel:

@@ -52,7 +52,7 @@ class GroupState:
             expected gradient. An estimate without bias, which may be negative; None for a level without a gradient,
             and empty with fewer than two batches.
         signal_cosine: ``[K][K]``, of the expected gradients, without the noise of batches; None where the estimate of
-            a signal is not positive.
+            a signal is not positive, with or without any one batch.
     """
 
     group: str
@@ -67,7 +67,7 @@ class GroupState:
     recall: tuple[float | None, ...] = ()
     evaluated: tuple[int, ...] = ()
     signal: tuple[float | None, ...] = ()
-    signal_cosine: tuple[tuple[float | None, ...], ...] = ()
+    signal_cosine: tuple[tuple[Spread | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)

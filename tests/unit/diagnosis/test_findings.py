@@ -69,8 +69,12 @@ def test_noise_that_could_hide_a_conflict_is_no_verdict(batches: int) -> None:
 
 
 def test_a_verdict_says_how_much_signal_there_is() -> None:
-    none = kinds_of(make_diagnosis(make_group(EQUAL, signal=(0.3, 0.4, 0.5, 0.6, 0.7))))["no_conflict"]
-    assert "without the noise of batches: then the lowest cosine is 0.00 (" in none.text
+    group = make_group(EQUAL, signal=(0.3, 0.4, 0.5, 0.6, 0.7), signal_cosines={(1, 2): -0.1})
+    none = kinds_of(make_diagnosis(group))["no_conflict"]
+    assert (
+        "without the noise of batches: then the lowest cosine is -0.10 (-0.12 to -0.08), of P4 and P5"
+        in none.text
+    )
     assert "30 to 70 % at the start is common to all batches" in none.text
     for signal, told in (
         (0.5, "without the rest, the lowest cosine is -0.90 ("),
@@ -80,11 +84,11 @@ def test_a_verdict_says_how_much_signal_there_is() -> None:
         assert told in kinds_of(make_diagnosis(group))["conflict"].text
 
 
-def test_a_conflict_that_noise_hides_is_told_without_a_verdict() -> None:
+def test_a_conflict_that_noise_hides_is_told() -> None:
     group = make_group(EQUAL, signal=(0.5, 0.02, 0.5, 0.3, 0.5), signal_cosines={(0, 3): -0.9, (1, 2): -1.0})
     hidden = kinds_of(make_diagnosis(group))["hidden_conflict"]
     assert hidden.levels == ("P3", "P6") and not hidden.strategies
-    assert "without the noise of batches the lowest cosine is -0.90 (P3 and P6, at the start)" in hidden.text
+    assert "the lowest cosine is -0.90 (-0.92 to -0.88), of P3 and P6, at the start" in hidden.text
 
 
 def test_balanced_levels_are_called_so() -> None:
