@@ -21,10 +21,10 @@ class STCH(Strategy):
 
     Lin et al., "Smooth Tchebycheff Scalarization for Multi-Objective Optimization", ICML 2024, arXiv 2402.19078:
     minimises ``mu log sum_i exp(c_i (f_i - z_i) / mu)``, whose gradient is
-    ``sum_i w_i grad f_i, w_i ~ c_i softmax(c (f - z) / mu)_i``; rescaled to the sum K. Deviates: f is the interval's
-    loss, which is nearer to the paper's loss over all data than a batch's, in units of the levels' mean loss in the
-    first interval, so that neither the interval nor the model changes what mu means. A level without positives, or with
-    a loss of zero, has the weight 1 and is no term of the sum.
+    ``sum_i w_i grad f_i, w_i ~ c_i softmax(c (f - z) / mu)_i``; rescaled to the sum K. Deviates: z, the least that each
+    loss can be, is 0. f is the interval's loss, which is nearer to the paper's loss over all data than a batch's, in
+    units of the levels' mean loss in the first interval, so that neither the interval nor the model changes what mu
+    means. A level without positives, or with a loss of zero, has the weight 1 and is no term of the sum.
 
     TorchJD's ``STCH(mu / K)`` of the same f gives these weights times a factor: its preferences sum to 1, ours to K.
     The authors' own code, and LibMTL's after it, take the logarithm of each loss divided by an early mean of its own,
@@ -34,31 +34,26 @@ class STCH(Strategy):
     Attributes:
         mu: how smooth; small values leave only the level with the largest loss. The paper tries 0.01 to 1.
         preference: c, one number above 0 per level, finest first; only their ratios count. By default all alike.
-        ideal: z, one per level: the share of its first interval's loss that it could at best come down to. By
-            default 0.
     """
 
     name: ClassVar[str] = "stch"
     mu: float = 1.0
     preference: tuple[float, ...] | None = None
-    ideal: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         refuse_unless(0 < self.mu < math.inf, "mu", "finite and above 0", self.mu)
-        for name, fits, words in (
-            ("preference", lambda number: 0 < number < math.inf, "finite numbers above 0"),
-            ("ideal", lambda number: 0 <= number < 1, "numbers of at least 0 and below 1"),
-        ):
-            numbers = getattr(self, name)
-            if numbers is not None:
-                object.__setattr__(self, name, tuple(float(number) for number in numbers))
-                refuse_unless(all(map(fits, numbers)), name, f"{words}, one per level", list(numbers))
+        if self.preference is not None:
+            object.__setattr__(self, "preference", tuple(map(float, self.preference)))
+            fits, words = (
+                all(0 < c < math.inf for c in self.preference),
+                "finite numbers above 0, one per level",
+            )
+            refuse_unless(fits, "preference", words, list(self.preference))
 
     def check(self, levels: int) -> None:
-        for name in ("preference", "ideal"):
-            found = getattr(self, name)
-            fits = found is None or len(found) == levels
-            refuse_unless(fits, name, f"{levels} numbers, one per level", found and len(found))
+        fits = self.preference is None or len(self.preference) == levels
+        words = f"{levels} numbers, one per level"
+        refuse_unless(fits, "preference", words, self.preference and len(self.preference))
 
     def initial_state(self, levels: int) -> State:
         return {"first": [0.0] * levels}
@@ -74,6 +69,5 @@ class STCH(Strategy):
         preference /= preference.mean()
         unit = first[first > 0].mean()
         with np.errstate(over="ignore"):
-            away = (loss - first * np.array(self.ideal or [0.0] * len(loss))) / unit
-            logits = preference * away / self.mu + np.log(preference)
+            logits = preference * loss / unit / self.mu + np.log(preference)
         return fill_softmax(logits[kept], kept), state

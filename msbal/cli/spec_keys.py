@@ -22,7 +22,7 @@ EXAMPLES = {
 _SECTIONS = """\
 : backend=detectron2|mmdet|torchvision|ultralytics balance data deterministic=false|true device evaluate log model
   output schedule seed
-balance: actions alpha amplification beta cap decay epsilon floor ideal initial interval lookback
+balance: actions alpha amplification beta cap decay epsilon floor initial interval lookback
   loss_weighted=false|true measure mu normalized=false|true on_nonfinite=stop|skip options p_max p_min
   per_term=false|true preference q reference rescale=false|true reward=fall|trend scope seed share smoothing step
   strategy=autobalance|avw|cov|dwa|equal|fixed|floor|gls|grad_norm|gramian|max_loss|min_loss|positives|relobralo|rlo|rlw|slaw|softadapt|stch|stride|uw|uw_so

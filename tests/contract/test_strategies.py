@@ -57,7 +57,7 @@ class TestOurs(StrategyContract):
         AVW(), MinLoss(), MaxLoss(), Equal(), RLO(), RLO(step=0.3, p_min=0.05, actions=("min_loss", "equal")),
         RLO(reward="trend"), SoftAdapt(), SoftAdapt(beta=-3, normalized=False, loss_weighted=True), ReLoBRaLo(),
         ReLoBRaLo(decay=0, lookback=1, temperature=0.05), STCH(),
-        STCH(mu=0.01, preference=(1, 2, 3, 4), ideal=(0, 0.5, 0, 0.9)), Floor(), Floor(share=0.25, cap=1000),
+        STCH(mu=0.01, preference=(1, 2, 3, 4)), Floor(), Floor(share=0.25, cap=1000),
         Fixed((1, 2, 0, 0.5)), DWA(), UW(), UW(initial=-0.5), UWSO(), GLS(), RLW(), CoV(), CoV(decay=0.9), SLAW(),
         SLAW(decay=0.7), Autobalance(decay=0.9), Autobalance(initial=(1, 2, 3, 4)), Positives(),
         Stride(), Stride(q=1.0, strides=(4, 8, 12, 100)),

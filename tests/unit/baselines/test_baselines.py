@@ -153,7 +153,6 @@ def stch(
     rows: Rows,
     mu: float = 1.0,
     preference: tuple[float, ...] = (1.0,) * K,
-    ideal: tuple[float, ...] = (0.0,) * K,
 ) -> Rows:
     """By differences: the gradient of the smooth maximum itself."""
     c = sum_to_k(list(preference))
@@ -162,8 +161,7 @@ def stch(
         unit = math.fsum(sums[0]) / K
 
         def maximum(loss: list[float]) -> float:
-            f, z = [one / unit for one in loss], [ideal[i] * sums[0][i] / unit for i in range(K)]
-            return mu * math.log(math.fsum(math.exp(c[i] * (f[i] - z[i]) / mu) for i in range(K)))
+            return mu * math.log(math.fsum(math.exp(c[i] * loss[i] / unit / mu) for i in range(K)))
 
         gradient = []
         for i in range(K):
@@ -269,10 +267,7 @@ def autobalance(rows: Rows, decay: float = 0.9) -> Rows:
         (ReLoBRaLo(0.5, 0.5, 0.2), lambda rows: relobralo(rows, 0.5, 0.5, 0.2)),
         (STCH(), stch),
         (STCH(mu=0.3), lambda rows: stch(rows, 0.3)),
-        (
-            STCH(0.5, (5, 4, 3, 2, 1), (0, 0.1, 0.2, 0.3, 0.4)),
-            lambda rows: stch(rows, 0.5, (5, 4, 3, 2, 1), (0, 0.1, 0.2, 0.3, 0.4)),
-        ),
+        (STCH(0.5, (5, 4, 3, 2, 1)), lambda rows: stch(rows, 0.5, (5, 4, 3, 2, 1))),
     ],
 )
 def test_formula(strategy: Strategy, formula: Callable[[Rows], Rows]) -> None:
@@ -458,7 +453,6 @@ def test_records_hold_the_last_weights() -> None:
         (ReLoBRaLo, {"temperature": 0.0}, "temperature"),
         (STCH, {"mu": 0.0}, "mu"),
         (STCH, {"preference": (1.0, 0.0)}, "preference"),
-        (STCH, {"ideal": (0.0, 1.0)}, "ideal"),
         (Floor, {"share": 0.0}, "share"),
         (Floor, {"cap": 1.0}, "cap"),
         (DWA, {"temperature": -1.0}, "temperature"),
@@ -482,7 +476,7 @@ def test_hyperparameters_refused(cls: type[Strategy], options: dict[str, object]
     "strategy",
     [
         Autobalance(reference=5), Autobalance(initial=(1, 1)), Stride(strides=(8, 16)), STCH(preference=(1, 2)),
-        STCH(ideal=(0, 0.5)), Floor(share=0.21),
+        Floor(share=0.21),
     ],
 )  # fmt: skip
 def test_levels_refused(strategy: Strategy) -> None:
@@ -594,13 +588,13 @@ def test_stch_is_torchjds() -> None:
     """Its preferences sum to 1, ours to K; f is in units of the first interval's mean loss."""
     theirs = pytest.importorskip("torchjd.scalarization")
     first, now = [4.0, 2.0, 1.0, 0.5, 0.5], [2.0, 1.5, 0.2, 0.4, 0.1]
-    preference, ideal = torch.tensor([1.0, 2.0, 3.0, 2.0, 2.0]), torch.tensor([0.1, 0.0, 0.0, 0.5, 0.0])
+    preference = torch.tensor([1.0, 2.0, 3.0, 2.0, 2.0])
     unit = sum(first) / K
     f = torch.tensor(now).div(unit).requires_grad_()
-    scalarizer = theirs.STCH(0.5 / K, preference / preference.sum(), ideal * torch.tensor(first) / unit)
+    scalarizer = theirs.STCH(0.5 / K, preference / preference.sum())
     scalarizer(f).backward()
     assert f.grad is not None
-    strategy = STCH(0.5, tuple(preference.tolist()), tuple(ideal.tolist()))
+    strategy = STCH(0.5, tuple(preference.tolist()))
     assert intervals(strategy, [first, now])[-1] == pytest.approx(sum_to_k(f.grad.tolist()), rel=1e-5)
 
 

@@ -74,7 +74,7 @@ def complete(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("msbal train spec", ["spec.yaml"]),
         (
             "msbal train spec.yaml --set balance.i",
-            ["balance.ideal=", "balance.initial=", "balance.interval="],
+            ["balance.initial=", "balance.interval="],
         ),
         ("msbal train spec.yaml --set balance.strategy=r", ["relobralo", "rlo", "rlw"]),
         ("msbal train spec.yaml --set backend=", ["detectron2", "mmdet", "torchvision", "ultralytics"]),
