@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from msbal.diagnosis.conflicts import CONFLICT
 from msbal.diagnosis.measure import measure_levels
 from msbal.diagnosis.signal import CommonGradients, signal_cosines
 from msbal.engine import LevelGradients, LevelLosses
-from msbal.records.diagnosis import GroupState
+from msbal.records.diagnosis import GroupState, LevelDiagnosis, ModelState, read_diagnosis, write_diagnosis
 
 SIZE = 4000
 
@@ -151,6 +153,22 @@ def test_one_batch_has_no_signal_and_no_gradient_none() -> None:
     state, _ = measured(gradients([[1], [0], [1]], noise=[1, 0, 1]))
     assert state.signal[1] is None and state.signal_cosine[0][1] is None
     assert state.signal_cosine[0][2] is not None
+
+
+def test_it_is_read_as_it_was_written_and_older_files_have_none(tmp_path: Path) -> None:
+    batches = gradients([[1], [0], [1]], noise=[1, 0, 1])
+    found = LevelDiagnosis("m", "torchvision", 8, 4, {}, {}, (ModelState(0, (measured(batches)[0],)),))
+    file = tmp_path / "diagnosis.json"
+    write_diagnosis(file, found)
+    (group,) = read_diagnosis(file).states[0].groups
+    (written,) = found.states[0].groups
+    assert (group.signal, group.signal_cosine) == (written.signal, written.signal_cosine)
+    raw = json.loads(file.read_text())
+    for key in ("signal", "signal_cosine"):
+        del raw["states"][0]["groups"][0][key]
+    file.write_text(json.dumps(raw))
+    older = read_diagnosis(file)
+    assert older.states[0].groups[0].signal == () and not older.tells(older.states[0].groups[0], 0)
 
 
 def test_a_loss_scale_that_overflows_is_not_added_twice() -> None:

@@ -72,6 +72,18 @@ def test_cosines_where_levels_conflict_or_where_asked_for() -> None:
     assert shown[0].rows == (("P3", "", "-0.50 (-0.60 to -0.40)"),)
 
 
+def test_signal_and_the_cosines_without_noise() -> None:
+    cosine, one = Spread(-0.9, -1, -0.8), Spread(1, 1, 1)
+    known = replace(group(), signal=(0.9, 0.5), signal_cosine=((one, cosine), (cosine, one)))
+    start, cosines, *_ = tables(diagnosis(known), cosines=True)
+    assert column(start, "signal") == ["90 %", "50 %"]
+    assert [row[1] for row in cosines.rows] == ["", "-0.90 (-1.00 to -0.80)"] and cosines.notes
+    little = replace(known, signal=(0.9, -0.01))
+    start, cosines, *_ = tables(diagnosis(little), cosines=True)
+    assert column(start, "signal") == ["90 %", "0 %"]
+    assert len(cosines.rows) == 1 and not cosines.notes
+
+
 def test_who_dominates_and_who_starves_has_a_colour() -> None:
     found = (Finding("dominates", "all", ("P3",), ""), Finding("starves", "all", ("P4",), ""))
     table, _ = tables(replace(diagnosis(group()), findings=found))
