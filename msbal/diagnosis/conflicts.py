@@ -67,7 +67,7 @@ class Conflicts(Moments):
         text = f"No two levels pull against each other in batches of {size}: the lowest cosine is {lowest}. "
         pairs = list(combinations(alive, 2))
         told = self.without_noise(pairs)
-        hidden: set[int] = set()
+        hidden: list[tuple[int, int]] = []
         unknown: dict[int, int] = {}
         for _, state in self.moments:
             for pair in pairs:
@@ -78,11 +78,11 @@ class Conflicts(Moments):
                     else self.verdict(cosine, CONFLICT, len(pairs), below=True)
                 )
                 if verdict.holds:
-                    hidden |= {*pair}
+                    hidden.append(pair)
                 elif verdict.holds is None:
                     unknown |= {k: max(verdict.batches, unknown.get(k, 0)) for k in pair}
         if hidden:
-            at = sorted(hidden)
+            at, told = sorted({k for pair in hidden for k in pair}), self.without_noise(hidden)
             text += (
                 f"But their means over many batches do: without the noise of batches {_lowest(told)}. Of their "
                 f"gradients {self.signals(at)} is common to all batches, by the squared norm; larger batches have more."
@@ -91,10 +91,10 @@ class Conflicts(Moments):
         if unknown:
             tell = self.diagnosis.tells
             little = [k for k in unknown if not all(tell(state, k) for _, state in self.moments)]
-            at = sorted(little or unknown)
+            at, only = sorted(little or unknown), "only " * bool(little)
             text = (
                 f"Whether levels pull against each other cannot be told with batches of {size}: of the gradient of "
-                f"{listed([self.levels[k] for k in at])} only {self.signals(at)} is common to all batches, by the "
+                f"{listed([self.levels[k] for k in at])} {only}{self.signals(at)} is common to all batches, by the "
                 f"squared norm. The rest is noise, which draws cosines to 0; the lowest is {lowest}. "
             )
             return self.finding("noise", at, text + self.more_signal(at, unknown.values()))
@@ -140,7 +140,7 @@ class Conflicts(Moments):
         """Say how many batches would tell where these levels' gradients point, if the estimates are right."""
         parts = [state.signal[k] or 0.0 for _, state in self.moments for k in at]
         needed = [*open_]
-        needed += [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if part > 1e-6]
+        needed += [2 ** math.ceil(math.log2(CLEAR * (1 - part) / part)) for part in parts if 1e-6 < part < 1]
         enough = [number for number in needed if self.diagnosis.batches < number <= MAX_BATCHES]
         if not enough:
             return "A larger --batch-size has less of it."

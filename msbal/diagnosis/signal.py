@@ -99,7 +99,7 @@ def signal(pairs: Array, squared: Array) -> tuple[float | None, ...]:
         pairs, squared: see `CommonGradients.products`.
     """
     expected, whole = np.diagonal(_expected(pairs)), squared.mean(axis=0)
-    return tuple(float(a / b) if b > 0 else None for a, b in zip(expected, whole, strict=True))
+    return tuple(min(float(a / b), 1.0) if b > 0 else None for a, b in zip(expected, whole, strict=True))
 
 
 def signal_cosines(pairs: Array) -> tuple[tuple[Spread | None, ...], ...]:

@@ -158,6 +158,16 @@ def test_what_the_background_of_a_level_without_boxes_does_is_no_conflict_and_no
     assert not any(finding.strategies for finding in found.values())
 
 
+def test_a_level_whose_positives_are_of_other_levels_boxes_learns_more_than_background() -> None:
+    group = make_group((1, 1, 1, 1, 20), positives=(9, 9, 9, 9, 4))
+    diagnosis = make_diagnosis(group, boxes=(9, 9, 9, 9, 0))
+    found = kinds_of(diagnosis)
+    assert found["dominates"].levels == ("P7",) and "background" not in found["dominates"].text
+    assert "no_boxes" not in found
+    weights = fixed_weights(diagnosis, "all")
+    assert weights is not None and weights[4] < 0.1
+
+
 def test_where_no_level_has_boxes_there_is_nothing_to_say_but_that() -> None:
     assert kinds_of(make_diagnosis(make_group(EQUAL), boxes=(0,) * 5, boxes_val=None)).keys() == {"no_boxes"}
 
@@ -247,7 +257,9 @@ def test_noise_makes_no_finding(batches: int, noise: float) -> None:
 def test_any_diagnosis_is_put_into_words(norms: list[float], noise: float, batches: int, seed: int) -> None:
     levels = [f"L{n}" for n in range(len(norms))]
     rng = np.random.default_rng(seed)
-    signal = [float(part) if part < 0.9 else None for part in rng.uniform(-0.2, 1, len(norms))] * (seed % 2)
+    signal = [
+        float(part) if part < 1.1 else None for part in np.minimum(rng.uniform(-0.2, 1.3, len(norms)), 1)
+    ] * (seed % 2)
     group = make_group(
         norms, levels=levels, noise=noise, batches=batches, rng=rng, positives=norms, signal=signal
     )
