@@ -45,7 +45,10 @@ def fixed_weights(diagnosis: LevelDiagnosis, group: str) -> tuple[float, ...] | 
     """
     states = [each for state in diagnosis.states for each in state.groups if each.group == group]
     boxes = diagnosis.boxes.get(group) or [1] * len(states[0].levels)
-    known = np.array([boxes[k] > 0 and all(_learns(each, k) for each in states) for k in range(len(boxes))])
+    counted = all(each.positives is not None for each in states)
+    known = np.array(
+        [(boxes[k] > 0 or counted) and all(_learns(each, k) for each in states) for k in range(len(boxes))]
+    )
     if known.sum() < 2:
         return None
     weights = np.ones(len(known))

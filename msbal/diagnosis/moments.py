@@ -62,8 +62,10 @@ class Moments:
         return self.diagnosis.boxes.get(self.name)
 
     def empty(self, k: int) -> bool:
-        """Tell whether a level has no boxes to learn from."""
-        return self.boxes is not None and self.boxes[k] == 0
+        """Tell whether a level has no boxes to learn from: a box of another level may have positive samples on it."""
+        known = [state.positives for _, state in self.moments]
+        positive = any(each is not None and each[k].mean > 0 for each in known)
+        return self.boxes is not None and self.boxes[k] == 0 and not positive
 
     def learns(self, k: int) -> bool:
         """Tell whether a level has anything but background to learn from: the others are not compared with it."""
