@@ -257,9 +257,8 @@ def test_noise_makes_no_finding(batches: int, noise: float) -> None:
 def test_any_diagnosis_is_put_into_words(norms: list[float], noise: float, batches: int, seed: int) -> None:
     levels = [f"L{n}" for n in range(len(norms))]
     rng = np.random.default_rng(seed)
-    signal = [
-        float(part) if part < 1.1 else None for part in np.minimum(rng.uniform(-0.2, 1.3, len(norms)), 1)
-    ] * (seed % 2)
+    parts = rng.uniform(-0.2, 1.4, len(norms))
+    signal = [None if part > 1.2 else min(float(part), 1.0) for part in parts] * (seed % 2)
     group = make_group(
         norms, levels=levels, noise=noise, batches=batches, rng=rng, positives=norms, signal=signal
     )
