@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from msbal.engine.gradients import cosines, norms
+from msbal.engine.gradients import SHARED, cosines, norms
 from msbal.engine.statistics import Array
 from msbal.plotting import GroupSeries, RunSeries, describe_panels, draw_figure, read_runs, save_figure
 from msbal.records import RunDirectory, from_json, open_losses, read_metrics, read_starts, to_json
@@ -35,6 +35,12 @@ PAGE, DATA = DOCS / "imbalances.md", DOCS / "data" / "imbalances"
 RUNS, BATCHES = "runs.jsonl", "batches.jsonl"
 RECORDS, LOSSES = "intervals.jsonl.xz", "losses.jsonl.xz"
 BETWEEN = "\u202f·\u202f"  # the numbers of two levels, which stay on one line
+PHASES = {
+    "1 to 10": slice(0, 1),
+    "11 to 30": slice(1, 3),
+    "31 to 100": slice(3, 10),
+    "101 to 300": slice(10, 30),
+}
 BLOCK = "<!-- measured: {} -->\n", "<!-- end of what was measured -->\n"
 
 DATA_SETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -345,6 +351,24 @@ def conflict_table() -> list[str]:
     ]
 
 
+def opposed(runs: Sequence[Run], when: slice) -> tuple[float, int, int]:
+    """Return the pair of levels with the lowest cosine in a batch, a mean over seeds and intervals, and that cosine."""
+    shared = np.concatenate([norm(run, SHARED)[when] for run in runs])
+    large = (shared > FEWEST * shared.max(axis=1, keepdims=True)).all(axis=0)
+    near = np.concatenate([run.series.gradient_cosine[when] for run in runs]).mean(axis=0)
+    return min(
+        (float(near[i, j]), i, j) for i, j in itertools.combinations(np.flatnonzero(large).tolist(), 2)
+    )
+
+
+def opposed_table(runs: Sequence[Run]) -> list[str]:
+    rows = []
+    for setup, found in setups(runs).items():
+        lowest = [opposed(found, when) for when in PHASES.values()]
+        rows.append((setup, *(f"{cosine:+.2f} (P{i + 3}, P{j + 3})" for cosine, i, j in lowest)))
+    return _table(("iterations", *PHASES), rows)
+
+
 def picks_table(runs: Sequence[Run]) -> list[str]:
     rows = []
     for setup, found in setups(runs).items():
@@ -437,8 +461,8 @@ def page(text: str, runs: Sequence[Run]) -> str:
     """Return the page with what was measured in these runs."""
     blocks = {
         "runs": runs_text(runs), "shares": shares_table(runs), "premise": premise_table(runs),
-        "conflicts": conflict_table(), "picks": picks_table(runs), "repeats": repeats_table(runs),
-        "equal norms": equal_table(runs),
+        "conflicts": conflict_table(), "opposed": opposed_table(runs), "picks": picks_table(runs),
+        "repeats": repeats_table(runs), "equal norms": equal_table(runs),
     }  # fmt: skip
     for name, lines in blocks.items():
         before, begin, rest = text.partition(BLOCK[0].format(name))

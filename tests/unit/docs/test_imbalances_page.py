@@ -57,6 +57,14 @@ def test_what_the_prose_says_of_the_numbers(writer: ModuleType, runs: list[Any])
         assert 0.4 < writer.overlap(picked, writer.top(run.series.gradient_norm["backbone"])[1:]) < 1.1
 
 
+def test_the_one_conflict_is_where_the_prose_says(writer: ModuleType, runs: list[Any]) -> None:
+    for name, found in writer.setups(runs).items():
+        lowest = {when: writer.opposed(found, part) for when, part in writer.PHASES.items()}
+        conflict = lowest.pop("11 to 30") if name == "FCOS, BCCD" else (-1.0, 0, 1)
+        assert conflict[0] < -0.4 and conflict[1:] == (0, 1)
+        assert all(cosine > -0.1 for cosine, _, _ in lowest.values())
+
+
 def test_the_picks_of_avw_stay_as_rarely_as_those_of_noise(writer: ModuleType, runs: list[Any]) -> None:
     stayed = [count for run in runs for count in writer.kept_picks(run.losses, 10)]
     of_noise = np.mean(writer.kept_picks(writer.noise(10), 10))
