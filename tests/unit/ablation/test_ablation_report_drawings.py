@@ -49,7 +49,7 @@ def series(weights: np.ndarray, levels: tuple[str, ...] = ("P3", "P4")) -> Group
     return GroupSeries(
         "all", levels, ("cls",), (), np.arange(1, i + 1), 10 * np.arange(1, i + 1), np.full(i, 10), nothing, {},
         nothing, nothing, weights, weights, np.zeros(i), ("",) * i, empty, nothing, np.zeros(i),
-        np.zeros(i, dtype=bool), (),
+        {}, np.zeros((i, k, k)), np.zeros(i, dtype=bool), (),
     )  # fmt: skip
 
 
