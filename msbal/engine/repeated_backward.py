@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils import _python_dispatch as dispatch
 
 _ALIKE = 1e-2  # of a gradient, which may be summed in another order, or in half precision
 _REENTRANT = "use_reentrant=True"
@@ -66,9 +66,8 @@ def recomputation_undone(device: torch.device) -> Iterator[None]:
     kept: dict[tuple[nn.Module, str], tuple[Tensor, Tensor]] = {}
 
     def keep(module: nn.Module, _: Any) -> None:
-        if any(
-            type(mode).__name__ == "_CachedTorchDispatchMode" for mode in _get_current_dispatch_mode_stack()
-        ):
+        modes = dispatch._get_current_dispatch_mode_stack()
+        if any(type(mode).__name__ == "_CachedTorchDispatchMode" for mode in modes):
             raise GradientError(
                 "its selective activation checkpointing serves one backward pass; call checkpoint() without context_fn"
             )
