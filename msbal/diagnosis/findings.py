@@ -86,20 +86,26 @@ class _Findings(Moments):
             return
         found: list[Finding] = []
         unclear: list[Judged] = []
+        large: set[tuple[int, str]] = (
+            set()
+        )  # a level that dominates does not starve, however noisy the others are
         for kind, judged in (("dominates", self.dominates), ("starves", self.starves)):
             if kind == "starves" and len(alive) < 3:
                 continue  # of two levels, one starves where the other dominates
             for k in alive:
-                each = [judged(when, state, k) for when, state in self.moments]
+                each = {when: judged(when, state, k) for when, state in self.moments}
                 if kind == "starves" and not self.learns(k):
                     continue
-                somewhere = any(one.verdict.holds for one in each)
+                somewhere = any(one.verdict.holds for one in each.values())
                 if somewhere:
-                    found.append(self.imbalanced(kind, k, each))
+                    found.append(self.imbalanced(kind, k, list(each.values())))
+                if kind == "dominates":
+                    large |= {(k, when) for when, one in each.items() if one.verdict.holds}
                 unclear += [
                     one
-                    for one in each
+                    for when, one in each.items()
                     if one.verdict.holds is None and not (somewhere and one.verdict.likely)
+                    if kind == "dominates" or (k, when) not in large
                 ]
         uneven = bool(found)
         if uneven:

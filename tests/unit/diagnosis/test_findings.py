@@ -217,6 +217,14 @@ def test_what_noise_leaves_open_is_unclear_and_names_the_batches_that_tell() -> 
     assert one["unclear"].text == "Unclear with 1 batch, which has no noise to measure by. Try --batches 8."
 
 
+def test_a_level_that_dominates_is_not_perhaps_one_that_starves() -> None:
+    # The others' norms are so uncertain that the median of them may be anything.
+    uneven = make_group((1000, 1, 1), noise=1.5, batches=4)
+    found = kinds_of(make_diagnosis(uneven, batches=4, boxes=(9, 9, 9), boxes_val=(900, 900, 900)))
+    assert found["dominates"].levels == ("P3",)
+    assert "whether P3 starves" not in found["unclear"].text
+
+
 def test_only_what_is_installed_is_worth_an_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "available", dict)
     assert not any(finding.strategies for finding in find(make_diagnosis(make_group((1, 9, 1, 1, 1)))))
