@@ -72,12 +72,16 @@ def measure(plan: Plan) -> Cost:
     # In evaluation mode they weigh, and neither count nor measure.
     balancers = plan.balancers.to(next(detector.model.parameters()).device).eval()
     each = balancers.balancers.values()
+    gradients: dict[
+        str, LevelGradients
+    ] = {}  # kept, as a first measurement also makes sure that it may be repeated
 
     def step(measures: bool = False) -> None:
         split = detector.split_losses(batch)
         for group, losses in split.groups.items() if measures else ():
-            gradients = LevelGradients(split.parts.get(group) or detector.model.parameters())
-            gradients.measure(losses.values.sum(dim=0))
+            if group not in gradients:
+                gradients[group] = LevelGradients(split.parts.get(group) or detector.model.parameters())
+            gradients[group].measure(losses.values.sum(dim=0))
         total = balancers(split.groups)
         for loss in split.rest.values():
             total = total + loss
