@@ -86,16 +86,15 @@ class _Findings(Moments):
             return
         found: list[Finding] = []
         unclear: list[Judged] = []
-        large: set[tuple[int, str]] = (
-            set()
-        )  # a level that dominates does not starve, however noisy the others are
+        # A level that dominates does not starve, however noisy the others are.
+        large: set[tuple[int, str]] = set()
         for kind, judged in (("dominates", self.dominates), ("starves", self.starves)):
             if kind == "starves" and len(alive) < 3:
                 continue  # of two levels, one starves where the other dominates
             for k in alive:
-                each = {when: judged(when, state, k) for when, state in self.moments}
                 if kind == "starves" and not self.learns(k):
                     continue
+                each = {when: judged(when, state, k) for when, state in self.moments}
                 somewhere = any(one.verdict.holds for one in each.values())
                 if somewhere:
                     found.append(self.imbalanced(kind, k, list(each.values())))

@@ -41,13 +41,12 @@ class Moments:
 
     @cached_property
     def moments(self) -> list[tuple[str, GroupState]]:
-        found = [
+        return [
             (state.when, each)
-            for state in self.diagnosis.states
+            for state in self.diagnosis.moments
             for each in state.groups
             if each.group == self.name
         ]
-        return found[:1] + found[1:][-1:]
 
     @property
     def last(self) -> GroupState:

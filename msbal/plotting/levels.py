@@ -29,10 +29,11 @@ PARTS: Mapping[str, tuple[str, str]] = {
 
 def describe_diagnosis(diagnosis: LevelDiagnosis, run: int = 0) -> list[list[Panel]]:
     """Return rows of panels, of each group in turn: at the first and at the last moment, on one scale."""
-    moments = [*diagnosis.states[:1], *diagnosis.states[1:][-1:]]
     rows = []
-    for name in dict.fromkeys(group.group for state in moments for group in state.groups):
-        found = [(state, group) for state in moments for group in state.groups if group.group == name]
+    for name in dict.fromkeys(group.group for state in diagnosis.moments for group in state.groups):
+        found = [
+            (state, group) for state in diagnosis.moments for group in state.groups if group.group == name
+        ]
         states = [group for _, group in found]
         norms, shares = _norm_range(states), _share_top(diagnosis, states)
         made = [

@@ -131,6 +131,11 @@ class LevelDiagnosis:
     images_val: int = 0
     notes: tuple[str, ...] = ()
 
+    @property
+    def moments(self) -> tuple[ModelState, ...]:
+        """The first and the last of the states, which are judged and drawn; one where there are no more."""
+        return (*self.states[:1], *self.states[1:][-1:])
+
     def tells(self, group: GroupState, *levels: int) -> bool:
         """Return whether the signal of all these levels is twice the noise that is left in the mean over batches.
 
