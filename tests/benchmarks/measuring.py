@@ -7,14 +7,10 @@ their whole backbones trained, as the more a step trains, the more a measurement
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
-import sys
-import warnings
 
 import torch
-from pairs import one_process_each, paired
+from pairs import one_process_each, paired, read_options
 from steps import SUBJECTS, Subject, step_of
 
 EVERY = 500
@@ -35,18 +31,7 @@ def measure(subject: Subject, pairs: int, device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--side", type=int, default=128, help="pixels")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    if unknown := [name for name in options.backends if name not in SUBJECTS]:
-        sys.exit(f"measuring.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
+    options = read_options(__file__, __doc__, SUBJECTS, 128, "pairs", 3)
     if one_process_each(__file__, options):
         return
     for name in options.backends:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -76,6 +79,29 @@ def now(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def read_options(
+    script: str, about: str | None, known: Iterable[str], side: int, count: str, default: int, help_: str = ""
+) -> argparse.Namespace:
+    """Read a benchmark's command line: which backends, `count` of what, the side of the images, device and threads.
+
+    Frameworks are quiet from then on. Ends the script where a backend is unknown.
+    """
+    names = list(known)
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("backends", nargs="*", default=names, metavar="BACKEND")
+    parser.add_argument(f"--{count}", type=int, default=default, help=help_ or None)
+    parser.add_argument("--side", type=int, default=side, help="pixels")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if unknown := [name for name in options.backends if name not in names]:
+        sys.exit(f"{Path(script).name}: `{unknown[0]}` is unknown; there are {', '.join(names)}")
+    return options
 
 
 def one_process_each(script: str, options: argparse.Namespace) -> bool:

@@ -8,18 +8,15 @@ replaces, with a hundredth of an interval's end, is its share of the framework's
 
 from __future__ import annotations
 
-import argparse
-import logging
 import statistics
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import now, one_process_each
+from pairs import now, one_process_each, read_options
 
 from msbal.engine import Balancer, LevelLosses
 
@@ -173,19 +170,7 @@ def measure(subject: Subject, rounds: int, device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
-    parser.add_argument("--rounds", type=int, default=12, help="steps for each strategy")
-    parser.add_argument("--side", type=int, default=320, help="pixels")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    unknown = [name for name in options.backends if name not in SUBJECTS]
-    if unknown:
-        sys.exit(f"share.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
+    options = read_options(__file__, __doc__, SUBJECTS, 320, "rounds", 12, "steps for each strategy")
     if one_process_each(__file__, options):
         return
     (name,) = options.backends

@@ -10,12 +10,9 @@ unfavourable: balancing does not shrink with them.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
 import random
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pairs import now, one_process_each, paired
+from pairs import now, one_process_each, paired, read_options
 from torch import Tensor
 
 sys.path.append(str(Path(__file__).parents[1]))  # the zoo's small models and batches
@@ -188,20 +185,8 @@ def measure(subject: Subject, pairs: int, device: torch.device) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("backends", nargs="*", default=list(SUBJECTS), metavar="BACKEND")
-    parser.add_argument("--pairs", type=int, default=30)
-    parser.add_argument("--side", type=int, default=128, help="pixels")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
+    options = read_options(__file__, __doc__, SUBJECTS, 128, "pairs", 30)
     device = torch.device(options.device)
-    unknown = [name for name in options.backends if name not in SUBJECTS]
-    if unknown:
-        sys.exit(f"steps.py: `{unknown[0]}` is unknown; there are {', '.join(SUBJECTS)}")
     if one_process_each(__file__, options):
         return
     for name in options.backends:
